@@ -1,0 +1,1 @@
+"""The guard: a pure core, the AWS adapters, the loop, and its faces, importing one way only."""
