@@ -46,7 +46,6 @@ class Violation(StrEnum):
     KEY_ROTATION_OFF = "KEY_ROTATION_OFF"
     KEY_POLICY_INCOMPLETE = "KEY_POLICY_INCOMPLETE"
     ALIAS_MOVED = "ALIAS_MOVED"
-    MANAGED_KEY_MISSING = "MANAGED_KEY_MISSING"
 
 
 class Outcome(StrEnum):
@@ -424,3 +423,26 @@ class TargetState:
             self.intent and self.intent.due,
         ]
         return min((wait for wait in waits if wait), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """The emergency brake: while it is set everything is judged and nothing is mutated."""
+
+    at: datetime
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GuardState:
+    """The guard's own state beside the targets': its chain's head, the policy in force, the brake."""
+
+    target: str = GUARD_CHAIN
+    version: int = 0
+    seq: int = 0
+    head: str = ZERO_HASH
+    policy_digest: str | None = None
+    paused: Pause | None = None
+    swept_at: datetime | None = None
+    due: None = None
