@@ -232,3 +232,32 @@ def arn_matches(pattern: str, arn: str) -> bool:
     """
     wanted, parts = pattern.split(":", 5), arn.split(":", 5)
     return len(wanted) == 6 == len(parts) and all(map(glob_matches, wanted, parts))
+
+
+def glob_covers(wider: str, narrower: str) -> bool:
+    """Whether everything that fits the pattern `narrower` fits `wider`. True is certain; False may be over-careful."""
+    reach = {0}  # how far into `wider` one may be, having read the symbols of `narrower` so far
+    for symbol in narrower:
+        reach = _past_stars(wider, reach)
+        reach = {at for at in reach if wider[at : at + 1] == "*"} | {
+            at + 1
+            for at in reach
+            if at < len(wider) and (wider[at] == symbol or (wider[at] == "?" and symbol != "*")) and wider[at] != "*"
+        }
+    return len(wider) in _past_stars(wider, reach)
+
+
+def _past_stars(pattern: str, reach: set[int]) -> set[int]:
+    passed = set(reach)
+    for at in reach:
+        step = at
+        while pattern[step : step + 1] == "*":
+            step += 1
+            passed.add(step)
+    return passed
+
+
+def arn_covers(wider: str, narrower: str) -> bool:
+    """Whether every ARN that fits the pattern `narrower` fits `wider`, both read as by `arn_matches`."""
+    wide, narrow = wider.split(":", 5), narrower.split(":", 5)
+    return len(wide) == 6 == len(narrow) and all(map(glob_covers, wide, narrow))
