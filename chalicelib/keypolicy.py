@@ -71,9 +71,9 @@ class PolicyTooLong(ValueError):
 class Verdict:
     """What a policy says, against what the rule asks.
 
-    `missing` names statements (ROOT, XRAY, READERS, BREAK_GLASS) in that order; `foreign_denies` describes each Deny that
-    could hit X-Ray's use; `lockouts` describes each that keeps the rule's own break-glass principals from the tag, which
-    does not break the key but break-glass. `problem` says why the text could not be read, and then all is missing.
+    `missing` names statements (ROOT, XRAY, READERS, BREAK_GLASS) in that order; `foreign_denies` describes each Deny
+    that could hit X-Ray's use; `lockouts` describes each that keeps the rule's own break-glass principals from the tag,
+    which breaks not the key but break-glass. `problem` says why the text could not be read, and then all is missing.
     """
 
     missing: tuple[str, ...] = ()
@@ -165,7 +165,7 @@ class _Condition:
 
 @dataclass(frozen=True, slots=True)
 class _Statement:
-    """One statement, its lists and single values alike. A None means: not there, or not in a form that we understand."""
+    """One statement, its lists and single values alike. None means: not there, or not in a form that is known."""
 
     number: int
     sid: str | None
@@ -516,7 +516,7 @@ def _varies(condition: _Condition) -> bool:
 
 
 def _could_deny_use(each: _Statement, target: Target) -> bool:
-    """Whether the statement is a Deny that could hit a use of the key by X-Ray, its configurer or a reader of traces."""
+    """Whether the statement is a Deny that could hit a use of the key by X-Ray, who configures it, or who reads traces."""
     return (
         not each.allows
         and _could_name_use(each)
