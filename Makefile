@@ -1,0 +1,56 @@
+# Everything a person or a pipeline runs here. Needs make and Python 3.11 or newer with venv; the rest is set up on demand.
+
+STAGE ?= dev
+PORT ?= 4566
+VENV := .venv
+PACKAGE := build/$(STAGE)/package
+CODE := app.py $(sort $(patsubst %/,%,$(dir $(wildcard bench/*.py chalicelib/*.py sandbox/*.py shipping/*.py)))) tests
+
+# The first Python on the path that is new enough; PYTHON=... on the command line overrules it.
+PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
+	$$name -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
+
+SHIPPED := app.py requirements.txt $(wildcard .chalice/*.json policies/*.json shipping/*.py) \
+	$(filter-out %.pyc,$(wildcard chalicelib/*.* chalicelib/*/*.*))
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test sandbox check package bench setup clean
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+demo: $(VENV)/ready build/dev/package/sam.json ## the whole story on an AWS stand-in on this machine, step by step
+	@$(VENV)/bin/python -m sandbox.demo
+
+test: $(VENV)/ready build/dev/package/sam.json ## every test, the packaged functions included
+	$(VENV)/bin/python -m pytest -n 2
+
+sandbox: $(VENV)/ready build/dev/package/sam.json ## the AWS stand-in with the guard deployed in it, until Ctrl-C [PORT=4566]
+	@$(VENV)/bin/python -m sandbox --port $(PORT) --package build/dev/package
+
+check: $(VENV)/ready ## lint, format, types and the direction of imports
+	$(VENV)/bin/python -m ruff check .
+	$(VENV)/bin/python -m ruff format --check .
+	$(VENV)/bin/python -m mypy $(CODE)
+	$(VENV)/bin/lint-imports
+
+package: $(PACKAGE)/sam.json ## the template and the zip to deploy, in build/STAGE/package [STAGE=dev]
+
+bench: $(VENV)/ready build/dev/package/sam.json ## cold start and warm cost against a bare boto3 handler
+	@$(VENV)/bin/python -m bench
+
+setup: $(VENV)/ready ## only set up the virtual environment
+
+clean: ## remove what was built; the virtual environment stays
+	rm -rf build .chalice/deployments policies/policy.stamp.json
+
+build/%/package/sam.json: $(SHIPPED) | $(VENV)/ready
+	@$(VENV)/bin/python -m shipping $*
+
+$(VENV)/ready: requirements-dev.txt
+	@test -n "$(PYTHON)" || { echo "This needs Python 3.11 or newer with venv; none was found. Name one: make PYTHON=/path/to/python3" >&2; exit 2; }
+	@echo "Setting up $(VENV) with $$($(PYTHON) --version): $$(grep -c '==' requirements-dev.txt) pinned packages, checked by hash. Once only."
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	$(VENV)/bin/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation --no-index -e .
+	@touch $@
