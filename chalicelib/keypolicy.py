@@ -516,7 +516,7 @@ def _varies(condition: _Condition) -> bool:
 
 
 def _could_deny_use(each: _Statement, target: Target) -> bool:
-    """Whether the statement is a Deny that could hit a use of the key by X-Ray, who configures it, or who reads traces."""
+    """Whether the statement is a Deny that could hit a use of the key: by X-Ray, its configurer, or a trace reader."""
     return (
         not each.allows
         and _could_name_use(each)
