@@ -1,0 +1,15 @@
+"""Put the additions in moto's place: importing this module is enough, for the server and for `mock_aws` alike."""
+
+from __future__ import annotations
+
+import moto.kms.urls
+import moto.xray.urls
+
+from sandbox.keys import KeyResponse
+from sandbox.tracing import TracingResponse
+
+for _path in list(moto.kms.urls.url_paths):
+    moto.kms.urls.url_paths[_path] = KeyResponse.dispatch
+
+for _path in [*moto.xray.urls.url_paths, "{0}/EncryptionConfig$", "{0}/PutEncryptionConfig$"]:
+    moto.xray.urls.url_paths[_path] = TracingResponse.dispatch

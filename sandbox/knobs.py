@@ -1,0 +1,65 @@
+"""What can be turned while the sandbox runs: delays, staleness, the Regions that are enabled.
+
+moto keeps its state in the process, so its additions read their settings from the process too: `KNOBS` is the one
+instance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+DEFAULT_ACCOUNT = "123456789012"
+DEFAULT_REGION = "us-east-1"
+DEFAULT_REGIONS = ("us-east-1", "us-east-2", "us-west-2", "eu-central-1", "eu-west-1")
+
+
+@dataclass
+class Knobs:
+    """Times are in seconds.
+
+    `settle_seconds`: how long X-Ray's setting stays UPDATING. `stale_seconds`: how old the answers of KMS's reads are.
+    `event_delay_seconds`: from a call to its event on the bus; `event_copies`: how often that event comes (0: lost, 2:
+    twice). `retry_seconds`: Lambda's waits before an asynchronous invocation's first and second retry (one and two
+    minutes in AWS). `schedules`: whether schedule rules fire by themselves.
+    """
+
+    settle_seconds: float = 1.0
+    stale_seconds: float = 0.0
+    event_delay_seconds: float = 0.1
+    event_copies: int = 1
+    retry_seconds: tuple[float, ...] = (1.0, 2.0)
+    schedules: bool = True
+    regions: tuple[str, ...] = DEFAULT_REGIONS
+
+    def turn(self, settings: dict[str, Any]) -> None:
+        """Set the knobs that are named, or none and raise ValueError where a name or value does not fit."""
+        wanted: dict[str, Any] = {}
+        known = {each.name: getattr(self, each.name) for each in fields(self)}
+        for name, value in settings.items():
+            if name not in known:
+                raise ValueError(f"there is no knob {name!r}; there are {', '.join(known)}")
+            now = known[name]
+            if isinstance(now, tuple):
+                if not isinstance(value, (list, tuple)):
+                    raise ValueError(f"{name} takes a list, not {value!r}")
+                wanted[name] = tuple(value)
+            elif isinstance(now, bool):
+                if not isinstance(value, bool):
+                    raise ValueError(f"{name} takes true or false, not {value!r}")
+                wanted[name] = value
+            elif isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+                raise ValueError(f"{name} takes a number that is not negative, not {value!r}")
+            else:
+                wanted[name] = type(now)(value)
+        for name, value in wanted.items():
+            setattr(self, name, value)
+
+    def reset(self) -> None:
+        """Everything as it is at the start."""
+        fresh = Knobs()
+        for each in fields(self):
+            setattr(self, each.name, getattr(fresh, each.name))
+
+
+KNOBS = Knobs()

@@ -1,0 +1,156 @@
+"""Policy statements judged as IAM judges them, as far as key policies need it.
+
+Only the key policy counts here: what IAM grants by identity policies is taken as given, for the sandbox enforces none.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call as a policy sees it. `service` is set, and `principal_arn` empty, where an AWS service itself calls.
+
+    `context` holds the condition keys, in lower case, each with all its values.
+    """
+
+    action: str
+    account: str = ""
+    principal_arn: str = ""
+    session_arn: str = ""
+    service: str = ""
+    context: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+def statements_of(policy: str) -> list[dict[str, Any]]:
+    """The policy's statements; none of a text that is no policy."""
+    try:
+        found = json.loads(policy).get("Statement", [])
+    except (ValueError, AttributeError):
+        return []
+    found = found if isinstance(found, list) else [found]
+    return [each for each in found if isinstance(each, dict)]
+
+
+def denied(policy: str, request: Request) -> bool:
+    """Whether a Deny of the policy applies to the request."""
+    return any(each.get("Effect") == "Deny" and applies(each, request) for each in statements_of(policy))
+
+
+def allowed(policy: str, request: Request) -> bool:
+    """Whether an Allow applies, the account's root standing for all its principals, and no Deny."""
+    return not denied(policy, request) and any(
+        each.get("Effect") == "Allow" and applies(each, request) for each in statements_of(policy)
+    )
+
+
+def applies(statement: Mapping[str, Any], request: Request) -> bool:
+    """Whether principal, action and all conditions fit. The resource is the key itself, always."""
+    return (
+        _principal_fits(statement, request)
+        and _action_fits(statement, request.action)
+        and all(
+            _condition_fits(operator, key, wanted, request)
+            for operator, block in _mapping(statement.get("Condition")).items()
+            for key, wanted in _mapping(block).items()
+        )
+    )
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def as_list(value: Any) -> list[Any]:
+    """IAM takes one value for a list of one."""
+    return value if isinstance(value, list) else [value]
+
+
+def _principal_fits(statement: Mapping[str, Any], request: Request) -> bool:
+    if "NotPrincipal" in statement:
+        return not _names(statement["NotPrincipal"], request)
+    return _names(statement.get("Principal"), request)
+
+
+def _names(principal: Any, request: Request) -> bool:
+    if principal == "*":
+        return True
+    for kind, values in _mapping(principal).items():
+        for value in as_list(values):
+            if not isinstance(value, str):
+                continue
+            if kind == "Service" and request.service and value == request.service:
+                return True
+            if kind == "AWS" and not request.service and _is_principal(value, request):
+                return True
+            if kind == "AWS" and value == "*":
+                return True
+    return False
+
+
+def _is_principal(value: str, request: Request) -> bool:
+    account_root = value == request.account or (
+        value.startswith("arn:") and value.endswith(f":iam::{request.account}:root")
+    )
+    return value in ("*", request.principal_arn, request.session_arn) or account_root
+
+
+def _action_fits(statement: Mapping[str, Any], action: str) -> bool:
+    def fits(patterns: Any) -> bool:
+        return any(glob(str(each).lower(), action.lower()) for each in as_list(patterns))
+
+    if "NotAction" in statement:
+        return not fits(statement["NotAction"])
+    return fits(statement.get("Action", []))
+
+
+def glob(pattern: str, text: str) -> bool:
+    """IAM's wildcards: `*` and `?` only, so that `[` is no special character."""
+    return fnmatch.fnmatchcase(text, pattern.replace("[", "[[]"))
+
+
+def _arn_glob(pattern: str, text: str) -> bool:
+    wanted, given = pattern.split(":", 5), text.split(":", 5)
+    return len(wanted) == len(given) == 6 and all(glob(w, g) for w, g in zip(wanted, given, strict=True))
+
+
+_TESTS: dict[str, Callable[[str, str], bool]] = {
+    "stringequals": lambda wanted, given: wanted == given,
+    "stringequalsignorecase": lambda wanted, given: wanted.lower() == given.lower(),
+    "stringlike": glob,
+    "arnequals": _arn_glob,
+    "arnlike": _arn_glob,
+    "bool": lambda wanted, given: wanted.lower() == given.lower(),
+    "numericequals": lambda wanted, given: float(wanted) == float(given),
+}
+
+
+def _condition_fits(operator: str, key: str, wanted: Any, request: Request) -> bool:
+    """One condition. An operator that is not known here never fits, and so neither grants nor denies."""
+    name = operator.lower()
+    given = request.context.get(key.lower())
+    values = [str(each).lower() if isinstance(each, bool) else str(each) for each in as_list(wanted)]
+    if name == "null":
+        return (given is None) == (values[0].lower() == "true")
+    quantifier, _, rest = name.rpartition(":")
+    if_exists = rest.endswith("ifexists")
+    rest = rest.removesuffix("ifexists")
+    negated = "not" in rest
+    test = _TESTS.get(rest.replace("not", "", 1))
+    if test is None:
+        return False
+
+    def one(value: str) -> bool:
+        hit = any(test(each, value) for each in values)
+        return not hit if negated else hit
+
+    if given is None:
+        return if_exists or negated or quantifier == "forallvalues"
+    if quantifier == "forallvalues":
+        return all(one(value) for value in given)
+    return any(one(value) for value in given)

@@ -1,0 +1,150 @@
+"""X-Ray's encryption setting and service graph, which moto lacks.
+
+A Put is UPDATING, and ACTIVE after `settle_seconds`. Source: X-Ray developer guide, "Configuring sampling, groups, and
+encryption settings with the API"; the texts of errors are our own, for AWS documents none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from moto.core.common_types import TYPE_RESPONSE
+from moto.core.exceptions import JsonRESTError
+from moto.kms.models import Key
+from moto.xray.models import XRayBackend, xray_backends
+from moto.xray.responses import XRayResponse
+
+from sandbox.identity import principal_of
+from sandbox.keys import ENABLED, KeyResponse, find_key, key_request
+from sandbox.knobs import KNOBS
+from sandbox.statements import Request, allowed, denied
+
+GRAPH_RANGE_SECONDS = 6 * 3600
+
+
+@dataclass
+class Tracing:
+    """What X-Ray holds of one account and Region. `services` are (name, when last seen)."""
+
+    type: str = "NONE"
+    key_arn: str | None = None
+    settled_at: float = 0.0
+    services: tuple[tuple[str, float], ...] = ()
+
+    def told(self) -> dict[str, Any]:
+        """The `EncryptionConfig` of an answer; NONE normally carries no key."""
+        status = "ACTIVE" if time.time() >= self.settled_at else "UPDATING"
+        told = {"Type": self.type, "Status": status}
+        return {**told, "KeyId": self.key_arn} if self.key_arn else told
+
+
+def tracing_of(account: str, region: str) -> Tracing:
+    """The state, kept in moto's backend so that moto's reset ends it too."""
+    backend: XRayBackend = xray_backends[account][region]
+    found: Tracing = vars(backend).setdefault("sandbox_tracing", Tracing())
+    return found
+
+
+def seed_services(account: str, region: str, names: tuple[str, ...], seen_at: float | None = None) -> None:
+    """Let the service graph name these services; none clears it."""
+    at = time.time() if seen_at is None else seen_at
+    tracing_of(account, region).services = tuple((name, at) for name in names)
+
+
+def storing_traces(account: str, region: str) -> bool:
+    """Whether X-Ray can store traces: with a key that it cannot use, it stores none."""
+    tracing = tracing_of(account, region)
+    if tracing.type == "NONE":
+        return True
+    try:
+        key = find_key(tracing.key_arn or "", account, region)
+    except JsonRESTError:
+        return False
+    return key.key_state == ENABLED and _lets_xray_use_it(key)
+
+
+def _lets_xray_use_it(key: Key) -> bool:
+    """X-Ray comes by its own statement, or by a grant that the account's root statement makes possible."""
+    for action in ("kms:GenerateDataKey", "kms:Decrypt"):
+        itself = Request(action=action, service="xray.amazonaws.com")
+        root = Request(action="kms:CreateGrant", account=key.account_id)
+        if denied(key.policy, itself) or not (allowed(key.policy, itself) or allowed(key.policy, root)):
+            return key.key_manager == "AWS"
+    return True
+
+
+class InvalidRequest(JsonRESTError):
+    """X-Ray's answer to what it cannot do."""
+
+    code = 400
+
+    def __init__(self, message: str) -> None:
+        super().__init__("InvalidRequestException", message)
+
+
+class TracingResponse(XRayResponse):
+    """moto's X-Ray, and the setting. Methods are named by the path, as moto does for X-Ray."""
+
+    def encryption_config(self) -> str:
+        """GetEncryptionConfig: POST /EncryptionConfig."""
+        return json.dumps({"EncryptionConfig": tracing_of(self.current_account, self.region).told()})
+
+    def put_encryption_config(self) -> str:
+        """PutEncryptionConfig: the answer carries the ARN of the key that was named."""
+        kind, key_id = self._get_param("Type"), self._get_param("KeyId")
+        if kind not in ("NONE", "KMS"):
+            raise InvalidRequest(f"Type must be NONE or KMS, not {kind!r}")
+        if key_id is not None and not (isinstance(key_id, str) and 1 <= len(key_id) <= 3000):
+            raise InvalidRequest("KeyId must have from 1 to 3000 characters")
+        if kind == "KMS" and key_id is None:
+            raise InvalidRequest("KeyId is required where Type is KMS")
+        key = self._usable(key_id) if kind == "KMS" and key_id is not None else None
+        tracing = tracing_of(self.current_account, self.region)
+        tracing.type, tracing.key_arn = kind, key.arn if key else None
+        tracing.settled_at = time.time() + KNOBS.settle_seconds
+        # A Put answers UPDATING even where nothing has to settle.
+        return json.dumps({"EncryptionConfig": {**tracing.told(), "Status": "UPDATING"}})
+
+    def _usable(self, key_id: str) -> Key:
+        try:
+            key = find_key(key_id, self.current_account, self.region)
+        except JsonRESTError as error:
+            raise InvalidRequest(f"The key {key_id} cannot be used: {error.message}") from None
+        if key.key_state != ENABLED:
+            raise InvalidRequest(f"The key {key.arn} is {key.key_state}")
+        if key.key_spec != "SYMMETRIC_DEFAULT" or key.key_usage != "ENCRYPT_DECRYPT":
+            raise InvalidRequest(f"The key {key.arn} is not a symmetric encryption key")
+        caller = principal_of(self.access_key, self.current_account, self.region)
+        via = f"xray.{self.region}.amazonaws.com"
+        for action in ("kms:DescribeKey", "kms:CreateGrant"):
+            request = key_request(caller, action, {}, KeyResponse.kms_backend_tags(key), via)
+            foreign = caller.account != key.account_id
+            if denied(key.policy, request) or (not foreign and not allowed(key.policy, request)):
+                raise InvalidRequest(f"{caller.arn} is not allowed {action} on {key.arn}")
+        return key
+
+    def service_graph(self) -> str | tuple[str, dict[str, int]]:
+        """GetServiceGraph: the services seen in the time asked for, at most six hours."""
+        start, end = self._get_param("StartTime"), self._get_param("EndTime")
+        if not isinstance(start, (int, float)) or not isinstance(end, (int, float)):
+            raise InvalidRequest("StartTime and EndTime are required")
+        if not 0 <= end - start <= GRAPH_RANGE_SECONDS:
+            raise InvalidRequest("The time range must not be negative, nor longer than six hours")
+        services = [
+            {"ReferenceId": number, "Name": name, "Names": [name], "Root": True, "Type": "AWS::Lambda::Function"}
+            for number, (name, seen_at) in enumerate(tracing_of(self.current_account, self.region).services)
+            if start <= seen_at <= end
+        ]
+        return json.dumps({"StartTime": start, "EndTime": end, "Services": services, "ContainsOldGroupVersions": False})
+
+    def call_action(self) -> TYPE_RESPONSE:
+        """As moto's, with errors named the way X-Ray's clients read them."""
+        status, headers, body = super().call_action()
+        if status >= 400:
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                headers["x-amzn-errortype"] = json.loads(body)["__type"]
+        return status, headers, body
