@@ -1,12 +1,12 @@
-"""The hash chain of the audit log: how a record becomes the bytes that are hashed, and what a tampered chain looks like.
+"""The hash chain of the audit log: how a record becomes the bytes that are hashed, and how tampering shows.
 
-A record is stored as the very bytes that were hashed, so that verifying never depends on encoding it the same way again.
-Each record carries the hash of the one before it, the first one `ZERO_HASH`; the head of the chain is kept with the target's
-state, and anchored from time to time where the log's own writers cannot reach.
+A record is stored as the very bytes that were hashed, so that verifying never depends on encoding it the same way
+again. Each record carries the hash of the one before it, the first one `ZERO_HASH`; the head of the chain is kept
+with the target's state, and anchored from time to time where the log's own writers cannot reach.
 
-Whoever can write the table can always make a chain that is whole in itself. What gives them away is, from weak to strong: the
-neighbours of what they changed, the head, and the anchors. So a finding is placed where the evidence points, and says what
-the evidence is.
+Whoever can write the table can always make a chain that is whole in itself. What gives them away is, from weak to
+strong: the neighbours of what they changed, the head, and the anchors. So a finding is placed where the evidence
+points, and says what the evidence is.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import msgspec
 from chalicelib.model import ZERO_HASH, Record
 
 TIME_SHARDS = 4
-"""How many partitions one month of the time index is spread over. Part of every stored row: never change it for old months."""
+"""How many partitions one month of the time index is spread over. It is part of every stored row: never change it."""
 
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 RECORD_SORT_KEY = re.compile(r"r#([0-9]{12,18})", re.ASCII)
@@ -51,7 +51,7 @@ class Anchored:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One sign of tampering: `code` is stable, `seq` the record it points at (0: a row that has no place in a chain)."""
+    """One sign of tampering: `code` is stable, `seq` the record it points at (0: a row without a place)."""
 
     target: str
     seq: int
@@ -60,10 +60,10 @@ class Finding:
 
 
 def canonical_bytes(record: Record) -> bytes:
-    """The bytes that are stored and hashed: compact UTF-8 JSON with the keys of every object sorted, every field present.
+    """The bytes that are stored and hashed: compact UTF-8 JSON, every object's keys sorted, every field present.
 
-    Times are RFC 3339, sets are sorted, what JSON has no number for is null. A lone surrogate, which UTF-8 cannot carry,
-    becomes U+FFFD: no line of the log is lost for a character.
+    Times are RFC 3339, sets are sorted, what JSON has no number for is null. A lone surrogate, which UTF-8 cannot
+    carry, becomes U+FFFD: no line of the log is lost for a character.
     """
     try:
         return msgspec.json.encode(record, order="sorted")
@@ -151,8 +151,8 @@ class _Link:
     def is_hash(self, claimed: str) -> bool:
         """Whether somebody who wrote down this record's hash wrote that.
 
-        A row whose body and hash disagree is reported for that; which of the two is the true one cannot be told from the
-        row, so either counts here, lest one edit be reported three times.
+        A row whose body and hash disagree is reported for that; which of the two is the true one cannot be told from
+        the row, so either counts here, lest one edit be reported three times.
         """
         return claimed == self.digest or (self.suspect and claimed == self.stored)
 
@@ -177,10 +177,11 @@ def verify_chain(
     head: tuple[int, str] | None,
     anchors: Iterable[Anchored] = (),
 ) -> list[Finding]:
-    """Everything about a target's chain that a guard's own writing cannot explain, in the chain's order; empty if whole.
+    """Everything about a target's chain that a guard's own writing cannot explain, in order; empty if it is whole.
 
-    `rows` come in the order of their sort key, as a query answers. `head` is (seq, hash) from the target's state, None where
-    there is no state. Read the head before the rows, and where a record was appended meanwhile (`UNKNOWN_TO_HEAD`), read again.
+    `rows` come in the order of their sort key, as a query answers. `head` is (seq, hash) from the target's state,
+    None where there is no state. Read the head before the rows, and where a record was appended meanwhile
+    (`UNKNOWN_TO_HEAD`), read again.
 
     BAD_KEY           a row whose key is no record's
     FOREIGN           a row or a record that belongs to another target
@@ -259,7 +260,7 @@ def _read_row(target: str, seq: int, row: StoredRow, findings: _Findings) -> _Li
 
 
 def _wrong_attributes(raw: Mapping[str, object], body: _Body, index: Mapping[str, object]) -> list[str]:
-    """The names beside the body that are missing, or not what the body says. Another name may only repeat the body's field."""
+    """What is missing beside the body, or not as the body says. Any other name may only repeat the body's field."""
     try:
         expected: dict[str, object] = dict(time_index(body.target, body.seq, body.at))
     except (OverflowError, ValueError):  # a time that has no UTC form: no index can follow from it
@@ -291,8 +292,8 @@ def _check_links(
 ) -> None:
     """Each record must carry the hash of the one before it.
 
-    Where two neighbours disagree one of them was rewritten. The later one is cleared by whoever wrote its hash down after it
-    (its successor, the head, an anchor), which leaves the earlier one; otherwise the later one is named.
+    Where two neighbours disagree one of them was rewritten. The later one is cleared by whoever wrote its hash down
+    after it (its successor, the head, an anchor), which leaves the earlier one; otherwise the later one is named.
     """
     witnesses: dict[int, set[str]] = {}
     for link in links.values():
@@ -356,6 +357,6 @@ def _check_anchors(links: Mapping[int, _Link], anchors: tuple[Anchored, ...], fi
                 findings.add(
                     anchor.seq,
                     "ANCHOR_MISMATCH",
-                    f"{anchor.anchored_by[:200]} has the hash {anchor.hash[:12]}… for this record: something from record "
-                    f"{good + 1} to here was rewritten",
+                    f"{anchor.anchored_by[:200]} has the hash {anchor.hash[:12]}… for this record: something from "
+                    f"record {good + 1} to here was rewritten",
                 )

@@ -1,11 +1,12 @@
 """Reading events: what a CloudTrail or KMS event on EventBridge says, as one of our own values.
 
-An event is only a hint to look, and comes from outside: whatever it holds, reading it answers with a value and never raises. It
-is rejected where it would make us look at the wrong target, and read as far as it goes everywhere else: who did it and what
-they got is worth recording even in part. Nothing of an event is passed on unbounded or with characters that a terminal obeys.
+An event is only a hint to look, and comes from outside: whatever it holds, reading it answers with a value and never
+raises. It is rejected where it would make us look at the wrong target, and read as far as it goes everywhere else:
+who did it and what they got is worth recording even in part. Nothing of an event is passed on unbounded or with
+characters that a terminal obeys.
 
-Shapes: the AWS CloudTrail user guide, "record contents" and "userIdentity element"; the AWS KMS developer guide, "log entries"
-and "Monitor KMS keys with Amazon EventBridge".
+Shapes: the AWS CloudTrail user guide, "record contents" and "userIdentity element"; the AWS KMS developer guide, "log
+entries" and "Monitor KMS keys with Amazon EventBridge".
 """
 
 from __future__ import annotations
@@ -55,8 +56,7 @@ KEY_EVENTS = frozenset(
 KEY_NOTICES = frozenset({"KMS CMK Deletion", "KMS Imported Key Material Expiration"})
 """What KMS tells EventBridge itself, by `detail-type`: no CloudTrail record, so no actor and no call."""
 
-# The longest text kept of each field, in characters, an ellipsis included. IAM's and KMS's own limits, where they have one.
-ACCOUNT_OR_SERVICE_CHARS = 128
+# The longest text kept of each field, in characters, an ellipsis included; AWS's own limit where there is one.
 ERROR_CODE_CHARS = 128
 ERROR_MESSAGE_CHARS = 1024
 KEY_CHARS = 2048
@@ -91,10 +91,10 @@ _TIME = re.compile(
 def read_change(event: object) -> ChangeEvent | Rejected:
     """The PutEncryptionConfig call that an EventBridge event tells of, or why the event cannot be acted on.
 
-    The target is the event's own: `recipientAccountId` and `awsRegion`, which the envelope's `account` and `region` must not
-    contradict. `result` is what the call answered, or what it asked for where the answer was left out; it is None for a
-    failed call. Reasons: NOT_AN_OBJECT, NOT_OUR_EVENT, DETAIL_MISSING, DETAIL_OMITTED, ACCOUNT_MISSING, ACCOUNT_INVALID,
-    REGION_MISSING, REGION_INVALID, TARGET_MISMATCH. Never raises.
+    The target is the event's own: `recipientAccountId` and `awsRegion`, which the envelope's `account` and `region`
+    must not contradict. `result` is what the call answered, or what it asked for where the answer was left out; it is
+    None for a failed call. Reasons: NOT_AN_OBJECT, NOT_OUR_EVENT, DETAIL_MISSING, DETAIL_OMITTED, ACCOUNT_MISSING,
+    ACCOUNT_INVALID, REGION_MISSING, REGION_INVALID, TARGET_MISMATCH. Never raises.
     """
     opened = _open(event, source="aws.xray", endpoint="xray.", names=frozenset({CHANGE_EVENT}))
     if isinstance(opened, Rejected):
@@ -111,11 +111,12 @@ def read_change(event: object) -> ChangeEvent | Rejected:
 
 
 def read_key_event(event: object) -> KeyEvent | Rejected:
-    """The change to a KMS key, alias or key tag that an EventBridge event tells of, or why the event cannot be acted on.
+    """The change to a KMS key, alias or key tag that an EventBridge event tells of, or why it cannot be acted on.
 
-    Takes CloudTrail's records of `KEY_EVENTS` and KMS's own `KEY_NOTICES` (whose trigger has no actor, and the detail-type as
-    its event name). `key_arns` is empty where the event names no key, as records of refused calls often do; UpdateAlias names
-    only the alias's new key. The target is found, and the reasons are, as for `read_change`. Never raises.
+    Takes CloudTrail's records of `KEY_EVENTS` and KMS's own `KEY_NOTICES` (whose trigger has no actor, and the
+    detail-type as its event name). `key_arns` is empty where the event names no key, as records of refused calls
+    often do; UpdateAlias names only the alias's new key. The target is found, and the reasons are, as for
+    `read_change`. Never raises.
     """
     if isinstance(event, dict) and isinstance(notice := event.get("detail-type"), str) and notice in KEY_NOTICES:
         return _read_key_notice(event, notice)
@@ -139,10 +140,10 @@ def read_key_event(event: object) -> KeyEvent | Rejected:
 def read_actor(user_identity: object) -> Actor:
     """Who a CloudTrail `userIdentity` names. Never raises; what names nobody is `unknown`.
 
-    A role is named by its IAM ARN with the path, which only `sessionIssuer` has; without one, by the ARN made from the
-    assumed role's. Where the two name different roles, neither is believed. Identities without an ARN are the calling service,
-    else `unknown` with what the record does tell: a directory's or web identity's user as the session, the directory, identity
-    provider or account as the issuer.
+    A role is named by its IAM ARN with the path, which only `sessionIssuer` has; without one, by the ARN made from
+    the assumed role's. Where the two name different roles, neither is believed. Identities without an ARN are the
+    calling service, else `unknown` with what the record does tell: a directory's or web identity's user as the
+    session, the directory, identity provider or account as the issuer.
     """
     identity = _object(user_identity)
     kind = _text(identity.get("type"), NAME_CHARS)
@@ -179,7 +180,7 @@ def read_actor(user_identity: object) -> Actor:
     return Actor("unknown", kind, session=user, via=service, issued_by=issued_by)
 
 
-# The envelope ---------------------------------------------------------------------------------------------------------------
+# The envelope -------------------------------------------------------------------------------------
 
 
 def _open(
@@ -259,7 +260,7 @@ def _trigger(kind: TriggerKind, envelope: dict[str, object], detail: dict[str, o
 
 
 def _event_id(event: object) -> str:
-    """What tells this event from others, the same however often it is delivered: CloudTrail's `eventID`, else EventBridge's.
+    """What tells this event from others, however often it is delivered: CloudTrail's `eventID`, else EventBridge's.
 
     It becomes a part of a table's key, so an id of another shape stands as its digest; an event without any is its own.
     """
@@ -306,7 +307,7 @@ def _scalar(value: object) -> bytes:
     return f"o{type(value).__name__}".encode("utf-8", "surrogatepass")
 
 
-# The record -----------------------------------------------------------------------------------------------------------------
+# The record ---------------------------------------------------------------------------------------
 
 
 def _result(detail: dict[str, object]) -> Setting | None:
@@ -334,7 +335,7 @@ def _setting(fields: dict[str, object]) -> Setting | None:
 def _key_arns(
     target: Target, envelope: dict[str, object], detail: dict[str, object], request: dict[str, object]
 ) -> tuple[str, ...]:
-    """The keys that were acted on: those listed as resources, else the one that the call answered with or was asked for."""
+    """The keys that were acted on: those listed as resources, else the one that the call answered with or was asked."""
     listed = _unique(_listed_keys(detail)) or _unique(_envelope_keys(envelope))
     if listed:
         return listed
@@ -402,7 +403,7 @@ def _tag_keys(keys: object) -> Iterator[str]:
             yield text
 
 
-# The identity ---------------------------------------------------------------------------------------------------------------
+# The identity -------------------------------------------------------------------------------------
 
 
 def _same_role(role: str, issuing_role: str) -> bool:
@@ -424,7 +425,7 @@ def _service(name: object) -> str | None:
     return name if isinstance(name, str) and _SERVICE.fullmatch(name) else None
 
 
-# Fields ---------------------------------------------------------------------------------------------------------------------
+# Fields -------------------------------------------------------------------------------------------
 
 
 def _object(value: object) -> dict[str, object]:
@@ -444,7 +445,7 @@ def _text(value: object, limit: int) -> str | None:
 
 
 def _time(value: object) -> datetime | None:
-    """An RFC 3339 time as UTC. CloudTrail's and EventBridge's times are UTC, so one without a zone is; None if unreadable."""
+    """An RFC 3339 time as UTC, which one without a zone is too: CloudTrail writes UTC. None if unreadable."""
     found = _TIME.fullmatch(value) if isinstance(value, str) else None
     if not found:
         return None
