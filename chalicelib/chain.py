@@ -293,7 +293,8 @@ def _check_links(
     """Each record must carry the hash of the one before it.
 
     Where two neighbours disagree one of them was rewritten. The later one is cleared by whoever wrote its hash down
-    after it (its successor, the head, an anchor), which leaves the earlier one; otherwise the later one is named.
+    after it (its successor, the head, an anchor), which leaves the earlier one; so it is, too, where the earlier one is
+    known to be wrong by itself. Otherwise the later one is named.
     """
     witnesses: dict[int, set[str]] = {}
     for link in links.values():
@@ -314,8 +315,7 @@ def _check_links(
         before = links.get(seq - 1)
         if before is None or before.is_hash(link.prev):
             continue
-        cleared = not link.suspect and link.digest in witnesses.get(seq, ())
-        if cleared:
+        if not link.suspect and (before.suspect or link.digest in witnesses.get(seq, ())):
             findings.add(seq - 1, "BROKEN_LINK", f"this is not the record that record {seq} was written after")
         else:
             findings.add(seq, "BROKEN_LINK", f"the record does not carry on from record {seq - 1}")
