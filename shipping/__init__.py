@@ -1,0 +1,1 @@
+"""How the deployable package is made. Never shipped itself."""

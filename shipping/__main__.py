@@ -1,0 +1,94 @@
+"""`python -m shipping STAGE` writes build/STAGE/package: the template `sam.json` and `deployment.zip`.
+
+In stages, each of which only reads what the one before it wrote: a staging copy of what ships, with the policy stamped
+and the roles' rights filled in from it; Chalice's own packaging of that copy; the zip written anew with compiled modules
+and fixed times, so that the same source gives the same bytes; a check of what came out. The package takes its place only
+when all of them passed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from shipping.archive import check, write_anew
+from shipping.rights import render
+from shipping.staging import stage_copy
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+class PackagingError(Exception):
+    """The package could not be made; the message says what to do."""
+
+
+def package(stage: str, project: Path = PROJECT) -> Path:
+    """Make the package of a stage; answers its folder. Raises PackagingError."""
+    stages = json.loads((project / ".chalice" / "config.json").read_text("utf-8"))["stages"]
+    if stage not in stages:  # Chalice takes any name for a stage, and gives an unknown one none of its settings
+        raise PackagingError(f"there is no stage {stage!r}; .chalice/config.json has {', '.join(sorted(stages))}")
+    build = project / "build" / stage
+    source, made, done, former = build / "src", build / "new", build / "package", build / "former"
+    for folder in (source, made, former):
+        shutil.rmtree(folder, ignore_errors=True)
+    say(f"staging {source.relative_to(project)}")
+    stage_copy(project, source)
+    told = run([sys.executable, "-m", "chalicelib.policy_check", "stamp", str(source / "policies")], project)
+    if told:
+        say(told)
+    render(source / ".chalice" / "extras.json", source / "policies")
+    say(f"packaging stage {stage} for Python {sys.version_info.major}.{sys.version_info.minor}")
+    chalice(stage, source, made)
+    write_anew(made / "deployment.zip")
+    problems = check(made / "deployment.zip")
+    if problems:
+        raise PackagingError("the package is not what should ship:\n  " + "\n  ".join(problems))
+    if done.exists():
+        done.rename(former)
+    made.rename(done)
+    shutil.rmtree(former, ignore_errors=True)
+    say(f"{done.relative_to(project)}: {', '.join(sorted(path.name for path in done.iterdir()))}")
+    return done
+
+
+def chalice(stage: str, source: Path, made: Path) -> None:
+    """Run `chalice package` as if on a machine without AWS configuration: nothing of it belongs in the package."""
+    surroundings = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    surroundings |= {"AWS_DEFAULT_REGION": "us-east-1", "AWS_CONFIG_FILE": os.devnull}
+    command = [sys.executable, "-c", "from chalice.cli import main; main()"]
+    options = ["--stage", stage, "--template-format", "json", "--merge-template", ".chalice/extras.json"]
+    run([*command, "package", *options, str(made)], source, surroundings)
+
+
+def run(command: list[str], folder: Path, surroundings: dict[str, str] | None = None) -> str:
+    """Run a command to its end; answers what it said on stderr. Raises PackagingError where it fails."""
+    answer = subprocess.run(command, cwd=folder, env=surroundings, capture_output=True, text=True, check=False)
+    if answer.returncode:
+        raise PackagingError((answer.stdout + answer.stderr).strip())
+    return answer.stderr.strip()
+
+
+def say(text: str) -> None:
+    """Tell of progress on stderr."""
+    print(f"shipping: {text}", file=sys.stderr, flush=True)
+
+
+def main(arguments: list[str]) -> int:
+    """Exit 0 with a package, 1 without, 2 for wrong usage."""
+    if len(arguments) != 1:
+        print("usage: python -m shipping STAGE", file=sys.stderr)
+        return 2
+    try:
+        package(arguments[0])
+    except PackagingError as error:
+        say(str(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

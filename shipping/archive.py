@@ -1,0 +1,89 @@
+"""The deployment zip: made to start fast and to come out the same twice, and checked for what it must hold."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import py_compile
+import tempfile
+import zipfile
+from pathlib import Path, PurePosixPath
+
+REQUIRED = (
+    "app.py",
+    "chalice/app.py",
+    "chalicelib/entry.py",
+    "chalicelib/model.py",
+    "policies/policy.json",
+    "policies/policy.stamp.json",
+    "aws_lambda_powertools/__init__.py",
+    "msgspec/__init__.py",
+)
+FORBIDDEN_ROOTS = frozenset(
+    {"boto3", "botocore", "s3transfer", "jsonschema", "click", "rich", "moto", "sandbox", "tests"}
+)
+"""boto3 and what hangs on it are the runtime's; the others belong to people's machines."""
+
+LARGEST_UNZIPPED = 250 * 1024 * 1024
+"""Lambda's limit for what a function's zip unpacks to, in bytes."""
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can state
+
+
+def write_anew(archive: Path) -> None:
+    """Write the zip again: members sorted, times and modes fixed, every module compiled beside its source.
+
+    Lambda unpacks to a read-only folder, so a module without its compiled form is compiled at every cold start. The
+    compiled form carries the hash of its source, unchecked, because a zip's times cannot be relied on.
+    """
+    with zipfile.ZipFile(archive) as old:
+        members = {name: old.read(name) for name in old.namelist() if not name.endswith(("/", ".pyc"))}
+    members |= {compiled_name(name): compiled(name, text) for name, text in members.items() if name.endswith(".py")}
+    fresh = archive.with_suffix(".tmp")
+    with zipfile.ZipFile(fresh, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as new:
+        for name in sorted(members):
+            info = zipfile.ZipInfo(name, _EPOCH)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            info.create_system = 3  # Unix, on whatever machine this runs: the modes below are Unix's
+            info.external_attr = 0o100644 << 16
+            new.writestr(info, members[name])
+    os.replace(fresh, archive)
+
+
+def compiled_name(name: str) -> str:
+    """Where Python looks for the compiled form of a member."""
+    return importlib.util.cache_from_source(name, optimization="")
+
+
+def compiled(name: str, text: bytes) -> bytes:
+    """The compiled form of a module's source; its tracebacks name the member."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder, "source.py"), Path(folder, "source.pyc")
+        source.write_bytes(text)
+        py_compile.compile(
+            str(source),
+            str(target),
+            dfile=name,
+            doraise=True,
+            optimize=0,
+            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+        )
+        return target.read_bytes()
+
+
+def check(archive: Path) -> list[str]:
+    """What is wrong with the zip: missing members, members that must not ship, too large. Empty if nothing."""
+    with zipfile.ZipFile(archive) as opened:
+        names = set(opened.namelist())
+        size = sum(info.file_size for info in opened.infolist())
+    problems = [f"{name} is missing" for name in REQUIRED if name not in names]
+    roots = {PurePosixPath(name).parts[0] for name in names}
+    problems += [f"{root} must not be in it" for root in sorted(roots & FORBIDDEN_ROOTS)]
+    problems += [
+        f"{name} is not for Lambda's platform"
+        for name in sorted(names)
+        if name.endswith((".so", ".dylib", ".pyd")) and "x86_64-linux-gnu" not in name
+    ]
+    if size > LARGEST_UNZIPPED:
+        problems.append(f"it unpacks to {size} bytes, and Lambda takes {LARGEST_UNZIPPED}")
+    return problems
