@@ -1,20 +1,174 @@
-"""Lambda's entry points: what `app.py` calls. Placeholders until the loop is wired in."""
+"""Lambda's entry points: what `app.py` calls. Each builds its guard once per process and keeps it warm.
+
+Whatever ends without being stored is raised, so that Lambda tries again and at last keeps the event in the dead-letter
+queue; everything else is on the record.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
+
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.metrics import MetricUnit
+
+from chalicelib.clients import Clients
+from chalicelib.errors import GuardError
+from chalicelib.events import read_change
+from chalicelib.model import Outcome, Problem, Record, Rejected, Trigger, TriggerKind, arn_part
+from chalicelib.policy import PolicyError, load_stamped
+from chalicelib.reconcile import Guard, Result, reconcile, record_in_guard_chain
+from chalicelib.sweep import Report
+from chalicelib.sweep import sweep as sweep_targets
+from chalicelib.sweep import tick as take_up_due
+from chalicelib.wiring import POLICIES, AnchorBucket, enabled_regions, make_guard
+
+NAMESPACE = "XRayEncryptionGuard"
+LEASE_OUTLIVES_SECONDS = 60
+COUNTED = {Outcome.FAILED: "Failed", Outcome.REMEDIATED: "Remediated", Outcome.DEFERRED: "Deferred"}
+
+logger = Logger(service=os.environ.get("POWERTOOLS_SERVICE_NAME", "xray-guard"))
+metrics = Metrics(
+    namespace=os.environ.get("POWERTOOLS_METRICS_NAMESPACE", NAMESPACE),
+    service=os.environ.get("POWERTOOLS_SERVICE_NAME", "xray-guard"),
+)
+
+
+class Incomplete(Exception):
+    """A run over several targets could not store what it found of some of them."""
+
+
+class _Process:
+    """What one Lambda process keeps between invocations."""
+
+    def __init__(self) -> None:
+        self.clients = Clients()
+        self.guard: Guard | None = None
+
+    def guard_for(self, context: Any) -> Guard:
+        """The guard, for as long as this invocation may last."""
+        if self.guard is None:
+            arn = context.invoked_function_arn
+            self.guard = make_guard(
+                self.clients,
+                load_stamped(POLICIES),
+                account=arn_part(arn, 4),
+                partition=arn_part(arn, 1),
+                region=arn_part(arn, 3),
+                role_arn=os.environ["XRAY_GUARD_ROLE_ARN"],
+                emit=_emit,
+                lease_seconds=0,
+                worker="",
+            )
+        lease = int(_seconds_left(context)()) + LEASE_OUTLIVES_SECONDS
+        return replace(self.guard, lease_seconds=lease, worker=f"{context.function_name}/{context.aws_request_id}")
+
+
+_process: _Process | None = None
 
 
 def on_change(event: object, context: Any) -> dict[str, Any]:
-    """Reconcile the event's target."""
-    raise NotImplementedError("the loop is not wired in yet")
+    """Reconcile the target of a PutEncryptionConfig event, whoever made the call and whatever came of it."""
+    return _invoked(context, lambda guard: _on_change(guard, event))
 
 
 def tick(event: object, context: Any) -> dict[str, Any]:
     """Take up what is due."""
-    raise NotImplementedError("the loop is not wired in yet")
+    return _invoked(context, lambda guard: _reported(take_up_due(guard, _seconds_left(context))))
 
 
 def sweep(event: object, context: Any) -> dict[str, Any]:
-    """Look at every target."""
-    raise NotImplementedError("the loop is not wired in yet")
+    """Look at every enabled Region of the account, and anchor the audit log."""
+    return _invoked(context, lambda guard: _sweep(guard, context))
+
+
+def _on_change(guard: Guard, event: object) -> dict[str, Any]:
+    change = read_change(event)
+    if isinstance(change, Rejected):
+        return _rejected(guard, TriggerKind.CHANGE, change)
+    return _told(reconcile(guard, change.target, change.trigger, change))
+
+
+def _sweep(guard: Guard, context: Any) -> dict[str, Any]:
+    process = _the_process()
+    region = arn_part(context.invoked_function_arn, 3)
+    bucket = os.environ.get("XRAY_GUARD_ANCHOR_BUCKET")
+    anchors = AnchorBucket(process.clients, region, bucket) if bucket else None
+    report = sweep_targets(guard, lambda: enabled_regions(process.clients, region), anchors, _seconds_left(context))
+    answer = _reported(report)
+    metrics.add_metric("SweepCompleted", MetricUnit.Count, 1)
+    return answer
+
+
+def _rejected(guard: Guard, kind: TriggerKind, rejected: Rejected) -> dict[str, Any]:
+    """An event that names no target: one line in the guard's own chain."""
+    record_in_guard_chain(
+        guard,
+        Outcome.FAILED,
+        Trigger(kind, event_id=rejected.event_id),
+        reason=rejected.reason,
+        error=Problem(rejected.reason, rejected.detail, retryable=False),
+    )
+    return {"outcome": Outcome.FAILED.value, "reason": rejected.reason}
+
+
+def _invoked(context: Any, run: Callable[[Guard], dict[str, Any]]) -> dict[str, Any]:
+    """One invocation: a guard, the run, the metrics. Without a valid policy nothing is done, loudly (P12)."""
+    try:
+        return run(_the_process().guard_for(context))
+    except PolicyError as error:
+        logger.error("no valid policy, so no action", extra={"code": error.code, "problem": error.message})
+        raise
+    except GuardError as error:
+        logger.error("could not be stored", extra={"code": error.problem.code, "problem": error.problem.message})
+        raise
+    finally:
+        metrics.flush_metrics()
+
+
+def _the_process() -> _Process:
+    global _process
+    if _process is None:
+        _process = _Process()
+    return _process
+
+
+def _seconds_left(context: Any) -> Callable[[], float]:
+    return lambda: context.get_remaining_time_in_millis() / 1000
+
+
+def _told(result: Result) -> dict[str, Any]:
+    return {
+        "target": str(result.target),
+        "outcome": result.outcome.value,
+        "reason": result.reason,
+        "record_id": result.record.record_id if result.record else None,
+    }
+
+
+def _reported(report: Report) -> dict[str, Any]:
+    if report.unreached:
+        first, problem = next(iter(report.unreached.items()))
+        logger.error("targets not reached", extra={"targets": sorted(report.unreached), "first": problem.code})
+        raise Incomplete(f"{len(report.unreached)} targets not reached, the first {first}: {problem.code}")
+    return {"targets": len(report.results), "outcomes": report.outcomes}
+
+
+def _emit(record: Record) -> None:
+    """One log line and at most one metric for a record. Never the event itself, nor what came with it as free text."""
+    extra = {
+        "record_id": record.record_id,
+        "incident_id": record.incident_id,
+        "outcome": record.outcome.value,
+        "reason": record.reason,
+        "violations": [violation.value for violation in record.violations],
+        "actions": [action.name for action in record.actions],
+        "trigger": record.trigger.kind.value,
+    }
+    if record.reason == "SWEEP":
+        extra["anchor_digest"] = record.detail.get("digest")
+    logger.info("record", extra=extra)
+    if record.outcome in COUNTED:
+        metrics.add_metric(COUNTED[record.outcome], MetricUnit.Count, 1)

@@ -1,7 +1,7 @@
 """The words of the guard as values: what flows between the rooms, and nothing that acts.
 
-Everything here is frozen and knows neither boto3 nor a clock. Times are aware UTC datetimes. What is stored (records and
-target state) is encoded by `msgspec`, which reads these types as they stand.
+Everything here is frozen and knows neither boto3 nor a clock. Times are aware UTC datetimes. What is stored (records
+and target state) is encoded by `msgspec`, which reads these types as they stand.
 """
 
 from __future__ import annotations
@@ -126,8 +126,8 @@ class Actor:
     """Who did something, as CloudTrail tells it.
 
     `arn` is the user's, root's, federated user's or the role's IAM ARN (the role's with its path, where the record has
-    it), else the service's name, else `unknown`. `session` is the role session's name, `via` the AWS service that called on
-    the actor's behalf, `issued_by` the principal that issued a federated user's credentials.
+    it), else the service's name, else `unknown`. `session` is the role session's name, `via` the AWS service that
+    called on the actor's behalf, `issued_by` the principal that issued a federated user's credentials.
     """
 
     arn: str
@@ -198,8 +198,8 @@ class KeyEvent:
 class Rejected:
     """An event that cannot be acted on: it names no target, or contradicts itself.
 
-    `reason` is a stable code, `detail` says what is wrong and where, without repeating the event; `event_id` is the event's
-    own, or one made from its digest, so that the same bad event is recorded once.
+    `reason` is a stable code, `detail` says what is wrong and where, without repeating the event; `event_id` is the
+    event's own, or one made from its digest, so that the same bad event is recorded once.
     """
 
     reason: str
@@ -273,8 +273,9 @@ class Action:
 class Suppression:
     """A break-glass value in force or once in force; kept until its own end, so that seeing it again renews nothing.
 
-    `carrier` is the key's ARN or the principal's; `value` is normalised. `until` is the sooner of `end` and the rule's cap
-    after `first_seen`; `refused` holds the code of why it does not count. `closed` says why and that it no longer counts.
+    `carrier` is the key's ARN or the principal's; `value` is normalised. `until` is the sooner of `end` and the rule's
+    cap after `first_seen`; `refused` holds the code of why it does not count. `closed` says that it no longer counts,
+    and why.
     """
 
     carrier: str
@@ -409,6 +410,8 @@ class TargetState:
     lease_number: int = 0
     managed_key: str | None = None
     keys_made: tuple[str, ...] = ()
+    keys_retired: tuple[str, ...] = ()
+    own_requests: tuple[str, ...] = ()
     intent: Intent | None = None
     look: datetime | None = None
     backoff: Backoff = Backoff()

@@ -45,7 +45,7 @@ class Keys(Protocol):
         """ListResourceTags, all pages."""
 
     def find_by_tag(self, tag_key: str, tag_value: str) -> str | None:
-        """The ARN of a key with this tag (ListKeys, then ListResourceTags of each). Absence proves nothing: KMS lags."""
+        """The ARN of a key with this tag (ListKeys, ListResourceTags of each). Absence proves nothing: KMS lags."""
 
     def create(self, description: str, policy: str, tags: Sequence[tuple[str, str]]) -> tuple[Key, str | None]:
         """CreateKey, sent once and never repeated by the client."""

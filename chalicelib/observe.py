@@ -1,0 +1,156 @@
+"""Reading everything about a target at one moment, in as few round trips as the reads allow.
+
+The first round needs nothing but the rule: the setting, and the key behind each alias that the rule names. The second
+needs what the first and the state told: the keys themselves, and of those that may be X-Ray's also the policy, the
+rotation and the tags. A read that fails makes the whole observation fail: nothing is decided on half of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from chalicelib.decide import Observation, allowed_arns, managed_key
+from chalicelib.errors import AwsError
+from chalicelib.model import EncryptionType, Key, Setting, TargetState
+from chalicelib.policy import Rule
+from chalicelib.ports import Gather, Reach
+
+ROTATION_UNKNOWN = frozenset({"KMSInvalidStateException", "DisabledException", "UnsupportedOperationException"})
+"""KMS tells no rotation of such a key; its state or spec is the violation then."""
+
+DEPTHS = ("policy", "rotation", "tags")
+
+Read = Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """What the first round of reads told."""
+
+    setting: Setting
+    aliases: dict[str, Key | None]
+
+
+def rule_aliases(rule: Rule) -> tuple[str, ...]:
+    """The aliases that the rule names, the managed key's first."""
+    allowed = (name for name in rule.require.allowed_keys if name.startswith("alias/"))
+    return tuple(dict.fromkeys((rule.managed_key.alias, *allowed)))
+
+
+def glance_reads(reach: Reach, rule: Rule) -> list[Read]:
+    """The first round, to be gathered, alone or beside the state; `glance` makes sense of the answers."""
+
+    def describe(alias: str) -> Read:
+        return lambda: reach.keys.describe(alias)
+
+    return [reach.xray.get, *(describe(alias) for alias in rule_aliases(rule))]
+
+
+def glance(rule: Rule, answers: list[Any]) -> Glance:
+    """The answers of `glance_reads`, in their order."""
+    setting, *keys = answers
+    return Glance(setting, dict(zip(rule_aliases(rule), keys, strict=True)))
+
+
+def read_key(gather: Gather, reach: Reach, key_arn: str) -> Key | None:
+    """All that KMS tells of one of the target's own customer keys; None where there is none."""
+    reads = [_bound(reach.keys.describe, key_arn), *(read for _, read in _depths(reach, key_arn))]
+    return _joined(*gather(reads))
+
+
+def observe(
+    gather: Gather,
+    reach: Reach,
+    rule: Rule,
+    state: TargetState,
+    seen: Glance,
+    now: datetime,
+    *,
+    deep: bool,
+    ask_use: bool,
+) -> Observation:
+    """Complete a glance. `deep` reads policy, rotation and tags too; `ask_use` asks X-Ray whether it is used at all."""
+    setting = _resolved(reach, seen.setting)
+    keys: dict[str, Key | None] = {key.arn: key for key in seen.aliases.values() if key}
+    aliases = {alias: key.arn if key else None for alias, key in seen.aliases.items()}
+    found = Observation(now, setting, keys, aliases, deep=deep)
+
+    wanted = managed_key(state, found, rule)
+    own = [arn for arn in {wanted, setting.key_arn} if arn and _is_own(arn, reach)]
+    foreign = setting.key_arn if setting.key_arn and setting.key_arn not in own else None
+    reads: list[tuple[str, str, Read]] = []
+    for arn in own:
+        if arn not in keys:
+            reads.append((arn, "key", _bound(reach.keys.describe, arn)))
+        if deep and (arn == wanted or arn in allowed_arns(state, found, rule, (arn,))) and _is_customers(keys.get(arn)):
+            reads += [(arn, what, read) for what, read in _depths(reach, arn)]
+    if foreign and not rule.require.same_account:
+        reads.append((foreign, "key", _bound(reach.keys.describe, foreign)))
+    if ask_use and setting.type is EncryptionType.NONE:
+        reads.append(("", "use", lambda: reach.xray.in_use(now)))
+    answers = dict(zip(((arn, what) for arn, what, _ in reads), gather([read for _, _, read in reads]), strict=True))
+    for arn in (*own, *([foreign] if foreign else [])):
+        depths = (answers.get((arn, what)) for what in DEPTHS)
+        keys[arn] = _joined(answers.get((arn, "key"), keys.get(arn)), *depths)
+    return replace(found, keys=keys, in_use=answers.get(("", "use")))
+
+
+def _depths(reach: Reach, arn: str) -> list[tuple[str, Read]]:
+    """What KMS tells of a key beyond DescribeKey, one call each, in the order of DEPTHS."""
+    reads = (
+        lambda: _unless_missing(_bound(reach.keys.policy, arn)),
+        lambda: _rotation(reach, arn),
+        lambda: _unless_missing(_bound(reach.keys.tags, arn)),
+    )
+    return list(zip(DEPTHS, reads, strict=True))
+
+
+def _resolved(reach: Reach, setting: Setting) -> Setting:
+    """X-Ray answers with the key's ARN; should it ever answer with less, KMS tells what is meant."""
+    if setting.type is not EncryptionType.KMS or not setting.key_arn or setting.key_arn.startswith("arn:"):
+        return setting
+    key = reach.keys.describe(setting.key_arn)
+    return replace(setting, key_arn=key.arn if key else None)
+
+
+def _is_own(arn: str, reach: Reach) -> bool:
+    return arn.split(":", 5)[4] == reach.target.account
+
+
+def _is_customers(key: Key | None) -> bool:
+    return key is None or key.manager == "CUSTOMER"
+
+
+def _bound(read: Callable[[str], Any], arn: str) -> Read:
+    return lambda: read(arn)
+
+
+def _unless_missing(read: Read) -> Any:
+    try:
+        return read()
+    except AwsError as error:
+        if error.code == "NotFoundException":
+            return None
+        raise
+
+
+def _rotation(reach: Reach, arn: str) -> tuple[bool | None, int | None]:
+    try:
+        return reach.keys.rotation(arn)
+    except AwsError as error:
+        if error.code in ROTATION_UNKNOWN or error.code == "NotFoundException":
+            return None, None
+        raise
+
+
+def _joined(key: Key | None, policy: Any, rotation: Any, tags: Any) -> Key | None:
+    if key is None:
+        return None
+    turns, days = rotation or (None, None)
+    # A key that is not enabled tells no rotation worth acting on: it is judged once it is enabled again.
+    if key.state != "Enabled":
+        turns, days = None, None
+    return replace(key, policy=policy, rotation=turns, rotation_days=days, tags=tags)

@@ -1,0 +1,262 @@
+"""The two DynamoDB tables: `audit`, which is only ever added to, and `targets`, which holds the present.
+
+audit    pk `target`, sk `r#<seq>` for a record (`body` as it was hashed, `hash`, and the time index's attributes) or
+         `e#<event id>` for the marker that an event was audited
+targets  pk `target`; `state` as JSON, and beside it what is queried: `version`, `seq`, `head`, and `due_shard` with
+         `due_at` while something is due
+
+A record, its marker and the target's new state go into one transaction, conditioned on the state's version. The request
+carries a client token, so a repeated one is the same one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from chalicelib import chain
+from chalicelib.clients import AwsClock, Clients, call
+from chalicelib.errors import AwsError, Conflict
+from chalicelib.model import GUARD_CHAIN, GuardState, Record, TargetState
+from chalicelib.ports import Loaded
+
+AUDIT_TABLE = "xray-guard-audit"
+TARGETS_TABLE = "xray-guard-targets"
+TIME_INDEX = "by_time"
+DUE_INDEX = "by_due"
+DUE_SHARD = "due"
+LONGEST_EVENT_ID = 256
+LOST_RACES = frozenset({"ConditionalCheckFailed", "TransactionConflict"})
+
+State = TargetState | GuardState
+
+
+class DynamoStore:
+    """`ports.Store`, and the reads that the faces need."""
+
+    def __init__(self, clients: Clients, region: str, clock: AwsClock, audit_table: str, targets_table: str) -> None:
+        self._clients = clients
+        self._region = region
+        self._clock = clock
+        self._audit = audit_table
+        self._targets = targets_table
+        self._hooked: Any = None
+
+    @property
+    def _client(self) -> Any:
+        client = self._clients.reading("dynamodb", self._region)
+        if client is not self._hooked:
+            client.meta.events.register("after-call.dynamodb", self._clock.heard, unique_id="xray-guard-clock")
+            self._hooked = client
+        return client
+
+    # --- the loop's ------------------------------------------------------------------------------------------------
+
+    def load(self, target: str, event_id: str | None = None) -> Loaded:
+        """One BatchGetItem with consistent reads: the target, the guard, and the event's marker."""
+        names = dict.fromkeys((target, GUARD_CHAIN))
+        wanted: dict[str, Any] = {
+            self._targets: {"Keys": [{"target": {"S": name}} for name in names], "ConsistentRead": True}
+        }
+        if event_id is not None:
+            key = {"target": {"S": target}, "sk": {"S": marker_key(event_id)}}
+            wanted[self._audit] = {"Keys": [key], "ConsistentRead": True, "ProjectionExpression": "sk"}
+        states: dict[str, str] = {}
+        audited = False
+        for _ in range(5):
+            answer = call("dynamodb:BatchGetItem", self._client.batch_get_item, RequestItems=wanted)
+            for item in answer["Responses"].get(self._targets, ()):
+                states[item["target"]["S"]] = item["state"]["S"]
+            audited = audited or bool(answer["Responses"].get(self._audit))
+            wanted = answer.get("UnprocessedKeys") or {}
+            if not wanted:
+                break
+        else:
+            raise AwsError("dynamodb:BatchGetItem", "UnprocessedKeys", "DynamoDB left keys unread five times")
+        state = _decoded(states[target], TargetState) if target in states and target != GUARD_CHAIN else None
+        guard = _decoded(states[GUARD_CHAIN], GuardState) if GUARD_CHAIN in states else None
+        return Loaded(state or TargetState(target), guard or GuardState(), audited)
+
+    def commit(
+        self,
+        before: State,
+        after: State,
+        records: Sequence[tuple[Record, bytes, str]] = (),
+        event_id: str | None = None,
+    ) -> None:
+        """One TransactWriteItems; Conflict where somebody else wrote first, and then nothing was written."""
+        writes = [self._put_record(record, body, digest) for record, body, digest in records]
+        if event_id is not None:
+            writes.append(self._put_marker(after.target, event_id, after.seq))
+        writes.append(self._put_state(before, after))
+        try:
+            call("dynamodb:TransactWriteItems", self._client.transact_write_items, TransactItems=writes)
+        except AwsError as error:
+            if error.code == "TransactionCanceledException" and any(code in str(error) for code in LOST_RACES):
+                raise Conflict(str(after.target)) from error
+            raise
+
+    def due(self, now: datetime, limit: int) -> list[str]:
+        """Query of the sparse index of what is due."""
+        answer = call(
+            "dynamodb:Query",
+            self._client.query,
+            TableName=self._targets,
+            IndexName=DUE_INDEX,
+            KeyConditionExpression="due_shard = :due AND due_at <= :now",
+            ExpressionAttributeValues={":due": {"S": DUE_SHARD}, ":now": {"S": _stamp(now)}},
+            Limit=limit,
+        )
+        return [item["target"]["S"] for item in answer["Items"]]
+
+    def states(self) -> Iterator[TargetState]:
+        """Scan of the targets table; the guard's own state is left out."""
+        for item in self._scan(ProjectionExpression="target, #state", ExpressionAttributeNames={"#state": "state"}):
+            if item["target"]["S"] != GUARD_CHAIN:
+                yield _decoded(item["state"]["S"], TargetState)
+
+    def heads(self) -> Iterator[tuple[str, int, str]]:
+        """Scan of the targets table: (chain, seq, hash) as they stand beside the state."""
+        for item in self._scan(ProjectionExpression="target, seq, head"):
+            yield item["target"]["S"], int(item["seq"]["N"]), item["head"]["S"]
+
+    # --- the faces' ------------------------------------------------------------------------------------------------
+
+    def rows(self, target: str) -> Iterator[chain.StoredRow]:
+        """Every record of a chain as it is stored, in order."""
+        for item in self._chain(target, "r#"):
+            yield _row(item)
+
+    def markers(self, target: str) -> Iterator[str]:
+        """The event ids that a chain has markers for."""
+        for item in self._chain(target, "e#"):
+            yield item["sk"]["S"].removeprefix("e#")
+
+    def newest(self, target: str, limit: int, before: int | None = None) -> list[chain.StoredRow]:
+        """Up to `limit` records of a chain, newest first, older than the record with seq `before`."""
+        last = chain.sort_key(before - 1) if before is not None else "r#~"
+        answer = call(
+            "dynamodb:Query",
+            self._client.query,
+            TableName=self._audit,
+            KeyConditionExpression="target = :target AND sk BETWEEN :first AND :last",
+            ExpressionAttributeValues={":target": {"S": target}, ":first": {"S": "r#"}, ":last": {"S": last}},
+            ScanIndexForward=False,
+            Limit=limit,
+            ConsistentRead=True,
+        )
+        return [_row(item) for item in answer["Items"]]
+
+    def in_month(self, month_shard: str, after: str, before: str, limit: int) -> list[chain.StoredRow]:
+        """Up to `limit` records of one shard of the time index, newest first, with `after` <= `at_key` < `before`."""
+        answer = call(
+            "dynamodb:Query",
+            self._client.query,
+            TableName=self._audit,
+            IndexName=TIME_INDEX,
+            KeyConditionExpression="month_shard = :shard AND at_key BETWEEN :after AND :before",
+            ExpressionAttributeValues={
+                ":shard": {"S": month_shard},
+                ":after": {"S": after},
+                ":before": {"S": before},
+            },
+            ScanIndexForward=False,
+            Limit=limit,
+        )
+        return [row for row in map(_row, answer["Items"]) if row.index["at_key"] != before]
+
+    # --- inside ----------------------------------------------------------------------------------------------------
+
+    def _chain(self, target: str, prefix: str) -> Iterator[dict[str, Any]]:
+        page: dict[str, Any] = {}
+        while True:
+            answer = call(
+                "dynamodb:Query",
+                self._client.query,
+                TableName=self._audit,
+                KeyConditionExpression="target = :target AND begins_with(sk, :prefix)",
+                ExpressionAttributeValues={":target": {"S": target}, ":prefix": {"S": prefix}},
+                ConsistentRead=True,
+                **page,
+            )
+            yield from answer["Items"]
+            if "LastEvaluatedKey" not in answer:
+                return
+            page = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
+
+    def _scan(self, **parameters: Any) -> Iterable[dict[str, Any]]:
+        page: dict[str, Any] = {}
+        while True:
+            answer = call(
+                "dynamodb:Scan", self._client.scan, TableName=self._targets, ConsistentRead=True, **parameters, **page
+            )
+            yield from answer["Items"]
+            if "LastEvaluatedKey" not in answer:
+                return
+            page = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
+
+    def _put_record(self, record: Record, body: bytes, digest: str) -> dict[str, Any]:
+        index = chain.time_index(record.target, record.seq, record.at)
+        item = {
+            "target": {"S": record.target},
+            "sk": {"S": chain.sort_key(record.seq)},
+            "body": {"S": body.decode()},
+            "hash": {"S": digest},
+            **{name: {"S": value} for name, value in index.items()},
+        }
+        return {"Put": {"TableName": self._audit, "Item": item, "ConditionExpression": "attribute_not_exists(sk)"}}
+
+    def _put_marker(self, target: str, event_id: str, seq: int) -> dict[str, Any]:
+        item = {"target": {"S": target}, "sk": {"S": marker_key(event_id)}, "seq": {"N": str(seq)}}
+        return {"Put": {"TableName": self._audit, "Item": item, "ConditionExpression": "attribute_not_exists(sk)"}}
+
+    def _put_state(self, before: State, after: State) -> dict[str, Any]:
+        item = {
+            "target": {"S": after.target},
+            "version": {"N": str(after.version)},
+            "seq": {"N": str(after.seq)},
+            "head": {"S": after.head},
+            "state": {"S": msgspec.json.encode(after).decode()},
+        }
+        if after.due is not None:
+            item |= {"due_shard": {"S": DUE_SHARD}, "due_at": {"S": _stamp(after.due)}}
+        put: dict[str, Any] = {"TableName": self._targets, "Item": item}
+        if before.version == 0:
+            put["ConditionExpression"] = "attribute_not_exists(target)"
+        else:
+            put["ConditionExpression"] = "version = :version"
+            put["ExpressionAttributeValues"] = {":version": {"N": str(before.version)}}
+        return {"Put": put}
+
+
+def marker_key(event_id: str) -> str:
+    """The sort key of an event's marker; an id longer than any of AWS's is replaced by its digest."""
+    if len(event_id) > LONGEST_EVENT_ID:
+        event_id = "sha256:" + hashlib.sha256(event_id.encode("utf-8", "replace")).hexdigest()
+    return f"e#{event_id}"
+
+
+def _row(item: dict[str, Any]) -> chain.StoredRow:
+    known = {"target", "sk", "body", "hash"}
+    index = {name: next(iter(value.values())) for name, value in item.items() if name not in known}
+    body = item.get("body", {}).get("S", "")
+    return chain.StoredRow(
+        item["target"]["S"], item["sk"]["S"], body.encode(), item.get("hash", {}).get("S", ""), index
+    )
+
+
+def _decoded(text: str, kind: type[Any]) -> Any:
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise AwsError(
+            "dynamodb:BatchGetItem", "UnreadableState", f"the stored {kind.__name__} is no such: {error}"
+        ) from error
+
+
+def _stamp(at: datetime) -> str:
+    return at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
