@@ -1,9 +1,9 @@
 """`python -m shipping STAGE` writes build/STAGE/package: the template `sam.json` and `deployment.zip`.
 
-In stages, each of which only reads what the one before it wrote: a staging copy of what ships, with the policy stamped
-and the roles' rights filled in from it; Chalice's own packaging of that copy; the zip written anew with compiled modules
-and fixed times, so that the same source gives the same bytes; a check of what came out. The package takes its place only
-when all of them passed.
+In stages, each of which only reads what the one before it wrote: a staging copy of what ships, with the policy
+stamped and the roles' rights filled in from it; Chalice's own packaging of that copy; the zip written anew with
+compiled modules and fixed times, so that the same source gives the same bytes; a check of what came out. The package
+takes its place only when all of them passed.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ POLICY_FILES = ("policy.json",)
 def stage_copy(project: Path, source: Path) -> None:
     """Lay out `source` as Chalice wants a project, out of the project's own files.
 
-    Chalice takes along `app.py`, `chalicelib` and what lies in `vendor`, following links there; so links in it bring the
-    policy and its stamp, which is written after this.
+    Chalice takes along `app.py`, `chalicelib` and what lies in `vendor`, following links there; so links in it bring
+    the policy and its stamp, which is written after this.
     """
     source.mkdir(parents=True)
     for name in ("app.py", "requirements.txt"):

@@ -1,0 +1,337 @@
+"""What the template deploys: each setting has its effect, nothing is lost, and what goes wrong is heard of."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cfnlint.api import lint
+from cfnlint.config import ManualArgs
+
+from chalicelib.policy import parse
+
+FUNCTIONS = {"on_change": "OnChange", "tick": "Tick", "sweep": "Sweep"}
+ON_PUT_ENCRYPTION_CONFIG = {
+    "source": ["aws.xray"],
+    "detail-type": ["AWS API Call via CloudTrail"],
+    "detail": {"eventSource": ["xray.amazonaws.com"], "eventName": ["PutEncryptionConfig"]},
+}
+
+
+def properties(template: dict[str, Any], name: str) -> Any:
+    return template["Resources"][name]["Properties"]
+
+
+def functions(template: dict[str, Any]) -> dict[str, Any]:
+    return {name: one for name, one in template["Resources"].items() if one["Type"] == "AWS::Serverless::Function"}
+
+
+@pytest.fixture(scope="session")
+def config(project: Path) -> dict[str, Any]:
+    """Chalice's configuration."""
+    read: dict[str, Any] = json.loads((project / ".chalice" / "config.json").read_text("utf-8"))
+    return read
+
+
+@pytest.fixture(scope="session")
+def statements(sam: dict[str, Any]) -> list[dict[str, Any]]:
+    """The statements of the guard's role, optional ones included."""
+    (policy,) = properties(sam, "GuardRole")["Policies"]
+    return [one.get("Fn::If", [None, one])[1] for one in policy["PolicyDocument"]["Statement"]]
+
+
+def test_the_template_has_just_the_functions_that_are_tested_here(sam: dict[str, Any]) -> None:
+    handlers = {name: one["Properties"]["Handler"] for name, one in functions(sam).items()}
+    assert handlers == {logical: f"app.{name}" for name, logical in FUNCTIONS.items()}
+
+
+@pytest.mark.parametrize("region", ["us-east-1", "eu-central-1", "us-gov-west-1", "cn-north-1"])
+@pytest.mark.parametrize("form", ["sam", "expanded"])
+def test_the_template_lints_clean_as_written_and_as_expanded(
+    form: str, region: str, request: pytest.FixtureRequest
+) -> None:
+    text = json.dumps(request.getfixturevalue(form), indent=1)
+    assert lint(text, config=ManualArgs(regions=[region])) == []
+
+
+def test_the_linter_would_notice_a_misspelt_action(expanded: dict[str, Any]) -> None:
+    text = json.dumps(expanded, indent=1)
+    misspelt = text.replace("kms:GetKeyRotationStatus", "kms:GetKeyRotationState")
+    assert misspelt != text
+    assert [match.rule.id for match in lint(misspelt, config=ManualArgs(regions=["us-east-1"]))] == ["W3037"]
+
+
+class TestConfig:
+    """Chalice ignores unknown keys and function names in its configuration, so each is looked for in the template."""
+
+    def test_every_key_is_one_whose_effect_is_tested_here(self, config: dict[str, Any]) -> None:
+        for_all = {"lambda_memory_size", "lambda_timeout", "environment_variables", "log_retention_in_days"}
+        whole = {
+            "version",
+            "app_name",
+            "autogen_policy",
+            "manage_iam_role",
+            "iam_role_arn",
+            "lambda_functions",
+            "stages",
+        }
+        assert set(config) <= for_all | whole
+        for stage in config["stages"].values():
+            assert set(stage) <= for_all | {"lambda_functions"}
+            assert set(stage.get("lambda_functions", {})) <= set(FUNCTIONS)
+        for name, settings in config["lambda_functions"].items():
+            assert name in FUNCTIONS
+            assert set(settings) <= for_all
+
+    @pytest.mark.parametrize("name", FUNCTIONS)
+    def test_every_setting_has_its_effect(self, name: str, config: dict[str, Any], sam: dict[str, Any]) -> None:
+        stage = config["stages"]["dev"]
+        wanted = {**config, **stage, **config["lambda_functions"].get(name, {})}
+        function = properties(sam, FUNCTIONS[name])
+        assert function["Timeout"] == wanted["lambda_timeout"]
+        assert function["MemorySize"] == wanted["lambda_memory_size"]
+        variables = {**config["environment_variables"], **stage["environment_variables"]}
+        assert variables.items() <= function["Environment"]["Variables"].items()
+        assert f"app={config['app_name']}" in function["Tags"]["aws-chalice"]
+        logs = properties(sam, f"{FUNCTIONS[name]}LogGroup")
+        assert logs["RetentionInDays"] == stage["log_retention_in_days"]
+        assert logs["LogGroupName"] == {"Fn::Sub": f"/aws/lambda/${{{FUNCTIONS[name]}}}"}
+
+    def test_chalice_makes_no_role_of_its_own(self, sam: dict[str, Any]) -> None:
+        roles = [name for name, one in sam["Resources"].items() if one["Type"] == "AWS::IAM::Role"]
+        assert roles == ["GuardRole"]
+        for function in functions(sam).values():
+            assert function["Properties"]["Role"] == {"Fn::GetAtt": ["GuardRole", "Arn"]}
+
+    def test_the_functions_live_as_long_as_their_work_may_take(self, sam: dict[str, Any]) -> None:
+        timeouts = {name: properties(sam, logical)["Timeout"] for name, logical in FUNCTIONS.items()}
+        assert timeouts == {"on_change": 60, "tick": 60, "sweep": 300}
+
+    def test_the_functions_are_told_which_role_is_the_guards_own(self, sam: dict[str, Any]) -> None:
+        for function in functions(sam).values():
+            variables = function["Properties"]["Environment"]["Variables"]
+            assert variables["XRAY_GUARD_ROLE_ARN"] == {"Fn::GetAtt": ["GuardRole", "Arn"]}
+            assert variables["XRAY_GUARD_ANCHOR_BUCKET"] == {"Ref": "AnchorBucket"}
+
+
+class TestTriggers:
+    def test_a_change_of_the_setting_is_heard_of(self, expanded: dict[str, Any]) -> None:
+        rule = properties(expanded, "OnChangeOnChangeEvent")
+        assert rule["EventPattern"] == ON_PUT_ENCRYPTION_CONFIG
+        assert rule["Targets"][0]["Arn"] == {"Fn::GetAtt": ["OnChange", "Arn"]}
+
+    @pytest.mark.parametrize(
+        ("rule", "rate"), [("TickTickEvent", "rate(1 minute)"), ("SweepSweepEvent", "rate(1 hour)")]
+    )
+    def test_tick_and_sweep_run_by_the_clock(self, rule: str, rate: str, expanded: dict[str, Any]) -> None:
+        assert properties(expanded, rule)["ScheduleExpression"] == rate
+
+    def test_what_a_rule_cannot_deliver_goes_to_the_dead_letters(self, expanded: dict[str, Any]) -> None:
+        rules = [one for one in expanded["Resources"].values() if one["Type"] == "AWS::Events::Rule"]
+        assert len(rules) == len(FUNCTIONS)
+        for rule in rules:
+            assert rule["Properties"]["Name"].startswith("xray-guard-")  # the queue's policy knows the rules by it
+            for target in rule["Properties"]["Targets"]:
+                assert target["DeadLetterConfig"] == {"Arn": {"Fn::GetAtt": ["DeadLetters", "Arn"]}}
+                assert target["RetryPolicy"]["MaximumEventAgeInSeconds"] >= 60
+
+    def test_what_a_function_cannot_handle_goes_to_the_dead_letters(self, expanded: dict[str, Any]) -> None:
+        for logical in FUNCTIONS.values():
+            invoke = properties(expanded, f"{logical}EventInvokeConfig")
+            assert invoke["DestinationConfig"]["OnFailure"]["Destination"] == {"Fn::GetAtt": ["DeadLetters", "Arn"]}
+
+    def test_a_change_is_tried_as_often_and_as_long_as_lambda_allows(self, expanded: dict[str, Any]) -> None:
+        invoke = properties(expanded, "OnChangeEventInvokeConfig")
+        assert (invoke["MaximumRetryAttempts"], invoke["MaximumEventAgeInSeconds"]) == (2, 21600)
+        retry = properties(expanded, "OnChangeOnChangeEvent")["Targets"][0]["RetryPolicy"]
+        assert (retry["MaximumRetryAttempts"], retry["MaximumEventAgeInSeconds"]) == (185, 86400)
+
+    def test_dead_letters_are_encrypted_kept_two_weeks_and_written_by_the_guards_rules_only(
+        self, sam: dict[str, Any]
+    ) -> None:
+        queue = properties(sam, "DeadLetters")
+        assert queue["SqsManagedSseEnabled"] is True
+        assert queue["MessageRetentionPeriod"] == 14 * 24 * 60 * 60
+        allowed = [
+            one
+            for one in properties(sam, "DeadLettersPolicy")["PolicyDocument"]["Statement"]
+            if one["Effect"] == "Allow"
+        ]
+        assert [one["Principal"] for one in allowed] == [{"Service": "events.amazonaws.com"}]
+        assert "rule/xray-guard-*" in allowed[0]["Condition"]["ArnLike"]["aws:SourceArn"]["Fn::Sub"]
+
+
+@pytest.mark.parametrize("name", ["AuditTable", "TargetsTable"])
+def test_tables_survive_the_stack_and_can_be_brought_back(name: str, sam: dict[str, Any]) -> None:
+    resource = sam["Resources"][name]
+    assert resource["DeletionPolicy"] == resource["UpdateReplacePolicy"] == "Retain"
+    table = resource["Properties"]
+    assert table["DeletionProtectionEnabled"] is True
+    assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+    assert table["SSESpecification"] == {"SSEEnabled": True}
+    assert table["BillingMode"] == "PAY_PER_REQUEST"
+    assert "TimeToLiveSpecification" not in table  # P15: nothing is ever dropped by the clock
+
+
+def test_the_command_line_finds_the_tables_by_their_default_names(sam: dict[str, Any]) -> None:
+    names = [properties(sam, name)["TableName"] for name in ("AuditTable", "TargetsTable")]
+    assert names == ["xray-guard-audit", "xray-guard-targets"]
+    for function in functions(sam).values():
+        variables = function["Properties"]["Environment"]["Variables"]
+        assert [variables["XRAY_GUARD_AUDIT_TABLE"], variables["XRAY_GUARD_TARGETS_TABLE"]] == names
+
+
+def test_tables_have_the_keys_and_indexes_that_the_store_uses(sam: dict[str, Any]) -> None:
+    def keys(schema: Any) -> list[str]:
+        return [one["AttributeName"] for one in schema]
+
+    shapes = {}
+    for name in ("AuditTable", "TargetsTable"):
+        table = properties(sam, name)
+        (index,) = table["GlobalSecondaryIndexes"]
+        shapes[name] = (
+            keys(table["KeySchema"]),
+            index["IndexName"],
+            keys(index["KeySchema"]),
+            index["Projection"]["ProjectionType"],
+        )
+    assert shapes == {
+        "AuditTable": (["target", "sk"], "by_time", ["month_shard", "at_key"], "ALL"),
+        "TargetsTable": (["target"], "by_due", ["due_shard", "due_at"], "KEYS_ONLY"),
+    }
+
+
+class TestAlarms:
+    def test_four_alarms_tell_one_encrypted_topic(self, sam: dict[str, Any]) -> None:
+        alarms = [one["Properties"] for one in sam["Resources"].values() if one["Type"] == "AWS::CloudWatch::Alarm"]
+        assert sorted(alarm["AlarmName"] for alarm in alarms) == [
+            "xray-guard-dead-letters",
+            "xray-guard-errors",
+            "xray-guard-failed",
+            "xray-guard-no-sweep",
+        ]
+        assert all(alarm["AlarmActions"] == [{"Ref": "Alarms"}] for alarm in alarms)
+        assert properties(sam, "Alarms")["KmsMasterKeyId"] == {"Ref": "AlarmKey"}
+
+    def test_cloudwatch_may_use_the_topics_key_which_the_aws_managed_one_would_refuse(
+        self, sam: dict[str, Any]
+    ) -> None:
+        statements = properties(sam, "AlarmKey")["KeyPolicy"]["Statement"]
+        (granted,) = [one for one in statements if one["Principal"] == {"Service": "cloudwatch.amazonaws.com"}]
+        assert granted["Action"] == ["kms:Decrypt", "kms:GenerateDataKey"]
+
+    def test_the_guards_own_metrics_are_those_that_the_functions_write(self, sam: dict[str, Any]) -> None:
+        for name, metric in (("FailedAlarm", "Failed"), ("SweepAlarm", "SweepCompleted")):
+            alarm = properties(sam, name)
+            assert alarm["MetricName"] == metric
+            for function in functions(sam).values():
+                variables = function["Properties"]["Environment"]["Variables"]
+                assert alarm["Namespace"] == variables["POWERTOOLS_METRICS_NAMESPACE"]
+                assert alarm["Dimensions"] == [{"Name": "service", "Value": variables["POWERTOOLS_SERVICE_NAME"]}]
+
+    def test_errors_of_every_function_are_counted(self, sam: dict[str, Any]) -> None:
+        counted, expression = set(), ""
+        for metric in properties(sam, "ErrorsAlarm")["Metrics"]:
+            if "Expression" in metric:
+                expression = metric["Expression"]
+            else:
+                counted.add(metric["MetricStat"]["Metric"]["Dimensions"][0]["Value"]["Ref"])
+                assert f"FILL({metric['Id']}, 0)" in expression
+        assert counted == set(functions(sam))
+
+    def test_silence_of_the_sweep_is_an_alarm(self, sam: dict[str, Any]) -> None:
+        alarm = properties(sam, "SweepAlarm")
+        assert alarm["TreatMissingData"] == "breaching"
+        assert alarm["Period"] * alarm["DatapointsToAlarm"] == 2 * 60 * 60
+
+
+class TestRights:
+    """The rights of the guard's role: P13 and P16 rest on what it cannot do."""
+
+    NO_ARN: frozenset[str] = frozenset(
+        {
+            "ec2:DescribeRegions",
+            "kms:ListKeys",
+            "xray:GetEncryptionConfig",
+            "xray:GetServiceGraph",
+            "xray:PutEncryptionConfig",
+        }
+    )
+
+    @staticmethod
+    def actions(statement: dict[str, Any]) -> set[str]:
+        named = statement["Action"]
+        return {named} if isinstance(named, str) else set(named)
+
+    def test_only_what_has_no_arn_or_is_narrowed_by_a_condition_is_allowed_everywhere(
+        self, statements: list[dict[str, Any]]
+    ) -> None:
+        everywhere = [one for one in statements if one["Effect"] == "Allow" and one["Resource"] == "*"]
+        unconditional = {action for one in everywhere if "Condition" not in one for action in self.actions(one)}
+        assert unconditional == self.NO_ARN
+        assert [one["Sid"] for one in everywhere if "Condition" in one] == ["MakeKeysTaggedAsOwn"]
+
+    def test_no_action_is_a_wildcard(self, statements: list[dict[str, Any]]) -> None:
+        assert not [action for one in statements for action in self.actions(one) if "*" in action]
+
+    def test_keys_are_changed_only_where_tagged_as_the_guards_own(self, statements: list[dict[str, Any]]) -> None:
+        changing = {"kms:CancelKeyDeletion", "kms:EnableKey", "kms:EnableKeyRotation", "kms:PutKeyPolicy"}
+        tagged = [
+            {"StringEquals": {"aws:ResourceTag/xray-guard": "managed"}},
+            {"StringEquals": {"aws:RequestTag/xray-guard": "managed"}},
+        ]
+        for statement in statements:
+            if statement["Effect"] == "Allow" and self.actions(statement) & changing:
+                equals = {"StringEquals": statement["Condition"]["StringEquals"]}
+                assert equals in tagged, statement["Sid"]
+
+    @pytest.mark.parametrize(
+        "action", ["kms:DisableKey", "kms:ScheduleKeyDeletion", "kms:DeleteAlias", "kms:DisableKeyRotation"]
+    )
+    def test_no_key_can_be_taken_away_whatever_else_is_attached_to_the_role(
+        self, action: str, statements: list[dict[str, Any]]
+    ) -> None:
+        denied = [one for one in statements if one["Effect"] == "Deny" and action in self.actions(one)]
+        assert [(one["Resource"], one.get("Condition")) for one in denied] == [("*", None)]
+        assert not [one for one in statements if one["Effect"] == "Allow" and action in self.actions(one)]
+
+    def test_the_guard_cannot_open_break_glass(self, statements: list[dict[str, Any]], project: Path) -> None:
+        policy = parse((project / "policies" / "policy.json").read_bytes())
+        tags = sorted({rule.break_glass.tag for rule in policy.rules if rule.break_glass})
+        (denied,) = [one for one in statements if one["Sid"] == "NeverOpenBreakGlass"]
+        assert denied["Condition"] == {"ForAnyValue:StringEquals": {"aws:TagKeys": tags}}
+
+    def test_the_only_aliases_it_may_set_are_those_of_the_rules(
+        self, statements: list[dict[str, Any]], project: Path
+    ) -> None:
+        policy = parse((project / "policies" / "policy.json").read_bytes())
+        aliases = sorted({rule.managed_key.alias for rule in policy.rules if rule.managed_key})
+        (allowed,) = [one for one in statements if one["Sid"] == "OnlyTheAliasesOfTheRules"]
+        named = [one["Fn::Sub"] for one in allowed["Resource"]]
+        assert named == ["arn:${AWS::Partition}:kms:*:${AWS::AccountId}:" + alias for alias in aliases]
+
+    def test_the_audit_log_can_only_be_added_to(self, statements: list[dict[str, Any]]) -> None:
+        on_audit = [one for one in statements if "AuditTable" in json.dumps(one["Resource"])]
+        allowed = {action for one in on_audit if one["Effect"] == "Allow" for action in self.actions(one)}
+        denied = {action for one in on_audit if one["Effect"] == "Deny" for action in self.actions(one)}
+        assert allowed == {"dynamodb:ConditionCheckItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query"}
+        assert {"dynamodb:UpdateItem", "dynamodb:DeleteItem", "dynamodb:DeleteTable"} <= denied
+
+    def test_grants_are_made_for_xray_only(self, statements: list[dict[str, Any]]) -> None:
+        (granting,) = [one for one in statements if "kms:CreateGrant" in self.actions(one)]
+        assert granting["Condition"] == {
+            "StringLike": {"kms:ViaService": "xray.*.amazonaws.com"},
+            "Bool": {"kms:GrantIsForAWSResource": "true"},
+        }
+
+    def test_the_role_has_a_name_that_organization_policies_can_name(self, sam: dict[str, Any]) -> None:
+        assert properties(sam, "GuardRole")["RoleName"] == "xray-guard"
+
+    def test_anchors_may_be_written_only_where_a_bucket_is_given(self, sam: dict[str, Any]) -> None:
+        (policy,) = properties(sam, "GuardRole")["Policies"]
+        (choice,) = [one["Fn::If"] for one in policy["PolicyDocument"]["Statement"] if "Fn::If" in one]
+        assert choice[0] == "HasAnchorBucket"
+        assert choice[1]["Action"] == "s3:PutObject"
+        assert choice[2] == {"Ref": "AWS::NoValue"}
