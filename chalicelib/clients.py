@@ -123,8 +123,8 @@ class Threads:
         self._pool = ThreadPoolExecutor(most, thread_name_prefix="read")
 
     def __call__(self, reads: Sequence[Callable[[], T]]) -> list[T]:
-        if len(reads) == 1:
-            return [reads[0]()]
+        if len(reads) < 2:
+            return [read() for read in reads]
         futures = [self._pool.submit(read) for read in reads[1:]]
         # The first runs here: one thread less to wake, and its error, if any, is the one that is raised.
         try:
