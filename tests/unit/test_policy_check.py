@@ -318,7 +318,7 @@ def places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path] * bool(path) + [place for step, child in children for place in places(child, (*path, step))]
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.sampled_from(places(DOCUMENT)), JSON_VALUES)
 def test_whatever_stands_anywhere_the_document_is_read_or_refused_with_a_reason(
     place: tuple[Any, ...], value: Any
@@ -334,6 +334,7 @@ def test_whatever_stands_anywhere_the_document_is_read_or_refused_with_a_reason(
     assert (result.policy is None) == bool(result.errors)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_no_bytes_bring_the_check_down(content: bytes) -> None:
     assert check(content, SCHEMA_PATH.read_bytes()).policy is None
