@@ -1,0 +1,95 @@
+"""`python -m sandbox`: the sandbox as a program that stays up, until Ctrl-C or SIGTERM."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sandbox.knobs import DEFAULT_ACCOUNT, DEFAULT_REGION, DEFAULT_REGIONS
+from sandbox.server import Sandbox
+
+HOW_TO = """
+An AWS on this machine, account {account}. Point any AWS client at it:
+
+    export AWS_ENDPOINT_URL={url} AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test AWS_DEFAULT_REGION={region}
+
+    aws xray put-encryption-config --type NONE
+    aws xray get-encryption-config
+    .venv/bin/xray-guard history
+
+Functions: {functions}
+Their logs: {logs}
+Control endpoint: {url}/_sandbox/state    Ctrl-C ends it.
+"""
+
+
+def say(line: str) -> None:
+    """One line for people, with the time."""
+    print(f"{datetime.now():%H:%M:%S.%f}"[:-3], line, flush=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run until told to end. Answers the exit status: 2 where it cannot start."""
+    parser = argparse.ArgumentParser(prog="python -m sandbox", description="An AWS on one machine, on 127.0.0.1 only.")
+    parser.add_argument("--port", type=int, default=4566)
+    parser.add_argument("--package", type=Path, default=Path("build/dev/package"), help="folder with the package")
+    parser.add_argument("--no-functions", action="store_true", help="an AWS in which nothing is deployed")
+    parser.add_argument("--settle-seconds", type=float, default=1.0, help="how long X-Ray stays UPDATING")
+    parser.add_argument("--stale-seconds", type=float, default=0.0, help="how old what KMS answers is")
+    parser.add_argument("--account", default=DEFAULT_ACCOUNT)
+    parser.add_argument("--region", default=DEFAULT_REGION)
+    parser.add_argument("--regions", default=",".join(DEFAULT_REGIONS), help="the Regions that are enabled")
+    options = parser.parse_args(arguments)
+    package = None if options.no_functions else options.package
+    if package is not None and not (package / "sam.json").is_file():
+        print(f"There is no package in {package}: run `make package`, or give --no-functions.", file=sys.stderr)
+        return 2
+    ended = threading.Event()
+
+    def end(number: int, frame: Any) -> None:
+        ended.set()
+
+    signal.signal(signal.SIGINT, end)
+    signal.signal(signal.SIGTERM, end)
+    sandbox = Sandbox(
+        port=options.port,
+        account=options.account,
+        region=options.region,
+        regions=tuple(options.regions.split(",")),
+        package=package,
+        say=say,
+        settle_seconds=options.settle_seconds,
+        stale_seconds=options.stale_seconds,
+    )
+    try:
+        sandbox.start()
+    except OSError as error:
+        print(f"Port {options.port} cannot be listened on: {error}", file=sys.stderr)
+        return 2
+    try:
+        names = ", ".join(each.definition.name for each in sandbox.functions) or "none"
+        print(
+            HOW_TO.format(
+                account=options.account,
+                url=sandbox.url,
+                region=options.region,
+                functions=f"{names} (run by {sandbox.runtime})" if package else names,
+                logs=sandbox.folder / "logs",
+            ),
+            flush=True,
+        )
+        while not ended.wait(1.0):
+            pass
+    finally:
+        sandbox.stop()
+    say("The sandbox has ended.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

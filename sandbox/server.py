@@ -1,0 +1,537 @@
+"""The sandbox: moto's server on 127.0.0.1, and around it CloudTrail, EventBridge, Lambda and a control endpoint.
+
+Every request is read once, carried out by moto (or by an answer of our own), and noted: in the log of calls, and in
+CloudTrail where it writes. moto's state is the process's, so one process holds one sandbox at a time.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.parse import unquote
+from xml.sax.saxutils import escape
+
+import boto3
+from botocore.config import Config
+from moto.core.model_instances import reset_model_data
+from moto.kms.models import kms_backends
+from moto.moto_api._internal.models import moto_api_backend
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from moto.utilities.utils import get_partition
+from moto.xray.models import xray_backends
+from werkzeug.serving import BaseWSGIServer, make_server
+
+import sandbox.additions  # noqa: F401 - its import is what adds
+from sandbox import keys, tracing
+from sandbox.bus import Bus, new_id
+from sandbox.calls import Asked, Call, read_answer, read_request, touched
+from sandbox.control import Control
+from sandbox.functions import (
+    Function,
+    Functions,
+    Result,
+    build_runtime_folder,
+    has_runtime_client,
+    log_tail,
+)
+from sandbox.identity import Principal, principal_of
+from sandbox.knobs import DEFAULT_ACCOUNT, DEFAULT_REGION, KNOBS
+from sandbox.later import Later
+from sandbox.stack import Stack
+from sandbox.trail import Trail
+
+ADMINISTRATOR_KEY = {"aws_access_key_id": "AKIASANDBOXADMIN0001", "aws_secret_access_key": "sandbox"}
+
+_Answer = tuple[int, dict[str, str], bytes]
+
+
+@dataclass
+class Fault:
+    """A failure that was asked for: the next `times` calls of an action are answered with an error.
+
+    `carried_out`: the call takes effect all the same, as when only its answer is lost.
+    """
+
+    service: str
+    action: str
+    code: str
+    message: str = "a fault that was asked for"
+    status: int = 400
+    times: int = 1
+    carried_out: bool = False
+
+
+class _Handler(MotoRequestHandler):
+    # Head and body go out in two writes, and Nagle's algorithm would hold back the second.
+    disable_nagle_algorithm = True
+
+    def log(self, type: str, message: str, *args: Any) -> None:
+        """Say nothing: the log of calls tells more."""
+
+
+class Sandbox:
+    """An AWS on one machine. Use it as a context manager; `url` is its endpoint.
+
+    `package` is a folder with `sam.json` and `deployment.zip`, or None for an AWS in which nothing is deployed. `say`
+    is told, in a line each, what happens.
+    """
+
+    _in_use = threading.Lock()
+
+    def __init__(
+        self,
+        *,
+        port: int = 0,
+        account: str = DEFAULT_ACCOUNT,
+        region: str = DEFAULT_REGION,
+        package: Path | None = None,
+        parameters: dict[str, Any] | None = None,
+        say: Callable[[str], None] = lambda line: None,
+        warm: bool = True,
+        **knobs: Any,
+    ) -> None:
+        KNOBS.reset()
+        KNOBS.turn(knobs)
+        self._knobs = knobs
+        self.account = account
+        self.region = region
+        self.package = package
+        self.parameters = parameters or {}
+        self.say = say
+        self.calls: deque[Call] = deque(maxlen=20_000)
+        self.faults: list[Fault] = []
+        self._port = port
+        self._warm = warm
+        self._moto = DomainDispatcherApplication(create_backend_app)
+        # moto is not made for threads: a transaction that fails puts back whole tables.
+        self._world = threading.RLock()
+        self._own_answers: dict[tuple[str, str], Callable[[Asked, Principal, dict[str, Any], bytes], _Answer]] = {
+            ("ec2", "DescribeRegions"): self._describe_regions,
+            ("events", "PutEvents"): self._put_events,
+            ("lambda", "Invoke"): self._invoke_function,
+            ("sts", "GetCallerIdentity"): self._get_caller_identity,
+        }
+        self._unlocked = {("lambda", "Invoke")}
+        self._started = False
+
+    # Life
+
+    def start(self) -> Sandbox:
+        """Listen, deploy, and have the functions get ready in the background. Raises RuntimeError for a second one."""
+        if not Sandbox._in_use.acquire(blocking=False):
+            raise RuntimeError("this process has a sandbox already, and moto's state is the process's")
+        self._started = True
+        try:
+            self.folder = Path(tempfile.mkdtemp(prefix="xray-guard-sandbox-"))
+            self._session = boto3.Session(**ADMINISTRATOR_KEY, region_name=self.region)
+            self._clients: dict[tuple[str, str], Any] = {}
+            self.later = Later(self.say)
+            self.functions = Functions(self.later, self.say)
+            self.bus = Bus(self._hand_to_function, self.say)
+            self.trail = Trail(self.later, self._deliver)
+            self.control = Control(self)
+            self._server: BaseWSGIServer = make_server(
+                "127.0.0.1", self._port, self._serve, threaded=True, request_handler=_Handler
+            )
+            self.port = int(self._server.server_address[1])
+            self.url = f"http://127.0.0.1:{self.port}"
+            threading.Thread(
+                target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, name="sandbox-http", daemon=True
+            ).start()
+            self._clear()
+            self._deploy()
+            self.bus.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """End what was started, the functions' processes first."""
+        if not self._started:
+            return
+        self._started = False
+        try:
+            if hasattr(self, "bus"):
+                self.bus.stop()
+                self.later.stop()
+                self.functions.stop()
+            if hasattr(self, "_server"):
+                self._server.shutdown()
+                self._server.server_close()
+            if hasattr(self, "folder"):
+                shutil.rmtree(self.folder, ignore_errors=True)
+            self._clear()
+        finally:
+            KNOBS.reset()
+            Sandbox._in_use.release()
+
+    def __enter__(self) -> Sandbox:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def reset(self) -> None:
+        """Everything as it was just after the start."""
+        self.later.forget()
+        self.functions.stop()
+        self.later.idle(5)
+        KNOBS.reset()
+        KNOBS.turn(self._knobs)
+        self._clear()
+        self._deploy()
+
+    def _clear(self) -> None:
+        with self._world:
+            moto_api_backend.reset()
+            reset_model_data()
+        self.calls.clear()
+        self.faults.clear()
+        if hasattr(self, "trail"):
+            self.trail.records.clear()
+            self.bus.forget()
+
+    def _deploy(self) -> None:
+        if self.package is None:
+            return
+        build_runtime_folder(self.folder / "runtime")
+        stack = Stack(
+            self.package, self.account, self.region, self.client, self.folder, self.say, parameters=self.parameters
+        )
+        for definition in stack.deploy():
+            self.functions.add(Function(definition, self.url, self.folder, self.say))
+        self.calls.clear()
+        if self._warm:
+            for function in self.functions:
+                threading.Thread(target=function.warm, daemon=True).start()
+
+    # For those who use it
+
+    @property
+    def runtime(self) -> str:
+        """What runs the functions."""
+        return "awslambdaric" if has_runtime_client() else "a plain process, for awslambdaric is not installed here"
+
+    def environment(self) -> dict[str, str]:
+        """The environment variables that point any AWS client at the sandbox."""
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": ADMINISTRATOR_KEY["aws_access_key_id"],
+            "AWS_SECRET_ACCESS_KEY": ADMINISTRATOR_KEY["aws_secret_access_key"],
+            "AWS_DEFAULT_REGION": self.region,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def client(
+        self,
+        service: str,
+        region: str | None = None,
+        account: str | None = None,
+        role: str | None = None,
+        session: str = "sandbox",
+        config: Config | None = None,
+    ) -> Any:
+        """A boto3 client: the account's administrator's, or a session's of the role whose ARN is given.
+
+        For another account it is a session of that account's OrganizationAccountAccessRole.
+        """
+        region = region or self.region
+        if account is not None and account != self.account and role is None:
+            role = f"arn:{get_partition(region)}:iam::{account}:role/OrganizationAccountAccessRole"
+        if role is None and config is None:
+            if (service, region) not in self._clients:
+                self._clients[service, region] = self._session.client(
+                    service, region_name=region, endpoint_url=self.url
+                )
+            return self._clients[service, region]
+        return self._session.client(
+            service,
+            region_name=region,
+            endpoint_url=self.url,
+            config=config,
+            **(self.credentials(role, session, region) if role else {}),
+        )
+
+    def credentials(self, role: str, session: str = "sandbox", region: str | None = None) -> dict[str, str]:
+        """Credentials of a role session, as boto3 takes them. The role need not exist."""
+        sts = self.client("sts", region)
+        given = sts.assume_role(RoleArn=role, RoleSessionName=session)["Credentials"]
+        return {
+            "aws_access_key_id": given["AccessKeyId"],
+            "aws_secret_access_key": given["SecretAccessKey"],
+            "aws_session_token": given["SessionToken"],
+        }
+
+    def turn(self, **knobs: Any) -> None:
+        """Turn knobs, see `knobs.Knobs`."""
+        KNOBS.turn(knobs)
+
+    def idle(self, timeout_seconds: float = 30.0) -> bool:
+        """Wait until no event is on its way and no function runs or waits for its retry; False after the timeout."""
+        return self.later.idle(timeout_seconds)
+
+    def invoke(self, name: str, event: Any) -> Result:
+        """Invoke a function and wait. Raises LookupError where there is none of this name."""
+        function = self.functions.find(name)
+        if function is None:
+            raise LookupError(f"there is no function {name}")
+        return function.invoke(json.dumps(event).encode())
+
+    def deliver(self, event: dict[str, Any]) -> int:
+        """Let an event arrive on the default bus of its account and Region, as if AWS had sent it."""
+        return self._deliver(event)
+
+    def run_schedule(self, name: str) -> int:
+        """Fire a schedule now, by its rule's name or its function's. Answers how many fired."""
+        function = self.functions.find(name)
+        return self.bus.run_schedule(function.definition.name if function else name)
+
+    def fail(self, service: str, action: str, code: str, **how: Any) -> None:
+        """Let calls fail, see `Fault`."""
+        self.faults.append(Fault(service, action, code, **how))
+
+    def storing_traces(self, account: str | None = None, region: str | None = None) -> bool:
+        """Whether X-Ray stores traces: it stores none where it cannot use the key of its setting."""
+        return tracing.storing_traces(account or self.account, region or self.region)
+
+    def seed_services(self, *names: str, account: str | None = None, region: str | None = None) -> None:
+        """Let X-Ray's service graph name these services, seen just now."""
+        tracing.seed_services(account or self.account, region or self.region, names)
+
+    def set_key_state(self, arn: str, state: str) -> None:
+        """Put a key into a state that no call brings about. Raises ValueError for a key that is not there."""
+        with self._world:
+            keys.set_key_state(arn, state)
+
+    def delete_key(self, arn: str) -> None:
+        """End a key as KMS does after its waiting period, events included. Raises ValueError as above."""
+        with self._world:
+            keys.delete_key(arn)
+        parts = arn.split(":", 5)
+        self.trail.key_deleted(parts[4], parts[3], arn)
+
+    def log(self, function: str) -> str:
+        """What a function wrote so far. Raises LookupError where there is none of this name."""
+        found = self.functions.find(function)
+        if found is None:
+            raise LookupError(f"there is no function {function}")
+        return found.log_file.read_text(errors="replace")
+
+    def state(self) -> dict[str, Any]:
+        """What the control endpoint tells of the whole."""
+        return {
+            "account": self.account,
+            "region": self.region,
+            "knobs": vars(KNOBS),
+            "runtime": self.runtime,
+            "functions": [
+                {
+                    "name": each.definition.name,
+                    "handler": each.definition.handler,
+                    "invocations": each.invocations,
+                    "process": each.process_id,
+                    "log": str(each.log_file),
+                }
+                for each in self.functions
+            ],
+            "encryption": {
+                f"{account}/{region}": {
+                    **tracing.tracing_of(account, region).told(),
+                    "storing_traces": tracing.storing_traces(account, region),
+                }
+                for account, regions in list(xray_backends.items())
+                for region in list(regions)
+            },
+            "keys": sum(len(kms.keys) for regions in list(kms_backends.values()) for kms in list(regions.values())),
+            "calls": len(self.calls),
+            "idle": self.idle(0),
+        }
+
+    # Requests
+
+    def _serve(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        body = _read_body(environ)
+        if environ.get("PATH_INFO", "").startswith("/_sandbox"):
+            status, headers, answer = self.control.answer(environ, body)
+        else:
+            status, headers, answer = self._answer(environ, body)
+        headers = {key: value for key, value in headers.items() if key.lower() not in ("content-length", "status")}
+        start_response(f"{status} {_reason(status)}", [*headers.items(), ("Content-Length", str(len(answer)))])
+        return [answer]
+
+    def _answer(self, environ: dict[str, Any], body: bytes) -> _Answer:
+        began, at = time.monotonic(), datetime.now(UTC)
+        asked = read_request(environ, body)
+        principal = principal_of(asked.access_key, self.account, asked.region or self.region)
+        environ["HTTP_X_MOTO_ACCOUNT_ID"] = principal.account
+        resources: list[tuple[str, str]] = []
+        token = touched.set(resources)
+        try:
+            status, headers, answer = self._carry_out(asked, principal, environ, body)
+        finally:
+            touched.reset(token)
+        headers = {key.lower(): value for key, value in headers.items()}
+        request_id = headers.setdefault("x-amzn-requestid", new_id())
+        told, code, message = read_answer(answer, status, headers)
+        seconds = time.monotonic() - began
+        call = Call(asked, principal, at, request_id, status, told, code, message, seconds, tuple(resources))
+        self.calls.append(call)
+        self.trail.heard(call)
+        self._tell(call)
+        return status, headers, answer
+
+    def _carry_out(self, asked: Asked, principal: Principal, environ: dict[str, Any], body: bytes) -> _Answer:
+        fault = self._fault(asked)
+        if fault is not None and not fault.carried_out:
+            return _failure(fault.status, fault.code, fault.message)
+        own = self._own_answers.get((asked.service, asked.action))
+        try:
+            if (asked.service, asked.action) in self._unlocked and own is not None:
+                answer = own(asked, principal, environ, body)
+            else:
+                with self._world:
+                    answer = own(asked, principal, environ, body) if own else self._ask_moto(environ)
+        except Exception as error:
+            self.say(f"{asked.service} {asked.action}: the sandbox cannot do this: {type(error).__name__}: {error}")
+            return _failure(501, "NotImplemented", f"the sandbox cannot do this: {type(error).__name__}: {error}")
+        return answer if fault is None else _failure(fault.status, fault.code, fault.message)
+
+    def _fault(self, asked: Asked) -> Fault | None:
+        for fault in self.faults:
+            if fault.times > 0 and fault.service == asked.service and fault.action in ("*", asked.action):
+                fault.times -= 1
+                return fault
+        return None
+
+    def _ask_moto(self, environ: dict[str, Any]) -> _Answer:
+        told: dict[str, Any] = {}
+
+        def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[..., Any]:
+            told["status"], told["headers"] = int(status.split(" ", 1)[0]), dict(headers)
+            return lambda data: None
+
+        answer = b"".join(self._moto(environ, start_response))
+        return told["status"], told["headers"], answer
+
+    def _tell(self, call: Call) -> None:
+        """Say a line of what changes X-Ray or KMS; reads go untold."""
+        asked = call.asked
+        if asked.service not in ("xray", "kms") or asked.action.startswith(("Get", "List", "Describe", "Batch")):
+            return
+        about = asked.parameters.get("KeyId") or asked.parameters.get("AliasName") or ""
+        kind = f" {asked.parameters['Type']}" if "Type" in asked.parameters else ""
+        who = call.principal.arn.split(":", 5)[-1]
+        outcome = f"refused, {call.error_code}" if call.error_code else "done"
+        told = " ".join(f"{asked.service} {asked.action}{kind} {about}".split())
+        self.say(f"{asked.region} {told} by {who}: {outcome}")
+
+    # Events and functions
+
+    def _deliver(self, event: dict[str, Any]) -> int:
+        with self._world:
+            return self.bus.deliver(event)
+
+    def _hand_to_function(self, arn: str, payload: bytes) -> bool:
+        found = self.functions.invoke_later(arn, payload)
+        if found:
+            told = json.loads(payload)
+            name = (told.get("detail") or {}).get("eventName") or told.get("detail-type")
+            self.say(f"EventBridge: {name} -> {arn.rsplit(':', 1)[-1]}")
+        return found
+
+    # Answers of our own
+
+    def _invoke_function(self, asked: Asked, _: Principal, environ: dict[str, Any], body: bytes) -> _Answer:
+        name = unquote(str(asked.parameters["FunctionName"]))
+        function = self.functions.find(name)
+        if function is None:
+            return _failure(404, "ResourceNotFoundException", f"Function not found: {name}")
+        kind = environ.get("HTTP_X_AMZ_INVOCATION_TYPE", "RequestResponse")
+        try:
+            json.loads(body or b"{}")
+        except ValueError as error:
+            return _failure(400, "InvalidRequestContentException", f"Could not parse request body into json: {error}")
+        if kind == "DryRun":
+            return 204, {}, b""
+        if kind == "Event":
+            self.functions.invoke_later(function.definition.name, body or b"{}")
+            return 202, {}, b""
+        result = function.invoke(body or b"{}")
+        headers = {"x-amz-executed-version": "$LATEST", "x-amzn-requestid": result.request_id}
+        if result.error:
+            headers["x-amz-function-error"] = result.error
+        if environ.get("HTTP_X_AMZ_LOG_TYPE") == "Tail":
+            headers["x-amz-log-result"] = log_tail(result)
+        return 200, {**headers, "content-type": "application/json"}, result.payload
+
+    def _put_events(self, asked: Asked, principal: Principal, environ: dict[str, Any], body: bytes) -> _Answer:
+        entries = asked.parameters.get("Entries", [])
+        if not 1 <= len(entries) <= 10:
+            return _failure(400, "ValidationException", "Entries takes from 1 to 10 events")
+        answer = self.bus.put_events(entries, principal.account, asked.region)
+        return 200, {"content-type": "application/x-amz-json-1.1"}, json.dumps(answer).encode()
+
+    def _describe_regions(self, asked: Asked, principal: Principal, environ: dict[str, Any], body: bytes) -> _Answer:
+        named = [value for key, value in asked.parameters.items() if key.startswith("RegionName.")]
+        known = [each for each in KNOBS.regions if not named or each in named]
+        unknown = sorted(set(named) - set(KNOBS.regions))
+        if unknown:
+            text = f"The region(s) {', '.join(unknown)} do not exist or are not enabled"
+            error = (
+                f"<Errors><Error><Code>InvalidParameterValue</Code><Message>{escape(text)}</Message></Error></Errors>"
+            )
+            return 400, {"content-type": "text/xml"}, f"<Response>{error}</Response>".encode()
+        items = "".join(
+            f"<item><regionName>{escape(each)}</regionName>"
+            f"<regionEndpoint>ec2.{escape(each)}.amazonaws.com</regionEndpoint>"
+            "<optInStatus>opt-in-not-required</optInStatus></item>"
+            for each in known
+        )
+        text = f"<DescribeRegionsResponse><regionInfo>{items}</regionInfo></DescribeRegionsResponse>"
+        return 200, {"content-type": "text/xml"}, text.encode()
+
+    def _get_caller_identity(self, asked: Asked, principal: Principal, environ: dict[str, Any], body: bytes) -> _Answer:
+        user_id = f"{principal.unique_id}:{principal.session}" if principal.session else principal.unique_id
+        text = (
+            "<GetCallerIdentityResponse><GetCallerIdentityResult>"
+            f"<Arn>{escape(principal.arn)}</Arn><UserId>{escape(user_id)}</UserId>"
+            f"<Account>{principal.account}</Account>"
+            "</GetCallerIdentityResult></GetCallerIdentityResponse>"
+        )
+        return 200, {"content-type": "text/xml"}, text.encode()
+
+
+def _read_body(environ: dict[str, Any]) -> bytes:
+    """The request's body, left in its place for moto to read again."""
+    stream = environ["wsgi.input"]
+    if environ.get("wsgi.input_terminated"):
+        body = stream.read()
+        environ.pop("HTTP_TRANSFER_ENCODING", None)
+        environ["CONTENT_LENGTH"] = str(len(body))
+    else:
+        body = stream.read(int(environ.get("CONTENT_LENGTH") or 0))
+    environ["wsgi.input"] = io.BytesIO(body)
+    return bytes(body)
+
+
+def _failure(status: int, code: str, message: str) -> _Answer:
+    body = json.dumps({"__type": code, "message": message}).encode()
+    return status, {"content-type": "application/x-amz-json-1.1", "x-amzn-errortype": code}, body
+
+
+def _reason(status: int) -> str:
+    return "OK" if status < 400 else "Error"

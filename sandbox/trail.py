@@ -1,0 +1,152 @@
+"""CloudTrail: what was called becomes a record, and the record an event on the default bus of its account and Region.
+
+Only management calls that write, of X-Ray and KMS. The record's shape follows the CloudTrail user guide, "CloudTrail
+record contents", and the public records that `docs/aws-assumptions.md` names.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from sandbox.calls import Call, as_cloudtrail, service_model
+from sandbox.knobs import KNOBS
+from sandbox.later import Later
+
+CALL_DETAIL_TYPE = "AWS API Call via CloudTrail"
+_READS = ("Get", "List", "Describe", "BatchGet")
+_NO_MANAGEMENT_WRITES = {
+    "xray": {"PutTraceSegments", "PutTelemetryRecords"},
+    "kms": {
+        "Decrypt",
+        "DeriveSharedSecret",
+        "Encrypt",
+        "GenerateDataKey",
+        "GenerateDataKeyPair",
+        "GenerateDataKeyPairWithoutPlaintext",
+        "GenerateDataKeyWithoutPlaintext",
+        "GenerateMac",
+        "GenerateRandom",
+        "ReEncrypt",
+        "Sign",
+        "Verify",
+        "VerifyMac",
+    },
+}
+_DENIED = ("AccessDenied", "AccessDeniedException")
+
+
+class Trail:
+    """Writes the records and sends them on their way."""
+
+    def __init__(self, later: Later, deliver: Callable[[dict[str, Any]], object]) -> None:
+        self._later = later
+        self._deliver = deliver
+        self.records: deque[dict[str, Any]] = deque(maxlen=5000)
+
+    def heard(self, call: Call) -> None:
+        """Take note of a call; what CloudTrail does not tell EventBridge of is let go."""
+        service, action = call.asked.service, call.asked.action
+        if service not in _NO_MANAGEMENT_WRITES or action.startswith(_READS) or " " in action:
+            return
+        if action in _NO_MANAGEMENT_WRITES[service]:
+            return
+        self._tell(f"aws.{service}", CALL_DETAIL_TYPE, call_record(call), [])
+
+    def key_deleted(self, account: str, region: str, arn: str) -> None:
+        """KMS ended a key: a service event, and one straight from KMS. Source: KMS developer guide, on both events."""
+        record = {
+            "eventVersion": "1.11",
+            "userIdentity": {"accountId": account, "invokedBy": "AWS Internal"},
+            "eventTime": _now(),
+            "eventSource": "kms.amazonaws.com",
+            "eventName": "DeleteKey",
+            "awsRegion": region,
+            "sourceIPAddress": "AWS Internal",
+            "userAgent": "AWS Internal",
+            "requestParameters": None,
+            "responseElements": None,
+            "eventID": str(uuid.uuid4()),
+            "readOnly": False,
+            "resources": [{"accountId": account, "type": "AWS::KMS::Key", "ARN": arn}],
+            "eventType": "AwsServiceEvent",
+            "managementEvent": True,
+            "recipientAccountId": account,
+            "serviceEventDetails": {"keyId": arn.rsplit("/", 1)[-1]},
+            "eventCategory": "Management",
+        }
+        self._tell("aws.kms", "AWS Service Event via CloudTrail", record, [])
+        direct = event("aws.kms", "KMS CMK Deletion", account, region, {"key-id": arn.rsplit("/", 1)[-1]}, [arn])
+        self._send(direct)
+
+    def _tell(self, source: str, detail_type: str, record: dict[str, Any], resources: list[str]) -> None:
+        self.records.append(record)
+        account, region = record["recipientAccountId"], record["awsRegion"]
+        self._send(event(source, detail_type, account, region, record, resources))
+
+    def _send(self, told: dict[str, Any]) -> None:
+        for _ in range(KNOBS.event_copies):
+            self._later.after(KNOBS.event_delay_seconds, lambda: self._deliver(told))
+
+
+def event(
+    source: str, detail_type: str, account: str, region: str, detail: dict[str, Any], resources: list[str]
+) -> dict[str, Any]:
+    """An event as EventBridge hands it to a target."""
+    return {
+        "version": "0",
+        "id": str(uuid.uuid4()),
+        "detail-type": detail_type,
+        "source": source,
+        "account": account,
+        "time": _now(),
+        "region": region,
+        "resources": resources,
+        "detail": detail,
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def call_record(call: Call) -> dict[str, Any]:
+    """The CloudTrail record of a call. A refused one has null `responseElements`, a denied one null parameters too."""
+    asked, failed = call.asked, call.error_code is not None
+    operation = service_model(asked.service).operation_model(asked.action)
+    code = "AccessDenied" if call.error_code in _DENIED else call.error_code
+    parameters = None if code == "AccessDenied" else as_cloudtrail(asked.parameters, operation.input_shape)
+    answer = None if failed or not call.answer else as_cloudtrail(call.answer, operation.output_shape)
+    record: dict[str, Any] = {
+        "eventVersion": "1.11",
+        "userIdentity": call.principal.user_identity(),
+        "eventTime": call.at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "eventSource": f"{asked.service}.amazonaws.com",
+        "eventName": asked.action,
+        "awsRegion": asked.region,
+        "sourceIPAddress": asked.source_ip,
+        "userAgent": asked.user_agent,
+        **({"errorCode": code, "errorMessage": call.error_message} if failed else {}),
+        "requestParameters": parameters or None,
+        "responseElements": answer,
+        "requestID": call.request_id,
+        "eventID": str(uuid.uuid4()),
+        "readOnly": False,
+        "eventType": "AwsApiCall",
+        "managementEvent": True,
+        "recipientAccountId": call.principal.account,
+        "eventCategory": "Management",
+        "tlsDetails": {
+            "tlsVersion": "TLSv1.3",
+            "cipherSuite": "TLS_AES_128_GCM_SHA256",
+            "clientProvidedHostHeader": asked.host,
+        },
+    }
+    if asked.service == "kms":
+        record["resources"] = [
+            {"accountId": arn.split(":")[4], "type": kind, "ARN": arn} for kind, arn in call.resources
+        ] or None
+    return record
