@@ -17,9 +17,10 @@ from aws_lambda_powertools.metrics import MetricUnit
 from chalicelib.clients import Clients
 from chalicelib.errors import GuardError
 from chalicelib.events import read_change
+from chalicelib.guard import Guard, Result, record_in_guard_chain
 from chalicelib.model import Outcome, Problem, Record, Rejected, Trigger, TriggerKind, arn_part
 from chalicelib.policy import PolicyError, load_stamped
-from chalicelib.reconcile import Guard, Result, reconcile, record_in_guard_chain
+from chalicelib.reconcile import reconcile
 from chalicelib.sweep import Report
 from chalicelib.sweep import sweep as sweep_targets
 from chalicelib.sweep import tick as take_up_due

@@ -108,3 +108,18 @@ def retry_after(backoff: Backoff, now: datetime, jitter: float, most_minutes: in
 
 def _jittered(seconds: float, jitter: float, most_minutes: int) -> timedelta:
     return timedelta(seconds=min(seconds, most_minutes * 60) * (1 - jitter / 4))
+
+
+def exposure(incident: Incident, now: datetime) -> float:
+    """Seconds from the change, or from its discovery where the change is unknown, to `now`."""
+    return seconds(now - (incident.cause.at if incident.cause else incident.opened_at))
+
+
+def seconds(span: timedelta) -> float:
+    """A span in seconds, to the millisecond, never negative."""
+    return max(0.0, round(span.total_seconds(), 3))
+
+
+def later(one: datetime | None, other: datetime) -> datetime:
+    """The later of two times, where the first may be missing."""
+    return max(one, other) if one else other

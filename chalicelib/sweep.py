@@ -9,8 +9,9 @@ from typing import Protocol
 
 from chalicelib import chain
 from chalicelib.errors import GuardError
+from chalicelib.guard import Guard, Result, record_in_guard_chain
 from chalicelib.model import GUARD_CHAIN, Outcome, Problem, Record, Target, Trigger, TriggerKind
-from chalicelib.reconcile import Guard, Result, reconcile, record_in_guard_chain
+from chalicelib.reconcile import reconcile
 
 DUE_AT_ONCE = 200
 """As many as one tick takes up; the next tick comes a minute later."""

@@ -13,11 +13,11 @@ from pathlib import Path
 import msgspec
 
 from chalicelib.clients import AwsClock, Clients, Threads, call
+from chalicelib.guard import Guard
 from chalicelib.keys import KeysApi, PrincipalsApi
 from chalicelib.model import Record, Target
 from chalicelib.policy import Policy
 from chalicelib.ports import Reach
-from chalicelib.reconcile import Guard
 from chalicelib.store import AUDIT_TABLE, TARGETS_TABLE, DynamoStore
 from chalicelib.xray import XRayApi
 
