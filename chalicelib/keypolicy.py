@@ -7,11 +7,10 @@ unproved. Merging copies every statement that KMS showed as the text it was and 
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -141,6 +140,8 @@ def statements_for(names: Iterable[str], rule: Rule, target: Target, partition: 
 
 def difference(before: str, after: str) -> str:
     """What changed, for people: a unified diff of both texts, each laid out one value a line where it is JSON."""
+    import difflib  # only people ask for this, and no function should pay for it at its start
+
     return "\n".join(difflib.unified_diff(_lines(before), _lines(after), "before", "after", lineterm=""))
 
 
@@ -151,11 +152,12 @@ def _lines(text: str) -> list[str]:
         return text.splitlines()
 
 
+# What does not leave this module is a NamedTuple: such a class costs a tenth of a frozen dataclass at import.
+
 # --- Reading ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Condition:
+class _Condition(NamedTuple):
     operator: str  # lower case, without its set prefix and IfExists
     quantifier: str  # "forallvalues", "foranyvalue" or ""
     if_exists: bool
@@ -163,8 +165,7 @@ class _Condition:
     values: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Statement:
+class _Statement(NamedTuple):
     """One statement, its lists and single values alike. None means: not there, or not in a form that is known."""
 
     number: int
@@ -178,8 +179,7 @@ class _Statement:
     understood: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Document:
+class _Document(NamedTuple):
     raw: dict[str, msgspec.Raw]
     raw_statements: tuple[msgspec.Raw, ...]
     statements: tuple[_Statement, ...]
@@ -284,8 +284,7 @@ def _conditions(read: object) -> tuple[_Condition, ...] | None:
 # --- What is wanted --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Wanted:
+class _Wanted(NamedTuple):
     """A statement that the policy must have, and how to tell that other statements say at least the same."""
 
     name: str
