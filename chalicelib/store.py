@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -33,6 +34,14 @@ LONGEST_EVENT_ID = 256
 LOST_RACES = frozenset({"ConditionalCheckFailed", "TransactionConflict"})
 
 State = TargetState | GuardState
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Rows of one query. `more`: there are others beyond, though there may be fewer here than were asked for."""
+
+    rows: list[chain.StoredRow]
+    more: bool
 
 
 class DynamoStore:
@@ -115,44 +124,60 @@ class DynamoStore:
 
     def states(self) -> Iterator[TargetState]:
         """Scan of the targets table; the guard's own state is left out."""
-        for item in self._scan(ProjectionExpression="target, #state", ExpressionAttributeNames={"#state": "state"}):
+        names = {"#state": "state"}
+        for item in self._scan(self._targets, ProjectionExpression="target, #state", ExpressionAttributeNames=names):
             if item["target"]["S"] != GUARD_CHAIN:
                 yield _decoded(item["state"]["S"], TargetState)
 
     def heads(self) -> Iterator[tuple[str, int, str]]:
         """Scan of the targets table: (chain, seq, hash) as they stand beside the state."""
-        for item in self._scan(ProjectionExpression="target, seq, head"):
+        for item in self._scan(self._targets, ProjectionExpression="target, seq, head"):
             yield item["target"]["S"], int(item["seq"]["N"]), item["head"]["S"]
 
     # --- the faces' ------------------------------------------------------------------------------------------------
+
+    def head(self, target: str) -> tuple[int, str] | None:
+        """(seq, hash) of one chain's head, read consistently; None where there is no state of it."""
+        answer = call(
+            "dynamodb:GetItem",
+            self._client.get_item,
+            TableName=self._targets,
+            Key={"target": {"S": target}},
+            ProjectionExpression="seq, head",
+            ConsistentRead=True,
+        )
+        item = answer.get("Item")
+        return (int(item["seq"]["N"]), item["head"]["S"]) if item else None
 
     def rows(self, target: str) -> Iterator[chain.StoredRow]:
         """Every record of a chain as it is stored, in order."""
         for item in self._chain(target, "r#"):
             yield _row(item)
 
-    def markers(self, target: str) -> Iterator[str]:
-        """The event ids that a chain has markers for."""
+    def markers(self, target: str) -> Iterator[tuple[str, int]]:
+        """(sort key, seq of the record written with it) of each event marker of a chain; seq 0 where it names none."""
         for item in self._chain(target, "e#"):
-            yield item["sk"]["S"].removeprefix("e#")
+            seq = item.get("seq", {}).get("N", "0")
+            yield item["sk"]["S"], int(seq) if seq.isdigit() else 0
 
-    def newest(self, target: str, limit: int, before: int | None = None) -> list[chain.StoredRow]:
+    def keys(self) -> Iterator[tuple[str, str]]:
+        """Scan of the audit table: (target, sort key) of everything in it, in no order."""
+        for item in self._scan(self._audit, ProjectionExpression="target, sk"):
+            yield item["target"]["S"], item["sk"]["S"]
+
+    def oldest(self, target: str, limit: int, first: int = 1) -> Slice:
+        """Up to `limit` records of a chain in order, from the record with seq `first` on."""
+        return self._between(target, chain.sort_key(first), "r#~", limit, newest_first=False)
+
+    def newest(self, target: str, limit: int, before: int | None = None) -> Slice:
         """Up to `limit` records of a chain, newest first, older than the record with seq `before`."""
         last = chain.sort_key(before - 1) if before is not None else "r#~"
-        answer = call(
-            "dynamodb:Query",
-            self._client.query,
-            TableName=self._audit,
-            KeyConditionExpression="target = :target AND sk BETWEEN :first AND :last",
-            ExpressionAttributeValues={":target": {"S": target}, ":first": {"S": "r#"}, ":last": {"S": last}},
-            ScanIndexForward=False,
-            Limit=limit,
-            ConsistentRead=True,
-        )
-        return [_row(item) for item in answer["Items"]]
+        return self._between(target, "r#", last, limit, newest_first=True)
 
-    def in_month(self, month_shard: str, after: str, before: str, limit: int) -> list[chain.StoredRow]:
+    def in_month(self, month_shard: str, after: str, before: str, limit: int) -> Slice:
         """Up to `limit` records of one shard of the time index, newest first, with `after` <= `at_key` < `before`."""
+        if after >= before:
+            return Slice([], more=False)
         answer = call(
             "dynamodb:Query",
             self._client.query,
@@ -167,7 +192,21 @@ class DynamoStore:
             ScanIndexForward=False,
             Limit=limit,
         )
-        return [row for row in map(_row, answer["Items"]) if row.index["at_key"] != before]
+        rows = [row for row in map(_row, answer["Items"]) if row.index["at_key"] != before]
+        return Slice(rows, more="LastEvaluatedKey" in answer)
+
+    def _between(self, target: str, first: str, last: str, limit: int, *, newest_first: bool) -> Slice:
+        answer = call(
+            "dynamodb:Query",
+            self._client.query,
+            TableName=self._audit,
+            KeyConditionExpression="target = :target AND sk BETWEEN :first AND :last",
+            ExpressionAttributeValues={":target": {"S": target}, ":first": {"S": first}, ":last": {"S": last}},
+            ScanIndexForward=not newest_first,
+            Limit=limit,
+            ConsistentRead=True,
+        )
+        return Slice([_row(item) for item in answer["Items"]], more="LastEvaluatedKey" in answer)
 
     # --- inside ----------------------------------------------------------------------------------------------------
 
@@ -188,11 +227,11 @@ class DynamoStore:
                 return
             page = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
 
-    def _scan(self, **parameters: Any) -> Iterable[dict[str, Any]]:
+    def _scan(self, table: str, **parameters: Any) -> Iterable[dict[str, Any]]:
         page: dict[str, Any] = {}
         while True:
             answer = call(
-                "dynamodb:Scan", self._client.scan, TableName=self._targets, ConsistentRead=True, **parameters, **page
+                "dynamodb:Scan", self._client.scan, TableName=table, ConsistentRead=True, **parameters, **page
             )
             yield from answer["Items"]
             if "LastEvaluatedKey" not in answer:
