@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import TypeVar
 
 from chalicelib import ledger
-from chalicelib.decide import MOST_STEPS, Blocked, Observation, Step, StepName, judge, next_step
+from chalicelib.decide import MOST_STEPS, Blocked, Observation, Step, StepName, judge, managed_key, next_step
 from chalicelib.errors import UNANSWERED, AwsError, Busy, Conflict, GuardError, LeaseOver
 from chalicelib.guard import MOST_CONFLICTS, Result
 from chalicelib.journal import Journal
@@ -248,6 +248,8 @@ class Attempt:
             self.journal.add_about(draft, incident, Outcome.FAILED, now, **fields)
             return self.journal.commit(draft, Outcome.FAILED, problem.code, mutated=True)
         self.journal.note_good(draft, seen, now)
+        if state.managed_key is None:
+            draft.set(managed_key=managed_key(state, seen, self.rule))
         if seen.setting.status is EncryptionStatus.ACTIVE:
             draft.set(incident=None, past=ledger.remember(state, incident, now), outcome=Outcome.REMEDIATED)
             exposure = ledger.exposure(incident, now)

@@ -160,12 +160,12 @@ def judge(target: Target, rule: Rule, state: TargetState, seen: Observation) -> 
     alias = rule.managed_key.alias
     if recorded and alias in seen.aliases and seen.aliases[alias] != recorded:
         found.append(Violation.ALIAS_MOVED)
-    if rule.managed_key.ensure and recorded != seen.setting.key_arn:
-        candidate = managed_key(state, seen, rule)
+    candidate = managed_key(state, seen, rule)
+    if rule.managed_key.ensure and candidate != seen.setting.key_arn:
         key = seen.keys.get(candidate) if candidate else None
-        found += (_judge_key(key, rule, target, ours=True) if key else [Violation.KEY_NOT_FOUND]) if recorded else []
-        if not recorded:
-            found.append(Violation.KEY_NOT_FOUND)
+        found += _judge_key(key, rule, target, ours=True) if key else [Violation.KEY_NOT_FOUND]
+        if candidate and alias in seen.aliases and seen.aliases[alias] != candidate:
+            found.append(Violation.ALIAS_MOVED)
     return tuple(dict.fromkeys(found))
 
 

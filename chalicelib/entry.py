@@ -16,11 +16,11 @@ from aws_lambda_powertools.metrics import MetricUnit
 
 from chalicelib.clients import Clients
 from chalicelib.errors import GuardError
-from chalicelib.events import read_change
+from chalicelib.events import read_change, read_key_event
 from chalicelib.guard import Guard, Result, record_in_guard_chain
 from chalicelib.model import Outcome, Problem, Record, Rejected, Trigger, TriggerKind, arn_part
 from chalicelib.policy import PolicyError, load_stamped
-from chalicelib.reconcile import reconcile
+from chalicelib.reconcile import reconcile, reconcile_key_event
 from chalicelib.sweep import Report
 from chalicelib.sweep import sweep as sweep_targets
 from chalicelib.sweep import tick as take_up_due
@@ -29,6 +29,7 @@ from chalicelib.wiring import POLICIES, AnchorBucket, enabled_regions, make_guar
 NAMESPACE = "XRayEncryptionGuard"
 LEASE_OUTLIVES_SECONDS = 60
 COUNTED = {Outcome.FAILED: "Failed", Outcome.REMEDIATED: "Remediated", Outcome.DEFERRED: "Deferred"}
+HELD_BACK = {"BACKOFF": "Flapping", "PAUSED": "Paused"}
 
 logger = Logger(service=os.environ.get("POWERTOOLS_SERVICE_NAME", "xray-guard"))
 metrics = Metrics(
@@ -90,6 +91,18 @@ def _on_change(guard: Guard, event: object) -> dict[str, Any]:
     if isinstance(change, Rejected):
         return _rejected(guard, TriggerKind.CHANGE, change)
     return _told(reconcile(guard, change.target, change.trigger, change))
+
+
+def on_key_change(event: object, context: Any) -> dict[str, Any]:
+    """Reconcile the target whose managed or configured key an event of KMS is about."""
+    return _invoked(context, lambda guard: _on_key_change(guard, event))
+
+
+def _on_key_change(guard: Guard, event: object) -> dict[str, Any]:
+    change = read_key_event(event)
+    if isinstance(change, Rejected):
+        return _rejected(guard, TriggerKind.KEY, change)
+    return _told(reconcile_key_event(guard, change))
 
 
 def _sweep(guard: Guard, context: Any) -> dict[str, Any]:
@@ -173,3 +186,5 @@ def _emit(record: Record) -> None:
     logger.info("record", extra=extra)
     if record.outcome in COUNTED:
         metrics.add_metric(COUNTED[record.outcome], MetricUnit.Count, 1)
+    if record.outcome is Outcome.DEFERRED and record.reason in HELD_BACK:
+        metrics.add_metric(HELD_BACK[record.reason], MetricUnit.Count, 1)

@@ -9,7 +9,18 @@ from typing import Any
 from chalicelib.decide import Decision, Observation
 from chalicelib.errors import Busy, Conflict
 from chalicelib.ledger import Draft
-from chalicelib.model import GUARD_CHAIN, GuardState, Outcome, Problem, Record, Target, TargetState, Trigger, Violation
+from chalicelib.model import (
+    GUARD_CHAIN,
+    GuardState,
+    Outcome,
+    Pause,
+    Problem,
+    Record,
+    Target,
+    TargetState,
+    Trigger,
+    Violation,
+)
 from chalicelib.policy import Policy, Rule
 from chalicelib.ports import Clock, Gather, Reach, Store
 
@@ -61,6 +72,33 @@ class Assessment:
     decision: Decision
     state: TargetState
     seen: Observation | None
+
+
+def pause(guard: Guard, trigger: Trigger, by: str, reason: str) -> Record | None:
+    """Pull the emergency brake: everything is judged and recorded, nothing is mutated. Answers None if it was pulled."""
+    brake = Pause(guard.clock.now(), by, reason)
+    return record_in_guard_chain(
+        guard,
+        Outcome.IGNORED,
+        trigger,
+        unless=lambda state: state.paused is not None,
+        state={"paused": brake},
+        reason="PAUSED",
+        detail={"by": by, "message": reason},
+    )
+
+
+def resume(guard: Guard, trigger: Trigger, by: str) -> Record | None:
+    """Release the brake; what was deferred is due with the next tick. Answers None if it was not pulled."""
+    return record_in_guard_chain(
+        guard,
+        Outcome.IGNORED,
+        trigger,
+        unless=lambda state: state.paused is None,
+        state={"paused": None},
+        reason="RESUMED",
+        detail={"by": by},
+    )
 
 
 def record_in_guard_chain(

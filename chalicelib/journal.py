@@ -24,11 +24,26 @@ from chalicelib.model import (
     Target,
     TargetState,
     Trigger,
+    Violation,
 )
 from chalicelib.policy import Rule
 from chalicelib.ports import Loaded
 
 UNKNOWN_ACTOR = Actor("unknown")
+
+
+OF_THE_KEY = frozenset(
+    {
+        Violation.KEY_DISABLED,
+        Violation.KEY_PENDING_DELETION,
+        Violation.KEY_UNAVAILABLE,
+        Violation.KEY_NOT_FOUND,
+        Violation.KEY_ROTATION_OFF,
+        Violation.KEY_POLICY_INCOMPLETE,
+        Violation.ALIAS_MOVED,
+    }
+)
+"""What a change to a key can have caused, and a change to the setting cannot."""
 
 
 class Journal:
@@ -85,11 +100,14 @@ class Journal:
     def rule_id(self) -> str | None:
         return self.rule.id if self.rule else None
 
-    def cause(self, seen: Observation) -> Cause | None:
+    def cause(self, seen: Observation, violations: tuple[Violation, ...]) -> Cause | None:
         """Who owns the drift: the event's actor, only if what the event did is what stands there now."""
         if self.event is None:
             return None
-        owns = not self.change or (self.change.result is not None and seen.setting.same_choice(self.change.result))
+        if self.change is None:
+            owns = OF_THE_KEY.issuperset(violations)
+        else:
+            owns = self.change.result is not None and seen.setting.same_choice(self.change.result)
         return cause_of(self.event.trigger) if owns else None
 
     def joined(self, incident: Incident) -> Incident:
@@ -167,6 +185,16 @@ class Journal:
         fields.setdefault("violations", incident.violations)
         fields.setdefault("cause", incident.cause)
         return self.add(draft, outcome, now, **fields)
+
+    def note(self, draft: Draft) -> TargetState:
+        """Store records that are not about the event: it stays unheard."""
+        draft.set(version=draft.before.version + 1)
+        self.guard.store.commit(draft.before, draft.after, draft.records)
+        for record, _, _ in draft.records:
+            self.guard.emit(record)
+        assert self.loaded is not None
+        self.loaded = replace(self.loaded, state=draft.after)
+        return self.state()
 
     def commit(self, draft: Draft, outcome: Outcome, reason: str | None, *, mutated: bool = False) -> Result:
         draft.set(version=draft.before.version + 1)

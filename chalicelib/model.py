@@ -275,7 +275,7 @@ class Suppression:
 
     `carrier` is the key's ARN or the principal's; `value` is normalised. `until` is the sooner of `end` and the rule's
     cap after `first_seen`; `refused` holds the code of why it does not count. `closed` says that it no longer counts,
-    and why.
+    and why. `drift` and `drift_at` are set where a principal carries the value: the setting it left behind, and when.
     """
 
     carrier: str
@@ -287,6 +287,8 @@ class Suppression:
     opened_by: Actor | None = None
     refused: str | None = None
     closed: str | None = None
+    drift: Setting | None = None
+    drift_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -416,12 +418,14 @@ class TargetState:
     look: datetime | None = None
     backoff: Backoff = Backoff()
     suppressions: tuple[Suppression, ...] = ()
+    watch: datetime | None = None
 
     @property
     def due(self) -> datetime | None:
         """When somebody must look again: the soonest of all that waits."""
         waits = [
             self.look,
+            self.watch,
             self.incident and self.incident.due,
             self.intent and self.intent.due,
         ]

@@ -103,7 +103,7 @@ def _depths(reach: Reach, arn: str) -> list[tuple[str, Read]]:
     reads = (
         lambda: _unless_missing(_bound(reach.keys.policy, arn)),
         lambda: _rotation(reach, arn),
-        lambda: _unless_missing(_bound(reach.keys.tags, arn)),
+        lambda: _tags(reach, arn),
     )
     return list(zip(DEPTHS, reads, strict=True))
 
@@ -146,6 +146,16 @@ def _rotation(reach: Reach, arn: str) -> tuple[bool | None, int | None]:
         raise
 
 
+def _tags(reach: Reach, arn: str) -> Any:
+    """The tags, or the code of why they may not be read: the key is then neither ours to change nor suppressed."""
+    try:
+        return _unless_missing(_bound(reach.keys.tags, arn))
+    except AwsError as error:
+        if error.problem.retryable:
+            raise
+        return error.code
+
+
 def _joined(key: Key | None, policy: Any, rotation: Any, tags: Any) -> Key | None:
     if key is None:
         return None
@@ -153,4 +163,12 @@ def _joined(key: Key | None, policy: Any, rotation: Any, tags: Any) -> Key | Non
     # A key that is not enabled tells no rotation worth acting on: it is judged once it is enabled again.
     if key.state != "Enabled":
         turns, days = None, None
-    return replace(key, policy=policy, rotation=turns, rotation_days=days, tags=tags)
+    refused = tags if isinstance(tags, str) else None
+    return replace(
+        key,
+        policy=policy,
+        rotation=turns,
+        rotation_days=days,
+        tags=None if refused else tags,
+        tags_error=refused,
+    )

@@ -13,16 +13,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from chalicelib import ledger
 from chalicelib.attempt import SETTLING, SETTLING_CODES, STALE_READS, Attempt
+from chalicelib.breakglass import NoteReason, Weighed, principals_to_read, weigh
 from chalicelib.decide import Decision, Observation, StepName, decide, judge, managed_key
-from chalicelib.errors import Busy, Conflict, GuardError, LeaseOver
+from chalicelib.errors import AwsError, Busy, Conflict, GuardError, LeaseOver
 from chalicelib.guard import MOST_CONFLICTS, Assessment, Guard, Result, record_in_guard_chain
 from chalicelib.journal import Journal, worker_lost
 from chalicelib.ledger import Draft
 from chalicelib.model import (
     NONCE_TAG_KEY,
+    Backoff,
     ChangeEvent,
     EncryptionStatus,
     EncryptionType,
@@ -34,12 +37,13 @@ from chalicelib.model import (
     Phase,
     Problem,
     Setting,
+    Suppression,
     Target,
     TargetState,
     Trigger,
     TriggerKind,
 )
-from chalicelib.observe import Glance, glance, glance_reads, observe
+from chalicelib.observe import Glance, glance, glance_reads, observe, rule_aliases
 from chalicelib.policy import Mode, Rule
 from chalicelib.ports import Loaded
 
@@ -78,6 +82,50 @@ def reconcile(
         except Exception as error:
             run.fail(Problem("INTERNAL_ERROR", f"{type(error).__name__} in the guard; see the function's log"))
             raise
+    raise Busy(Problem("BUSY", f"{target}: {MOST_CONFLICTS} attempts met other writers"))
+
+
+def reconcile_key_event(guard: Guard, event: KeyEvent) -> Result:
+    """Reconcile the event's target if the key or alias is one that matters there; otherwise one read and no write."""
+    rule = guard.policy.rule_for(event.target)
+    ours = event.trigger.actor is not None and event.trigger.actor.arn == guard.role_arn
+    if rule is None or rule.mode is Mode.OFF or event.error_code or ours:
+        return Result(event.target, Outcome.IGNORED, "ECHO" if ours else "NOT_OURS")
+    state = guard.store.load(str(event.target)).state
+    keys = {state.managed_key, *state.keys_made, state.setting.key_arn if state.setting else None}
+    aliased = event.alias is not None and event.alias in rule_aliases(rule)
+    if not aliased and keys.isdisjoint(event.key_arns):
+        return Result(event.target, Outcome.IGNORED, "NOT_OURS")
+    return reconcile(guard, event.target, event.trigger, event)
+
+
+def replace_key(guard: Guard, target: Target, trigger: Trigger) -> Result:
+    """On an operator's word, give up the managed key: the next look makes another. The old key is left as it is.
+
+    Raises GuardError where the target has no managed key, or a worker is at it.
+    """
+    for _ in range(MOST_CONFLICTS):
+        journal = Journal(guard, target, guard.policy.rule_for(target), trigger, None)
+        state = journal.load().state
+        now = guard.clock.now()
+        if state.managed_key is None:
+            raise GuardError(Problem("NO_MANAGED_KEY", f"the guard recorded no managed key for {target}", False))
+        if state.incident and state.incident.lease and now < state.incident.lease.until:
+            raise GuardError(Problem("IN_PROGRESS", f"a worker is at {target}; try again in two minutes"))
+        draft = Draft(state)
+        incident = replace(state.incident, due=now) if state.incident else None
+        draft.set(
+            managed_key=None,
+            keys_retired=(*state.keys_retired, state.managed_key),
+            incident=incident,
+            backoff=Backoff(),
+            look=ledger.later(state.look, now),
+        )
+        journal.add(draft, Outcome.IGNORED, now, reason="KEY_REPLACED", detail={"retired": state.managed_key})
+        try:
+            return journal.commit(draft, Outcome.IGNORED, "KEY_REPLACED")
+        except Conflict:
+            guard.step_aside()
     raise Busy(Problem("BUSY", f"{target}: {MOST_CONFLICTS} attempts met other writers"))
 
 
@@ -188,8 +236,9 @@ class _Run:
         if self._is_held(state, now):
             return self._step_back(state, now)
         seen = self._observe(rule, state, first)
-        state = self.journal.loaded.state if self.journal.loaded else state
-        decision = self._decide(rule, state, seen)
+        suppression = self._weigh_break_glass(rule, seen)
+        state = self.journal.state()
+        decision = self._decide(rule, state, seen, suppression)
         match decision.outcome:
             case Outcome.IGNORED:
                 return self._ignore(decision.reason or "", decision.message)
@@ -208,7 +257,9 @@ class _Run:
             return Assessment(self.target, self.rule, Decision(Outcome.IGNORED, reason=reason), state, None)
         first = glance(self.rule, self.guard.gather(glance_reads(self.reach, self.rule)))
         seen = self._observe(self.rule, state, first, deep=True)
-        return Assessment(self.target, self.rule, self._decide(self.rule, state, seen), state, seen)
+        weighed = self._weighed(self.rule, state, seen)
+        decision = self._decide(self.rule, state, seen, weighed.in_force)
+        return Assessment(self.target, self.rule, decision, state, seen)
 
     def _look(self, rule: Rule) -> tuple[Loaded, Glance]:
         """The state and the first round of reads, together where nothing will be closed by them."""
@@ -248,6 +299,7 @@ class _Run:
             and state.checked_at is not None
             and now - state.checked_at < DEEP_EVERY
             and state.incident is None
+            and state.watch is None
             and first.setting.same_choice(state.setting)
             and state.outcome in (Outcome.COMPLIANT, Outcome.REMEDIATED)
         )
@@ -265,7 +317,44 @@ class _Run:
             return state
         return self.journal.save(state, after)
 
-    def _decide(self, rule: Rule, state: TargetState, seen: Observation) -> Decision:
+    def _weigh_break_glass(self, rule: Rule, seen: Observation) -> Suppression | None:
+        """The break-glass in force, if any. What was opened, refused or ended goes on the record at once."""
+        state = self.journal.state()
+        if not seen.deep:
+            return None
+        weighed = self._weighed(rule, state, seen)
+        if weighed.suppressions != state.suppressions or weighed.notes:
+            now = self.guard.clock.now()
+            draft = Draft(state)
+            for reason, suppression in weighed.notes:
+                outcome = Outcome.SUPPRESSED if reason is NoteReason.OPENED else Outcome.IGNORED
+                self.journal.add(draft, outcome, now, reason=reason.value, suppression=suppression)
+            draft.set(suppressions=weighed.suppressions, watch=now if weighed.is_open else None)
+            self.journal.note(draft)
+        return weighed.in_force
+
+    def _weighed(self, rule: Rule, state: TargetState, seen: Observation) -> Weighed:
+        change = self.journal.change
+        event = self.journal.event
+        return weigh(
+            self.target,
+            rule,
+            state,
+            seen,
+            self.guard.clock.now(),
+            principal_tags={arn: self._tags_of(arn) for arn in principals_to_read(rule, state, seen, change)},
+            change=change,
+            tagging=event if isinstance(event, KeyEvent) else None,
+            partition=self.guard.partition,
+        )
+
+    def _tags_of(self, principal_arn: str) -> tuple[tuple[str, str], ...] | None:
+        try:
+            return self.reach.principals.tags(principal_arn)
+        except AwsError:
+            return None
+
+    def _decide(self, rule: Rule, state: TargetState, seen: Observation, suppression: Suppression | None) -> Decision:
         assert self.journal.loaded is not None
         now = self.guard.clock.now()
         decision = decide(
@@ -276,6 +365,7 @@ class _Run:
             self.guard.partition,
             trigger=self.journal.trigger.kind,
             now=now,
+            suppression=suppression,
             paused=self.journal.loaded.guard.paused,
             budget_left=self.budget_left,
         )
@@ -360,7 +450,8 @@ class _Run:
         """The key to record as managed: X-Ray is on it already, and the rule's alias says that it is meant."""
         assert self.rule is not None
         arn = managed_key(state, seen, self.rule)
-        return arn if state.managed_key is None and arn is not None and arn == seen.setting.key_arn else None
+        meant = arn == seen.setting.key_arn or self.rule.managed_key.ensure
+        return arn if state.managed_key is None and arn is not None and meant else None
 
     def _still_updating(self, state: TargetState, incident: Incident, now: datetime) -> Result:
         """The wanted key is set and X-Ray still works on it: wait, say so once, and after half an hour loudly."""
@@ -462,10 +553,26 @@ class _Run:
             reason=decision.reason,
             error=decision.blocked,
             suppression=decision.suppression,
-            detail={"message": decision.message} if decision.message else {},
+            detail=self._held_detail(state, decision),
             attempt=None,
         )
         return self.journal.commit(draft, decision.outcome, decision.reason)
+
+    def _held_detail(self, state: TargetState, decision: Decision) -> dict[str, Any]:
+        """What the record says of why nothing was done; of a fight, against whom and how often."""
+        detail: dict[str, Any] = {"message": decision.message} if decision.message else {}
+        if decision.reason == "BACKOFF":
+            detail |= {"attempts": state.backoff.count, "against": self._rivals(state)}
+        return detail
+
+    def _rivals(self, state: TargetState) -> list[str]:
+        """The ARNs of those who made the latest drifts, as far as they are known."""
+        event = self.journal.event
+        causes = [past.cause for past in state.past] + ([state.incident.cause] if state.incident else [])
+        arns = {cause.actor.arn for cause in causes if cause}
+        if event is not None and event.trigger.actor is not None:
+            arns.add(event.trigger.actor.arn)
+        return sorted(arns)
 
     def _held_due(
         self, draft: Draft, state: TargetState, decision: Decision, now: datetime, attempted: bool
@@ -581,6 +688,11 @@ class _Run:
                 incident = replace(incident, before=seen.setting)
             return incident, False
         incident = Incident(
-            draft.next_id(), now, seen.setting, Phase.OPEN, decision.violations, cause=self.journal.cause(seen)
+            draft.next_id(),
+            now,
+            seen.setting,
+            Phase.OPEN,
+            decision.violations,
+            cause=self.journal.cause(seen, decision.violations),
         )
         return incident, True
