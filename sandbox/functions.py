@@ -225,6 +225,7 @@ class Function:
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
         self.log_file.touch()
         self.invocations = 0
+        self.plain = not has_runtime_client()
         self._endpoint = endpoint
         self._runtime_folder = folder / "runtime"
         self._say = say
@@ -250,6 +251,12 @@ class Function:
             if self._stopped:
                 return Result(new_id(), _error("Sandbox.Stopped", "the sandbox is stopping"), "Unhandled", 0.0, "")
             return self._invoke(payload)
+
+    def restart(self, *, plain: bool) -> None:
+        """Let the next invocation start a new process, with AWS's runtime client or with the plain one."""
+        with self._one_at_a_time:
+            self._end_process()
+            self.plain = plain
 
     def stop(self) -> None:
         """End the process, whatever it does."""
@@ -313,7 +320,7 @@ class Function:
     def _command(self) -> list[str]:
         # -S keeps this environment's packages out: what the package forgot to bring is missing, as it would be in AWS.
         start = [sys.executable, "-S"]
-        if has_runtime_client():
+        if not self.plain:
             return [*start, "-m", "awslambdaric", self.definition.handler]
         return [*start, str(Path(__file__).with_name("plain_runtime.py")), self.definition.handler]
 
