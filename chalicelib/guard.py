@@ -75,7 +75,7 @@ class Assessment:
 
 
 def pause(guard: Guard, trigger: Trigger, by: str, reason: str) -> Record | None:
-    """Pull the emergency brake: everything is judged and recorded, nothing is mutated. Answers None if it was pulled."""
+    """Pull the emergency brake: everything is judged and recorded, nothing is mutated. None if it was pulled."""
     brake = Pause(guard.clock.now(), by, reason)
     return record_in_guard_chain(
         guard,
