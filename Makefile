@@ -14,7 +14,7 @@ SHIPPED := app.py requirements.txt $(wildcard .chalice/*.json policies/*.json sh
 	$(filter-out %.pyc,$(wildcard chalicelib/*.* chalicelib/*/*.*))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test sandbox check package bench setup clean
+.PHONY: help demo test sandbox check package bench setup pins clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -40,6 +40,13 @@ bench: $(VENV)/ready build/dev/package/sam.json ## cold start and warm cost agai
 	@$(VENV)/bin/python -m bench
 
 setup: $(VENV)/ready ## only set up the virtual environment
+
+PIN := pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-annotate --no-header \
+	--no-emit-index-url --no-emit-find-links --no-emit-options
+
+pins: $(VENV)/ready ## pin anew what requirements*.in ask for; hashes cover every platform and Python
+	$(VENV)/bin/$(PIN) --output-file requirements.txt requirements.in
+	$(VENV)/bin/$(PIN) --output-file requirements-dev.txt requirements-dev.in
 
 clean: ## remove what was built; the virtual environment stays
 	rm -rf build .chalice/deployments policies/policy.stamp.json
