@@ -29,6 +29,8 @@ from sandbox.statements import Request, allowed, as_list, denied, statements_of
 ENABLED, DISABLED, PENDING_DELETION = "Enabled", "Disabled", "PendingDeletion"
 PENDING_IMPORT, UNAVAILABLE = "PendingImport", "Unavailable"
 POLICY_LIMIT_BYTES = 32 * 1024
+KEPT_SECONDS = 900
+"""How far back reads can be answered from, at least."""
 
 _NOT_DISABLED = {DISABLED: "DisabledException"}
 _NOT_PENDING = {PENDING_DELETION: "KMSInvalidStateException"}
@@ -137,7 +139,11 @@ def view_of(backend: KmsBackend) -> View:
 
 def remember(backend: KmsBackend) -> None:
     """Keep what KMS holds now, for the reads that are to be answered from the past."""
-    _history(backend).append((time.time(), view_of(backend)))
+    history, now = _history(backend), time.time()
+    history.append((now, view_of(backend)))
+    kept_seconds = max(KEPT_SECONDS, 2 * KNOBS.stale_seconds)
+    while len(history) > 1 and history[1][0] < now - kept_seconds:
+        history.pop(0)
 
 
 def _history(backend: KmsBackend) -> list[tuple[float, View]]:
