@@ -160,7 +160,7 @@ class DynamoStore:
             seq = item.get("seq", {}).get("N", "0")
             yield item["sk"]["S"], int(seq) if seq.isdigit() else 0
 
-    def keys(self) -> Iterator[tuple[str, str]]:
+    def row_keys(self) -> Iterator[tuple[str, str]]:
         """Scan of the audit table: (target, sort key) of everything in it, in no order."""
         for item in self._scan(self._audit, ProjectionExpression="target, sk"):
             yield item["target"]["S"], item["sk"]["S"]
@@ -175,7 +175,10 @@ class DynamoStore:
         return self._between(target, "r#", last, limit, newest_first=True)
 
     def in_month(self, month_shard: str, after: str, before: str, limit: int) -> Slice:
-        """Up to `limit` records of one shard of the time index, newest first, with `after` <= `at_key` < `before`."""
+        """About `limit` records of one shard of the time index, newest first, with `after` <= `at_key` < `before`.
+
+        Reads one item more than that, for a range includes its ends; answers none only where there are none.
+        """
         if after >= before:
             return Slice([], more=False)
         answer = call(
@@ -190,7 +193,7 @@ class DynamoStore:
                 ":before": {"S": before},
             },
             ScanIndexForward=False,
-            Limit=limit,
+            Limit=limit + 1,
         )
         rows = [row for row in map(_row, answer["Items"]) if row.index["at_key"] != before]
         return Slice(rows, more="LastEvaluatedKey" in answer)
