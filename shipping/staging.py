@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-NOT_SHIPPED = ("__pycache__", "*.pyc", "cli.py", "policy_check.py")
-"""The command line and the validator would bring libraries along that the functions never load."""
+NOT_SHIPPED = ("__pycache__", "*.pyc", "cli.py", "console", "policy_check.py")
+"""The command line, the console and the validator would bring libraries along that the functions never load."""
 
 POLICY_FILES = ("policy.json",)
 """The functions read the stamped policy; their own rights and the schema are no business of theirs."""
