@@ -35,6 +35,44 @@ def on_change(event: UnreadEvent) -> Any:
     return entry.on_change(event.to_dict(), event.context)
 
 
+@app.on_cw_event(
+    {
+        "source": ["aws.kms"],
+        "detail-type": [
+            "AWS API Call via CloudTrail",
+            "AWS Service Event via CloudTrail",
+            "KMS CMK Deletion",
+            "KMS Imported Key Material Expiration",
+        ],
+        # KMS's own notices have no event name, and a call that failed has changed nothing.
+        "detail": {
+            "eventName": [
+                "CancelKeyDeletion",
+                "CreateAlias",
+                "DeleteAlias",
+                "DeleteExpiredKeyMaterial",
+                "DeleteImportedKeyMaterial",
+                "DeleteKey",
+                "DisableKey",
+                "DisableKeyRotation",
+                "EnableKey",
+                "EnableKeyRotation",
+                "PutKeyPolicy",
+                "ScheduleKeyDeletion",
+                "TagResource",
+                "UntagResource",
+                "UpdateAlias",
+                {"exists": False},
+            ],
+            "errorCode": [{"exists": False}],
+        },
+    }
+)
+def on_key_change(event: UnreadEvent) -> Any:
+    """Somebody, or KMS itself, changed a key, an alias or a key's tags."""
+    return entry.on_key_change(event.to_dict(), event.context)
+
+
 @app.schedule("rate(1 minute)")
 def tick(event: UnreadEvent) -> Any:
     """Take up what is due."""
@@ -47,5 +85,5 @@ def sweep(event: UnreadEvent) -> Any:
     return entry.sweep(event.to_dict(), event.context)
 
 
-for handler in (on_change, tick, sweep):
+for handler in (on_change, on_key_change, tick, sweep):
     handler.event_class = UnreadEvent

@@ -29,8 +29,6 @@ from chalicelib.wiring import POLICIES, AnchorBucket, enabled_regions, make_guar
 NAMESPACE = "XRayEncryptionGuard"
 LEASE_OUTLIVES_SECONDS = 60
 COUNTED = {Outcome.FAILED: "Failed", Outcome.REMEDIATED: "Remediated", Outcome.DEFERRED: "Deferred"}
-HELD_BACK = {"BACKOFF": "Flapping", "PAUSED": "Paused"}
-
 logger = Logger(service=os.environ.get("POWERTOOLS_SERVICE_NAME", "xray-guard"))
 metrics = Metrics(
     namespace=os.environ.get("POWERTOOLS_METRICS_NAMESPACE", NAMESPACE),
@@ -78,7 +76,7 @@ def on_change(event: object, context: Any) -> dict[str, Any]:
 
 def tick(event: object, context: Any) -> dict[str, Any]:
     """Take up what is due."""
-    return _invoked(context, lambda guard: _reported(take_up_due(guard, _seconds_left(context))))
+    return _invoked(context, lambda guard: _tick(guard, context))
 
 
 def sweep(event: object, context: Any) -> dict[str, Any]:
@@ -103,6 +101,14 @@ def _on_key_change(guard: Guard, event: object) -> dict[str, Any]:
     if isinstance(change, Rejected):
         return _rejected(guard, TriggerKind.KEY, change)
     return _told(reconcile_key_event(guard, change))
+
+
+def _tick(guard: Guard, context: Any) -> dict[str, Any]:
+    report = take_up_due(guard, _seconds_left(context))
+    if report.paused:
+        # Every minute, so that the alarm lasts as long as the brake.
+        metrics.add_metric("Paused", MetricUnit.Count, 1)
+    return _reported(report)
 
 
 def _sweep(guard: Guard, context: Any) -> dict[str, Any]:
@@ -186,5 +192,5 @@ def _emit(record: Record) -> None:
     logger.info("record", extra=extra)
     if record.outcome in COUNTED:
         metrics.add_metric(COUNTED[record.outcome], MetricUnit.Count, 1)
-    if record.outcome is Outcome.DEFERRED and record.reason in HELD_BACK:
-        metrics.add_metric(HELD_BACK[record.reason], MetricUnit.Count, 1)
+    if record.outcome is Outcome.DEFERRED and record.reason == "BACKOFF":
+        metrics.add_metric("Flapping", MetricUnit.Count, 1)

@@ -122,17 +122,17 @@ class PrincipalsApi:
         """ListRoleTags or ListUserTags, every page. Raises ValueError for an ARN that is neither's."""
         kind, _, name = principal_arn.split(":", 5)[-1].rpartition("/")
         kind = kind.split("/", 1)[0]
-        operation, parameter = {
-            "role": ("list_role_tags", "RoleName"),
-            "user": ("list_user_tags", "UserName"),
-        }.get(kind, ("", ""))
+        operation, method, parameter = {
+            "role": ("iam:ListRoleTags", "list_role_tags", "RoleName"),
+            "user": ("iam:ListUserTags", "list_user_tags", "UserName"),
+        }.get(kind, ("", "", ""))
         if not operation:
             raise ValueError(f"{principal_arn} is neither a role nor a user, so it carries no tags")
         client = self._clients.reading("iam", self._region)
         found: list[tuple[str, str]] = []
         page: dict[str, Any] = {parameter: name}
         while True:
-            answer = call(f"iam:{operation}", getattr(client, operation), **page)
+            answer = call(operation, getattr(client, method), **page)
             found += [(tag["Key"], tag["Value"]) for tag in answer["Tags"]]
             if not answer.get("IsTruncated"):
                 return tuple(found)

@@ -32,10 +32,11 @@ class Anchors(Protocol):
 
 @dataclass
 class Report:
-    """What a run over several targets came to. `unreached` maps a target to why nothing could be stored of it."""
+    """What a run over several targets came to. `unreached` maps a target to why nothing was stored of it."""
 
     results: list[Result] = field(default_factory=list)
     unreached: dict[str, Problem] = field(default_factory=dict)
+    paused: bool = False
 
     @property
     def outcomes(self) -> dict[str, int]:
@@ -45,7 +46,7 @@ class Report:
 
 def tick(guard: Guard, seconds_left: Callable[[], float]) -> Report:
     """Reconcile what is due, soonest first. One target's failure does not stop the others (P11)."""
-    report = Report()
+    report = Report(paused=guard.store.load(GUARD_CHAIN).guard.paused is not None)
     for name in guard.store.due(guard.clock.now(), DUE_AT_ONCE):
         if seconds_left() < SECONDS_FOR_ONE:
             break

@@ -2,7 +2,7 @@
 
 The rights are written in `policies/iam-*.json`, with CloudFormation's own functions in them. The template names such a
 file as `${policies/iam-guard.json}`; what only the policy document knows stands in the file as `${ManagedKeyAliases}`,
-`${ManagedKeyTags}` and `${BreakGlassTags}`.
+`${ManagedKeyTags}`, `${BreakGlassTags}`, `${BreakGlassRoles}` and `${BreakGlassUsers}`.
 """
 
 from __future__ import annotations
@@ -36,12 +36,25 @@ def placeholders(policy: Policy) -> dict[str, list[Any]]:
     aliases = {rule.managed_key.alias for rule in policy.rules if rule.managed_key}
     tags = {tag for rule in policy.rules if rule.managed_key for tag in rule.managed_key.tags}
     break_glass = {rule.break_glass.tag for rule in policy.rules if rule.break_glass}
+    principals = {who for rule in policy.rules if rule.break_glass for who in rule.break_glass.principals}
     return {
         "${ManagedKeyAliases}": [
             {"Fn::Sub": "arn:${AWS::Partition}:kms:*:${AWS::AccountId}:" + alias} for alias in sorted(aliases)
         ],
         "${ManagedKeyTags}": sorted({GUARD_TAG_KEY, NONCE_TAG_KEY} | tags),
         "${BreakGlassTags}": sorted(break_glass),
+        "${BreakGlassRoles}": [{"Fn::Sub": arn} for arn in sorted(of_this_account(principals, "role"))],
+        "${BreakGlassUsers}": [{"Fn::Sub": arn} for arn in sorted(of_this_account(principals, "user"))],
+    }
+
+
+def of_this_account(principals: set[str], kind: str) -> set[str]:
+    """The ARN patterns that can name the account's own roles or users; only their tags can be read at all."""
+    resources = (pattern.split(":", 5)[5] for pattern in principals)
+    return {
+        "arn:${AWS::Partition}:iam::${AWS::AccountId}:" + resource
+        for resource in resources
+        if resource.startswith(f"{kind}/")
     }
 
 

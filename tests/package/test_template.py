@@ -11,10 +11,11 @@ import pytest
 from cfnlint.api import lint
 from cfnlint.config import ManualArgs
 
+from chalicelib.events import KEY_EVENTS, KEY_NOTICES
 from chalicelib.keys import METHODS
 from chalicelib.policy import parse
 
-FUNCTIONS = {"on_change": "OnChange", "tick": "Tick", "sweep": "Sweep"}
+FUNCTIONS = {"on_change": "OnChange", "on_key_change": "OnKeyChange", "tick": "Tick", "sweep": "Sweep"}
 ON_PUT_ENCRYPTION_CONFIG = {
     "source": ["aws.xray"],
     "detail-type": ["AWS API Call via CloudTrail"],
@@ -109,7 +110,7 @@ class TestConfig:
 
     def test_the_functions_live_as_long_as_their_work_may_take(self, sam: dict[str, Any]) -> None:
         timeouts = {name: properties(sam, logical)["Timeout"] for name, logical in FUNCTIONS.items()}
-        assert timeouts == {"on_change": 60, "tick": 60, "sweep": 300}
+        assert timeouts == {"on_change": 60, "on_key_change": 60, "tick": 60, "sweep": 300}
 
     def test_the_functions_are_told_which_role_is_the_guards_own(self, sam: dict[str, Any]) -> None:
         for function in functions(sam).values():
@@ -129,6 +130,15 @@ class TestTriggers:
     )
     def test_tick_and_sweep_run_by_the_clock(self, rule: str, rate: str, expanded: dict[str, Any]) -> None:
         assert properties(expanded, rule)["ScheduleExpression"] == rate
+
+    def test_key_changes_wake_a_function_only_when_they_may_matter(self, expanded: dict[str, Any]) -> None:
+        pattern = properties(expanded, "OnKeyChangeOnKeyChangeEvent")["EventPattern"]
+        assert pattern["source"] == ["aws.kms"]
+        names = pattern["detail"]["eventName"]
+        assert {name for name in names if isinstance(name, str)} == KEY_EVENTS
+        assert set(pattern["detail-type"]) >= KEY_NOTICES
+        assert {"exists": False} in names  # KMS's own notices carry none
+        assert pattern["detail"]["errorCode"] == [{"exists": False}]
 
     def test_what_a_rule_cannot_deliver_goes_to_the_dead_letters(self, expanded: dict[str, Any]) -> None:
         rules = [one for one in expanded["Resources"].values() if one["Type"] == "AWS::Events::Rule"]
@@ -206,13 +216,15 @@ def test_tables_have_the_keys_and_indexes_that_the_store_uses(sam: dict[str, Any
 
 
 class TestAlarms:
-    def test_four_alarms_tell_one_encrypted_topic(self, sam: dict[str, Any]) -> None:
+    def test_six_alarms_tell_one_encrypted_topic(self, sam: dict[str, Any]) -> None:
         alarms = [one["Properties"] for one in sam["Resources"].values() if one["Type"] == "AWS::CloudWatch::Alarm"]
         assert sorted(alarm["AlarmName"] for alarm in alarms) == [
             "xray-guard-dead-letters",
             "xray-guard-errors",
             "xray-guard-failed",
+            "xray-guard-flapping",
             "xray-guard-no-sweep",
+            "xray-guard-paused",
         ]
         assert all(alarm["AlarmActions"] == [{"Ref": "Alarms"}] for alarm in alarms)
         assert properties(sam, "Alarms")["KmsMasterKeyId"] == {"Ref": "AlarmKey"}
@@ -225,7 +237,12 @@ class TestAlarms:
         assert granted["Action"] == ["kms:Decrypt", "kms:GenerateDataKey"]
 
     def test_the_guards_own_metrics_are_those_that_the_functions_write(self, sam: dict[str, Any]) -> None:
-        for name, metric in (("FailedAlarm", "Failed"), ("SweepAlarm", "SweepCompleted")):
+        for name, metric in (
+            ("FailedAlarm", "Failed"),
+            ("FlappingAlarm", "Flapping"),
+            ("PausedAlarm", "Paused"),
+            ("SweepAlarm", "SweepCompleted"),
+        ):
             alarm = properties(sam, name)
             assert alarm["MetricName"] == metric
             for function in functions(sam).values():
@@ -326,8 +343,9 @@ class TestRights:
     ) -> None:
         adapters = ("clients.py", "keys.py", "store.py", "wiring.py", "xray.py")
         text = "".join((project / "chalicelib" / name).read_text("utf-8") for name in adapters)
-        called = set(re.findall(r'"((?:dynamodb|ec2|s3|sqs|xray):[A-Z]\w+)"', text))
+        called = set(re.findall(r'"((?:dynamodb|ec2|iam|s3|sqs|xray):[A-Z]\w+)"', text))
         called |= {f"kms:{operation}" for operation in METHODS}
+        called.remove("iam:ListUserTags")  # policy.json names no user
         called.remove("dynamodb:TransactWriteItems")  # is asked for as the actions of its parts
         on_behalf = {
             "kms:CreateGrant",  # X-Ray, with the caller's rights, when it is given a key
