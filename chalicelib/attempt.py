@@ -51,6 +51,7 @@ LEASE_MARGIN = timedelta(seconds=15)
 """A mutation is sent only while this much is left: AWS's clock is read in whole seconds, and calls take time."""
 
 OWN_REQUESTS = 8
+DENIED = frozenset({"AccessDenied", "AccessDeniedException"})
 SETTLING_CODES = frozenset({"KEY_NOT_YET_SEEN", "NOT_YET_TAKEN", "KEY_CREATION_UNCERTAIN"})
 
 
@@ -74,6 +75,7 @@ class Attempt:
     def _act(self, seen: Observation) -> tuple[Problem | None, Observation]:
         """Make one step after the other until none is left. Answers why it stopped short, and what was last seen."""
         last: Step | None = None
+        step: Step | Blocked | None = None
         try:
             for _ in range(MOST_STEPS):
                 state = self.journal.state()
@@ -86,9 +88,23 @@ class Attempt:
                     return Problem("NOT_YET_TAKEN", f"{step.name} was accepted and does not show yet"), seen
                 seen = self._perform(step, seen)
                 last = step
+        except AwsError as error:
+            return self._settling(step, error) or error.problem, seen
         except GuardError as error:
             return error.problem, seen
         return Problem("TOO_MANY_STEPS", f"{MOST_STEPS} mutations did not lead to what the rule asks"), seen
+
+    def _settling(self, step: Step | Blocked | None, error: AwsError) -> Problem | None:
+        """A refusal that passes: the tags of a key just made may take minutes to count in authorization.
+
+        https://docs.aws.amazon.com/kms/latest/developerguide/tag-authorization.html
+        """
+        state = self.journal.state()
+        if not isinstance(step, Step) or step.key_arn not in state.keys_made or error.code not in DENIED:
+            return None
+        if state.look is None or self.guard.clock.now() >= state.look:
+            return None
+        return Problem("NOT_YET_TAKEN", f"{step.name} is refused while the new key's tags settle: {error.code}")
 
     def _perform(self, step: Step, seen: Observation) -> Observation:
         """Make one mutation and learn what it came to."""
