@@ -1,0 +1,274 @@
+"""Judging and planning: each violation is named, each repair is the right next step, and nothing else is touched."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from chalicelib import keypolicy
+from chalicelib.decide import Blocked, Decision, Observation, Step, StepName, decide, judge, next_step, plan
+from chalicelib.model import (
+    Backoff,
+    EncryptionStatus,
+    EncryptionType,
+    Key,
+    Outcome,
+    Pause,
+    Setting,
+    Suppression,
+    Target,
+    TargetState,
+    TriggerKind,
+    Violation,
+)
+from chalicelib.policy import KeyKind, ManagedKey, Mode, Require, Rule, When
+
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+TARGET = Target("111122223333", "eu-west-1")
+ALIAS = "alias/xray-encryption"
+OURS = "arn:aws:kms:eu-west-1:111122223333:key/11111111-1111-1111-1111-111111111111"
+OTHER = "arn:aws:kms:eu-west-1:111122223333:key/22222222-2222-2222-2222-222222222222"
+FOREIGN = "arn:aws:kms:eu-west-1:444455556666:key/33333333-3333-3333-3333-333333333333"
+RULE = Rule(
+    id="baseline",
+    accounts=("*",),
+    regions=("*",),
+    mode=Mode.ENFORCE,
+    when=When.IN_USE,
+    require=Require(allowed_keys=(ALIAS, "alias/theirs")),
+    managed_key=ManagedKey(alias=ALIAS),
+)
+POLICY = keypolicy.initial(RULE, TARGET, "aws")
+NONE = Setting(EncryptionType.NONE, None, EncryptionStatus.ACTIVE)
+
+
+def key(arn: str = OURS, **changes: Any) -> Key:
+    """A healthy key of the guard's own."""
+    healthy = Key(
+        arn,
+        arn.split(":")[4],
+        "eu-west-1",
+        "Enabled",
+        policy=POLICY,
+        rotation=True,
+        tags=(("xray-guard", "managed"),),
+    )
+    return replace(healthy, **changes)
+
+
+def on(arn: str) -> Setting:
+    return Setting(EncryptionType.KMS, arn, EncryptionStatus.ACTIVE)
+
+
+def seen(setting: Setting = NONE, *keys: Key, alias: str | None = OURS, theirs: str | None = None) -> Observation:
+    return Observation(NOW, setting, {each.arn: each for each in keys}, {ALIAS: alias, "alias/theirs": theirs})
+
+
+def state(**changes: Any) -> TargetState:
+    return replace(TargetState(str(TARGET), managed_key=OURS), **changes)
+
+
+def step(observation: Observation, of: TargetState | None = None, rule: Rule = RULE) -> Step | Blocked | None:
+    return next_step(TARGET, rule, of or state(), observation, "aws")
+
+
+def decided(observation: Observation, of: TargetState | None = None, rule: Rule = RULE, **held: Any) -> Decision:
+    trigger = held.pop("trigger", TriggerKind.CHANGE)
+    return decide(TARGET, rule, of or state(), observation, "aws", trigger=trigger, now=NOW, **held)
+
+
+ASYMMETRIC = {"spec": "RSA_2048", "usage": "SIGN_VERIFY"}
+
+
+@pytest.mark.parametrize(
+    ("observation", "violations"),
+    [
+        (seen(on(OURS), key()), ()),
+        (seen(NONE, key()), (Violation.NOT_KMS,)),
+        (seen(on(OTHER), key(), key(OTHER, manager="AWS")), (Violation.AWS_MANAGED_KEY,)),
+        (seen(on(OTHER), key(), key(OTHER)), (Violation.KEY_NOT_ALLOWED,)),
+        (seen(on(OTHER), key(), key(OTHER, state="Disabled")), (Violation.KEY_NOT_ALLOWED, Violation.KEY_DISABLED)),
+        (seen(on(FOREIGN), key()), (Violation.KEY_FOREIGN_ACCOUNT,)),
+        (seen(on(OTHER), key()), (Violation.KEY_NOT_FOUND,)),
+        (seen(on(OURS), key(state="Disabled")), (Violation.KEY_DISABLED,)),
+        (seen(on(OURS), key(state="PendingDeletion")), (Violation.KEY_PENDING_DELETION,)),
+        (seen(on(OURS), key(state="Unavailable")), (Violation.KEY_UNAVAILABLE,)),
+        (seen(on(OURS), key(state="PendingImport")), (Violation.KEY_UNAVAILABLE,)),
+        (seen(on(OURS), key(state="SomethingNew")), (Violation.KEY_UNAVAILABLE,)),
+        (seen(on(OURS), key(**ASYMMETRIC)), (Violation.KEY_ASYMMETRIC,)),
+        (seen(on(OURS), key(rotation=False)), (Violation.KEY_ROTATION_OFF,)),
+        (seen(on(OURS), key(policy='{"Statement": []}')), (Violation.KEY_POLICY_INCOMPLETE,)),
+        (seen(on(OURS), key(), alias=OTHER), (Violation.ALIAS_MOVED,)),
+        (seen(on(OURS), key(), alias=None), (Violation.ALIAS_MOVED,)),
+        (seen(on(OTHER), key(), key(OTHER), theirs=OTHER), ()),
+    ],
+)
+def test_every_violation_is_named(observation: Observation, violations: tuple[Violation, ...]) -> None:
+    assert judge(TARGET, RULE, state(), observation) == violations
+
+
+def test_moving_the_alias_does_not_make_another_key_allowed() -> None:
+    found = judge(TARGET, RULE, state(), seen(on(OTHER), key(), key(OTHER), alias=OTHER))
+    assert found == (Violation.KEY_NOT_ALLOWED, Violation.ALIAS_MOVED)
+
+
+def test_the_aws_managed_key_is_enough_where_any_kms_key_is() -> None:
+    rule = replace(RULE, require=Require(key=KeyKind.ANY_KMS))
+    assert judge(TARGET, rule, state(managed_key=None), seen(on(OTHER), key(OTHER, manager="AWS"), alias=None)) == ()
+
+
+@pytest.mark.parametrize(
+    ("observation", "expected"),
+    [
+        (seen(NONE, key()), StepName.PUT_SETTING),
+        (seen(NONE, key(state="Disabled")), StepName.ENABLE_KEY),
+        (seen(NONE, key(state="PendingDeletion")), StepName.CANCEL_DELETION),
+        (seen(NONE, key(policy='{"Statement": []}')), StepName.PUT_KEY_POLICY),
+        (seen(NONE, key(rotation=False)), StepName.ENABLE_ROTATION),
+        (seen(NONE, key(), alias=None), StepName.CREATE_ALIAS),
+        (seen(NONE, key(), alias=OTHER), StepName.UPDATE_ALIAS),
+        (seen(on(OURS), key(), alias=OTHER), StepName.UPDATE_ALIAS),
+        (seen(on(OTHER), key(), key(OTHER, state="Disabled"), theirs=OTHER), StepName.PUT_SETTING),
+        (seen(on(OTHER), key(), key(OTHER, policy='{"Statement": []}'), theirs=OTHER), StepName.PUT_SETTING),
+    ],
+)
+def test_the_next_step_is_the_one_that_is_safe_now(observation: Observation, expected: StepName) -> None:
+    found = step(observation)
+    assert isinstance(found, Step)
+    assert found.name is expected
+    assert found.key_arn == OURS
+
+
+def test_with_no_key_and_no_alias_a_key_is_made_and_x_ray_moves_last() -> None:
+    steps, blocked = plan(TARGET, RULE, state(managed_key=None), seen(NONE, alias=None), "aws")
+    names = [each.name for each in steps]
+    assert names == [StepName.CREATE_KEY, StepName.ENABLE_ROTATION, StepName.CREATE_ALIAS, StepName.PUT_SETTING]
+    assert blocked is None
+
+
+def test_a_key_pending_deletion_is_brought_back_before_x_ray_moves_to_it() -> None:
+    steps, _ = plan(TARGET, RULE, state(), seen(NONE, key(state="PendingDeletion")), "aws")
+    assert [each.name for each in steps] == [StepName.CANCEL_DELETION, StepName.ENABLE_KEY, StepName.PUT_SETTING]
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"state": "Disabled"}, "KEY_NOT_TAGGED"),
+        ({"state": "PendingDeletion"}, "KEY_NOT_TAGGED"),
+        ({"rotation": False}, "KEY_NOT_TAGGED"),
+        ({"policy": '{"Statement": []}'}, "KEY_NOT_TAGGED"),
+        (ASYMMETRIC, "KEY_BEYOND_REPAIR"),
+        ({"state": "Unavailable"}, "KEY_UNAVAILABLE"),
+        ({"policy": "not a policy"}, "KEY_POLICY_UNREADABLE"),
+    ],
+)
+def test_a_key_that_is_not_handed_over_is_never_changed_nor_used_while_it_is_unfit(
+    changes: dict[str, Any], code: str
+) -> None:
+    untagged = key(tags=(), **changes)
+    found = step(seen(NONE, untagged), state(managed_key=None))
+    assert isinstance(found, Blocked)
+    assert found.problem.code == code
+
+
+def test_a_healthy_untagged_key_behind_the_alias_is_adopted_as_it_is() -> None:
+    found = step(seen(NONE, key(tags=())), state(managed_key=None))
+    assert found == Step(StepName.PUT_SETTING, OURS, "NONE", OURS)
+
+
+def test_a_foreign_deny_keeps_x_ray_off_the_key() -> None:
+    deny = '{"Effect": "Deny", "Principal": "*", "Action": "kms:Decrypt", "Resource": "*"}'
+    text = POLICY.replace('"Statement": [', f'"Statement": [{deny},', 1)
+    found = step(seen(NONE, key(policy=text)))
+    assert isinstance(found, Blocked)
+    assert found.problem.code == "KEY_POLICY_DENIES"
+
+
+def test_an_allowed_key_of_others_that_only_does_not_rotate_is_named_and_left() -> None:
+    decision = decided(seen(on(OTHER), key(), key(OTHER, rotation=False), theirs=OTHER))
+    assert (decision.outcome, decision.reason) == (Outcome.OBSERVED, "KEY_NOT_OURS")
+    assert decision.violations == (Violation.KEY_ROTATION_OFF,)
+
+
+def test_a_recorded_key_that_is_gone_is_never_replaced_without_an_operators_word() -> None:
+    decision = decided(seen(NONE, alias=None))
+    assert (decision.outcome, decision.reason) == (Outcome.FAILED, "KEY_BEYOND_REPAIR")
+    assert decision.steps == ()
+
+
+def test_a_key_just_made_that_kms_does_not_show_is_waited_for() -> None:
+    made = state(managed_key=None, keys_made=(OURS,), look=NOW + timedelta(minutes=4))
+    decision = decided(seen(NONE, alias=None), made)
+    assert (decision.outcome, decision.reason) == (Outcome.FAILED, "KEY_NOT_YET_SEEN")
+
+
+def test_a_retired_key_is_given_up_and_its_alias_taken_over() -> None:
+    replaced = state(managed_key=None, keys_made=(OURS,), keys_retired=(OURS,))
+    steps, _ = plan(TARGET, RULE, replaced, seen(on(OURS), key(state="Unavailable")), "aws")
+    names = [each.name for each in steps]
+    assert names == [StepName.CREATE_KEY, StepName.ENABLE_ROTATION, StepName.UPDATE_ALIAS, StepName.PUT_SETTING]
+
+
+HOLDS: list[tuple[dict[str, Any], Outcome, str]] = [
+    ({"suppression": Suppression(OURS, "v", "r", NOW, None, None)}, Outcome.SUPPRESSED, "BREAK_GLASS"),
+    ({"paused": Pause(NOW, "me", "because")}, Outcome.DEFERRED, "PAUSED"),
+    ({"budget_left": False}, Outcome.DEFERRED, "BLAST_RADIUS"),
+]
+
+
+@pytest.mark.parametrize(("held", "outcome", "reason"), HOLDS)
+def test_what_holds_a_remediation_back_is_named(held: dict[str, Any], outcome: Outcome, reason: str) -> None:
+    decision = decided(seen(NONE, key()), **held)
+    assert (decision.outcome, decision.reason, decision.steps) == (outcome, reason, ())
+
+
+@pytest.mark.parametrize(("held", "outcome", "reason"), HOLDS)
+def test_what_holds_back_says_nothing_of_a_compliant_target(
+    held: dict[str, Any], outcome: Outcome, reason: str
+) -> None:
+    assert decided(seen(on(OURS), key()), **held) == Decision(Outcome.COMPLIANT)
+
+
+def test_a_fight_is_held_back_until_its_pause_is_over() -> None:
+    fought = state(backoff=Backoff(5, NOW, NOW + timedelta(minutes=1)))
+    assert decided(seen(NONE, key()), fought).reason == "BACKOFF"
+    rested = state(backoff=Backoff(5, NOW, NOW))
+    assert decided(seen(NONE, key()), rested).outcome is Outcome.REMEDIATING
+
+
+def test_an_observing_rule_says_so_and_plans_nothing() -> None:
+    decision = decided(seen(NONE, key()), rule=replace(RULE, mode=Mode.OBSERVE))
+    assert (decision.outcome, decision.violations, decision.steps) == (Outcome.OBSERVED, (Violation.NOT_KMS,), ())
+
+
+IDLE = replace(seen(NONE, alias=None), in_use=False)
+
+
+@pytest.mark.parametrize(
+    ("observation", "of", "trigger", "rule", "outcome"),
+    [
+        (IDLE, {}, TriggerKind.SWEEP, RULE, Outcome.IGNORED),
+        (IDLE, {}, TriggerKind.CHANGE, RULE, Outcome.REMEDIATING),
+        (IDLE, {}, TriggerKind.OPERATOR, RULE, Outcome.REMEDIATING),
+        (IDLE, {"ever_used": True}, TriggerKind.SWEEP, RULE, Outcome.REMEDIATING),
+        (replace(IDLE, in_use=True), {}, TriggerKind.SWEEP, RULE, Outcome.REMEDIATING),
+        (replace(IDLE, in_use=None), {}, TriggerKind.SWEEP, RULE, Outcome.REMEDIATING),
+        (IDLE, {}, TriggerKind.SWEEP, replace(RULE, when=When.ALWAYS), Outcome.REMEDIATING),
+    ],
+)
+def test_a_sweep_leaves_alone_only_what_was_never_encrypted_and_has_no_traces(
+    observation: Observation, of: dict[str, Any], trigger: TriggerKind, rule: Rule, outcome: Outcome
+) -> None:
+    assert decided(observation, state(managed_key=None, **of), rule, trigger=trigger).outcome is outcome
+
+
+def test_a_rule_may_ask_for_the_key_before_there_is_any_drift() -> None:
+    ensured = replace(RULE, require=Require(key=KeyKind.ANY_KMS), managed_key=replace(RULE.managed_key, ensure=True))
+    observation = seen(on(OTHER), key(OTHER, manager="AWS"), alias=None)
+    steps, blocked = plan(TARGET, ensured, state(managed_key=None), observation, "aws")
+    assert [each.name for each in steps] == [StepName.CREATE_KEY, StepName.ENABLE_ROTATION, StepName.CREATE_ALIAS]
+    assert blocked is None
