@@ -18,7 +18,7 @@ import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
-from chalicelib.errors import UNANSWERED, AwsError
+from chalicelib.errors import UNANSWERED, AwsError, StoreError
 
 T = TypeVar("T")
 
@@ -70,11 +70,15 @@ def call(operation: str, send: Callable[..., Any], **parameters: Any) -> dict[st
         told = error.response.get("Error", {})
         request_id = error.response.get("ResponseMetadata", {}).get("RequestId")
         code, message = told.get("Code") or "Unknown", told.get("Message") or "no message"
-        raise AwsError(operation, code, message, request_id) from error
+        raise _failure(operation)(operation, code, message, request_id) from error
     except HTTPClientError as error:
-        raise AwsError(operation, UNANSWERED, type(error).__name__) from error
+        raise _failure(operation)(operation, UNANSWERED, type(error).__name__) from error
     except BotoCoreError as error:
-        raise AwsError(operation, type(error).__name__, str(error)) from error
+        raise _failure(operation)(operation, type(error).__name__, str(error)) from error
+
+
+def _failure(operation: str) -> type[AwsError]:
+    return StoreError if operation.startswith("dynamodb:") else AwsError
 
 
 def request_id(answer: dict[str, Any]) -> str | None:

@@ -51,6 +51,20 @@ _STATE_VIOLATIONS = {
 }
 
 
+OF_THE_KEY = frozenset(
+    {
+        Violation.KEY_DISABLED,
+        Violation.KEY_PENDING_DELETION,
+        Violation.KEY_UNAVAILABLE,
+        Violation.KEY_NOT_FOUND,
+        Violation.KEY_ROTATION_OFF,
+        Violation.KEY_POLICY_INCOMPLETE,
+        Violation.ALIAS_MOVED,
+    }
+)
+"""What a change to a key can have caused; of the setting it says nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Observation:
     """Everything read about a target at one moment.
@@ -454,7 +468,7 @@ def decide(
     if paused is not None:
         return Decision(Outcome.DEFERRED, violations, "PAUSED", f"paused by {paused.by}: {paused.reason}")
     held_until = state.backoff.until
-    if held_until is not None and now < held_until:
+    if held_until is not None and now < held_until and trigger is not TriggerKind.OPERATOR:
         return Decision(
             Outcome.DEFERRED, violations, "BACKOFF", f"held back until {held_until:%Y-%m-%dT%H:%M:%SZ}", due=held_until
         )

@@ -48,6 +48,10 @@ class AwsError(GuardError):
         self.request_id = request_id
 
 
+class StoreError(AwsError):
+    """The tables could not be read or written; of a write it is not known whether it was."""
+
+
 class Conflict(Exception):
     """The target's state moved under a write; observe again from the start."""
 

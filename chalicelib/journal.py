@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from chalicelib import ledger
-from chalicelib.decide import Observation
+from chalicelib.decide import OF_THE_KEY, Observation
 from chalicelib.guard import Guard, Result
 from chalicelib.ledger import Draft
 from chalicelib.model import (
@@ -30,20 +30,6 @@ from chalicelib.policy import Rule
 from chalicelib.ports import Loaded
 
 UNKNOWN_ACTOR = Actor("unknown")
-
-
-OF_THE_KEY = frozenset(
-    {
-        Violation.KEY_DISABLED,
-        Violation.KEY_PENDING_DELETION,
-        Violation.KEY_UNAVAILABLE,
-        Violation.KEY_NOT_FOUND,
-        Violation.KEY_ROTATION_OFF,
-        Violation.KEY_POLICY_INCOMPLETE,
-        Violation.ALIAS_MOVED,
-    }
-)
-"""What a change to a key can have caused, and a change to the setting cannot."""
 
 
 class Journal:
@@ -104,11 +90,20 @@ class Journal:
         """Who owns the drift: the event's actor, only if what the event did is what stands there now."""
         if self.event is None:
             return None
-        if self.change is None:
-            owns = OF_THE_KEY.issuperset(violations)
-        else:
-            owns = self.change.result is not None and seen.setting.same_choice(self.change.result)
+        owns = self.owns_drift(seen) if self.change else OF_THE_KEY.issuperset(violations)
         return cause_of(self.event.trigger) if owns else None
+
+    def owns_drift(self, seen: Observation) -> bool:
+        """Whether this run's change event made what stands there now.
+
+        Not if it left something else behind, was audited before, or is older than the last time all was seen to be
+        well: then somebody made the same change again. Events tell whole seconds, so the same second counts as later.
+        """
+        if self.change is None or self.change.result is None or not self.unheard():
+            return False
+        at, good_at = self.change.trigger.event_time, self.state().good_at
+        is_newer = at is None or good_at is None or at >= good_at.replace(microsecond=0)
+        return is_newer and seen.setting.same_choice(self.change.result)
 
     def joined(self, incident: Incident) -> Incident:
         """The open incident with the change event's actor and time lent to it, if they fit and it has no cause yet."""

@@ -19,7 +19,7 @@ from chalicelib import ledger
 from chalicelib.attempt import SETTLING, SETTLING_CODES, STALE_READS, Attempt
 from chalicelib.breakglass import NoteReason, Weighed, principals_to_read, weigh
 from chalicelib.decide import Decision, Observation, StepName, decide, judge, managed_key
-from chalicelib.errors import AwsError, Busy, Conflict, GuardError, LeaseOver
+from chalicelib.errors import AwsError, Busy, Conflict, GuardError, LeaseOver, StoreError
 from chalicelib.guard import MOST_CONFLICTS, Assessment, Guard, Result, record_in_guard_chain
 from chalicelib.journal import Journal, worker_lost
 from chalicelib.ledger import Draft
@@ -48,6 +48,7 @@ from chalicelib.policy import Mode, Rule
 from chalicelib.ports import Loaded
 
 LONGEST_UPDATE = timedelta(minutes=30)
+MOST_STORE_ERRORS = 1
 DEEP_EVERY = timedelta(hours=24)
 
 
@@ -64,6 +65,7 @@ def reconcile(
     Raises `Busy` where every attempt met another writer, and whatever kept the record from being stored; anything else
     that goes wrong is on the record with its due time.
     """
+    store_errors = 0
     for _ in range(MOST_CONFLICTS):
         run = _Run(guard, target, trigger, event, budget_left)
         try:
@@ -72,6 +74,11 @@ def reconcile(
             return result
         except Conflict:
             guard.step_aside()
+        except StoreError:
+            # Whether it was stored is not known: look again, and let Lambda try again if it stays so.
+            store_errors += 1
+            if store_errors > MOST_STORE_ERRORS:
+                raise
         except GuardError as error:
             try:
                 return run.fail(error.problem)
@@ -334,7 +341,7 @@ class _Run:
         return weighed.in_force
 
     def _weighed(self, rule: Rule, state: TargetState, seen: Observation) -> Weighed:
-        change = self.journal.change
+        change = self.journal.change if self.journal.owns_drift(seen) else None
         event = self.journal.event
         return weigh(
             self.target,

@@ -3,25 +3,28 @@
 audit    pk `target`, sk `r#<seq>` for a record (`body` as it was hashed, `hash`, and the time index's attributes) or
          `e#<event id>` for the marker that an event was audited
 targets  pk `target`; `state` as JSON, and beside it what is queried: `version`, `seq`, `head`, and `due_shard` with
-         `due_at` while something is due
+         `due_at` while something is due; beside these items, the figures of `rollup`
 
-A record, its marker and the target's new state go into one transaction, conditioned on the state's version. The request
-carries a client token, so a repeated one is the same one.
+A record, its marker, the target's new state and what it adds to the figures go into one transaction, conditioned on the
+state's version. The request carries a client token, so a repeated one is the same one.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+import random
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from chalicelib import chain
+from chalicelib import chain, rollup
 from chalicelib.clients import AwsClock, Clients, call
-from chalicelib.errors import AwsError, Conflict
+from chalicelib.errors import AwsError, Conflict, StoreError
 from chalicelib.model import GUARD_CHAIN, GuardState, Record, TargetState
 from chalicelib.ports import Loaded
 
@@ -32,6 +35,12 @@ DUE_INDEX = "by_due"
 DUE_SHARD = "due"
 LONGEST_EVENT_ID = 256
 LOST_RACES = frozenset({"ConditionalCheckFailed", "TransactionConflict"})
+CROWDED = frozenset({"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"})
+"""Why a transaction is cancelled for an item that others write at the same moment."""
+
+MOST_SHARDS_TRIED = 4
+MOST_BATCHES = 5
+MOST_KEYS_A_BATCH = 100  # BatchGetItem's limit
 
 State = TargetState | GuardState
 
@@ -85,7 +94,7 @@ class DynamoStore:
             if not wanted:
                 break
         else:
-            raise AwsError("dynamodb:BatchGetItem", "UnprocessedKeys", "DynamoDB left keys unread five times")
+            raise StoreError("dynamodb:BatchGetItem", "UnprocessedKeys", "DynamoDB left keys unread five times")
         state = _decoded(states[target], TargetState) if target in states and target != GUARD_CHAIN else None
         guard = _decoded(states[GUARD_CHAIN], GuardState) if GUARD_CHAIN in states else None
         return Loaded(state or TargetState(target), guard or GuardState(), audited)
@@ -97,17 +106,37 @@ class DynamoStore:
         records: Sequence[tuple[Record, bytes, str]] = (),
         event_id: str | None = None,
     ) -> None:
-        """One TransactWriteItems; Conflict where somebody else wrote first, and then nothing was written."""
+        """One TransactWriteItems; Conflict where somebody else wrote first, and then nothing was written.
+
+        The figures never keep a record from being stored. Where another target is adding to the same shard at this
+        moment, another shard takes them; what DynamoDB will not add at all is left out.
+        """
         writes = [self._put_record(record, body, digest) for record, body, digest in records]
         if event_id is not None:
             writes.append(self._put_marker(after.target, event_id, after.seq))
         writes.append(self._put_state(before, after))
-        try:
-            call("dynamodb:TransactWriteItems", self._client.transact_write_items, TransactItems=writes)
-        except AwsError as error:
-            if error.code == "TransactionCanceledException" and any(code in str(error) for code in LOST_RACES):
-                raise Conflict(str(after.target)) from error
-            raise
+        additions = rollup.additions(before, after, [record for record, _, _ in records])
+        for _ in range(MOST_SHARDS_TRIED):
+            shard = random.randrange(rollup.SHARDS)
+            adds = [self._add(addition, shard) for addition in additions]
+            try:
+                call("dynamodb:TransactWriteItems", self._client.transact_write_items, TransactItems=[*writes, *adds])
+                return
+            except AwsError as error:
+                if error.code != "TransactionCanceledException":
+                    raise
+                reasons = _cancellation_reasons(error)
+                of_writes, of_adds = reasons[: len(writes)], reasons[len(writes) :]
+                if not LOST_RACES.isdisjoint(of_writes):
+                    raise Conflict(str(after.target)) from error
+                if len(of_adds) != len(adds) or set(of_writes) != {"None"} or set(of_adds) <= {"None"}:
+                    raise
+                additions = [
+                    addition
+                    for addition, reason in zip(additions, of_adds, strict=True)
+                    if reason == "None" or reason in CROWDED
+                ]
+        raise Conflict(str(after.target))
 
     def due(self, now: datetime, limit: int) -> list[str]:
         """Query of the sparse index of what is due."""
@@ -126,13 +155,14 @@ class DynamoStore:
         """Scan of the targets table; the guard's own state is left out."""
         names = {"#state": "state"}
         for item in self._scan(self._targets, ProjectionExpression="target, #state", ExpressionAttributeNames=names):
-            if item["target"]["S"] != GUARD_CHAIN:
+            if "state" in item and item["target"]["S"] != GUARD_CHAIN:
                 yield _decoded(item["state"]["S"], TargetState)
 
     def heads(self) -> Iterator[tuple[str, int, str]]:
         """Scan of the targets table: (chain, seq, hash) as they stand beside the state."""
         for item in self._scan(self._targets, ProjectionExpression="target, seq, head"):
-            yield item["target"]["S"], int(item["seq"]["N"]), item["head"]["S"]
+            if "head" in item:
+                yield item["target"]["S"], int(item["seq"]["N"]), item["head"]["S"]
 
     # --- the faces' ------------------------------------------------------------------------------------------------
 
@@ -148,6 +178,27 @@ class DynamoStore:
         )
         item = answer.get("Item")
         return (int(item["seq"]["N"]), item["head"]["S"]) if item else None
+
+    def sums(self, items: Sequence[str]) -> Mapping[str, Mapping[str, int]]:
+        """`figures.Reads`: BatchGetItem of every shard of each item, eventually consistent."""
+        keys = [{"target": {"S": f"{item}#{shard}"}} for item in items for shard in range(rollup.SHARDS)]
+        found: dict[str, Counter[str]] = {}
+        for first in range(0, len(keys), MOST_KEYS_A_BATCH):
+            for item in self._batch(keys[first : first + MOST_KEYS_A_BATCH]):
+                amounts = found.setdefault(item.pop("target")["S"].rpartition("#")[0], Counter())
+                amounts.update({name: int(value["N"]) for name, value in item.items() if "N" in value})
+        return found
+
+    def _batch(self, keys: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        wanted: dict[str, Any] = {self._targets: {"Keys": keys}}
+        items: list[dict[str, Any]] = []
+        for _ in range(MOST_BATCHES):
+            answer = call("dynamodb:BatchGetItem", self._client.batch_get_item, RequestItems=wanted)
+            items += answer["Responses"].get(self._targets, ())
+            wanted = answer.get("UnprocessedKeys") or {}
+            if not wanted:
+                return items
+        raise AwsError("dynamodb:BatchGetItem", "UnprocessedKeys", "DynamoDB left keys unread again and again")
 
     def rows(self, target: str) -> Iterator[chain.StoredRow]:
         """Every record of a chain as it is stored, in order."""
@@ -256,6 +307,20 @@ class DynamoStore:
         item = {"target": {"S": target}, "sk": {"S": marker_key(event_id)}, "seq": {"N": str(seq)}}
         return {"Put": {"TableName": self._audit, "Item": item, "ConditionExpression": "attribute_not_exists(sk)"}}
 
+    def _add(self, addition: rollup.Addition, shard: int) -> dict[str, Any]:
+        names = {f"#{number}": name for number, (name, _) in enumerate(addition.amounts)}
+        values = {f":{number}": {"N": str(amount)} for number, (_, amount) in enumerate(addition.amounts)}
+        added = ", ".join(f"#{number} :{number}" for number in range(len(addition.amounts)))
+        return {
+            "Update": {
+                "TableName": self._targets,
+                "Key": {"target": {"S": f"{addition.item}#{shard}"}},
+                "UpdateExpression": f"ADD {added}",
+                "ExpressionAttributeNames": names,
+                "ExpressionAttributeValues": values,
+            }
+        }
+
     def _put_state(self, before: State, after: State) -> dict[str, Any]:
         item = {
             "target": {"S": after.target},
@@ -282,6 +347,12 @@ def marker_key(event_id: str) -> str:
     return f"e#{event_id}"
 
 
+def _cancellation_reasons(error: AwsError) -> list[str]:
+    """DynamoDB's code for each item of a cancelled transaction, in their order; `None` where the item is not why."""
+    listed = re.search(r"\[([\w, ]+)\]", str(error))
+    return [reason.strip() for reason in listed[1].split(",")] if listed else []
+
+
 def _row(item: dict[str, Any]) -> chain.StoredRow:
     known = {"target", "sk", "body", "hash"}
     index = {name: next(iter(value.values())) for name, value in item.items() if name not in known}
@@ -295,7 +366,7 @@ def _decoded(text: str, kind: type[Any]) -> Any:
     try:
         return msgspec.json.decode(text, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise AwsError(
+        raise StoreError(
             "dynamodb:BatchGetItem", "UnreadableState", f"the stored {kind.__name__} is no such: {error}"
         ) from error
 
