@@ -351,6 +351,7 @@ class TestRights:
             "kms:CreateGrant",  # X-Ray, with the caller's rights, when it is given a key
             "kms:TagResource",  # KMS, for the tags that CreateKey brings
             "dynamodb:PutItem",  # DynamoDB, for a transaction's Put
+            "dynamodb:UpdateItem",  # and for its Update
             "logs:CreateLogStream",  # Lambda
             "logs:PutLogEvents",
             "sqs:SendMessage",  # Lambda, for what it gives up on
