@@ -1,0 +1,380 @@
+"""The interfaces of `chalicelib.ports` over the simulated world. `tests/contract` holds them to what AWS answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import NoReturn, TypeVar
+
+import msgspec
+
+from chalicelib import chain
+from chalicelib.errors import AwsError, Conflict
+from chalicelib.model import (
+    GUARD_CHAIN,
+    Actor,
+    EncryptionType,
+    GuardState,
+    Key,
+    Record,
+    Setting,
+    Target,
+    TargetState,
+)
+from chalicelib.ports import Loaded
+from tests.simulation.world import GUARD_ROLE, Run, World
+
+T = TypeVar("T")
+
+PENDING = ("PendingDeletion",)
+NOT_WORKING = {"Disabled": "DisabledException", "PendingDeletion": "KMSInvalidStateException"}
+
+
+class FakeXRay:
+    """`ports.XRay`. A Put is refused where X-Ray could not use the key, by what is true and not by what reads show."""
+
+    def __init__(self, world: World, run: Run, target: Target) -> None:
+        self._world, self._run, self._target = world, run, target
+
+    def get(self) -> Setting:
+        def effect() -> Setting:
+            setting = self._world.setting(self._target)
+            self._run.told_setting, self._run.told_setting_at = setting, self._world.now
+            return setting
+
+        return self._world.call(self._run, "GetEncryptionConfig", effect)
+
+    def put(self, key_arn: str) -> tuple[Setting, str | None]:
+        world, target = self._world, self._target
+
+        def effect() -> tuple[Setting, str | None]:
+            kms = world.place(target).kms
+            key = kms.keys.get(kms.aliases.get(key_arn, key_arn))
+            actor = Actor(GUARD_ROLE, "AssumedRole", session=self._run.function)
+            if key is None or key.state != "Enabled" or key.spec != "SYMMETRIC_DEFAULT":
+                world.tell(target, actor, None, world.new_id("request"), error_code="InvalidRequestException")
+                raise AwsError("PutEncryptionConfig", "InvalidRequestException", f"{key_arn} cannot be used")
+            answer = world.set_xray(target, EncryptionType.KMS, key.arn)
+            request_id = world.mutated(target, "PutEncryptionConfig", key.arn, self._run)
+            world.tell(target, actor, answer, request_id)
+            return answer, request_id
+
+        return world.call(self._run, "PutEncryptionConfig", effect)
+
+    def in_use(self, now: datetime) -> bool:
+        return self._world.call(self._run, "GetServiceGraph", lambda: self._world.place(self._target).in_use)
+
+
+class FakeKeys:
+    """`ports.Keys`. Reads are answered from the past where the world says so; mutations act on what is true."""
+
+    def __init__(self, world: World, run: Run, target: Target) -> None:
+        self._world, self._run, self._target = world, run, target
+
+    # --- reads -----------------------------------------------------------------------------------------------------
+
+    def describe(self, key: str) -> Key | None:
+        def effect() -> Key | None:
+            found = self._find(key)
+            if found is None:
+                return None
+            self._run.told_states[found.arn] = found.state
+            return replace(found, policy=None, rotation=None, rotation_days=None, tags=None)
+
+        return self._world.call(self._run, "DescribeKey", effect)
+
+    def _find(self, name: str) -> Key | None:
+        home = self._target
+        if name.startswith("arn:"):
+            account = name.split(":", 5)[4]
+            if name.split(":", 5)[3] != home.region:
+                return None
+            home = Target(account, home.region)
+        kms = self._world.read_kms(home)
+        if name.startswith("alias/"):
+            return kms.keys.get(kms.aliases.get(name, ""))
+        return kms.keys.get(name) or next((key for arn, key in kms.keys.items() if arn.endswith(f"/{name}")), None)
+
+    def policy(self, key_arn: str) -> str:
+        def effect() -> str:
+            text = self._shown("GetKeyPolicy", key_arn).policy or ""
+            self._run.told_policies[key_arn] = text
+            return text
+
+        return self._world.call(self._run, "GetKeyPolicy", effect)
+
+    def rotation(self, key_arn: str) -> tuple[bool, int | None]:
+        def effect() -> tuple[bool, int | None]:
+            key = self._shown("GetKeyRotationStatus", key_arn)
+            if key.spec != "SYMMETRIC_DEFAULT" or key.origin != "AWS_KMS":
+                _refuse("GetKeyRotationStatus", "UnsupportedOperationException", key_arn)
+            turns = bool(key.rotation) and key.state not in PENDING
+            return turns, key.rotation_days if turns else None
+
+        return self._world.call(self._run, "GetKeyRotationStatus", effect)
+
+    def tags(self, key_arn: str) -> tuple[tuple[str, str], ...]:
+        return self._world.call(
+            self._run, "ListResourceTags", lambda: self._shown("ListResourceTags", key_arn).tags or ()
+        )
+
+    def find_by_tag(self, tag_key: str, tag_value: str) -> str | None:
+        def effect() -> str | None:
+            keys = self._world.read_kms(self._target).keys.values()
+            return next((key.arn for key in keys if (tag_key, tag_value) in (key.tags or ())), None)
+
+        return self._world.call(self._run, "ListKeys", effect)
+
+    def _shown(self, operation: str, arn: str) -> Key:
+        self._own(operation, arn)
+        key = self._world.read_kms(self._target).keys.get(arn)
+        return key if key else _refuse(operation, "NotFoundException", arn)
+
+    def _own(self, operation: str, arn: str) -> None:
+        if arn.startswith("arn:") and arn.split(":", 5)[4] != self._target.account:
+            _refuse(operation, "AccessDeniedException", arn)
+
+    # --- mutations -------------------------------------------------------------------------------------------------
+
+    def create(self, description: str, policy: str, tags: Sequence[tuple[str, str]]) -> tuple[Key, str | None]:
+        world, target = self._world, self._target
+
+        def effect() -> tuple[Key, str | None]:
+            _check_policy("CreateKey", policy)
+            arn = world.new_key_arn(target)
+            key = Key(
+                arn,
+                target.account,
+                target.region,
+                "Enabled",
+                description=description,
+                policy=policy,
+                rotation=False,
+                tags=tuple(tags),
+            )
+            world.set_kms(target, world.place(target).kms.with_key(key))
+            request_id = world.mutated(target, "CreateKey", arn, self._run)
+            self._run.told_states[arn], self._run.told_policies[arn] = "Enabled", policy
+            return replace(key, policy=None, rotation=None, tags=None), request_id
+
+        return world.call(self._run, "CreateKey", effect)
+
+    def put_policy(self, key_arn: str, policy: str) -> str | None:
+        def change(key: Key) -> Key:
+            _check_policy("PutKeyPolicy", policy)
+            self._run.told_policies[key_arn] = policy
+            return replace(key, policy=policy)
+
+        return self._change("PutKeyPolicy", key_arn, change, {})
+
+    def enable(self, key_arn: str) -> str | None:
+        def change(key: Key) -> Key:
+            return key if key.state == "Unavailable" else replace(key, state="Enabled")
+
+        refused = {"PendingDeletion": "KMSInvalidStateException", "PendingImport": "KMSInvalidStateException"}
+        return self._change("EnableKey", key_arn, change, refused)
+
+    def cancel_deletion(self, key_arn: str) -> str | None:
+        refused = dict.fromkeys(("Enabled", "Disabled", "PendingImport", "Unavailable"), "KMSInvalidStateException")
+        return self._change("CancelKeyDeletion", key_arn, lambda key: replace(key, state="Disabled"), refused)
+
+    def enable_rotation(self, key_arn: str, days: int) -> str | None:
+        def change(key: Key) -> Key:
+            if key.spec != "SYMMETRIC_DEFAULT" or key.origin != "AWS_KMS":
+                _refuse("EnableKeyRotation", "UnsupportedOperationException", key_arn)
+            if not 90 <= days <= 2560:
+                _refuse("EnableKeyRotation", "ValidationException", f"{days} days")
+            return replace(key, rotation=True, rotation_days=days)
+
+        return self._change("EnableKeyRotation", key_arn, change, NOT_WORKING)
+
+    def create_alias(self, alias: str, key_arn: str) -> str | None:
+        return self._alias("CreateAlias", alias, key_arn)
+
+    def update_alias(self, alias: str, key_arn: str) -> str | None:
+        return self._alias("UpdateAlias", alias, key_arn)
+
+    def _alias(self, operation: str, alias: str, key_arn: str) -> str | None:
+        world, target = self._world, self._target
+
+        def effect() -> str:
+            self._existing(operation, key_arn, {"PendingDeletion": "KMSInvalidStateException"})
+            kms = world.place(target).kms
+            if operation == "CreateAlias" and alias in kms.aliases:
+                _refuse(operation, "AlreadyExistsException", alias)
+            if operation == "UpdateAlias" and alias not in kms.aliases:
+                _refuse(operation, "NotFoundException", alias)
+            world.set_kms(target, kms.with_alias(alias, key_arn))
+            world.tell_key(target, self._self(), operation, (key_arn,), alias)
+            return world.mutated(target, operation, key_arn, self._run)
+
+        return world.call(self._run, operation, effect)
+
+    def _change(self, operation: str, arn: str, change: Callable[[Key], Key], refused: dict[str, str]) -> str:
+        def effect() -> str:
+            key = self._existing(operation, arn, refused)
+            changed = change(key)
+            self._world.set_kms(self._target, self._world.place(self._target).kms.with_key(changed))
+            self._world.tell_key(self._target, self._self(), operation, (arn,))
+            return self._world.mutated(self._target, operation, arn, self._run)
+
+        return self._world.call(self._run, operation, effect)
+
+    def _self(self) -> Actor:
+        return Actor(GUARD_ROLE, "AssumedRole", session=self._run.function)
+
+    def _existing(self, operation: str, arn: str, refused: dict[str, str]) -> Key:
+        self._own(operation, arn)
+        key = self._world.place(self._target).kms.keys.get(arn)
+        # A key that KMS does not show everywhere yet cannot be changed everywhere yet.
+        if key is None or arn not in self._world.read_kms(self._target).keys:
+            return _refuse(operation, "NotFoundException", arn)
+        if key.state in refused:
+            _refuse(operation, refused[key.state], f"{arn} is {key.state}")
+        return key
+
+
+def _check_policy(operation: str, policy: str) -> None:
+    try:
+        statements = json.loads(policy)["Statement"]
+    except (ValueError, KeyError, TypeError):
+        statements = None
+    if not statements:
+        _refuse(operation, "MalformedPolicyDocumentException", "not a policy")
+
+
+def _refuse(operation: str, code: str, message: str) -> NoReturn:
+    raise AwsError(operation, code, message)
+
+
+class FakePrincipals:
+    """`ports.Principals`."""
+
+    def __init__(self, world: World, run: Run) -> None:
+        self._world, self._run = world, run
+
+    def tags(self, principal_arn: str) -> tuple[tuple[str, str], ...]:
+        return self._world.call(self._run, "ListRoleTags", lambda: self._world.principal_tags.get(principal_arn, ()))
+
+
+@dataclass
+class Tables:
+    """What the two tables hold. States are kept as they are stored, so that nothing is shared by reference."""
+
+    states: dict[str, tuple[int, bytes, datetime | None]] = field(default_factory=dict)
+    rows: dict[str, list[chain.StoredRow]] = field(default_factory=dict)
+    markers: set[tuple[str, str]] = field(default_factory=set)
+    on_commit: Callable[[Run, TargetState | GuardState, TargetState | GuardState, list[Record]], None] = field(
+        default=lambda run, before, after, records: None
+    )
+
+    def state(self, target: Target | str) -> TargetState:
+        """The present state of a target."""
+        held = self.states.get(str(target))
+        return msgspec.json.decode(held[1], type=TargetState) if held else TargetState(str(target))
+
+    def guard(self) -> GuardState:
+        """The guard's own state."""
+        held = self.states.get(GUARD_CHAIN)
+        return msgspec.json.decode(held[1], type=GuardState) if held else GuardState()
+
+    def records(self, target: Target | str) -> list[Record]:
+        """A chain, in order."""
+        return [chain.unseal(row.body) for row in self.rows.get(str(target), ())]
+
+
+class FakeStore:
+    """`ports.Store`."""
+
+    def __init__(self, world: World, run: Run, tables: Tables) -> None:
+        self._world, self._run, self._tables = world, run, tables
+
+    def load(self, target: str, event_id: str | None = None) -> Loaded:
+        def effect() -> Loaded:
+            state = TargetState(target) if target == GUARD_CHAIN else self._tables.state(target)
+            audited = event_id is not None and (target, event_id) in self._tables.markers
+            return Loaded(state, self._tables.guard(), audited)
+
+        return self._world.call(self._run, "BatchGetItem", effect)
+
+    def commit(
+        self,
+        before: TargetState | GuardState,
+        after: TargetState | GuardState,
+        records: Sequence[tuple[Record, bytes, str]] = (),
+        event_id: str | None = None,
+    ) -> None:
+        tables = self._tables
+
+        def effect() -> None:
+            version = tables.states[after.target][0] if after.target in tables.states else 0
+            marker = (after.target, event_id or "")
+            rows = tables.rows.setdefault(after.target, [])
+            taken = {row.sk for row in rows[-8:]} & {chain.sort_key(record.seq) for record, _, _ in records}
+            if version != before.version or taken or (event_id is not None and marker in tables.markers):
+                raise Conflict(after.target)
+            for record, body, digest in records:
+                index = chain.time_index(record.target, record.seq, record.at)
+                rows.append(chain.StoredRow(record.target, chain.sort_key(record.seq), body, digest, index))
+            if event_id is not None:
+                tables.markers.add(marker)
+            tables.states[after.target] = (after.version, msgspec.json.encode(after), after.due)
+            tables.on_commit(self._run, before, after, [record for record, _, _ in records])
+
+        self._world.call(self._run, "TransactWriteItems", effect)
+
+    def due(self, now: datetime, limit: int) -> list[str]:
+        def effect() -> list[str]:
+            waiting = sorted((due, name) for name, (_, _, due) in self._tables.states.items() if due and due <= now)
+            return [name for _, name in waiting[:limit]]
+
+        return self._world.call(self._run, "Query", effect)
+
+    def states(self) -> Iterable[TargetState]:
+        return self._world.call(
+            self._run, "Scan", lambda: [self._tables.state(name) for name in self._tables.states if name != GUARD_CHAIN]
+        )
+
+    def heads(self) -> Iterable[tuple[str, int, str]]:
+        def effect() -> list[tuple[str, int, str]]:
+            chains = (
+                self._tables.guard() if name == GUARD_CHAIN else self._tables.state(name)
+                for name in self._tables.states
+            )
+            return [(state.target, state.seq, state.head) for state in chains]
+
+        return self._world.call(self._run, "Scan", effect)
+
+
+class FakeClock:
+    """AWS's time as an answer's `Date` tells it: up to a second behind."""
+
+    def __init__(self, world: World, behind_seconds: float) -> None:
+        self._world, self._behind = world, timedelta(seconds=behind_seconds)
+
+    def now(self) -> datetime:
+        return self._world.clock - self._behind
+
+
+class Gathered:
+    """Reads issued together are answered in any order; all of them are answered before the first error is raised."""
+
+    def __init__(self, world: World, *, shuffled: bool) -> None:
+        self._world, self._shuffled = world, shuffled
+
+    def __call__(self, reads: Sequence[Callable[[], T]]) -> list[T]:
+        order = list(range(len(reads)))
+        if self._shuffled:
+            self._world.rng.shuffle(order)
+        answers: dict[int, T] = {}
+        errors: dict[int, Exception] = {}
+        for number in order:
+            try:
+                answers[number] = reads[number]()
+            except Exception as error:
+                errors[number] = error
+        if errors:
+            raise errors[min(errors)]
+        return [answers[number] for number in range(len(reads))]

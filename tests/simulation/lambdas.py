@@ -1,0 +1,182 @@
+"""What EventBridge and Lambda do with the guard's functions: deliver, retry, tick and sweep, on the virtual clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from chalicelib.errors import GuardError
+from chalicelib.guard import Guard, Result
+from chalicelib.model import ChangeEvent, KeyEvent, Record, Target, Trigger
+from chalicelib.policy import Policy, When, parse
+from chalicelib.ports import Reach
+from chalicelib.reconcile import reconcile, reconcile_key_event
+from chalicelib.sweep import Report
+from chalicelib.sweep import sweep as sweep_targets
+from chalicelib.sweep import tick as take_up_due
+from tests.simulation.fakes import (
+    FakeClock,
+    FakeKeys,
+    FakePrincipals,
+    FakeStore,
+    FakeXRay,
+    Gathered,
+    Tables,
+)
+from tests.simulation.world import ACCOUNT, GUARD_ROLE, HOME, Crash, Run, World
+
+FUNCTION_SECONDS = 60
+LEASE_SECONDS = FUNCTION_SECONDS + 60
+RETRIES_AFTER_SECONDS = (60, 120)
+"""Lambda's two retries of an asynchronous invocation that failed."""
+
+BASELINE = (Path(__file__).parents[2] / "policies" / "policy.json").read_bytes()
+
+
+def baseline() -> Policy:
+    """The policy document of the repository, judged under `always` so that an unused target is one like any other."""
+    policy = parse(BASELINE)
+    return replace(policy, rules=tuple(replace(rule, when=When.ALWAYS) for rule in policy.rules))
+
+
+class Lambdas:
+    """The guard as it is deployed in the account of the world."""
+
+    def __init__(self, world: World, tables: Tables, policy: Policy, *, shuffled: bool = False) -> None:
+        self.world = world
+        self.tables = tables
+        self.policy = policy
+        self.shuffled = shuffled
+        self.regions: tuple[str, ...] = (HOME.region,)
+        self.emitted: list[Record] = []
+        self.runs: list[Run] = []
+        self.results: list[Result | Report] = []
+        self.surprises: list[BaseException] = []
+        self.dead_letters: list[object] = []
+        self.pending = 0
+        world.on_event = self.hear
+
+    # --- one invocation --------------------------------------------------------------------------------------------
+
+    def guard(self, run: Run, lease_seconds: int = LEASE_SECONDS) -> Guard:
+        """A guard for one invocation."""
+        world = self.world
+
+        def reach(target: Target) -> Reach:
+            return Reach(target, FakeXRay(world, run, target), FakeKeys(world, run, target), FakePrincipals(world, run))
+
+        return Guard(
+            account=ACCOUNT,
+            partition="aws",
+            role_arn=GUARD_ROLE,
+            policy=self.policy,
+            store=FakeStore(world, run, self.tables),
+            clock=FakeClock(world, world.rng.random()),
+            reach=reach,
+            gather=Gathered(world, shuffled=self.shuffled),
+            sleep=world.wait,
+            random=world.rng.random,
+            new_id=lambda: world.new_id("nonce"),
+            emit=self.emitted.append,
+            worker=run.name,
+            lease_seconds=lease_seconds,
+        )
+
+    def invoke(
+        self,
+        function: str,
+        work: Callable[[Guard, Run], Result | Report],
+        *,
+        retries: tuple[int, ...] = RETRIES_AFTER_SECONDS,
+        timeout: float | None = FUNCTION_SECONDS,
+        name: str | None = None,
+        payload: object = None,
+    ) -> None:
+        """Start a function now; should it fail or die, again as Lambda would, under the same request id."""
+        world = self.world
+        run = Run(
+            name or f"{function}/{world.new_id('invocation')}", function, deadline=timeout and world.now + timeout
+        )
+        self.runs.append(run)
+        self.pending += 1
+
+        def live() -> None:
+            again = False
+            try:
+                self.results.append(work(self.guard(run), run))
+            except (Crash, GuardError):
+                again = True
+            except Exception as error:
+                self.surprises.append(error)
+                again = True
+            self.pending -= 1
+            if not again:
+                return
+            if not retries:
+                self.dead_letters.append(payload)
+                return
+            self.pending += 1
+
+            def retry() -> None:
+                self.pending -= 1
+                self.invoke(function, work, retries=retries[1:], timeout=timeout, name=run.name, payload=payload)
+
+            world.later(retries[0], retry)
+
+        world.start(live, timeout)
+
+    # --- the functions ---------------------------------------------------------------------------------------------
+
+    def hear(self, event: ChangeEvent | KeyEvent) -> None:
+        """An event is delivered."""
+        if isinstance(event, ChangeEvent):
+            change = event
+            self.invoke(
+                "on_change",
+                lambda guard, run: reconcile(guard, change.target, change.trigger, change),
+                payload=event,
+            )
+        else:
+            key_event = event
+            self.invoke("on_key_change", lambda guard, run: reconcile_key_event(guard, key_event), payload=event)
+
+    def look(self, trigger: Trigger, target: Target = HOME, *, timeout: float | None = FUNCTION_SECONDS) -> None:
+        """Reconcile one target for another reason."""
+        self.invoke(
+            str(trigger.kind), lambda guard, run: reconcile(guard, target, trigger), retries=(), timeout=timeout
+        )
+
+    def tick(self) -> None:
+        self.invoke("tick", lambda guard, run: take_up_due(guard, self._seconds_left(run)))
+
+    def sweep(self) -> None:
+        self.invoke(
+            "sweep", lambda guard, run: sweep_targets(guard, lambda: self.regions, None, self._seconds_left(run))
+        )
+
+    def _seconds_left(self, run: Run) -> Callable[[], float]:
+        deadline = run.deadline
+        return lambda: deadline - self.world.now if deadline is not None else 1e9
+
+    def schedule(self, *, first_sweep_after: float | None = 3600.0) -> None:
+        """Tick every minute and sweep every hour from now on. A tick with nothing due is not simulated further."""
+
+        def minute() -> None:
+            now = self.world.clock
+            if any(due and due <= now for _, _, due in self.tables.states.values()):
+                self.tick()
+            self.world.later(60, minute)
+
+        def hour() -> None:
+            self.sweep()
+            self.world.later(3600, hour)
+
+        self.world.later(self.world.rng.uniform(1, 60), minute)
+        if first_sweep_after is not None:
+            self.world.later(first_sweep_after, hour)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing runs, and nothing waits to be run again."""
+        return self.pending == 0 and self.world.running == 0

@@ -1,0 +1,271 @@
+"""What must hold in every simulated story, checked while it happens and at its end.
+
+A `Witness` sees each mutation and each commit at the moment of its effect. What it finds wrong it writes down, rather
+than raise it into the guard, which might handle it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from chalicelib import keypolicy
+from chalicelib.chain import verify_chain
+from chalicelib.model import (
+    GUARD_CHAIN,
+    Action,
+    EncryptionStatus,
+    EncryptionType,
+    GuardState,
+    Key,
+    Outcome,
+    Record,
+    Target,
+    TargetState,
+)
+from chalicelib.policy import Rule
+from tests.simulation.fakes import Tables
+from tests.simulation.lambdas import Lambdas
+from tests.simulation.world import GUARD_ROLE, HOME, Mutation, Run, World
+
+GOOD = (Outcome.COMPLIANT, Outcome.REMEDIATED)
+UPDATING = "X-Ray is still updating"
+CLOSING = (Outcome.FAILED, Outcome.APPLIED, Outcome.REMEDIATED, Outcome.COMPLIANT)
+
+
+class Witness:
+    """Watches one world. `broken` lists every promise that was seen broken, with where and when."""
+
+    def __init__(self, world: World, tables: Tables, lambdas: Lambdas, *, rivals: bool = False) -> None:
+        self.world, self.tables, self.lambdas = world, tables, lambdas
+        self.rivals = rivals
+        self.fresh = True
+        self.broken: list[str] = []
+        self.keys_made: Counter[Target] = Counter()
+        self.right_since: dict[Target, float | None] = {}
+        self._written_by: dict[str, tuple[Run, float]] = {}
+        world.on_mutation = self._mutation
+        tables.on_commit = self._commit
+
+    def _say(self, promise: str, what: str) -> None:
+        self.broken.append(f"{promise} at {self.world.now:.1f} s: {what}")
+
+    def rule(self, target: Target) -> Rule:
+        rule = self.lambdas.policy.rule_for(target)
+        assert rule is not None
+        return rule
+
+    # --- while it happens ------------------------------------------------------------------------------------------
+
+    def _mutation(self, mutation: Mutation) -> None:
+        self._note_right(mutation.target)
+        run = mutation.run
+        if run is None:
+            return
+        state = self.tables.state(mutation.target)
+        lease = state.incident.lease if state.incident else None
+        who = f"{mutation.name} by {run.name}"
+        if run.lease_number is None or run.lease_until is None:
+            self._say("P3", f"{who} without a stored REMEDIATING")
+        elif self.world.clock >= run.lease_until:
+            self._say("P8", f"{who} after the end of its lease")
+        elif lease is None or lease.number != run.lease_number:
+            self._say("P8", f"{who} under lease {run.lease_number} while {lease and lease.number} holds")
+        if mutation.name == "CreateKey":
+            self.keys_made[mutation.target] += 1
+            if self.keys_made[mutation.target] > 1 and not self.rivals:
+                self._say("P2", f"{who} made key number {self.keys_made[mutation.target]}")
+        if mutation.name == "PutEncryptionConfig":
+            self._check_proof(mutation, run, who)
+
+    def _note_right(self, target: Target) -> None:
+        """Since when all that a mutation can bring about is as it should be; X-Ray's settling is not counted."""
+        if set(self.wrong(target)) - {UPDATING}:
+            self.right_since[target] = None
+        elif self.right_since.get(target) is None:
+            self.right_since[target] = self.world.now
+
+    def _check_proof(self, mutation: Mutation, run: Run, who: str) -> None:
+        """P13: by what KMS last answered this run, the key works and its policy lets X-Ray in."""
+        arn = mutation.key_arn or ""
+        if run.told_states.get(arn) != "Enabled":
+            self._say("P13", f"{who}: KMS last told that {arn} is {run.told_states.get(arn)}")
+        if not proved(run.told_policies.get(arn, ""), self.rule(mutation.target), mutation.target):
+            self._say("P13", f"{who}: the policy last told of {arn} does not let X-Ray in")
+        if self.fresh and not self.rivals:
+            key = self.world.place(mutation.target).kms.keys[arn]
+            if key.state != "Enabled" or not proved(key.policy or "", self.rule(mutation.target), mutation.target):
+                self._say("P13", f"{who}: {arn} is {key.state}, or its policy is incomplete")
+
+    def _commit(
+        self, run: Run, before: TargetState | GuardState, after: TargetState | GuardState, records: list[Record]
+    ) -> None:
+        written_by = self._written_by.get(after.target)
+        self._written_by[after.target] = (run, self.world.now)
+        if not isinstance(after, TargetState):
+            return
+        for record in records:
+            if record.outcome is Outcome.REMEDIATING:
+                lease = after.incident.lease if after.incident else None
+                run.lease_number, run.lease_until = (lease.number, lease.until) if lease else (None, None)
+            if record.outcome is Outcome.REMEDIATED:
+                told = run.told_setting
+                if told is None or told.type is not EncryptionType.KMS or told.status is not EncryptionStatus.ACTIVE:
+                    self._say("P4", f"{record.record_id} REMEDIATED, and X-Ray last answered {told}")
+                elif record.after != told:
+                    self._say("P4", f"{record.record_id} says {record.after}, and X-Ray last answered {told}")
+        closes = isinstance(before, TargetState) and before.incident is not None and after.incident is None
+        overtaken = written_by is not None and written_by[0] is not run and written_by[1] > run.told_setting_at
+        if closes and overtaken and records and records[-1].outcome in GOOD:
+            self._say("P4", f"{records[-1].record_id} closes on an answer older than the state it is written against")
+
+    # --- how it stands ---------------------------------------------------------------------------------------------
+
+    def right(self, target: Target = HOME) -> bool:
+        """Whether the target is as the rule asks, by what is true."""
+        return not self.wrong(target)
+
+    def wrong(self, target: Target = HOME) -> list[str]:
+        """Everything about the target that is not as the rule asks, by what is true and not by what is read."""
+        place, rule = self.world.place(target), self.rule(target)
+        setting = self.world.setting(target)
+        aliased = place.kms.aliases.get(rule.managed_key.alias)
+        key = place.kms.keys.get(setting.key_arn or "")
+        found = []
+        if setting.type is not EncryptionType.KMS:
+            found.append("X-Ray is not on KMS")
+        elif setting.status is not EncryptionStatus.ACTIVE:
+            found.append(UPDATING)
+        if key is None or aliased != key.arn:
+            found.append(f"X-Ray is on {setting.key_arn}, the alias points to {aliased}")
+        if key is not None:
+            found += _faults(key, rule, target)
+        return found
+
+    def settled(self, target: Target = HOME) -> bool:
+        """Whether the guard, too, holds the target for good and has nothing more to do about it."""
+        state = self.tables.state(target)
+        return state.incident is None and state.outcome in GOOD and state.due is None
+
+    # --- at the end ------------------------------------------------------------------------------------------------
+
+    def check_whole(self) -> None:
+        """The promises about what was left behind. Raises AssertionError with all that is broken."""
+        broken = [*self.broken, *(f"unexpected {surprise!r}" for surprise in self.lambdas.surprises)]
+        for name in (*self.tables.states, GUARD_CHAIN):
+            state = self.tables.guard() if name == GUARD_CHAIN else self.tables.state(name)
+            findings = verify_chain(name, self.tables.rows.get(name, ()), (state.seq, state.head))
+            broken += [f"P16: {finding}" for finding in findings]
+            if name != GUARD_CHAIN:
+                broken += _unclosed(self.tables.records(name), self.tables.state(name))
+                broken += self._audited_once(name)
+        for name in self.tables.states:
+            if name != GUARD_CHAIN:
+                state = self.tables.state(name)
+                if state.incident and state.incident.lease and state.due is None:
+                    broken.append(f"P1: {name} is held by {state.incident.lease} and never due")
+        assert not broken, "\n".join(broken)
+
+    def _audited_once(self, name: str) -> list[str]:
+        """P5: each change event that was heard has one record; P7: an echo has none."""
+        heard = {
+            event.trigger.event_id
+            for event in self.world.events
+            if str(event.target) == name and (name, event.trigger.event_id) in self.tables.markers
+        }
+        told: Counter[str | None] = Counter()
+        for record in self.tables.records(name):
+            if record.trigger.event_id:
+                told[record.trigger.event_id] += 1
+        broken = []
+        for event in self.world.events:
+            event_id = event.trigger.event_id
+            if str(event.target) != name or event.trigger.actor is None:
+                continue
+            if event.trigger.actor.arn == GUARD_ROLE:
+                if told[event_id]:
+                    broken.append(f"P7: the echo {event_id} is on the record")
+            elif event_id in heard and not told[event_id]:
+                broken.append(f"P5: {event_id} is marked and on no record")
+        return broken
+
+    def check_right(self, target: Target = HOME, *, keys: int = 1) -> None:
+        """The target ends as the rule asks, with no more keys made than one, and it is the one in use."""
+        assert not self.wrong(target), f"{self.wrong(target)}\n{self.story(target)}"
+        assert self.settled(target), f"not settled: {self.tables.state(target)}\n{self.story(target)}"
+        assert self.keys_made[target] <= keys, self.story(target)
+        assert self.tables.state(target).managed_key == self.world.setting(target).key_arn, self.story(target)
+
+    def story(self, target: Target = HOME) -> str:
+        """What happened, for whoever reads a failure."""
+        lines = [
+            f"{mutation.at:9.2f}  {'user' if mutation.run is None else mutation.run.name:32} {mutation.name} "
+            f"{mutation.key_arn}"
+            for mutation in self.world.mutations
+            if mutation.target == target
+        ]
+        for record in self.tables.records(target):
+            seconds = record.at.timestamp() - self.world.clock.timestamp() + self.world.now
+            error = record.error.code if record.error else ""
+            lines.append(
+                f"{seconds:9.2f}  #{record.seq} {record.outcome} {record.trigger.kind} attempt={record.attempt} "
+                f"{record.reason or ''} {error} {_named(record.actions)}"
+            )
+        return "\n".join(sorted(lines))
+
+
+_PROVED: dict[tuple[str, str, Target], bool] = {}
+
+
+def proved(policy: str, rule: Rule, target: Target) -> bool:
+    """Whether a key policy says all that the rule asks; asked so often that the answers are kept."""
+    asked = (policy, rule.id, target)
+    if asked not in _PROVED:
+        _PROVED[asked] = keypolicy.judge(policy, rule, target, "aws").proved
+    return _PROVED[asked]
+
+
+def _faults(key: Key, rule: Rule, target: Target) -> list[str]:
+    found = []
+    if key.state != "Enabled":
+        found.append(f"{key.arn} is {key.state}")
+    if rule.require.rotation and not key.rotation:
+        found.append(f"{key.arn} does not rotate")
+    if not proved(key.policy or "", rule, target):
+        found.append(f"the policy of {key.arn} is incomplete")
+    return found
+
+
+def _unclosed(records: list[Record], state: TargetState) -> list[str]:
+    """P3: each REMEDIATING is closed exactly once, by a record of the same incident and attempt.
+
+    APPLIED closes an attempt; what waits for ACTIVE after it ends with one more record of that attempt, or a new one.
+    """
+    broken = []
+    attempts: dict[tuple[str | None, int | None], str] = {}
+    for record in records:
+        which = (record.incident_id, record.attempt)
+        name = f"{record.record_id} ({record.outcome}, attempt {record.attempt} of {record.incident_id})"
+        if record.outcome is Outcome.REMEDIATING:
+            opened = [key for key, phase in attempts.items() if phase == "open"]
+            if opened:
+                broken.append(f"P3: {name} begins while {opened} is open")
+            if which in attempts:
+                broken.append(f"P3: {name} begins a second time")
+            attempts[which] = "open"
+        elif record.attempt is not None and record.outcome in CLOSING:
+            phase = attempts.get(which)
+            if phase == "open":
+                attempts[which] = "applied" if record.outcome is Outcome.APPLIED else "closed"
+            elif phase == "applied" and record.outcome is not Outcome.APPLIED:
+                attempts[which] = "applied" if record.outcome is Outcome.FAILED else "closed"
+            else:
+                broken.append(f"P3: {name} closes what is {phase or 'not begun'}")
+    held = state.incident.attempt if state.incident and state.incident.lease else None
+    for (incident, attempt), phase in attempts.items():
+        if phase == "open" and attempt != held:
+            broken.append(f"P3: attempt {attempt} of {incident} is never closed")
+    return broken
+
+
+def _named(actions: tuple[Action, ...]) -> str:
+    return ",".join(f"{action.name}{'!' + action.error if action.error else ''}" for action in actions)

@@ -1,0 +1,185 @@
+"""The worlds that a run may find, each told as what was there before and what a user then did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from random import Random
+
+from chalicelib import keypolicy
+from chalicelib.model import GUARD_TAG_KEY, GUARD_TAG_VALUE
+from chalicelib.policy import Policy
+from tests.simulation.fakes import Tables
+from tests.simulation.lambdas import Lambdas, baseline
+from tests.simulation.promises import Witness
+from tests.simulation.world import ACCOUNT, HOME, Hazard, Run, World
+
+ALIAS = "alias/xray-encryption"
+BARE_POLICY = (
+    '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"AWS": "arn:aws:iam::'
+    + ACCOUNT
+    + ':root"}, "Action": "kms:*", "Resource": "*"}]}'
+)
+
+
+@dataclass
+class Stage:
+    """A world with a guard deployed in it, and a witness who watches."""
+
+    world: World
+    tables: Tables
+    lambdas: Lambdas
+    witness: Witness
+
+    @property
+    def full_policy(self) -> str:
+        """A key policy that says all that the rule asks."""
+        return keypolicy.initial(self.witness.rule(HOME), HOME, "aws")
+
+    def managed_key(self) -> str:
+        """The managed key's ARN."""
+        arn = self.tables.state(HOME).managed_key
+        assert arn is not None
+        return arn
+
+    def make_key(self, *, tagged: bool, **fields: object) -> str:
+        """A healthy key that a user made."""
+        tags = ((GUARD_TAG_KEY, GUARD_TAG_VALUE),) if tagged else ()
+        whole = {"policy": self.full_policy, "rotation": True, "rotation_days": 365, "tags": tags, **fields}
+        return self.world.user_makes_key(HOME, **whole)
+
+    @contextmanager
+    def unheard(self) -> Iterator[None]:
+        """What happens meanwhile is lost on its way to the guard."""
+        delivery, self.world.delivery = self.world.delivery, lambda rng: []
+        yield
+        self.world.delivery = delivery
+
+    def converge(self, seconds: float = 3000.0) -> bool:
+        """Let the world go on until the target is right and the guard has nothing more to do about it."""
+        return self.world.run(seconds, lambda: self.lambdas.idle and self.witness.settled() and self.witness.right())
+
+
+def stage(
+    seed: int = 0,
+    *,
+    policy: Policy | None = None,
+    rivals: bool = False,
+    shuffled: bool = False,
+    hazard: Callable[[Run, int, str], Hazard | None] = lambda run, number, name: None,
+    latency: Callable[[Random, str], float] = lambda rng, name: 0.02,
+    staleness: Callable[[Random], float] = lambda rng: 0.0,
+    delivery: Callable[[Random], list[float]] = lambda rng: [2.0],
+    settling: Callable[[Random], float] = lambda rng: 1.0,
+) -> Stage:
+    """An empty account, its guard and a witness. See `World` for what can be drawn."""
+    world = World(seed, hazard=hazard, latency=latency, staleness=staleness, delivery=delivery, settling=settling)
+    tables = Tables()
+    lambdas = Lambdas(world, tables, policy or baseline(), shuffled=shuffled)
+    return Stage(world, tables, lambdas, Witness(world, tables, lambdas, rivals=rivals))
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """`before` puts the world up and `change` is what then happens. `refused` is the code of a FAILED that is right."""
+
+    name: str
+    before: Callable[[Stage], None]
+    change: Callable[[Stage], None]
+    refused: str | None = None
+    keys_made: int = 1
+
+
+def _nothing(stage: Stage) -> None:
+    """An empty account."""
+
+
+def _recorded(stage: Stage) -> None:
+    """The guard has made its key, and all is well for long enough that KMS shows it everywhere."""
+    stage.world.user_puts(HOME, None)
+    assert stage.converge(), stage.witness.story()
+    stage.world.run(600)
+
+
+def _aliased(*, tagged: bool, **fields: object) -> Callable[[Stage], None]:
+    def before(stage: Stage) -> None:
+        with stage.unheard():
+            stage.world.user_sets_alias(HOME, ALIAS, stage.make_key(tagged=tagged, **fields))
+        stage.world.run(600)
+
+    return before
+
+
+def _drift(stage: Stage) -> None:
+    stage.world.user_puts(HOME, None)
+
+
+def _key_and_drift(**changes: object) -> Callable[[Stage], None]:
+    def change(stage: Stage) -> None:
+        stage.world.user_changes_key(HOME, stage.managed_key(), **changes)
+        stage.world.user_puts(HOME, None)
+
+    return change
+
+
+def _key_alone(**changes: object) -> Callable[[Stage], None]:
+    """X-Ray stays on the key, so that only the key's event tells of it."""
+
+    def change(stage: Stage) -> None:
+        stage.world.user_changes_key(HOME, stage.managed_key(), **changes)
+
+    return change
+
+
+def _alias_to(other: bool) -> Callable[[Stage], None]:
+    def change(stage: Stage) -> None:
+        arn = stage.make_key(tagged=False) if other else None
+        stage.world.user_sets_alias(HOME, ALIAS, arn)
+        stage.world.user_puts(HOME, arn)
+
+    return change
+
+
+def _two_workers(stage: Stage) -> None:
+    stage.world.user_puts(HOME, None)
+    stage.world.later(2.0, stage.lambdas.sweep)
+
+
+def _aws_managed(stage: Stage) -> None:
+    arn = stage.world.user_makes_key(HOME, manager="AWS", rotation=True, policy=BARE_POLICY)
+    stage.world.user_puts(HOME, arn)
+
+
+SCENARIOS = (
+    Scenario("empty account", _nothing, _drift),
+    Scenario("empty account, AWS managed key", _nothing, _aws_managed),
+    Scenario("two workers, empty account", _nothing, _two_workers),
+    Scenario("key recorded", _recorded, _drift),
+    Scenario("two workers, key recorded", _recorded, _two_workers),
+    Scenario("key behind the alias, tagged, not recorded", _aliased(tagged=True), _drift, keys_made=0),
+    Scenario(
+        "bare key behind the alias, tagged, not recorded",
+        _aliased(tagged=True, policy=BARE_POLICY, rotation=False),
+        _drift,
+        keys_made=0,
+    ),
+    Scenario("key disabled", _recorded, _key_and_drift(state="Disabled")),
+    Scenario("key disabled under X-Ray", _recorded, _key_alone(state="Disabled")),
+    Scenario("key pending deletion", _recorded, _key_and_drift(state="PendingDeletion")),
+    Scenario("key pending deletion under X-Ray", _recorded, _key_alone(state="PendingDeletion")),
+    Scenario("alias of an untagged healthy key", _aliased(tagged=False), _drift, keys_made=0),
+    Scenario(
+        "alias of an untagged disabled key",
+        _aliased(tagged=False, state="Disabled"),
+        _drift,
+        refused="KEY_NOT_TAGGED",
+        keys_made=0,
+    ),
+    Scenario("alias moved", _recorded, _alias_to(other=True)),
+    Scenario("alias deleted", _recorded, _alias_to(other=False)),
+    Scenario("policy stripped", _recorded, _key_and_drift(policy=BARE_POLICY)),
+    Scenario("policy stripped under X-Ray", _recorded, _key_alone(policy=BARE_POLICY)),
+    Scenario("rotation off", _recorded, _key_and_drift(rotation=False, rotation_days=None)),
+    Scenario("rotation off under X-Ray", _recorded, _key_alone(rotation=False, rotation_days=None)),
+)

@@ -1,0 +1,391 @@
+"""AWS in memory, under one virtual clock: what the simulation's fakes read and change.
+
+Nothing here waits for real. Whoever calls AWS runs in a thread of its own, but only one of them runs at any moment: who
+waits hands the baton back, and the scheduler gives it to whoever's time comes next. One seed therefore always tells the
+same story. KMS is kept as a history of immutable states, so that a read can be answered from the past.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+from bisect import bisect_right
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Any, TypeVar
+
+from chalicelib.errors import UNANSWERED, AwsError
+from chalicelib.model import (
+    Actor,
+    ChangeEvent,
+    EncryptionStatus,
+    EncryptionType,
+    Key,
+    KeyEvent,
+    Setting,
+    Target,
+    Trigger,
+    TriggerKind,
+)
+
+T = TypeVar("T")
+
+START = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
+ACCOUNT = "111122223333"
+HOME = Target(ACCOUNT, "us-east-1")
+GUARD_ROLE = f"arn:aws:iam::{ACCOUNT}:role/xray-guard"
+ALICE = Actor(f"arn:aws:iam::{ACCOUNT}:user/Alice", "IAMUser")
+LONGEST_STALENESS_SECONDS = 240.0
+
+MUTATIONS = frozenset(
+    {
+        "PutEncryptionConfig",
+        "CreateKey",
+        "PutKeyPolicy",
+        "EnableKey",
+        "CancelKeyDeletion",
+        "EnableKeyRotation",
+        "CreateAlias",
+        "UpdateAlias",
+    }
+)
+"""The calls that change what the guard watches over."""
+
+
+class Crash(BaseException):
+    """The process ends here. No handler for exceptions may hide it."""
+
+
+@dataclass(frozen=True)
+class Kms:
+    """What KMS holds in one target at one moment. `aliases` maps a name to a key's ARN."""
+
+    keys: Mapping[str, Key] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
+
+    def with_key(self, key: Key) -> Kms:
+        return replace(self, keys={**self.keys, key.arn: key})
+
+    def with_alias(self, alias: str, arn: str | None) -> Kms:
+        aliases = {name: key for name, key in self.aliases.items() if name != alias}
+        return replace(self, aliases={**aliases, alias: arn} if arn else aliases)
+
+
+@dataclass
+class Place:
+    """One target's AWS: X-Ray's setting, and the history of its KMS."""
+
+    type: EncryptionType = EncryptionType.NONE
+    key_arn: str | None = None
+    settles_at: float = 0.0
+    in_use: bool = True
+    times: list[float] = field(default_factory=lambda: [float("-inf")])
+    history: list[Kms] = field(default_factory=lambda: [Kms()])
+
+    @property
+    def kms(self) -> Kms:
+        """KMS as it truly is now."""
+        return self.history[-1]
+
+    def kms_as_of(self, then: float) -> Kms:
+        """KMS as it was."""
+        return self.history[bisect_right(self.times, then) - 1]
+
+
+@dataclass
+class Run:
+    """One invocation of one function: who calls, and all that it was told. `lease_number` is what it stored itself."""
+
+    name: str
+    function: str
+    deadline: float | None = None
+    calls: list[str] = field(default_factory=list)
+    lease_number: int | None = None
+    lease_until: datetime | None = None
+    told_states: dict[str, str] = field(default_factory=dict)
+    told_policies: dict[str, str] = field(default_factory=dict)
+    told_setting: Setting | None = None
+    told_setting_at: float = float("-inf")
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A change that took effect. `run` is None where a user made it."""
+
+    at: float
+    target: Target
+    name: str
+    key_arn: str | None
+    run: Run | None
+
+
+@dataclass(frozen=True)
+class Hazard:
+    """What befalls one call: it is `crash`, `throttle` or `silence`; `late` means after the call had its effect."""
+
+    kind: str
+    late: bool = False
+
+
+class _Task:
+    def __init__(self, work: Callable[[], None], deadline: float | None) -> None:
+        self.work = work
+        self.deadline = deadline
+        self.baton = threading.Semaphore(0)
+        self.killed = False
+
+
+class World:
+    """The whole of it. What is random is drawn from `rng` and nowhere else.
+
+    `hazard(run, call number, name)` says what befalls a call; `latency` and `staleness` draw seconds; `delivery` draws
+    the delays at which a change's event comes: none for a lost one, several for duplicates.
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        *,
+        hazard: Callable[[Run, int, str], Hazard | None] = lambda run, number, name: None,
+        latency: Callable[[Random, str], float] = lambda rng, name: 0.02,
+        staleness: Callable[[Random], float] = lambda rng: 0.0,
+        delivery: Callable[[Random], list[float]] = lambda rng: [2.0],
+        settling: Callable[[Random], float] = lambda rng: 1.0,
+    ) -> None:
+        self.rng = Random(seed)
+        self.hazard = hazard
+        self.latency = latency
+        self.staleness = staleness
+        self.delivery = delivery
+        self.settling = settling
+        self.now = 0.0
+        self.places: dict[Target, Place] = {}
+        self.principal_tags: dict[str, tuple[tuple[str, str], ...]] = {}
+        self.mutations: list[Mutation] = []
+        self.events: list[ChangeEvent] = []
+        self.calls = 0
+        self.counted_from = 0
+        self.on_event: Callable[[ChangeEvent | KeyEvent], None] = lambda event: None
+        self.on_mutation: Callable[[Mutation], None] = lambda mutation: None
+        self._heap: list[tuple[float, int, _Task | Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._ids = itertools.count(1)
+        self._main = threading.Semaphore(0)
+        self._current: _Task | None = None
+        self.running = 0
+
+    # --- time ------------------------------------------------------------------------------------------------------
+
+    @property
+    def clock(self) -> datetime:
+        """AWS's time."""
+        return START + timedelta(seconds=self.now)
+
+    def later(self, seconds: float, act: Callable[[], None]) -> None:
+        """Do something at once when its time has come; it may not wait."""
+        heapq.heappush(self._heap, (self.now + seconds, next(self._order), act))
+
+    def start(self, work: Callable[[], None], timeout: float | None = None) -> None:
+        """Begin work that may wait. It is ended by a Crash when its time is over."""
+        deadline = None if timeout is None else self.now + timeout
+        task = _Task(work, deadline)
+        self.running += 1
+        heapq.heappush(self._heap, (self.now, next(self._order), task))
+
+        def live() -> None:
+            task.baton.acquire()
+            try:
+                if not task.killed:
+                    task.work()
+            finally:
+                self.running -= 1
+                self._main.release()
+
+        threading.Thread(target=live, daemon=True).start()
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass for whoever calls this."""
+        until = self.now + seconds
+        task = self._current
+        if task is None:
+            raise AssertionError("only work that was started may wait")
+        ends = task.deadline is not None and until >= task.deadline
+        if ends:
+            until = max(self.now, task.deadline or 0.0)
+        if self._heap and self._heap[0][0] <= until:
+            heapq.heappush(self._heap, (until, next(self._order), task))
+            self._main.release()
+            task.baton.acquire()
+        else:
+            self.now = until
+        if ends or task.killed:
+            raise Crash
+
+    def run(self, seconds: float, done: Callable[[], bool] = lambda: False) -> bool:
+        """Let the world go on for so long, or until `done`, which is asked between any two steps."""
+        until = self.now + seconds
+        while not done():
+            if not self._heap or self._heap[0][0] > until:
+                self.now = max(self.now, until)
+                return done()
+            at, _, what = heapq.heappop(self._heap)
+            self.now = max(self.now, at)
+            if isinstance(what, _Task):
+                self._current = what
+                what.baton.release()
+                self._main.acquire()
+                self._current = None
+            else:
+                what()
+        return True
+
+    def end(self) -> None:
+        """End whatever still runs."""
+        while self._heap:
+            _, _, what = heapq.heappop(self._heap)
+            if isinstance(what, _Task):
+                what.killed = True
+                self._current = what
+                what.baton.release()
+                self._main.acquire()
+                self._current = None
+
+    # --- calls -----------------------------------------------------------------------------------------------------
+
+    def call(self, run: Run, name: str, effect: Callable[[], T]) -> T:
+        """One AWS call: it takes time before and after its effect, and anything may befall it on either side."""
+        number = self.calls
+        self.calls += 1
+        run.calls.append(name)
+        hazard = self.hazard(run, number, name)
+        self.wait(self.latency(self.rng, name))
+        if hazard and not hazard.late:
+            self._befall(hazard, name)
+        try:
+            answer, refusal = effect(), None
+        except Exception as error:
+            answer, refusal = None, error
+        if hazard and hazard.late:
+            self._befall(hazard, name)
+        self.wait(self.latency(self.rng, name))
+        if refusal is not None:
+            raise refusal
+        return answer  # type: ignore[return-value]
+
+    def _befall(self, hazard: Hazard, name: str) -> None:
+        if hazard.kind == "crash":
+            raise Crash
+        if hazard.kind == "throttle":
+            raise AwsError(name, "ThrottlingException", "too many requests")
+        self.wait(8.0)
+        raise AwsError(name, UNANSWERED, "ReadTimeoutError")
+
+    # --- AWS as it is ----------------------------------------------------------------------------------------------
+
+    def place(self, target: Target) -> Place:
+        return self.places.setdefault(target, Place())
+
+    def setting(self, target: Target) -> Setting:
+        """What X-Ray answers now."""
+        place = self.place(target)
+        status = EncryptionStatus.ACTIVE if self.now >= place.settles_at else EncryptionStatus.UPDATING
+        return Setting(place.type, place.key_arn, status)
+
+    def read_kms(self, target: Target) -> Kms:
+        """What one read of KMS is answered from."""
+        age = self.staleness(self.rng)
+        place = self.place(target)
+        return place.kms if age <= 0 else place.kms_as_of(self.now - age)
+
+    def set_kms(self, target: Target, kms: Kms) -> None:
+        place = self.place(target)
+        place.times.append(self.now)
+        place.history.append(kms)
+
+    def set_xray(self, target: Target, kind: EncryptionType, key_arn: str | None) -> Setting:
+        """Change the setting; the answer says UPDATING."""
+        place = self.place(target)
+        place.type, place.key_arn = kind, key_arn
+        place.settles_at = self.now + self.settling(self.rng)
+        return Setting(kind, key_arn, EncryptionStatus.UPDATING)
+
+    def mutated(self, target: Target, name: str, key_arn: str | None, run: Run | None) -> str:
+        """Note a change that took effect. Answers the request id."""
+        mutation = Mutation(self.now, target, name, key_arn, run)
+        self.mutations.append(mutation)
+        self.on_mutation(mutation)
+        return self.new_id("request")
+
+    def new_id(self, kind: str) -> str:
+        return f"{kind}-{next(self._ids):06d}"
+
+    def new_key_arn(self, target: Target) -> str:
+        return f"arn:aws:kms:{target.region}:{target.account}:key/{self.new_id('key')}"
+
+    def tell(self, target: Target, actor: Actor, result: Setting | None, request_id: str, **failed: Any) -> ChangeEvent:
+        """CloudTrail tells of a PutEncryptionConfig, as often and as late as `delivery` has it."""
+        trigger = Trigger(
+            TriggerKind.CHANGE,
+            event_id=self.new_id("event"),
+            event_name="PutEncryptionConfig",
+            event_time=self.clock.replace(microsecond=0),
+            request_id=request_id,
+            actor=actor,
+        )
+        event = ChangeEvent(target, trigger, result, **failed)
+        self.events.append(event)
+        for delay in self.delivery(self.rng):
+            self.later(delay, lambda: self.on_event(event))
+        return event
+
+    def tell_key(
+        self, target: Target, actor: Actor, name: str, key_arns: tuple[str, ...], alias: str | None = None
+    ) -> None:
+        """CloudTrail tells of a change to a key or an alias."""
+        trigger = Trigger(
+            TriggerKind.KEY,
+            event_id=self.new_id("event"),
+            event_name=name,
+            event_time=self.clock.replace(microsecond=0),
+            actor=actor,
+        )
+        event = KeyEvent(target, trigger, key_arns, alias)
+        for delay in self.delivery(self.rng):
+            self.later(delay, lambda: self.on_event(event))
+
+    # --- what users do ---------------------------------------------------------------------------------------------
+
+    def user_puts(self, target: Target, key_arn: str | None, actor: Actor = ALICE) -> ChangeEvent:
+        """A user sets X-Ray to a key, or to NONE."""
+        kind = EncryptionType.KMS if key_arn else EncryptionType.NONE
+        answer = self.set_xray(target, kind, key_arn)
+        request_id = self.mutated(target, "PutEncryptionConfig", key_arn, None)
+        return self.tell(target, actor, answer, request_id)
+
+    def user_changes_key(self, target: Target, arn: str, **changes: Any) -> None:
+        """A user changes a key: its state, policy, rotation or tags."""
+        kms = self.place(target).kms
+        self.set_kms(target, kms.with_key(replace(kms.keys[arn], **changes)))
+        self.mutated(target, "KeyChange", arn, None)
+        self.tell_key(target, ALICE, "KeyChange", (arn,))
+
+    def user_makes_key(self, target: Target, **fields: Any) -> str:
+        """A user makes a key. Answers its ARN."""
+        arn = self.new_key_arn(target)
+        given = {"policy": "{}", "rotation": False, "tags": (), **fields}
+        self.set_kms(
+            target,
+            self.place(target).kms.with_key(Key(arn, target.account, target.region, **{"state": "Enabled", **given})),
+        )
+        return arn
+
+    def user_sets_alias(self, target: Target, alias: str, arn: str | None) -> None:
+        """A user makes, moves or deletes (None) an alias."""
+        kms = self.place(target).kms
+        touched = tuple(dict.fromkeys(key for key in (kms.aliases.get(alias), arn) if key))
+        self.set_kms(target, kms.with_alias(alias, arn))
+        self.mutated(target, "AliasChange", arn, None)
+        self.tell_key(target, ALICE, "AliasChange", touched, alias)
