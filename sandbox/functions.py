@@ -8,6 +8,7 @@ failure destination or dead-letter queue. Source: Lambda developer guide, "Runti
 from __future__ import annotations
 
 import base64
+import contextlib
 import importlib.util
 import json
 import os
@@ -85,6 +86,10 @@ class _Invocation:
         if not self.done.is_set():
             self.answer, self.error = answer, error
             self.done.set()
+
+
+class _Stopped(Exception):
+    """The function was stopped; it starts no process any more."""
 
 
 class _Runtime:
@@ -230,6 +235,8 @@ class Function:
         self._runtime_folder = folder / "runtime"
         self._say = say
         self._one_at_a_time = threading.Lock()
+        # A stop does not wait for what runs, so that starting and ending a process must keep out of each other's way.
+        self._life = threading.RLock()
         self._process: subprocess.Popen[bytes] | None = None
         self._runtime: _Runtime | None = None
         self._stopped = False
@@ -241,16 +248,16 @@ class Function:
 
     def warm(self) -> None:
         """Have the process ready before somebody waits for it."""
-        with self._one_at_a_time:
-            if not self._stopped:
-                self._ensure_process().ready.wait(START_SECONDS)
+        with self._one_at_a_time, contextlib.suppress(_Stopped):
+            self._ensure_process().ready.wait(START_SECONDS)
 
     def invoke(self, payload: bytes) -> Result:
         """Run the function once; a function that is busy is waited for."""
         with self._one_at_a_time:
-            if self._stopped:
+            try:
+                return self._invoke(payload)
+            except _Stopped:
                 return Result(new_id(), _error("Sandbox.Stopped", "the sandbox is stopping"), "Unhandled", 0.0, "")
-            return self._invoke(payload)
 
     def restart(self, *, plain: bool) -> None:
         """Let the next invocation start a new process, with AWS's runtime client or with the plain one."""
@@ -260,8 +267,9 @@ class Function:
 
     def stop(self) -> None:
         """End the process, whatever it does."""
-        self._stopped = True
-        self._end_process()
+        with self._life:
+            self._stopped = True
+            self._end_process()
 
     def _invoke(self, payload: bytes) -> Result:
         self.invocations += 1
@@ -300,22 +308,25 @@ class Function:
                 invocation.end(_error("Sandbox.Timedout", message), "Unhandled")
 
     def _ensure_process(self) -> _Runtime:
-        runtime, process = self._runtime, self._process
-        if runtime is not None and runtime.init_error is None and process is not None and process.poll() is None:
+        with self._life:
+            if self._stopped:
+                raise _Stopped
+            runtime, process = self._runtime, self._process
+            if runtime is not None and runtime.init_error is None and process is not None and process.poll() is None:
+                return runtime
+            self._end_process()
+            runtime = self._runtime = _Runtime(self.definition.arn)
+            with self.log_file.open("ab") as log:
+                self._process = subprocess.Popen(
+                    self._command(),
+                    cwd=self.definition.root,
+                    env=self._environment(runtime.address),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
             return runtime
-        self._end_process()
-        self._runtime = _Runtime(self.definition.arn)
-        with self.log_file.open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command(),
-                cwd=self.definition.root,
-                env=self._environment(self._runtime.address),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        return self._runtime
 
     def _command(self) -> list[str]:
         # -S keeps this environment's packages out: what the package forgot to bring is missing, as it would be in AWS.
@@ -355,14 +366,15 @@ class Function:
             log.write(line + "\n")
 
     def _end_process(self) -> None:
-        process, runtime = self._process, self._runtime
-        self._process = self._runtime = None
-        if process is not None and process.poll() is None:
-            process.kill()
-        if process is not None:
-            process.wait()
-        if runtime is not None:
-            runtime.close()
+        with self._life:
+            process, runtime = self._process, self._runtime
+            self._process = self._runtime = None
+            if process is not None and process.poll() is None:
+                process.kill()
+            if process is not None:
+                process.wait()
+            if runtime is not None:
+                runtime.close()
 
 
 def assume(role_arn: str, session_name: str, region: str) -> dict[str, str]:
