@@ -1,0 +1,248 @@
+"""`python -m bench`: what the shipped package costs, as ratios to a bare boto3 handler that makes the same AWS calls.
+
+Ratios are medians of what was measured by turns in one run; beside each stands the spread between its quartiles. CPU
+time is what counts: on a machine with other work, and on a function with a third of a processor, the wall follows it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from bench.imports import shares
+from bench.measure import Bench, Cold, Subject, WrongAnswer
+from bench.sandboxed import seconds_in_sandbox
+from bench.world import Scene, scenes
+
+PROJECT = Path(__file__).parent.parent
+COLD_AIM, COLD_ALONE_AIM, WARM_AIM = 1.5, 1.25, 1.3
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure and tell. Exit 0 whatever the figures are, 1 where a handler did not do its work, 2 without a package."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--package", type=Path, default=PROJECT / "build" / "dev" / "package")
+    parser.add_argument("--cold-starts", type=int, default=21, help="of each handler, scene and kind")
+    parser.add_argument("--rounds", type=int, default=30, help="of warm invocations, each handler in turn")
+    parser.add_argument("--invocations", type=int, default=15, help="warm invocations of a handler in one round")
+    parser.add_argument("--no-sandbox", action="store_true", help="leave out the run against the whole sandbox")
+    parser.add_argument("--output", type=Path, default=PROJECT / "build" / "bench.json")
+    options = parser.parse_args(arguments)
+    if not (options.package / "deployment.zip").is_file():
+        print(f"There is no package in {options.package}; run `make package STAGE=dev`.", file=sys.stderr)
+        return 2
+    figures: dict[str, Any] = {"machine": machine()}
+    with tempfile.TemporaryDirectory(prefix="xray-guard-bench-") as folder:
+        try:
+            with Bench(options.package, scenes(PROJECT / "tests" / "events"), Path(folder)) as bench:
+                figures["calls"] = bench.calls
+                figures["warm"] = measure_warm(bench, options.rounds, options.invocations)
+                figures["cold"] = measure_cold(bench, options.cold_starts)
+                figures["imports"] = measure_imports(bench, max(3, options.cold_starts // 3))
+        except WrongAnswer as error:
+            print(f"Nothing was measured: {error}", file=sys.stderr)
+            return 1
+    if not options.no_sandbox:
+        say("against the whole sandbox, once")
+        figures["sandbox_seconds"] = seconds_in_sandbox(options.package)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
+    print(report(figures))
+    return 0
+
+
+def say(text: str) -> None:
+    """Tell of progress on stderr."""
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def machine() -> str:
+    """Where this ran, in words."""
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in _lines(Path("/proc/cpuinfo"))
+            if line.lower().startswith("model name")
+        ),
+        platform.processor() or platform.machine(),
+    )
+    system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
+    return f"{os.cpu_count()} cores of {model}, {system}"
+
+
+def _lines(path: Path) -> Sequence[str]:
+    try:
+        return path.read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return ()
+
+
+def measure_cold(bench: Bench, times: int) -> list[dict[str, Any]]:
+    """Cold starts by turns: with the frameworks' imports, and where they were loaded before."""
+    rows = []
+    for scene in bench.scenes:
+        say(f"cold, {scene.name}: {times} starts of each")
+        taken: dict[str, list[Cold]] = defaultdict(list)
+        subjects = (bench.guard, bench.bare, bench.guard_alone, bench.bare_alone)
+        for _ in range(times):
+            for subject in subjects:
+                taken[subject.name].append(bench.cold(subject, scene))
+        rows.append(_cold_row(scene, "as shipped", taken, bench.guard, bench.bare, COLD_AIM))
+        rows.append(
+            _cold_row(scene, "frameworks loaded before", taken, bench.guard_alone, bench.bare_alone, COLD_ALONE_AIM)
+        )
+    return rows
+
+
+def _cold_row(
+    scene: Scene, kind: str, taken: dict[str, list[Cold]], guard: Subject, bare: Subject, aim: float
+) -> dict[str, Any]:
+    def median(subject: Subject, of: Callable[[Cold], float]) -> float:
+        return statistics.median(map(of, taken[subject.name])) * 1000
+
+    return {
+        "scene": scene.name,
+        "kind": kind,
+        "guard_ms": median(guard, lambda cold: cold.cpu),
+        "bare_ms": median(bare, lambda cold: cold.cpu),
+        **ratio([cold.cpu for cold in taken[guard.name]], [cold.cpu for cold in taken[bare.name]], 1),
+        "wall_ratio": median(guard, lambda cold: cold.wall) / median(bare, lambda cold: cold.wall),
+        "process_ratio": median(guard, lambda cold: cold.process_cpu) / median(bare, lambda cold: cold.process_cpu),
+        "guard_import_ms": median(guard, lambda cold: cold.import_cpu),
+        "bare_import_ms": median(bare, lambda cold: cold.import_cpu),
+        "aim": aim,
+    }
+
+
+def measure_warm(bench: Bench, rounds: int, invocations: int) -> list[dict[str, Any]]:
+    """Warm invocations, a round of the one handler and a round of the other."""
+    rows = []
+    for scene in bench.scenes:
+        say(f"warm, {scene.name}: {rounds} rounds of {invocations} invocations of each")
+        guard_taken: list[float] = []
+        bare_taken: list[float] = []
+        with ExitStack() as stack:
+            guard = stack.enter_context(bench.warm(bench.guard, scene))
+            bare = stack.enter_context(bench.warm(bench.bare, scene))
+            guard.invoke(invocations)
+            bare.invoke(invocations)
+            for _ in range(rounds):
+                guard_taken += guard.invoke(invocations)
+                bare_taken += bare.invoke(invocations)
+        rows.append(
+            {
+                "scene": scene.name,
+                "guard_ms": statistics.median(guard_taken) * 1000,
+                "bare_ms": statistics.median(bare_taken) * 1000,
+                **ratio(guard_taken, bare_taken, invocations),
+                "aim": WARM_AIM,
+            }
+        )
+    return rows
+
+
+def ratio(guard: Sequence[float], bare: Sequence[float], round_length: int) -> dict[str, float]:
+    """The ratio of the medians, and the quartiles of the rounds' own ratios."""
+
+    def rounds(taken: Sequence[float]) -> list[float]:
+        starts = range(0, len(taken), round_length)
+        return [statistics.median(taken[start : start + round_length]) for start in starts]
+
+    each = [one / other for one, other in zip(rounds(guard), rounds(bare), strict=True)]
+    low, _, high = statistics.quantiles(each, n=4) if len(each) > 1 else (each[0],) * 3
+    return {"ratio": statistics.median(guard) / statistics.median(bare), "low": low, "high": high}
+
+
+def measure_imports(bench: Bench, times: int) -> dict[str, dict[str, float]]:
+    """Each owner's share of a cold start, by handler: median milliseconds of wall time, as the import clock tells it."""
+    say(f"imports: {times} starts of each")
+    scene = bench.scenes[1]
+    shown = {}
+    for subject in (bench.guard, bench.bare):
+        runs, walls = [], []
+        for _ in range(times):
+            told, cold = bench.import_times(subject, scene)
+            runs.append(shares(told, subject.handler.partition(".")[0]))
+            walls.append(cold.wall * 1000)
+        owners = sorted({owner for run in runs for owner in run})
+        medians = {owner: statistics.median(run.get(owner, 0.0) for run in runs) for owner in owners}
+        shown[subject.name] = {"cold start": statistics.median(walls), **medians}
+    return shown
+
+
+def report(figures: dict[str, Any]) -> str:
+    """The tables, for people."""
+    lines = [figures["machine"], "", "Cold start to decision, CPU time from the handler's import to its answer"]
+    lines += table(
+        ("scene", "frameworks", "guard ms", "bare ms", "ratio", "quartiles", "aim", "wall ratio", "whole process"),
+        [
+            (
+                row["scene"],
+                "counted" if row["kind"] == "as shipped" else "loaded before",
+                f"{row['guard_ms']:.0f}",
+                f"{row['bare_ms']:.0f}",
+                *_told_ratio(row),
+                f"{row['wall_ratio']:.2f}",
+                f"{row['process_ratio']:.2f}",
+            )
+            for row in figures["cold"]
+        ],
+    )
+    lines += ["", "Warm, CPU time of an invocation"]
+    lines += table(
+        ("scene", "AWS calls", "guard ms", "bare ms", "ratio", "quartiles", "aim"),
+        [
+            (
+                row["scene"],
+                str(len(figures["calls"][row["scene"]])),
+                f"{row['guard_ms']:.2f}",
+                f"{row['bare_ms']:.2f}",
+                *_told_ratio(row),
+            )
+            for row in figures["warm"]
+        ],
+    )
+    for name, owners in figures["imports"].items():
+        whole = owners["cold start"]
+        imported = sum(owners.values()) - whole
+        lines += ["", f"Imports of {name}: {imported:.0f} of {whole:.0f} ms of a cold start (wall), by owner"]
+        ordered = sorted(((ms, owner) for owner, ms in owners.items() if owner != "cold start"), reverse=True)
+        rows = [(owner, f"{ms:.1f}", f"{ms / whole:.1%}") for ms, owner in ordered if ms >= 0.05]
+        lines += table(("owner", "ms", "share"), rows)
+    if "sandbox_seconds" in figures:
+        told = figures["sandbox_seconds"]
+        lines += [
+            "",
+            "Against the whole sandbox, from the user's PutEncryptionConfig to KMS and ACTIVE (wall, X-Ray settling in "
+            f"0.2 s): {told['cold']:.2f} s with a cold function, {told['warm']:.2f} s with a warm one",
+        ]
+    return "\n".join(lines)
+
+
+def _told_ratio(row: dict[str, Any]) -> tuple[str, str, str]:
+    return f"{row['ratio']:.2f}", f"{row['low']:.2f} to {row['high']:.2f}", f"{row['aim']:.2f}"
+
+
+def table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Columns as wide as they must be, the first one to the left and the others to the right."""
+    widths = [max(len(row[column]) for row in (heads, *rows)) for column in range(len(heads))]
+
+    def line(row: tuple[str, ...]) -> str:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        return "  " + "  ".join(cells).rstrip()
+
+    return [line(heads), *map(line, rows)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,208 @@
+"""Runs the guard's processes and the bare handler's by turns, so that what else the machine does meets both alike."""
+
+from __future__ import annotations
+
+import compileall
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from botocore import xform_name
+
+from bench.world import ROLE_ARN, TARGET, Endpoint, Scene
+from chalicelib.policy import load_stamped
+from sandbox.functions import build_runtime_folder, has_runtime_client
+
+HERE = Path(__file__).parent
+RUNTIME = ("awslambdaric.bootstrap",) if has_runtime_client() else ()
+"""Lambda's own client is loaded before a function is; its modules are nobody's cost."""
+
+FRAMEWORKS = ("chalice.app", "aws_lambda_powertools", "aws_lambda_powertools.metrics")
+FUNCTION_ARN = f"arn:aws:lambda:{TARGET.region}:{TARGET.account}:function:xray-guard-on_change"
+
+
+class WrongAnswer(Exception):
+    """A handler did not do what its scene asks for, so that its figures would mean nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A handler to measure. `loaded_before` are modules whose import is not its cost."""
+
+    name: str
+    handler: str
+    root: Path
+    loaded_before: tuple[str, ...] = RUNTIME
+
+
+@dataclass(frozen=True, slots=True)
+class Cold:
+    """One cold start in seconds: CPU and wall time from the import to the answer, and how much of it was importing.
+
+    `process_cpu` counts from the start of the interpreter, Lambda's client included.
+    """
+
+    cpu: float
+    wall: float
+    import_cpu: float
+    import_wall: float
+    process_cpu: float
+
+
+class Bench:
+    """The shipped package, unzipped beside what Lambda's image has, and one endpoint a scene."""
+
+    def __init__(self, package: Path, scenes: tuple[Scene, ...], folder: Path) -> None:
+        self.scenes = scenes
+        self._folder = folder
+        guard_root, bare_root = folder / "guard", folder / "bare"
+        with zipfile.ZipFile(package / "deployment.zip") as archive:
+            archive.extractall(guard_root)
+        bare_root.mkdir()
+        shutil.copy(HERE / "bare.py", bare_root)
+        compileall.compile_dir(bare_root, quiet=1)
+        build_runtime_folder(folder / "runtime")
+        self.guard = Subject("guard", "app.on_change", guard_root)
+        self.bare = Subject("bare", "bare.handler", bare_root)
+        # Both start where Chalice and Powertools are loaded: what they share with boto3 is then nobody's cost either.
+        self.guard_alone = replace(self.guard, name="guard alone", loaded_before=(*RUNTIME, *FRAMEWORKS))
+        self.bare_alone = replace(self.bare, name="bare alone", loaded_before=(*RUNTIME, *FRAMEWORKS))
+        policy = load_stamped(guard_root / "policies")
+        self._endpoints = {scene.name: Endpoint(scene, policy) for scene in scenes}
+        self.calls: dict[str, list[str]] = {}
+        for scene in scenes:
+            self._file(scene, "event").write_text(json.dumps(scene.event), "utf-8")
+            self._file(scene, "calls").write_text("[]", "utf-8")
+            self._learn_calls(scene)
+
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for endpoint in self._endpoints.values():
+            endpoint.stop()
+
+    def cold(self, subject: Subject, scene: Scene) -> Cold:
+        """One cold start in a process of its own. Raises WrongAnswer."""
+        with self._process(subject, scene) as process:
+            return self._read_cold(process, subject, scene)
+
+    @contextmanager
+    def warm(self, subject: Subject, scene: Scene) -> Iterator[Warm]:
+        """A process that has had its cold start."""
+        with self._process(subject, scene) as process:
+            self._read_cold(process, subject, scene)
+            yield Warm(process)
+
+    def import_times(self, subject: Subject, scene: Scene) -> tuple[str, Cold]:
+        """What `python -X importtime` told of one cold start, up to the answer, and that start's own figures."""
+        with (self._folder / "importtime").open("w+", encoding="utf-8") as told:
+            with self._process(subject, scene, ["-X", "importtime"], told) as process:
+                cold = self._read_cold(process, subject, scene)
+            told.seek(0)
+            return told.read(), cold
+
+    def _learn_calls(self, scene: Scene) -> None:
+        """Hear which calls the guard makes, for the bare handler to make the same."""
+        endpoint = self._endpoints[scene.name]
+        self.cold(self.guard, scene)
+        heard = list(endpoint.heard)
+        self.calls[scene.name] = [f"{each.service}:{each.operation}" for each in heard]
+        listed = [(each.service, xform_name(each.operation), each.parameters) for each in heard]
+        self._file(scene, "calls").write_text(json.dumps(listed), "utf-8")
+        endpoint.heard.clear()
+        self.cold(self.bare, scene)
+        if sorted(map(repr, endpoint.heard)) != sorted(map(repr, heard)):
+            raise WrongAnswer(f"{scene.name}: the bare handler's calls are not the guard's")
+
+    def _read_cold(self, process: subprocess.Popen[str], subject: Subject, scene: Scene) -> Cold:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            raise WrongAnswer(f"{subject.name}, {scene.name}: ended with status {process.wait()} and no answer")
+        told = json.loads(line)
+        answer = told.pop("answer")
+        if "outcome" in answer and (answer["outcome"], answer["reason"]) != (scene.outcome, scene.reason):
+            raise WrongAnswer(f"{subject.name}, {scene.name}: {answer}")
+        return Cold(**told)
+
+    @contextmanager
+    def _process(
+        self, subject: Subject, scene: Scene, options: list[str] | None = None, errors: IO[str] | None = None
+    ) -> Iterator[subprocess.Popen[str]]:
+        self._endpoints[scene.name].heard.clear()
+        script, event = str(HERE / "runner.py"), str(self._file(scene, "event"))
+        command = [sys.executable, "-S", *(options or []), script, subject.handler, event, FUNCTION_ARN]
+        process = subprocess.Popen(
+            [*command, *subject.loaded_before],
+            cwd=subject.root,
+            env=self._environment(subject, scene),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+        with process:
+            try:
+                yield process
+            except BaseException:
+                process.kill()
+                raise
+
+    def _environment(self, subject: Subject, scene: Scene) -> dict[str, str]:
+        # The frameworks come from the package, for the bare handler too where they are loaded before it.
+        roots = [subject.root, self._folder / "runtime", self.guard.root]
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self._folder),
+            "TZ": ":UTC",
+            "LANG": "en_US.UTF-8",
+            "PYTHONPATH": os.pathsep.join(map(str, roots)),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "BENCH_CALLS": str(self._file(scene, "calls")),
+            "AWS_LAMBDA_FUNCTION_NAME": FUNCTION_ARN.rpartition(":")[2],
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "512",
+            "AWS_EXECUTION_ENV": f"AWS_Lambda_python{sys.version_info[0]}.{sys.version_info[1]}",
+            "LAMBDA_TASK_ROOT": str(subject.root),
+            "AWS_REGION": TARGET.region,
+            "AWS_DEFAULT_REGION": TARGET.region,
+            "AWS_ENDPOINT_URL": self._endpoints[scene.name].url,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_ACCESS_KEY_ID": "ASIAIOSFODNN7EXAMPLE",
+            "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+            "AWS_SESSION_TOKEN": "example",
+            "POWERTOOLS_SERVICE_NAME": "xray-guard",
+            "POWERTOOLS_METRICS_NAMESPACE": "XRayEncryptionGuard",
+            "POWERTOOLS_LOG_LEVEL": "INFO",
+            "XRAY_GUARD_ROLE_ARN": ROLE_ARN,
+        }
+
+    def _file(self, scene: Scene, kind: str) -> Path:
+        return self._folder / f"{scene.name.replace(' ', '-').replace(',', '')}.{kind}.json"
+
+
+class Warm:
+    """A warm process, which runs its scene as often as it is told."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def invoke(self, times: int) -> list[float]:
+        """The CPU seconds of each invocation."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{times}\n")
+        self._process.stdin.flush()
+        seconds: list[float] = json.loads(self._process.stdout.readline())
+        return seconds

@@ -1,0 +1,226 @@
+"""An AWS that answers at once out of prepared bytes, so that what is measured is the function and not a stand-in.
+
+Three scenes, each a target that the guard has kept for a while: its own change heard of again, a change that left all
+as it should be, and a change to NONE while the managed key is healthy. A scene never moves on: it answers every run
+alike, so any number of runs can be measured.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from chalicelib import keypolicy
+from chalicelib.model import (
+    GUARD_CHAIN,
+    GUARD_TAG_KEY,
+    GUARD_TAG_VALUE,
+    Actor,
+    Cause,
+    EncryptionStatus,
+    EncryptionType,
+    GuardState,
+    Outcome,
+    PastIncident,
+    Setting,
+    Target,
+    TargetState,
+)
+from chalicelib.policy import Policy
+from chalicelib.store import AUDIT_TABLE, TARGETS_TABLE
+
+TARGET = Target("111122223333", "us-east-1")
+ROLE_ARN = f"arn:aws:iam::{TARGET.account}:role/xray-guard-role"
+KEY_ID = "1234abcd-12ab-34cd-56ef-1234567890ab"
+KEY_ARN = f"arn:aws:kms:{TARGET.region}:{TARGET.account}:key/{KEY_ID}"
+WANTED = {"Type": "KMS", "KeyId": KEY_ARN, "Status": "ACTIVE"}
+NOTHING = {"Type": "NONE", "Status": "ACTIVE"}
+SERVICES = {"DynamoDB_20120810": "dynamodb", "TrentService": "kms"}
+XRAY_PATHS = {"/EncryptionConfig": "GetEncryptionConfig", "/PutEncryptionConfig": "PutEncryptionConfig"}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One AWS call that was heard: service, API name, and the parameters as boto3 takes them."""
+
+    service: str
+    operation: str
+    parameters: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What is measured: an event, X-Ray's setting as it is found, and what the guard must answer."""
+
+    name: str
+    event: dict[str, Any]
+    found: dict[str, str]
+    outcome: str
+    reason: str | None = None
+
+
+def scenes(events: Path) -> tuple[Scene, ...]:
+    """The three scenes, on events out of the folder of example events."""
+    echo = json.loads((events / "26_success_kms_self_remediator_lambda.json").read_text("utf-8"))
+    change = json.loads((events / "13_success_none_root_console.json").read_text("utf-8"))
+    return (
+        Scene("own echo", echo, WANTED, "IGNORED", "ECHO"),
+        Scene("compliant change", change, WANTED, "COMPLIANT"),
+        Scene("drift, healthy key", change, NOTHING, "REMEDIATED"),
+    )
+
+
+class Endpoint:
+    """The scene's AWS, on 127.0.0.1. `heard` is every call since it was last cleared."""
+
+    def __init__(self, scene: Scene, policy: Policy) -> None:
+        self.heard: list[Request] = []
+        self._found = scene.found
+        self._setting = scene.found
+        self._turn = threading.Lock()
+        self._answers = _answers(policy)
+        endpoint = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+            wbufsize = -1  # head and body leave together
+
+            def log_message(self, format: str, *args: Any) -> None:
+                """Say nothing."""
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                answer = endpoint._answer(_request(self.path, self.headers.get("X-Amz-Target"), body))
+                self.send_response(200)
+                self.send_header("Content-Type", "application/x-amz-json-1.1")
+                self.send_header("x-amzn-RequestId", "5d1ff3ad-0f5c-4d3c-9e46-7c2f1d4b3a99")
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                """A process that was ended breaks its connection; that is no news."""
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    def stop(self) -> None:
+        """Listen no longer."""
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _answer(self, request: Request) -> bytes:
+        with self._turn:
+            self.heard.append(request)
+            match request.operation:
+                case "GetEncryptionConfig":
+                    return json.dumps({"EncryptionConfig": self._setting}).encode()
+                case "PutEncryptionConfig":
+                    self._setting = WANTED
+                    return json.dumps({"EncryptionConfig": {**WANTED, "Status": "UPDATING"}}).encode()
+                case "TransactWriteItems":
+                    # The transaction after a Put closes the run: for the next one, all is as it was.
+                    self._setting = self._found
+            return self._answers[request.operation]
+
+
+def _request(path: str, action: str | None, body: bytes) -> Request:
+    parameters = json.loads(body) if body else {}
+    parameters.pop("ClientRequestToken", None)  # botocore puts a new one into every transaction
+    if action is None:
+        return Request("xray", XRAY_PATHS[path], parameters)
+    prefix, _, operation = action.partition(".")
+    return Request(SERVICES[prefix], operation, parameters)
+
+
+def _answers(policy: Policy) -> dict[str, bytes]:
+    """What does not depend on the scene, by API name."""
+    rule = policy.rule_for(TARGET)
+    if rule is None:
+        raise ValueError("the packaged policy governs no account; there is nothing to measure")
+    now = datetime.now(UTC)
+    states: dict[str, TargetState | GuardState] = {
+        str(TARGET): _kept_state(rule.id, policy.digest, now),
+        GUARD_CHAIN: GuardState(version=3, seq=3, head="c" * 64, policy_digest=policy.digest, swept_at=now),
+    }
+    items = [
+        {"target": {"S": name}, "state": {"S": msgspec.json.encode(state).decode()}} for name, state in states.items()
+    ]
+    key = {
+        "AWSAccountId": TARGET.account,
+        "Arn": KEY_ARN,
+        "KeyId": KEY_ID,
+        "KeyState": "Enabled",
+        "KeySpec": "SYMMETRIC_DEFAULT",
+        "KeyUsage": "ENCRYPT_DECRYPT",
+        "KeyManager": "CUSTOMER",
+        "Origin": "AWS_KMS",
+        "Description": rule.managed_key.description,
+        "Enabled": True,
+        "MultiRegion": False,
+        "CreationDate": now.timestamp(),
+    }
+    tags = {**rule.managed_key.tags, GUARD_TAG_KEY: GUARD_TAG_VALUE}
+    answers = {
+        "BatchGetItem": {"Responses": {TARGETS_TABLE: items, AUDIT_TABLE: []}, "UnprocessedKeys": {}},
+        "TransactWriteItems": {},
+        "DescribeKey": {"KeyMetadata": key},
+        "GetKeyPolicy": {"Policy": keypolicy.initial(rule, TARGET, "aws"), "PolicyName": "default"},
+        "GetKeyRotationStatus": {
+            "KeyId": KEY_ARN,
+            "KeyRotationEnabled": True,
+            "RotationPeriodInDays": rule.managed_key.rotation_days,
+        },
+        "ListResourceTags": {
+            "Tags": [{"TagKey": name, "TagValue": value} for name, value in tags.items()],
+            "Truncated": False,
+        },
+    }
+    return {operation: json.dumps(answer).encode() for operation, answer in answers.items()}
+
+
+def _kept_state(rule: str, digest: str, now: datetime) -> TargetState:
+    """A target in good order that has been put right three times before."""
+    drifted, wanted = Setting(EncryptionType.NONE), Setting(EncryptionType.KMS, KEY_ARN, EncryptionStatus.ACTIVE)
+    times = [now - timedelta(days=days) for days in (9, 5, 2)]
+    past = tuple(
+        PastIncident(
+            f"{TARGET}#{number * 3}",
+            at,
+            at + timedelta(seconds=3),
+            drifted,
+            Cause(f"9f7ec12c-f1db-591c-9607-da86b6050{number:03d}", at, Actor(f"{ROLE_ARN}-{number}", "AssumedRole")),
+        )
+        for number, at in enumerate(times, start=1)
+    )
+    return TargetState(
+        str(TARGET),
+        version=12,
+        seq=11,
+        head="b" * 64,
+        first_seen=times[0],
+        setting=wanted,
+        ever_used=True,
+        outcome=Outcome.COMPLIANT,
+        rule=rule,
+        policy_digest=digest,
+        checked_at=now,
+        good_at=now,
+        past=past,
+        lease_number=3,
+        managed_key=KEY_ARN,
+        keys_made=(KEY_ARN,),
+        own_requests=tuple(f"810bb833-8ff2-54cb-b974-01f12e6e{number:04d}" for number in range(3)),
+    )
