@@ -36,7 +36,6 @@ from chalicelib.model import (
     Suppression,
     Target,
     TargetState,
-    TriggerKind,
     Violation,
 )
 from chalicelib.policy import glob_matches
@@ -458,7 +457,7 @@ def _view(entries: tuple[Entry, ...], closed_at: datetime | None, *, complete: b
     telling = [record for record in own if record.reason not in ("IN_PROGRESS", "UPDATING")]
     until_end = [record for record in telling if closed_at is None or record.at <= closed_at] or telling
     last = until_end[-1]
-    cause = next((record.cause for record in reversed(own) if record.cause), None) or _late_cause(own, closed_at)
+    cause = next((record.cause for record in reversed(own) if record.cause), None)
     exposures = [record.exposure_seconds for record in own if record.exposure_seconds is not None]
     return IncidentView(
         id=first.record_id,
@@ -483,16 +482,6 @@ def _view(entries: tuple[Entry, ...], closed_at: datetime | None, *, complete: b
         complete=complete,
         entries=entries,
     )
-
-
-def _late_cause(own: list[Record], closed_at: datetime | None) -> Cause | None:
-    """The change that was heard of only after something else had put it right, and was joined to the incident then."""
-    for record in own:
-        trigger = record.trigger
-        late = closed_at is not None and record.at > closed_at and trigger.kind is TriggerKind.CHANGE
-        if late and trigger.event_id is not None and trigger.event_time is not None:
-            return Cause(trigger.event_id, trigger.event_time, trigger.actor or Actor("unknown"))
-    return None
 
 
 def _exposed_since(open_incident: Incident) -> datetime:

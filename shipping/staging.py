@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-NOT_SHIPPED = ("__pycache__", "*.pyc", "cli.py", "console", "policy_check.py")
+NOT_SHIPPED = ("__pycache__", "*.pyc", "cli", "console", "policy_check.py")
 """The command line, the console and the validator would bring libraries along that the functions never load."""
 
 POLICY_FILES = ("policy.json",)

@@ -1,0 +1,93 @@
+"""The command line, `xray-guard`: what operators ask of the guard and tell it to do.
+
+Data goes to stdout, words to stderr. Exit codes: 0 good, 1 the answer is no, 2 usage, 253 credentials or
+configuration, 254 AWS refused. Whatever takes long to import is imported by the verb that needs it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from chalicelib.cli import judging, log, operating, policies, telling
+from chalicelib.cli.options import common_options
+from chalicelib.cli.session import Operator
+
+INTERRUPTED = 130
+
+
+class Verbs(click.Group):
+    """The verbs, with an end for every error: what went wrong and what to do about it, and never a traceback."""
+
+    def main(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
+    ) -> Any:
+        """Run a command line and exit with its code."""
+        extra["standalone_mode"] = False
+        try:
+            code = super().main(args, prog_name or "xray-guard", **extra)
+        except click.ClickException as error:
+            error.show()
+            code = error.exit_code
+        except (click.Abort, KeyboardInterrupt):
+            click.echo("\nInterrupted.", err=True)
+            code = INTERRUPTED
+        except BrokenPipeError:
+            _forget_stdout()
+            code = 0
+        except Exception as error:
+            from chalicelib.cli.trouble import trouble_of
+
+            trouble = trouble_of(error)
+            trouble.show()
+            code = trouble.exit_code
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+@click.group(
+    cls=Verbs,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Exit codes: 0 good, 1 the answer is no, 2 usage, 253 credentials or configuration, 254 AWS refused.",
+)
+@common_options
+@click.version_option(package_name="xray-encryption-guard", message="%(version)s")
+def cli() -> None:
+    """Keep X-Ray's encryption setting on a customer managed key, and tell what was done about it.
+
+    A TARGET is an account and Region, written 111122223333/us-east-1. The tables are found by
+    XRAY_GUARD_AUDIT_TABLE and XRAY_GUARD_TARGETS_TABLE (xray-guard-audit and xray-guard-targets without them), in
+    the Region where the guard is deployed.
+    """
+
+
+for command in (
+    telling.status,
+    judging.check,
+    judging.reconcile_verb,
+    judging.explain,
+    telling.history_verb,
+    telling.show,
+    log.audit_group,
+    policies.policy_group,
+    operating.completion,
+):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """The entry point."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    cli(obj=Operator())
+
+
+def _forget_stdout() -> None:
+    """Whoever read our output has gone; what is still buffered must not raise again at exit."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

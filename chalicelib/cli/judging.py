@@ -1,0 +1,418 @@
+"""Verbs that judge: `check` and `explain`, which only look, and `reconcile`, which can act."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from chalicelib.cli.options import TARGET, common_options
+from chalicelib.cli.output import Progress, Table, emit, print_table
+from chalicelib.cli.session import LEASE_SECONDS, Operator, pass_operator, say
+from chalicelib.model import Outcome, Problem, Target, Trigger, TriggerKind
+
+if TYPE_CHECKING:
+    from chalicelib.decide import Step
+    from chalicelib.guard import Assessment, Guard
+    from chalicelib.model import ChangeEvent, KeyEvent, Setting
+
+KEY_DOLLARS_A_MONTH = 1
+"""What a customer managed key costs, about; a little more once it has rotated. https://aws.amazon.com/kms/pricing/"""
+
+READERS_NOTE = (
+    "Where a key is made, readers of traces need kms:Decrypt on it. The key policy grants it to the rule's "
+    "trace_readers; whoever reads traces otherwise loses sight of those stored from then on."
+)
+ACCEPTABLE = {Outcome.COMPLIANT: True, Outcome.IGNORED: None}
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What would come of a look at a target. `compliant` is None where nothing is asked of it."""
+
+    target: Target
+    outcome: Outcome
+    compliant: bool | None
+    rule: str | None = None
+    mode: str | None = None
+    reason: str | None = None
+    message: str | None = None
+    violations: tuple[str, ...] = ()
+    setting: Setting | None = None
+    managed_key: str | None = None
+    plan: tuple[Step, ...] = ()
+    blocked: Problem | None = None
+
+    @property
+    def new_keys(self) -> int:
+        """How many customer keys the plan makes."""
+        return sum(step.name.value == "CreateKey" for step in self.plan)
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields by their names, with the target's account and Region."""
+        import msgspec
+
+        told: dict[str, Any] = msgspec.to_builtins(self)
+        account, region = self.target.account, self.target.region
+        return {**told, "target": str(self.target), "account": account, "region": region, "new_keys": self.new_keys}
+
+
+def judgement_of(assessment: Assessment, partition: str) -> Judgement:
+    """An assessment with the plan that enforcing would follow, also where something holds it back."""
+    from chalicelib.decide import plan
+
+    decision, rule, seen = assessment.decision, assessment.rule, assessment.seen
+    steps, blocked = decision.steps, decision.blocked
+    if not steps and decision.violations and rule is not None and seen is not None:
+        steps, stopped = plan(assessment.target, rule, assessment.state, seen, partition)
+        blocked = blocked or (stopped.problem if stopped else None)
+    return Judgement(
+        target=assessment.target,
+        outcome=decision.outcome,
+        compliant=ACCEPTABLE.get(decision.outcome, False),
+        rule=rule.id if rule else None,
+        mode=rule.mode.value if rule else None,
+        reason=decision.reason,
+        message=decision.message,
+        violations=tuple(violation.value for violation in decision.violations),
+        setting=seen.setting if seen else None,
+        managed_key=assessment.state.managed_key,
+        plan=steps,
+        blocked=blocked,
+    )
+
+
+def verdict(judgement: Judgement) -> str:
+    """The outcome in the words of somebody who has only looked."""
+    match judgement.outcome:
+        case Outcome.REMEDIATING:
+            return "NOT COMPLIANT"
+        case Outcome.IGNORED:
+            return f"LEFT ALONE ({judgement.reason})"
+        case Outcome.COMPLIANT:
+            return "COMPLIANT"
+        case outcome:
+            return f"{outcome.value} ({judgement.reason})" if judgement.reason else outcome.value
+
+
+def print_judgements(judgements: list[Judgement]) -> None:
+    """One row a target."""
+    from chalicelib.cli.wording import NOTHING, setting_text, step_text
+
+    rows = []
+    for judgement in judgements:
+        steps = "; ".join(step_text(step, judgement.target) for step in judgement.plan)
+        stopped = f"{judgement.blocked.code}: {judgement.blocked.message}" if judgement.blocked else ""
+        would = "; ".join(text for text in (steps, stopped or judgement.message or "") if text)
+        rows.append(
+            [
+                str(judgement.target),
+                verdict(judgement),
+                " ".join(judgement.violations) or NOTHING,
+                setting_text(judgement.setting, str(judgement.target)),
+                would or NOTHING,
+            ]
+        )
+    print_table(Table(("target", "verdict", "violations", "setting", "enforcing would"), rows, "There is no target."))
+
+
+@click.command(epilog="Example: xray-guard check --all-regions")
+@click.argument("target", type=TARGET, required=False)
+@click.option("--all-regions", is_flag=True, help="Every Region that the account has enabled")
+@common_options
+@pass_operator
+def check(operator: Operator, target: Target | None, all_regions: bool) -> int:
+    """Observe and judge, and change nothing.
+
+    Without a TARGET it is the account of the credentials and the Region that is configured. Lists the violations,
+    what enforcing would do, and what the keys would cost. Exits with 1 if a target is not as its rule asks.
+    """
+    if target is not None and all_regions:
+        raise click.UsageError("Name a TARGET or say --all-regions, not both.")
+    guard = operator.looking_guard()
+    targets, kind = _targets(operator, target, all_regions)
+    progress = Progress()
+    judgements = []
+    for each in targets:
+        progress(f"Looking at {each}")
+        judgements.append(_judged(guard, each, kind, fail=len(targets) == 1))
+    progress.done()
+    new_keys = sum(judgement.new_keys for judgement in judgements)
+    notes = _notes(operator, new_keys)
+    told = {
+        "targets": [judgement.to_json() for judgement in judgements],
+        "policy_digest": operator.policy.digest,
+        "new_keys": new_keys,
+        "usd_per_month": new_keys * KEY_DOLLARS_A_MONTH,
+        "notes": notes,
+    }
+    emit(operator.output, told, "targets", lambda: print_judgements(judgements))
+    for note in notes:
+        say(note)
+    return 1 if any(judgement.compliant is False for judgement in judgements) else 0
+
+
+def _targets(operator: Operator, target: Target | None, all_regions: bool) -> tuple[list[Target], TriggerKind]:
+    account = operator.identity.account
+    if not all_regions:
+        own = target or Target(account, operator.region)
+        _must_be_own(operator, own)
+        return [own], TriggerKind.OPERATOR
+    from chalicelib.wiring import enabled_regions
+
+    # As the sweep would look: it leaves alone what is not in use.
+    return [Target(account, region) for region in enabled_regions(operator.clients, operator.region)], TriggerKind.SWEEP
+
+
+def _must_be_own(operator: Operator, target: Target) -> None:
+    from chalicelib.cli.trouble import CONFIGURATION, Trouble
+
+    account = operator.identity.account
+    if target.account != account:
+        raise Trouble(
+            f"these credentials are of account {account}, and {target} is not in it",
+            f"use credentials of account {target.account} (--profile NAME)",
+            CONFIGURATION,
+        )
+
+
+def _judged(guard: Guard, target: Target, kind: TriggerKind, *, fail: bool) -> Judgement:
+    from chalicelib.errors import GuardError
+    from chalicelib.reconcile import assess
+
+    try:
+        return judgement_of(assess(guard, target, kind), guard.partition)
+    except GuardError as error:
+        if fail:
+            raise
+        # Among many, one Region that cannot be read is one bad row.
+        problem = error.problem
+        return Judgement(target, Outcome.FAILED, False, reason=problem.code, message=problem.message)
+
+
+def _notes(operator: Operator, new_keys: int) -> list[str]:
+    if not new_keys:
+        return []
+    keys = "1 customer managed key" if new_keys == 1 else f"{new_keys} customer managed keys"
+    return [
+        f"Enforcing would make {keys}, at about {new_keys * KEY_DOLLARS_A_MONTH} US dollars a month in all.",
+        READERS_NOTE,
+    ]
+
+
+@click.command("reconcile", epilog="Example: xray-guard reconcile 111122223333/us-east-1 --dry-run")
+@click.argument("target", type=TARGET)
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing")
+@click.option("--yes", is_flag=True, help="Do it, with your own credentials")
+@common_options
+@pass_operator
+def reconcile_verb(operator: Operator, target: Target, dry_run: bool, yes: bool) -> int:
+    """Bring TARGET to what its rule asks, as the deployed guard would.
+
+    One of --dry-run and --yes must be given. With --yes the run is on the audit log under your name. It holds the
+    target for seven minutes at most, should it be cut off: the requests that you sign stay valid for five.
+    """
+    if dry_run == yes:
+        raise click.UsageError("Say either --dry-run or --yes.")
+    _must_be_own(operator, target)
+    return _dry_run(operator, target) if dry_run else _for_real(operator, target)
+
+
+def _dry_run(operator: Operator, target: Target) -> int:
+    from chalicelib.reconcile import assess
+
+    guard = operator.looking_guard()
+    judgement = judgement_of(assess(guard, target), guard.partition)
+    notes = _notes(operator, judgement.new_keys)
+    told = {**judgement.to_json(), "policy_digest": operator.policy.digest, "notes": notes}
+    emit(operator.output, told, None, lambda: _print_plan(judgement))
+    for note in notes:
+        say(note)
+    goes = judgement.outcome in (Outcome.COMPLIANT, Outcome.REMEDIATING, Outcome.IGNORED)
+    return 0 if goes and judgement.blocked is None else 1
+
+
+def _print_plan(judgement: Judgement) -> None:
+    from chalicelib.cli.wording import clean, setting_text, step_text
+    from chalicelib.keypolicy import difference
+
+    target = str(judgement.target)
+    click.echo(f"{target}: {verdict(judgement)} under rule {judgement.rule or '(none)'}")
+    click.echo(f"  X-Ray is on {setting_text(judgement.setting, target)}")
+    if judgement.violations:
+        click.echo(f"  violations: {' '.join(judgement.violations)}")
+    held = judgement.outcome not in (Outcome.REMEDIATING, Outcome.COMPLIANT, Outcome.IGNORED)
+    for number, step in enumerate(judgement.plan, 1):
+        click.echo(f"  {'(held back) ' if held else ''}{number}. {step.name}: {step_text(step, judgement.target)}")
+        if step.name.value == "PutKeyPolicy":
+            for line in difference(step.before or "", step.after or "").splitlines():
+                click.echo(f"       {clean(line)}")
+    if judgement.message:
+        click.echo(f"  {clean(judgement.message)}")
+    if judgement.blocked and judgement.blocked.message != judgement.message:
+        click.echo(f"  then it stops: {clean(judgement.blocked.message)}")
+
+
+def _for_real(operator: Operator, target: Target) -> int:
+    import msgspec
+
+    from chalicelib.cli.trouble import CONFIGURATION, Trouble
+    from chalicelib.cli.wording import actor_text, change_text, clean
+    from chalicelib.reconcile import reconcile
+
+    deployed = operator.guard_state().policy_digest
+    if deployed is not None and deployed != operator.policy.digest:
+        raise Trouble(
+            f"the deployed guard enforces policy {deployed[:12]}…, and {operator.policy_file} is "
+            f"{operator.policy.digest[:12]}…: acting under it would start a fight",
+            "name the document that was deployed with --policy PATH, or deploy this one first",
+            CONFIGURATION,
+        )
+    say(
+        f"Acting on {target} as {actor_text(operator.actor)}; the target is held for {LEASE_SECONDS // 60} minutes at "
+        "most, because signed requests stay valid for five."
+    )
+    guard = operator.acting_guard(
+        lambda record: say(f"  {record.outcome.value} {clean(record.reason or ' '.join(record.violations))}".rstrip())
+    )
+    result = reconcile(guard, target, Trigger(TriggerKind.OPERATOR, actor=operator.actor))
+    record = result.record
+    told = {
+        "target": str(target),
+        "outcome": result.outcome.value,
+        "reason": result.reason,
+        "violations": [violation.value for violation in result.violations],
+        "mutated": result.mutated,
+        "record_id": record.record_id if record else None,
+        "incident_id": record.incident_id if record else None,
+        "before": msgspec.to_builtins(record.before) if record else None,
+        "after": msgspec.to_builtins(record.after) if record else None,
+        "error": msgspec.to_builtins(record.error) if record else None,
+    }
+
+    def table() -> None:
+        click.echo(f"{target}: {result.outcome.value}{f' ({clean(result.reason)})' if result.reason else ''}")
+        if record:
+            click.echo(f"  {change_text(record.before, record.after, str(target))}   record {record.record_id}")
+            if record.error:
+                click.echo(f"  {clean(record.error.message)}")
+
+    emit(operator.output, told, None, table)
+    good = (Outcome.COMPLIANT, Outcome.REMEDIATED, Outcome.APPLIED, Outcome.IGNORED)
+    return 0 if result.outcome in good else 1
+
+
+# --- explain ---------------------------------------------------------------------------------------------------------
+
+
+@click.command(epilog="Example: xray-guard explain event.json")
+@click.argument("event", type=click.File("rb"))
+@common_options
+@pass_operator
+def explain(operator: Operator, event: IO[bytes]) -> int:
+    """What the guard would do with an event, and why; nothing is changed.
+
+    EVENT is a file with the whole event as EventBridge delivers it, or - for stdin.
+    """
+    from chalicelib.events import read_change, read_key_event
+    from chalicelib.model import Rejected
+
+    try:
+        read = json.loads(event.read(1 << 21))
+    except (ValueError, RecursionError) as error:
+        raise click.UsageError(f"{event.name} does not hold JSON: {error}") from error
+    is_key = isinstance(read, dict) and read.get("source") == "aws.kms"
+    parsed: ChangeEvent | KeyEvent | Rejected = read_key_event(read) if is_key else read_change(read)
+    if isinstance(parsed, Rejected):
+        why = [f"The event names no target to act on: {parsed.detail}.", "It is recorded in the guard's own chain."]
+        return _explained(operator, None, parsed.reason, Outcome.FAILED, why, None)
+    return _explain(operator, parsed)
+
+
+def _explain(operator: Operator, event: ChangeEvent | KeyEvent) -> int:
+    from chalicelib.cli.wording import actor_text, setting_text
+    from chalicelib.model import ChangeEvent
+    from chalicelib.reconcile import assess
+
+    target, trigger = event.target, event.trigger
+    actor = trigger.actor
+    name = trigger.event_name or "The event"
+    who = actor_text(actor, str(target)) if actor else "somebody unknown"
+    why = [f"{who} called {name} in {target}."]
+
+    def end(reason: str, more: str, outcome: Outcome = Outcome.IGNORED) -> int:
+        return _explained(operator, event, reason, outcome, [*why, more], None)
+
+    if target.account != operator.identity.account:
+        return end("ACCOUNT_NOT_OURS", f"A guard with these credentials acts in account {operator.identity.account}.")
+    guard = operator.looking_guard()
+    if actor is not None and actor.arn == operator.role_arn and actor.via is None:
+        return end("ECHO", "That is the guard itself, heard of again: nothing is done, unless the setting is not its.")
+    if event.error_code and isinstance(event, ChangeEvent):
+        return end(event.error_code, "The call failed, so nothing changed; it is put on record.")
+    if isinstance(event, ChangeEvent):
+        if guard.store.load(str(target), trigger.event_id).audited:
+            why.append(
+                "The event is on record already, so it is not recorded again; the target is looked at all the same."
+            )
+        why.append(f"By the event X-Ray was then on {setting_text(event.result, str(target))}.")
+    judgement = judgement_of(assess(guard, target), guard.partition)
+    now = setting_text(judgement.setting, str(target))
+    if judgement.setting is not None:
+        why.append(f"What counts is what stands there now: {now}.")
+    why.append(_because(judgement))
+    return _explained(operator, event, judgement.reason, judgement.outcome, why, judgement)
+
+
+def _because(judgement: Judgement) -> str:
+    rule = f"Rule {judgement.rule}"
+    match judgement.outcome:
+        case Outcome.COMPLIANT:
+            return f"{rule} asks for just that: the change is put on record, and nothing is done."
+        case Outcome.REMEDIATING:
+            return f"{rule} is broken: {', '.join(judgement.violations)}. It would be put right."
+        case Outcome.OBSERVED:
+            return f"{rule} is broken ({', '.join(judgement.violations)}), and left so: {judgement.reason}."
+        case Outcome.IGNORED if judgement.reason == "UNGOVERNED":
+            return "No rule of the policy matches this target: it is put on record, and nothing is done."
+        case Outcome.IGNORED if judgement.reason == "RULE_OFF":
+            return f"{rule} is off: it is put on record, and nothing is done."
+        case outcome:
+            broken = ", ".join(judgement.violations)
+            return f"{rule} is broken ({broken}). {outcome.value}: {judgement.message or judgement.reason}."
+
+
+def _explained(
+    operator: Operator,
+    event: ChangeEvent | KeyEvent | None,
+    reason: str | None,
+    outcome: Outcome,
+    why: list[str],
+    judgement: Judgement | None,
+) -> int:
+    import msgspec
+
+    from chalicelib.cli.wording import clean, step_text
+
+    trigger: Any = msgspec.to_builtins(event.trigger) if event else None
+    told = {
+        "target": str(event.target) if event else None,
+        "outcome": outcome.value,
+        "reason": reason,
+        "trigger": trigger,
+        "why": why,
+        "judgement": judgement.to_json() if judgement else None,
+    }
+
+    def table() -> None:
+        target = event.target if event else "no target"
+        click.echo(f"{target}: {outcome.value}{f' ({clean(reason)})' if reason else ''}")
+        for sentence in why:
+            click.echo(f"  {clean(sentence)}")
+        for number, step in enumerate(judgement.plan if judgement else (), 1):
+            click.echo(f"  {number}. {step.name}: {step_text(step, judgement.target) if judgement else ''}")
+
+    emit(operator.output, told, None, table)
+    return 0

@@ -1,0 +1,106 @@
+"""Verbs about the audit log itself: `audit verify` and `audit export`."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from chalicelib.cli.options import common_options
+from chalicelib.cli.output import Progress, Table, emit, print_table
+from chalicelib.cli.session import Operator, pass_operator, say
+from chalicelib.model import GUARD_CHAIN, Target
+
+if TYPE_CHECKING:
+    from chalicelib.audit import Report
+    from chalicelib.chain import Anchored
+
+
+@click.group("audit")
+def audit_group() -> None:
+    """The audit log: whether it is whole, and handing it on."""
+
+
+def _chain(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value is None or value == GUARD_CHAIN:
+        return value
+    try:
+        return str(Target.parse(value))
+    except ValueError as error:
+        raise click.BadParameter(f"{error}, or `guard`") from error
+
+
+@audit_group.command(epilog="Example: xray-guard audit verify")
+@click.option("--chain", callback=_chain, metavar="TARGET", help="Only this target's chain, or `guard`")
+@click.option(
+    "--anchor-bucket",
+    metavar="NAME",
+    envvar="XRAY_GUARD_ANCHOR_BUCKET",
+    help="Bucket with the sweeps' anchors [XRAY_GUARD_ANCHOR_BUCKET]",
+)
+@common_options
+@pass_operator
+def verify(operator: Operator, chain: str | None, anchor_bucket: str | None) -> int:
+    """Find edits, deletions, reorderings and truncation of the log, and say where.
+
+    Holds every chain against its head, the anchors of the sweeps, the bucket's where one is named, and the events'
+    markers. Exits with 1 if anything is found.
+    """
+    from chalicelib import audit
+
+    progress = Progress()
+    extra: list[tuple[str, Anchored]] = []
+    if anchor_bucket:
+        from chalicelib.anchors import read_anchors
+
+        progress(f"Reading the anchors in {anchor_bucket}")
+        extra = list(read_anchors(operator.clients, operator.region, anchor_bucket))
+    report = audit.verify(operator.store, extra, lambda name: progress(f"Verifying {name}"), chain)
+    progress.done()
+    emit(operator.output, report.to_json(), "findings", lambda: _print_report(report))
+    if not anchor_bucket:
+        say(
+            "Held against the anchors in the log itself only: who can rewrite both tables could rewrite those, too. "
+            "Name a bucket with Object Lock: --anchor-bucket or XRAY_GUARD_ANCHOR_BUCKET."
+        )
+    return 0 if report.whole else 1
+
+
+def _print_report(report: Report) -> None:
+    held = (
+        f"{report.records} records in {report.chains} chains, {report.markers} markers, {report.anchors} anchored heads"
+    )
+    if report.whole:
+        click.echo(f"WHOLE: {held}")
+        return
+    rows = [[finding.target, str(finding.seq), finding.code, finding.message] for finding in report.findings]
+    print_table(Table(("chain", "record", "finding", "evidence"), rows, ""))
+    say(f"NOT WHOLE: {len(report.findings)} finding(s) in {held}")
+
+
+@audit_group.command(epilog="Example: xray-guard audit export --format csv > log.csv")
+@click.option("--chain", callback=_chain, metavar="TARGET", help="Only this target's chain, or `guard`")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(("jsonl", "csv")),
+    default="jsonl",
+    show_default=True,
+    help="JSON Lines, or CSV for spreadsheets",
+)
+@common_options
+@pass_operator
+def export(operator: Operator, chain: str | None, form: str) -> int:
+    """Write the log to stdout with its proof: every record's bytes as they were hashed, and each chain's head.
+
+    docs/verify-export.md has a program of twenty lines that verifies the file without this one.
+    """
+    from chalicelib import audit
+
+    if os.isatty(1):
+        say("The log goes to stdout: redirect it into a file.")
+    lines = audit.lines(operator.store, chain)
+    for text in audit.as_csv(lines) if form == "csv" else audit.as_json_lines(lines):
+        click.echo(text, nl=False)
+    return 0

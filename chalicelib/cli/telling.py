@@ -1,0 +1,319 @@
+"""Verbs that tell what is and what was: `status`, `history` and `show`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from chalicelib.cli.options import common_options, moment
+from chalicelib.cli.output import Table, emit, emit_lines, print_table
+from chalicelib.cli.session import Operator, pass_operator, say
+from chalicelib.model import GUARD_CHAIN, Outcome, Target, is_region
+
+if TYPE_CHECKING:
+    from chalicelib.history import Entry, Filter, IncidentView, TargetView
+    from chalicelib.model import GuardState
+
+POLL_SECONDS = 3.0
+OUTCOMES = tuple(outcome.value for outcome in Outcome)
+HISTORY_COLUMNS = ("time", "target", "outcome", "why", "actor", "change", "exposure")
+
+
+@click.command(epilog="Example: xray-guard status --output json")
+@click.option("--account", metavar="ID", help="Only this account")
+@click.option("--target-region", metavar="REGION", help="Only this Region")
+@common_options
+@pass_operator
+def status(operator: Operator, account: str | None, target_region: str | None) -> int:
+    """The posture of every target, as the guard last found it."""
+    import msgspec
+
+    from chalicelib import history
+
+    guard = operator.guard_state()
+    wanted = _filter(None, account, target_region)
+    views = history.targets(operator.store.states(), wanted)
+    told = {
+        "targets": [view.to_json() for view in views],
+        "guard": {
+            "policy_digest": guard.policy_digest,
+            "swept_at": msgspec.to_builtins(guard.swept_at),
+            "paused": msgspec.to_builtins(guard.paused),
+        },
+    }
+    emit(operator.output, told, "targets", lambda: _print_status(operator, guard, views))
+    return 0
+
+
+def _print_status(operator: Operator, guard: GuardState, views: list[TargetView]) -> None:
+    from chalicelib.cli.wording import NOTHING, setting_text, span_text, time_text
+
+    now = operator.now()
+    rows = [
+        [
+            view.account,
+            view.region,
+            view.outcome.value if view.outcome else "unknown",
+            view.reason or " ".join(view.violations) or NOTHING,
+            setting_text(view.setting, view.target),
+            span_text((now - view.exposed_since).total_seconds()) if view.exposed_since else NOTHING,
+            view.incident.id if view.incident else NOTHING,
+            time_text(view.good_at),
+        ]
+        for view in views
+    ]
+    columns = ("account", "region", "outcome", "why", "setting", "open for", "incident", "last good")
+    print_table(Table(columns, rows, "The guard has not seen any target yet: its first sweep will."))
+    compliant = sum(view.compliant for view in views)
+    left = sum(view.outcome is Outcome.IGNORED for view in views)
+    if views:
+        swept = time_text(guard.swept_at)
+        say(f"{compliant} of {len(views)} targets compliant, {left} left alone. Last sweep: {swept}.")
+    if guard.paused:
+        say(f"PAUSED since {time_text(guard.paused.at)} by {guard.paused.by}: {guard.paused.reason}")
+
+
+@click.command("history", epilog="Example: xray-guard history --since 24h --outcome REMEDIATED")
+@click.option("--since", metavar="TIME", help="Not older than this: 90s, 30m, 24h, 7d, or 2026-11-20T18:00:00Z")
+@click.option("--until", metavar="TIME", help="Older than this")
+@click.option("--target", metavar="TARGET", help="Only this target, or `guard` for the guard's own chain")
+@click.option("--account", metavar="ID", help="Only this account")
+@click.option("--target-region", metavar="REGION", help="Only this Region")
+@click.option(
+    "--outcome", "outcomes", multiple=True, type=click.Choice(OUTCOMES, case_sensitive=False), help="May be repeated"
+)
+@click.option("--actor", metavar="TEXT", help="Part of the actor's ARN or session, or a glob of all of it")
+@click.option("--rule", metavar="ID", help="Only under this rule")
+@click.option("--limit", type=click.IntRange(1, 500), default=50, show_default=True, help="Records a page")
+@click.option("--next-token", metavar="TOKEN", help="Where the last page ended")
+@click.option("--follow", is_flag=True, help="Stay, and tell what comes; end with Ctrl-C")
+@common_options
+@pass_operator
+def history_verb(
+    operator: Operator,
+    since: str | None,
+    until: str | None,
+    target: str | None,
+    account: str | None,
+    target_region: str | None,
+    outcomes: tuple[str, ...],
+    actor: str | None,
+    rule: str | None,
+    limit: int,
+    next_token: str | None,
+    follow: bool,
+) -> int:
+    """What the guard recorded, newest first.
+
+    A page reads a bounded part of the log; where there is more, the last line on stderr (or `next_token` in JSON) leads
+    on. Times without a zone are UTC.
+    """
+    from chalicelib import history
+
+    if follow and (until or next_token):
+        raise click.UsageError("--follow goes neither with --until nor with --next-token.")
+    operator.guard_state()
+    now = operator.now()
+    wanted = _filter(
+        target,
+        account,
+        target_region,
+        tuple(Outcome(outcome.upper()) for outcome in outcomes),
+        actor,
+        rule,
+        moment(since, now, "--since") if since else None,
+        moment(until, now, "--until") if until else None,
+    )
+    if follow:
+        return _follow(operator, wanted, limit)
+    page = history.records(operator.store, wanted, now, limit, next_token)
+    emit(operator.output, page.to_json(), "records", lambda: _print_records(page.entries))
+    _say_unreadable(page.unreadable)
+    if page.cursor and operator.output != "json":
+        say(f"There is more: --next-token {page.cursor}")
+    return 0
+
+
+def _filter(
+    target: str | None,
+    account: str | None,
+    region: str | None,
+    outcomes: tuple[Outcome, ...] = (),
+    actor: str | None = None,
+    rule: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> Filter:
+    from chalicelib.history import Filter
+
+    if target is not None and target != GUARD_CHAIN:
+        try:
+            Target.parse(target)
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint="--target") from error
+    if account is not None and not (len(account) == 12 and account.isascii() and account.isdigit()):
+        raise click.BadParameter(f"{account!r} is not an account: write its twelve digits", param_hint="--account")
+    if region is not None and not is_region(region):
+        hint = f"{region!r} is not the name of a Region, such as us-east-1"
+        raise click.BadParameter(hint, param_hint="--target-region")
+    if since is not None and until is not None and since >= until:
+        raise click.BadParameter("nothing is both after --since and before --until", param_hint="--until")
+    return Filter(target, account, region, outcomes, actor, rule, since, until)
+
+
+def _say_unreadable(count: int) -> None:
+    if count:
+        say(f"{count} row(s) hold no record that can be read: run `xray-guard audit verify`.")
+
+
+def _row(entry: Entry) -> list[str]:
+    from chalicelib.cli.wording import NOTHING, actor_text, change_text, span_text, time_text
+
+    record = entry.record
+    why = " ".join(record.violations) or record.reason or NOTHING
+    if record.reason and record.violations and record.outcome.value in ("FAILED", "DEFERRED"):
+        why = f"{record.reason} ({why})"
+    return [
+        time_text(record.at),
+        record.target,
+        record.outcome.value,
+        why,
+        actor_text(entry.actor, record.target),
+        change_text(record.before, record.after, record.target) if record.before or record.after else NOTHING,
+        span_text(record.exposure_seconds),
+    ]
+
+
+def _print_records(entries: tuple[Entry, ...]) -> None:
+    print_table(Table(HISTORY_COLUMNS, [_row(entry) for entry in entries], "There is no such record."))
+
+
+def _follow(operator: Operator, wanted: Filter, limit: int) -> int:
+    """Tell what there is, oldest first, and then what comes."""
+    from dataclasses import replace
+
+    from chalicelib import history
+
+    follower = history.Follower()
+    first = history.records(operator.store, wanted, operator.now(), limit)
+    _tell(operator, follower.fresh(first.entries, operator.now()))
+    # What there was and was not told, for the limit left it out, does not come again as new.
+    now = operator.now()
+    follower.fresh(_all_since(operator, replace(wanted, since=follower.since(now)), now), now)
+    try:
+        while True:
+            operator.sleep(POLL_SECONDS)
+            now = operator.now()
+            seen = _all_since(operator, replace(wanted, since=follower.since(now)), now)
+            _tell(operator, follower.fresh(seen, now))
+    except KeyboardInterrupt:
+        return 0
+
+
+def _all_since(operator: Operator, wanted: Filter, now: datetime) -> list[Entry]:
+    from chalicelib import history
+
+    found: list[Entry] = []
+    cursor = None
+    while True:
+        page = history.records(operator.store, wanted, now, history.LARGEST_PAGE, cursor)
+        found += page.entries
+        cursor = page.cursor
+        if cursor is None:
+            return found
+
+
+def _tell(operator: Operator, entries: list[Entry]) -> None:
+    if operator.output == "table":
+        from chalicelib.cli.wording import clean
+
+        for entry in entries:
+            click.echo("  ".join(clean(cell) for cell in _row(entry)))
+    else:
+        emit_lines(entry.to_json() for entry in entries)
+
+
+@click.command(epilog="Example: xray-guard show 111122223333/us-east-1#7")
+@click.argument("incident")
+@common_options
+@pass_operator
+def show(operator: Operator, incident: str) -> int:
+    """One incident from its discovery to its end: who, from what to what, and each thing that was done.
+
+    INCIDENT is its id, or the id of any of its records, as `history` and `status` show them.
+    """
+    from chalicelib import history
+
+    try:
+        view = history.incident(operator.store, incident)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="INCIDENT") from error
+    if view is None:
+        say(f"There is no incident {incident}. `xray-guard history --output json` shows incident ids.")
+        return 1
+    emit(operator.output, view.to_json(timeline=True), None, lambda: _print_incident(operator, view))
+    return 0
+
+
+def _print_incident(operator: Operator, view: IncidentView) -> None:
+    from chalicelib.cli.wording import actor_text, change_text, clean, setting_text, span_text, time_text
+
+    target = view.target
+
+    def line(name: str, text: Any) -> None:
+        click.echo(f"  {name + ':':<12}{clean(text)}")
+
+    click.echo(f"{view.id}: {view.outcome.value}{f' ({clean(view.reason)})' if view.reason else ''}")
+    line("who", actor_text(view.actor, target) if view.actor else "not known")
+    line("what", change_text(view.before, view.after, target))
+    line("violations", " ".join(view.violations) or "none")
+    line("rule", view.rule or "none")
+    if view.open:
+        open_for = (operator.now() - view.exposed_since).total_seconds()
+        line("exposure", f"{span_text(open_for)} so far, since {time_text(view.exposed_since)}")
+    else:
+        known = view.exposure_seconds
+        measured = span_text(known) if known is not None else "not known"
+        line("exposure", f"{measured}, from {time_text(view.exposed_since)} to {time_text(view.closed_at)}")
+    if view.suppression:
+        held = view.suppression
+        line("suppressed", f"until {time_text(held.until)}, {held.reason}, by {actor_text(held.opened_by, target)}")
+    click.echo("")
+    for entry in view.entries:
+        record = entry.record
+        trigger = record.trigger
+        heard = f"{trigger.kind.value}" + (f" by {actor_text(trigger.actor, target)}" if trigger.actor else "")
+        why = record.reason or " ".join(record.violations)
+        click.echo(
+            f"{time_text(record.at)}  {record.outcome.value:<11} {clean(why)}  [{clean(heard)}, {record.record_id}]"
+        )
+        if trigger.event_time:
+            line("    event", f"{trigger.event_name or ''} {trigger.event_id or ''} at {time_text(trigger.event_time)}")
+        for action in record.actions:
+            _print_action(action, target)
+        if record.after:
+            status_ = record.after.status.value if record.after.status else ""
+            line("    read back", f"{setting_text(record.after, target)} {status_}")
+        if record.error:
+            line("    error", f"{record.error.code}: {record.error.message}")
+    if not view.complete:
+        say("There may be more records of this incident than were read.")
+
+
+def _print_action(action: Any, target: str) -> None:
+    from chalicelib.cli.wording import clean, key_text
+    from chalicelib.keypolicy import difference
+
+    subject = key_text(action.key_arn, target) if action.key_arn else ""
+    told = f"    {action.name} {subject}"
+    if action.name == "PutKeyPolicy":
+        told += f"{f' failed: {action.error}' if action.error else ''}"
+        click.echo(clean(told))
+        for each in difference(action.before or "", action.after or "").splitlines():
+            click.echo(f"        {clean(each)}")
+        return
+    if action.name != "CreateKey" and (action.before or action.after):
+        told += f": {action.before or 'nothing'} → {action.after or 'nothing'}"
+    click.echo(clean(told + (f" failed: {action.error}" if action.error else "")))

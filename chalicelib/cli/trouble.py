@@ -1,0 +1,136 @@
+"""What went wrong, in words that say what to do, and the exit code that goes with it."""
+
+from __future__ import annotations
+
+import os
+from typing import IO, Any
+
+import click
+from botocore.exceptions import BotoCoreError
+
+from chalicelib.cli.wording import clean
+from chalicelib.errors import AwsError, GuardError
+from chalicelib.history import BadCursor
+from chalicelib.policy import PolicyError
+from chalicelib.store import AUDIT_TABLE, TARGETS_TABLE
+
+NO = 1
+USAGE = 2
+CONFIGURATION = 253
+REFUSED = 254
+
+SIGN_IN = "sign in again (`aws sso login` or new temporary credentials) and repeat the command"
+GIVE_CREDENTIALS = "name a profile (--profile NAME), or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+EXPIRED = {
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "RequestExpired",
+    "TokenRetrievalError",
+    "SSOTokenLoadError",
+    "UnauthorizedSSOTokenError",
+    "InvalidGrantException",
+}
+NOT_VALID = {
+    "AuthFailure",
+    "IncompleteSignature",
+    "InvalidAccessKeyId",
+    "InvalidClientTokenId",
+    "InvalidSignatureException",
+    "MissingAuthenticationToken",
+    "MissingAuthenticationTokenException",
+    "SignatureDoesNotMatch",
+    "UnrecognizedClientException",
+}
+NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"}
+THROTTLED = {
+    "ProvisionedThroughputExceededException",
+    "RequestLimitExceeded",
+    "ThrottledException",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequestsException",
+}
+DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError"}
+UNREACHED = {"EndpointConnectionError", "ConnectTimeoutError", "NoAnswer", "ProxyConnectionError", "SSLError"}
+
+
+class Trouble(click.ClickException):
+    """`message` says what is wrong, `remedy` what to do."""
+
+    def __init__(self, message: str, remedy: str | None = None, exit_code: int = REFUSED) -> None:
+        super().__init__(message)
+        self.remedy = remedy
+        self._exit_code = exit_code
+
+    @property
+    def exit_code(self) -> int:  # type: ignore[override]
+        """What the program ends with."""
+        return self._exit_code
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Both on stderr, without anything that a terminal would obey."""
+        click.echo(f"xray-guard: {clean(self.message, keep_lines=True)}", file=file, err=file is None)
+        if self.remedy:
+            click.echo(f"  To do: {clean(self.remedy)}", file=file, err=file is None)
+
+
+def trouble_of(error: Exception) -> Trouble:
+    """Any exception as a Trouble."""
+    if isinstance(error, AwsError):
+        return _refused(error)
+    if isinstance(error, BadCursor):
+        return Trouble(str(error), "leave --next-token out to begin with the newest", USAGE)
+    if isinstance(error, PolicyError):
+        return Trouble(error.message, None, CONFIGURATION)
+    if isinstance(error, GuardError):
+        return Trouble(f"{error.problem.code}: {error.problem.message}", "try again in a minute", REFUSED)
+    if isinstance(error, BotoCoreError):
+        return _misconfigured(type(error).__name__, str(error))
+    return Trouble(
+        f"an error in xray-guard itself: {type(error).__name__}: {error}",
+        "report it with the command you ran; `xray-guard doctor` may show what is unusual",
+        REFUSED,
+    )
+
+
+def _misconfigured(code: str, message: str) -> Trouble:
+    if code in NO_CREDENTIALS:
+        return Trouble(f"there are no usable AWS credentials: {message}", GIVE_CREDENTIALS, CONFIGURATION)
+    if code in EXPIRED:
+        return Trouble(f"the AWS credentials have expired: {message}", SIGN_IN, CONFIGURATION)
+    if code == "ProfileNotFound":
+        return Trouble(message, "`aws configure list-profiles` names those there are", CONFIGURATION)
+    if code == "NoRegionError":
+        remedy = "name the Region where the guard is deployed: --region REGION, or set AWS_REGION"
+        return Trouble("no Region is configured", remedy, CONFIGURATION)
+    if code in UNREACHED:
+        endpoint = os.environ.get("AWS_ENDPOINT_URL")
+        remedy = f"AWS_ENDPOINT_URL is {endpoint}: is it up?" if endpoint else "check the network and the Region's name"
+        return Trouble(f"AWS could not be reached: {message}", remedy, REFUSED)
+    return Trouble(f"{code}: {message}", "check the AWS configuration: profile, Region, endpoint", CONFIGURATION)
+
+
+def _refused(error: AwsError) -> Trouble:
+    message = error.problem.message
+    if error.code in EXPIRED:
+        return Trouble(f"the AWS credentials have expired ({error.operation})", SIGN_IN, CONFIGURATION)
+    if error.code in NOT_VALID:
+        remedy = f"check which credentials are in use (`aws sts get-caller-identity`); {GIVE_CREDENTIALS}"
+        return Trouble(f"AWS does not accept these credentials: {message}", remedy, CONFIGURATION)
+    if error.code in NO_CREDENTIALS or error.code in UNREACHED:
+        return _misconfigured(error.code, message)
+    if error.code == "ResourceNotFoundException" and error.operation.startswith("dynamodb:"):
+        tables = (
+            f"XRAY_GUARD_AUDIT_TABLE ({os.environ.get('XRAY_GUARD_AUDIT_TABLE', AUDIT_TABLE)}) and "
+            f"XRAY_GUARD_TARGETS_TABLE ({os.environ.get('XRAY_GUARD_TARGETS_TABLE', TARGETS_TABLE)})"
+        )
+        return Trouble(
+            "the guard's tables are not there, with this account and Region",
+            f"name the Region where the guard is deployed (--region), check --profile, or set {tables}",
+            CONFIGURATION,
+        )
+    if error.code in THROTTLED:
+        return Trouble(f"AWS throttles: {message}", "wait a minute and repeat the command", REFUSED)
+    if error.code in DENIED:
+        return Trouble(f"AWS refused: {message}", f"these credentials need {error.operation}", REFUSED)
+    return Trouble(f"AWS refused: {error.code}: {message}", None, REFUSED)

@@ -1,0 +1,103 @@
+"""Values as people read them in a line, and nothing in them that a terminal would obey."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from chalicelib.model import Actor, EncryptionType, Setting, Target, arn_part, key_id_of
+
+if TYPE_CHECKING:
+    from chalicelib.decide import Step
+
+UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\ufff9-\ufffb]")
+UNSAFE_BUT_LINES = re.compile(UNSAFE.pattern.replace("\x00-\x1f", "\x00-\x08\x0b-\x1f"))
+NOTHING = "-"
+
+
+def clean(text: object, *, keep_lines: bool = False) -> str:
+    """The text with control and direction characters replaced."""
+    return (UNSAFE_BUT_LINES if keep_lines else UNSAFE).sub("\ufffd", str(text))
+
+
+def time_text(at: datetime | None) -> str:
+    """To the second, UTC."""
+    return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if at else NOTHING
+
+
+def span_text(seconds: float | None) -> str:
+    """`8.2s`, `3m20s`, `2h05m`, `3d04h`: two units at most."""
+    if seconds is None:
+        return NOTHING
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(int(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}m{rest:02d}s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours}h{minutes:02d}m"
+    days, hours = divmod(hours, 24)
+    return f"{days}d{hours:02d}h"
+
+
+def key_text(arn: str, target: str = "") -> str:
+    """A key's id; its whole ARN where it belongs to another account or Region than the target."""
+    account, _, region = target.partition("/")
+    is_own = not target or (arn_part(arn, 4), arn_part(arn, 3)) == (account, region)
+    return f"key {key_id_of(arn)}" if is_own or not arn.startswith("arn:") else arn
+
+
+def setting_text(setting: Setting | None, target: str = "") -> str:
+    """`NONE`, or the key."""
+    if setting is None:
+        return "unknown"
+    if setting.type is not EncryptionType.KMS:
+        return setting.type.value
+    return key_text(setting.key_arn, target) if setting.key_arn else "KMS"
+
+
+def change_text(before: Setting | None, after: Setting | None, target: str = "") -> str:
+    """From what to what."""
+    if after is None or after.same_choice(before):
+        return setting_text(before or after, target)
+    return f"{setting_text(before, target)} → {setting_text(after, target)}"
+
+
+def actor_text(actor: Actor | None, target: str = "") -> str:
+    """`user/Alice`, `role/Admin (jdoe)`; with the account where it is another than the target's."""
+    if actor is None:
+        return NOTHING
+    account = target.partition("/")[0]
+    own = actor.arn.startswith("arn:") and arn_part(actor.arn, 4) == account
+    name = actor.arn.split(":", 5)[-1] if own else actor.arn
+    extras = [actor.session, actor.via and f"via {actor.via}", actor.issued_by and f"issued by {actor.issued_by}"]
+    told = ", ".join(text for text in extras if text)
+    return f"{name} ({told})" if told else name
+
+
+def step_text(step: Step, target: Target) -> str:
+    """One mutation of a plan."""
+    match step.name.value:
+        case "CreateKey":
+            return "make a customer managed key with the rule's key policy"
+        case "CreateAlias" | "UpdateAlias":
+            verb = "put" if step.name.value == "CreateAlias" else "put back"
+            return f"{verb} {step.after} on {_subject(step.key_arn, target)}"
+        case "PutEncryptionConfig":
+            return f"point X-Ray at {_subject(step.key_arn, target)}"
+        case "PutKeyPolicy":
+            return f"add what is missing to the policy of {_subject(step.key_arn, target)}"
+        case "EnableKeyRotation":
+            return f"turn on rotation of {_subject(step.key_arn, target)} ({step.after})"
+        case "EnableKey":
+            return f"enable {_subject(step.key_arn, target)}"
+        case "CancelKeyDeletion":
+            return f"cancel the deletion of {_subject(step.key_arn, target)}"
+
+
+def _subject(key_arn: str | None, target: Target) -> str:
+    if key_arn is None or key_id_of(key_arn) == "to-be-created":
+        return "the new key"
+    return key_text(key_arn, str(target))
