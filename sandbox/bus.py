@@ -12,7 +12,6 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from moto.events.models import Rule, events_backends
@@ -20,7 +19,7 @@ from moto.events.utils import EventTemplateParser
 from moto.sns.models import sns_backends
 from moto.sqs.models import sqs_backends
 
-from sandbox.knobs import KNOBS
+from sandbox.knobs import KNOBS, aws_now
 from sandbox.patterns import matches
 from sandbox.trail import event as new_event
 
@@ -210,7 +209,7 @@ def _entry_problem(entry: dict[str, Any]) -> tuple[str, str] | None:
 
 def stamp() -> str:
     """Now, as Lambda's and EventBridge's own records write it."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return aws_now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def new_id() -> str:

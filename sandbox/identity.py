@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from moto.iam.models import iam_backends
 from moto.sts.models import AssumedRole, sts_backends
 from moto.utilities.utils import get_partition
+
+from sandbox.knobs import aws_now
 
 ADMINISTRATOR = "administrator"
 
@@ -46,7 +48,7 @@ class Principal:
                 "accessKeyId": self.access_key,
                 "userName": self.name,
             }
-        since = self.since or datetime.now(UTC)
+        since = self.since or aws_now()
         return {
             "type": "AssumedRole",
             "principalId": f"{self.unique_id}:{self.session}",
@@ -103,7 +105,7 @@ def _role_session(session: AssumedRole) -> Principal:
         name=role_arn.rsplit("/", 1)[-1],
         role_arn=role_arn,
         session=session.session_name,
-        since=datetime.now(UTC),
+        since=aws_now(),
     )
 
 

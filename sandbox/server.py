@@ -15,7 +15,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -46,7 +45,7 @@ from sandbox.functions import (
     log_tail,
 )
 from sandbox.identity import Principal, principal_of
-from sandbox.knobs import DEFAULT_ACCOUNT, DEFAULT_REGION, KNOBS
+from sandbox.knobs import DEFAULT_ACCOUNT, DEFAULT_REGION, KNOBS, aws_now
 from sandbox.later import Later
 from sandbox.stack import Stack
 from sandbox.trail import Trail
@@ -75,6 +74,10 @@ class Fault:
 class _Handler(MotoRequestHandler):
     # Head and body go out in two writes, and Nagle's algorithm would hold back the second.
     disable_nagle_algorithm = True
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """The `Date` of an answer: AWS's time."""
+        return super().date_time_string(aws_now().timestamp() if timestamp is None else timestamp)
 
     def log(self, type: str, message: str, *args: Any) -> None:
         """Say nothing: the log of calls tells more."""
@@ -374,7 +377,7 @@ class Sandbox:
         return [answer]
 
     def _answer(self, environ: dict[str, Any], body: bytes) -> _Answer:
-        began, at = time.monotonic(), datetime.now(UTC)
+        began, at = time.monotonic(), aws_now()
         asked = read_request(environ, body)
         principal = principal_of(asked.access_key, self.account, asked.region or self.region)
         environ["HTTP_X_MOTO_ACCOUNT_ID"] = principal.account

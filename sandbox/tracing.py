@@ -20,7 +20,7 @@ from moto.xray.responses import XRayResponse
 
 from sandbox.identity import principal_of
 from sandbox.keys import ENABLED, KeyResponse, find_key, key_request
-from sandbox.knobs import KNOBS
+from sandbox.knobs import KNOBS, aws_now
 from sandbox.statements import Request, allowed, denied
 
 GRAPH_RANGE_SECONDS = 6 * 3600
@@ -51,7 +51,7 @@ def tracing_of(account: str, region: str) -> Tracing:
 
 def seed_services(account: str, region: str, names: tuple[str, ...], seen_at: float | None = None) -> None:
     """Let the service graph name these services; none clears it."""
-    at = time.time() if seen_at is None else seen_at
+    at = aws_now().timestamp() if seen_at is None else seen_at
     tracing_of(account, region).services = tuple((name, at) for name in names)
 
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 import uuid
 from collections import deque
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 from sandbox.calls import Call, as_cloudtrail, service_model
-from sandbox.knobs import KNOBS
+from sandbox.knobs import KNOBS, aws_now
 from sandbox.later import Later
 
 CALL_DETAIL_TYPE = "AWS API Call via CloudTrail"
@@ -110,7 +109,7 @@ def event(
 
 
 def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return aws_now().strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def call_record(call: Call) -> dict[str, Any]:

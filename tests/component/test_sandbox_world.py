@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import boto3
@@ -295,3 +297,14 @@ def test_the_program_tells_how_to_point_a_client_at_it_and_ends_when_told_to() -
 def test_the_program_without_a_package_says_what_to_do(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["--package", "not/there"]) == 2
     assert "make package" in capfd.readouterr().err
+
+
+def test_aws_can_be_hours_behind_the_host_in_its_answers_and_in_what_cloudtrail_tells(sandbox: Sandbox) -> None:
+    sandbox.turn(clock_behind_seconds=7200)
+    answer = sandbox.client("dynamodb").list_tables()
+    sandbox.client("xray").put_encryption_config(Type="NONE")
+    wanted = datetime.now(UTC) - timedelta(hours=2)
+    told = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+    recorded = datetime.strptime(sandbox.trail.records[-1]["eventTime"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    for at in (told, recorded, sandbox.calls[-1].at):
+        assert abs(at - wanted) < timedelta(seconds=5)
