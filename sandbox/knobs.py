@@ -19,12 +19,12 @@ DEFAULT_REGIONS = ("us-east-1", "us-east-2", "us-west-2", "eu-central-1", "eu-we
 class Knobs:
     """Times are in seconds.
 
-        `settle_seconds`: how long X-Ray's setting stays UPDATING. `stale_seconds`: how old the answers of KMS's reads are.
-        `event_delay_seconds`: from a call to its event on the bus; `event_copies`: how often that event comes (0: lost, 2:
-        twice). `retry_seconds`: Lambda's waits before an asynchronous invocation's first and second retry (one and two
-        minutes in AWS). `schedules`: whether schedule rules fire by themselves. `clock_behind_seconds`: how far AWS's clock,
-    in its answers and in what CloudTrail tells, is behind the host's, so that a day can go by in a story; what waits here
-    (settling, delays, schedules) waits in real time all the same.
+    `settle_seconds`: how long X-Ray's setting stays UPDATING. `stale_seconds`: how old the answers of KMS's reads are.
+    `event_delay_seconds`: from a call to its event on the bus; `event_copies`: how often that event comes (0: lost, 2:
+    twice). `retry_seconds`: Lambda's waits before an asynchronous invocation's first and second retry (one and two
+    minutes in AWS). `schedules`: whether schedule rules fire by themselves. `clock_behind_seconds`: how far AWS's clock
+    (the `Date` of its answers, CloudTrail's times) is behind the host's, so that hours can go by in a story; what waits
+    here (settling, delays, schedules) waits in real time all the same.
     """
 
     settle_seconds: float = 1.0
