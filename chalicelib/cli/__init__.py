@@ -74,6 +74,8 @@ for command in (
     telling.show,
     log.audit_group,
     policies.policy_group,
+    operating.doctor_verb,
+    operating.redrive_verb,
     operating.completion,
 ):
     cli.add_command(command)

@@ -209,7 +209,7 @@ def _notes(operator: Operator, new_keys: int) -> list[str]:
 @common_options
 @pass_operator
 def reconcile_verb(operator: Operator, target: Target, dry_run: bool, yes: bool) -> int:
-    """Bring TARGET to what its rule asks, as the deployed guard would.
+    """Bring TARGET to what its rule asks.
 
     One of --dry-run and --yes must be given. With --yes the run is on the audit log under your name. It holds the
     target for seven minutes at most, should it be cut off: the requests that you sign stay valid for five.
@@ -312,9 +312,9 @@ def _for_real(operator: Operator, target: Target) -> int:
 @common_options
 @pass_operator
 def explain(operator: Operator, event: IO[bytes]) -> int:
-    """What the guard would do with an event, and why; nothing is changed.
+    """What would be done with an event, and why.
 
-    EVENT is a file with the whole event as EventBridge delivers it, or - for stdin.
+    Nothing is changed. EVENT is a file with the whole event as EventBridge delivers it, or - for stdin.
     """
     from chalicelib.events import read_change, read_key_event
     from chalicelib.model import Rejected

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.group("audit")
 def audit_group() -> None:
-    """The audit log: whether it is whole, and handing it on."""
+    """The log: is it whole; hand it on."""
 
 
 def _chain(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:

@@ -2,13 +2,133 @@
 
 from __future__ import annotations
 
+import os
+from typing import TYPE_CHECKING, Any
+
 import click
+
+from chalicelib.cli.options import common_options
+from chalicelib.cli.output import Progress, Table, emit, print_table
+from chalicelib.cli.session import Operator, pass_operator, say
+
+if TYPE_CHECKING:
+    from chalicelib.cli.letters import Letter
+
+
+@click.command("doctor", epilog="Example: xray-guard doctor")
+@common_options
+@pass_operator
+def doctor_verb(operator: Operator) -> int:
+    """Whether the guard can do its work, and what to do where not.
+
+    Asks AWS whether a trail logs management write events, KMS included; the rules and schedules are on; the functions
+    can run; the tables are protected; the dead-letter queue is empty; the policy is valid and the one that is
+    enforced; the last sweep is recent; and no target is overdue, failed, or left with a key that nothing uses. Changes
+    nothing. Exits with 1 if something is bad, or could not be looked at.
+    """
+    from dataclasses import asdict
+
+    from chalicelib.cli.doctor import GOOD, Doctor, table_names
+    from chalicelib.cli.wording import NOTHING
+
+    where = f"account {operator.identity.account}, Region {operator.region}"
+    progress = Progress()
+    findings = Doctor(operator, table_names(os.environ)).findings(progress)
+    progress.done()
+    healthy = all(finding.status == GOOD for finding in findings)
+    told = {"healthy": healthy, "findings": [asdict(finding) for finding in findings]}
+    rows = [[finding.check, finding.status, finding.message, finding.remedy or NOTHING] for finding in findings]
+    table = Table(("check", "status", "found", "remedy"), rows, "")
+    emit(operator.output, told, "findings", lambda: print_table(table))
+    wrong = sum(finding.status != GOOD for finding in findings)
+    say(f"{where}: " + ("all is well." if healthy else f"{wrong} of {len(findings)} answers are not good."))
+    return 0 if healthy else 1
+
+
+@click.command("redrive", epilog="Example: xray-guard redrive --yes")
+@click.option("--yes", is_flag=True, help="Send the letters to their functions again")
+@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="Letters at most")
+@common_options
+@pass_operator
+def redrive_verb(operator: Operator, yes: bool, limit: int) -> int:
+    """What lies in the dead-letter queue.
+
+    With --yes it is sent to its function again. A letter leaves the queue once Lambda has taken the event. Events may be sent twice without harm: each is recorded
+    once, and what counts is what stands there now. Exits with 1 if, with --yes, a letter could not be sent.
+    """
+    from chalicelib.cli.letters import Queue
+
+    queue = Queue(operator)
+    letters = list(queue.letters(limit))
+    fates: dict[str, str] = {}
+    for letter in letters:
+        fates[letter.message_id] = _sent(queue, letter) if yes else _kept(queue, letter)
+    told = {"letters": [{**letter.to_json(), "fate": fates[letter.message_id]} for letter in letters]}
+    emit(operator.output, told, "letters", lambda: print_table(_table(letters, fates, queue.name)))
+    if letters and not yes:
+        say(f"{len(letters)} letter(s). `xray-guard redrive --yes` sends them again.")
+    return 1 if yes and any(fate != "sent" for fate in fates.values()) else 0
+
+
+def _kept(queue: Any, letter: Letter) -> str:
+    queue.put_back(letter)
+    return "kept"
+
+
+def _sent(queue: Any, letter: Letter) -> str:
+    from chalicelib.cli.trouble import trouble_of
+    from chalicelib.errors import AwsError
+
+    if letter.function is None or letter.payload is None:
+        queue.put_back(letter)
+        return "kept: it does not tell what to send to whom"
+    try:
+        queue.send_again(letter)
+    except AwsError as error:
+        queue.put_back(letter)
+        return f"kept: {trouble_of(error).message}"
+    return "sent"
+
+
+def _table(letters: list[Letter], fates: dict[str, str], queue: str) -> Table:
+    from chalicelib.cli.wording import NOTHING, time_text
+
+    rows = [
+        [
+            time_text(letter.sent_at),
+            letter.function or NOTHING,
+            letter.reason,
+            _about(letter.payload),
+            fates[letter.message_id],
+        ]
+        for letter in letters
+    ]
+    return Table(("time", "function", "why", "event", "fate"), rows, f"{queue} is empty.")
+
+
+def _about(payload: str | None) -> str:
+    """What an event is about, in a few words."""
+    import json
+
+    from chalicelib.cli.wording import NOTHING
+
+    try:
+        event = json.loads(payload or "")
+    except (ValueError, RecursionError):
+        return NOTHING
+    if not isinstance(event, dict):
+        return NOTHING
+    detail = event.get("detail")
+    name = detail.get("eventName") if isinstance(detail, dict) else None
+    what = name or event.get("detail-type")
+    told = [text for text in (what, event.get("account"), event.get("region")) if isinstance(text, str)]
+    return " ".join(told)[:120] or NOTHING
 
 
 @click.command(epilog='Example: eval "$(xray-guard completion bash)"')
 @click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
 def completion(shell: str) -> int:
-    """Print what makes SHELL complete the verbs and options of xray-guard."""
+    """Print what makes SHELL complete verbs and options."""
     from click.shell_completion import get_completion_class
 
     from chalicelib.cli import cli

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.group("policy")
 def policy_group() -> None:
-    """The policy document: whether it is valid, and what it asks of a target."""
+    """The policy: is it valid, what does it ask."""
 
 
 @policy_group.command(epilog="Example: xray-guard policy validate policies/policy.json")

@@ -10,7 +10,7 @@ import click
 from chalicelib.cli.options import common_options, moment
 from chalicelib.cli.output import Table, emit, emit_lines, print_table
 from chalicelib.cli.session import Operator, pass_operator, say
-from chalicelib.model import GUARD_CHAIN, Outcome, Target, is_region
+from chalicelib.model import GUARD_CHAIN, Outcome, Target, TriggerKind, is_region
 
 if TYPE_CHECKING:
     from chalicelib.history import Entry, Filter, IncidentView, TargetView
@@ -27,7 +27,7 @@ HISTORY_COLUMNS = ("time", "target", "outcome", "why", "actor", "change", "expos
 @common_options
 @pass_operator
 def status(operator: Operator, account: str | None, target_region: str | None) -> int:
-    """The posture of every target, as the guard last found it."""
+    """Every target's posture, as last found."""
     import msgspec
 
     from chalicelib import history
@@ -105,7 +105,7 @@ def history_verb(
     next_token: str | None,
     follow: bool,
 ) -> int:
-    """What the guard recorded, newest first.
+    """What was recorded, newest first.
 
     A page reads a bounded part of the log; where there is more, the last line on stderr (or `next_token` in JSON) leads
     on. Times without a zone are UTC.
@@ -169,7 +169,7 @@ def _say_unreadable(count: int) -> None:
 
 
 def _row(entry: Entry) -> list[str]:
-    from chalicelib.cli.wording import NOTHING, actor_text, change_text, span_text, time_text
+    from chalicelib.cli.wording import NOTHING, change_text, span_text, time_text
 
     record = entry.record
     why = " ".join(record.violations) or record.reason or NOTHING
@@ -180,10 +180,18 @@ def _row(entry: Entry) -> list[str]:
         record.target,
         record.outcome.value,
         why,
-        actor_text(entry.actor, record.target),
+        _actor(entry),
         change_text(record.before, record.after, record.target) if record.before or record.after else NOTHING,
         span_text(record.exposure_seconds),
     ]
+
+
+def _actor(entry: Entry) -> str:
+    from chalicelib.cli.wording import actor_text
+
+    told = actor_text(entry.actor, entry.record.target)
+    by_hand = entry.record.trigger.kind is TriggerKind.OPERATOR and entry.record.cause is None
+    return f"{told} (operator)" if by_hand else told
 
 
 def _print_records(entries: tuple[Entry, ...]) -> None:
@@ -240,9 +248,10 @@ def _tell(operator: Operator, entries: list[Entry]) -> None:
 @common_options
 @pass_operator
 def show(operator: Operator, incident: str) -> int:
-    """One incident from its discovery to its end: who, from what to what, and each thing that was done.
+    """One incident, from discovery to end.
 
-    INCIDENT is its id, or the id of any of its records, as `history` and `status` show them.
+    Tells who made the change, from what to what, what was done about it, and the exposure. INCIDENT is its id, or
+    the id of any of its records, as `history` and `status` show them.
     """
     from chalicelib import history
 
