@@ -107,8 +107,11 @@ class Journal:
 
     def joined(self, incident: Incident) -> Incident:
         """The open incident with the change event's actor and time lent to it, if they fit and it has no cause yet."""
+        if self.change is None:
+            return incident
+        incident = replace(incident, latest=ledger.latest(incident.latest, cause_of(self.change.trigger)))
         past = self.state().past
-        if self.change and ledger.caused_by(self.change, incident, past[-1].closed_at if past else None):
+        if ledger.caused_by(self.change, incident, past[-1].closed_at if past else None):
             return replace(incident, cause=cause_of(self.change.trigger))
         return incident
 

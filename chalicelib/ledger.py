@@ -9,6 +9,7 @@ from typing import Any
 from chalicelib import chain
 from chalicelib.model import (
     Backoff,
+    Cause,
     ChangeEvent,
     Incident,
     Outcome,
@@ -84,6 +85,13 @@ def caused_by(change: ChangeEvent, incident: Incident | PastIncident, after: dat
         and at <= incident.opened_at + CLOCK_SKEW
         and (after is None or at >= after - CLOCK_SKEW)
     )
+
+
+def latest(known: Cause | None, heard: Cause | None) -> Cause | None:
+    """The later of two changes; of two in the same second the one that was heard of last."""
+    if known is None or heard is None:
+        return heard or known
+    return heard if heard.at >= known.at else known
 
 
 def backoff_after_attempt(backoff: Backoff, now: datetime, jitter: float, most_minutes: int) -> Backoff:

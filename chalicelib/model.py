@@ -346,7 +346,10 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """A drift, from its discovery to its end. `attempt` counts the REMEDIATING records, each closed exactly once."""
+    """A drift, from its discovery to its end. `attempt` counts the REMEDIATING records, each closed exactly once.
+
+    `cause` is the first change, from which the exposure counts; `latest` the last one heard of while it stands.
+    """
 
     id: str
     opened_at: datetime
@@ -358,6 +361,7 @@ class Incident:
     due: datetime | None = None
     applied_at: datetime | None = None
     cause: Cause | None = None
+    latest: Cause | None = None
     mutated: bool = False
 
 

@@ -159,6 +159,7 @@ class _Run:
         self.reach = guard.reach(target)
         self.journal = Journal(guard, target, self.rule, trigger, event)
         self.looks_only = False
+        self.refusal: Suppression | None = None
 
     def announce_policy(self) -> None:
         """The first run under a new policy digest says so in the guard's own chain."""
@@ -330,6 +331,7 @@ class _Run:
         if not seen.deep:
             return None
         weighed = self._weighed(rule, state, seen)
+        self.refusal = weighed.refusal
         if weighed.suppressions != state.suppressions or weighed.notes:
             now = self.guard.clock.now()
             draft = Draft(state)
@@ -559,7 +561,7 @@ class _Run:
             now,
             reason=decision.reason,
             error=decision.blocked,
-            suppression=decision.suppression,
+            suppression=decision.suppression or self.refusal,
             detail=self._held_detail(state, decision),
             attempt=None,
         )
@@ -682,6 +684,7 @@ class _Run:
             Outcome.REMEDIATING,
             now,
             detail={"plan": [step.name.value for step in decision.steps]},
+            suppression=self.refusal,
             actions=(),
         )
         self.journal.commit(draft, Outcome.REMEDIATING, None)
