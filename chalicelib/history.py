@@ -55,6 +55,12 @@ HORIZON = timedelta(days=400)
 SLACK = 2 * CLOCK_SKEW
 """By how much the times within a chain may be out of order."""
 
+RECENT = timedelta(days=62)
+"""So little is walked back without asking whether the log is that old."""
+
+MARGIN = timedelta(days=31)
+"""How much older than the guard's own first record any record might be."""
+
 NOT_JUDGED = frozenset({"UNGOVERNED", "RULE_OFF", "IDLE"})
 """Reasons of IGNORED that end an incident: nobody asks any more that the target be encrypted."""
 
@@ -135,11 +141,11 @@ class Entry:
     def to_json(self) -> dict[str, Any]:
         """The record's fields as they were hashed, and beside them `hash`, `actor`, `account` and `region`."""
         account, _, region = self.record.target.partition("/")
-        told: dict[str, Any] = msgspec.to_builtins(self.record)
+        told: dict[str, Any] = _plain(self.record)
         return {
             **told,
             "hash": self.hash,
-            "actor": msgspec.to_builtins(self.actor),
+            "actor": _plain(self.actor),
             "account": account if region else None,
             "region": region or None,
         }
@@ -489,7 +495,9 @@ def _exposed_since(open_incident: Incident) -> datetime:
 
 
 def _read_id(text: str) -> tuple[str, int]:
-    target, _, seq = text.rpartition("#")
+    """An id as it is, or with dots for `/` and `#`, which the path of a URL carries safely."""
+    dotted = text.split(".")
+    target, _, seq = (f"{dotted[0]}/{dotted[1]}#{dotted[2]}" if len(dotted) == 3 else text).rpartition("#")
     if not (seq.isascii() and seq.isdigit() and 0 < len(seq) <= 12 and int(seq) > 0):
         raise ValueError(f"{text!r} is not an incident: write it as 111122223333/us-east-1#7")
     if target != GUARD_CHAIN:
@@ -520,10 +528,13 @@ def _entry(row: chain.StoredRow) -> Entry | None:
         return None
 
 
+def _plain(value: object) -> Any:
+    """As JSON has it: times as RFC 3339, lists, null."""
+    return msgspec.json.decode(msgspec.json.encode(value))
+
+
 def _shallow(view: Any, without: tuple[str, ...] = ()) -> dict[str, Any]:
-    return {
-        each.name: msgspec.to_builtins(getattr(view, each.name)) for each in fields(view) if each.name not in without
-    }
+    return {each.name: _plain(getattr(view, each.name)) for each in fields(view) if each.name not in without}
 
 
 # --- walking back ----------------------------------------------------------------------------------------------------
@@ -645,7 +656,7 @@ class _TimeWalk:
             raise BadCursor("the cursor was given for another question")
 
     def __iter__(self) -> Iterator[tuple[str, chain.StoredRow]]:
-        floor = self._since or self._beginning()
+        floor = self._floor()
         month = _month_of(self.rest or "")
         while month is not None and month >= (floor.year, floor.month):
             for place, row in self._month(month, _stamp(floor)):
@@ -678,12 +689,17 @@ class _TimeWalk:
             row = shard.rows.pop(0)
             yield _at_key(row), row
 
-    def _beginning(self) -> datetime:
-        """A time before which there is no record: a month before the guard's own first one."""
+    def _floor(self) -> datetime:
+        """A time before which nothing is asked for, or else there is nothing: the guard's first record tells."""
+        if self._since is not None and self._now - self._since < RECENT:
+            return self._since
         rows = self._store.oldest(GUARD_CHAIN, self._budget.take(1)).rows
         self._budget.count(len(rows))
         at = _at_of(rows[0]) if rows else None
-        return at - timedelta(days=31) if at else self._now - HORIZON
+        if at is None:
+            return self._since or self._now - HORIZON
+        beginning = at - MARGIN
+        return max(self._since, beginning) if self._since else beginning
 
 
 class _Shard:

@@ -53,8 +53,9 @@ def doctor_verb(operator: Operator) -> int:
 def redrive_verb(operator: Operator, yes: bool, limit: int) -> int:
     """What lies in the dead-letter queue.
 
-    With --yes it is sent to its function again. A letter leaves the queue once Lambda has taken the event. Events may be sent twice without harm: each is recorded
-    once, and what counts is what stands there now. Exits with 1 if, with --yes, a letter could not be sent.
+    With --yes it is sent to its function again. A letter leaves the queue once Lambda has taken the event. Events may
+    be sent twice without harm: each is recorded once, and what counts is what stands there now. Exits with 1 if, with
+    --yes, a letter could not be sent.
     """
     from chalicelib.cli.letters import Queue
 

@@ -1,0 +1,83 @@
+"""An audit log in memory that keeps the store's interface, for what reads the log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from chalicelib import chain
+from chalicelib.model import ZERO_HASH, Outcome, Record, Trigger, TriggerKind
+from chalicelib.store import Slice, marker_key
+
+
+class Logbook:
+    """Rows by chain and sort key. `items_read` and `queries` count what the paged reads answered with."""
+
+    def __init__(self) -> None:
+        self.stored: dict[tuple[str, str], chain.StoredRow] = {}
+        self.marked: dict[tuple[str, str], int] = {}
+        self.ends: dict[str, tuple[int, str]] = {}
+        self.items_read = 0
+        self.queries = 0
+        self.most_per_query: int | None = None
+
+    def add(
+        self, target: str, at: datetime, outcome: Outcome = Outcome.IGNORED, trigger: Trigger | None = None, **more: Any
+    ) -> Record:
+        """Append a record, and its event's marker where it is a change that was not heard of before."""
+        seq, prev = self.ends.get(target, (0, ZERO_HASH))
+        trigger = trigger or Trigger(TriggerKind.SWEEP)
+        record = Record(f"{target}#{seq + 1}", target, seq + 1, at, outcome, trigger, prev, **more)
+        body, digest = chain.seal(record)
+        index = chain.time_index(target, record.seq, at)
+        self.put(chain.StoredRow(target, chain.sort_key(record.seq), body, digest, index))
+        self.ends[target] = (record.seq, digest)
+        if trigger.kind is TriggerKind.CHANGE and trigger.event_id is not None:
+            self.marked.setdefault((target, marker_key(trigger.event_id)), record.seq)
+        return record
+
+    def put(self, row: chain.StoredRow) -> None:
+        """Write a row as it is."""
+        self.stored[(row.target, row.sk)] = row
+
+    # --- the store's reads -----------------------------------------------------------------------------------------
+
+    def heads(self) -> Iterator[tuple[str, int, str]]:
+        yield from ((target, seq, head) for target, (seq, head) in list(self.ends.items()))
+
+    def head(self, target: str) -> tuple[int, str] | None:
+        return self.ends.get(target)
+
+    def rows(self, target: str) -> Iterator[chain.StoredRow]:
+        yield from self._chain(target)
+
+    def markers(self, target: str) -> Iterator[tuple[str, int]]:
+        yield from ((key, seq) for (name, key), seq in list(self.marked.items()) if name == target)
+
+    def row_keys(self) -> Iterator[tuple[str, str]]:
+        yield from [*self.stored, *self.marked]
+
+    def oldest(self, target: str, limit: int, first: int = 1) -> Slice:
+        return self._slice([row for row in self._chain(target) if row.sk >= chain.sort_key(first)], limit)
+
+    def newest(self, target: str, limit: int, before: int | None = None) -> Slice:
+        found = [row for row in self._chain(target) if before is None or row.sk < chain.sort_key(before)]
+        return self._slice(found[::-1], limit)
+
+    def in_month(self, month_shard: str, after: str, before: str, limit: int) -> Slice:
+        found = [
+            row
+            for row in self.stored.values()
+            if row.index["month_shard"] == month_shard and after <= str(row.index["at_key"]) < before
+        ]
+        return self._slice(sorted(found, key=lambda row: str(row.index["at_key"]), reverse=True), limit)
+
+    def _chain(self, target: str) -> list[chain.StoredRow]:
+        return sorted((row for row in self.stored.values() if row.target == target), key=lambda row: row.sk)
+
+    def _slice(self, found: list[chain.StoredRow], limit: int) -> Slice:
+        most = min(limit, self.most_per_query or limit)
+        self.queries += 1
+        self.items_read += len(found[:most])
+        return Slice(found[:most], more=len(found) > most)
