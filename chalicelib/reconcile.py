@@ -218,6 +218,9 @@ class _Run:
 
     def _echo(self) -> Result:
         """Our own change, heard of again: confirm what waits for ACTIVE; look closer only if something else is set."""
+        if self.journal.change and self.journal.change.error_code:
+            # A call of ours that was refused changed nothing, and the attempt that made it has its due time.
+            return Result(self.target, Outcome.IGNORED, "ECHO")
         state = self.journal.load().state
         setting = self.reach.xray.get()
         now = self.guard.clock.now()

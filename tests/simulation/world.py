@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any, TypeVar
 
-from chalicelib.errors import UNANSWERED, AwsError
+from chalicelib.errors import UNANSWERED, AwsError, StoreError
 from chalicelib.model import (
     Actor,
     ChangeEvent,
@@ -53,6 +53,9 @@ MUTATIONS = frozenset(
     }
 )
 """The calls that change what the guard watches over."""
+
+STORE = frozenset({"BatchGetItem", "TransactWriteItems", "Query", "Scan"})
+"""The calls to the guard's own tables."""
 
 
 class Crash(BaseException):
@@ -278,10 +281,11 @@ class World:
     def _befall(self, hazard: Hazard, name: str) -> None:
         if hazard.kind == "crash":
             raise Crash
+        failure = StoreError if name in STORE else AwsError
         if hazard.kind == "throttle":
-            raise AwsError(name, "ThrottlingException", "too many requests")
+            raise failure(name, "ThrottlingException", "too many requests")
         self.wait(8.0)
-        raise AwsError(name, UNANSWERED, "ReadTimeoutError")
+        raise failure(name, UNANSWERED, "ReadTimeoutError")
 
     # --- AWS as it is ----------------------------------------------------------------------------------------------
 

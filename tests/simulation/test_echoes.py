@@ -1,0 +1,76 @@
+"""P7: what the guard hears of its own calls causes no mutation and no record of its own."""
+
+from __future__ import annotations
+
+from chalicelib.model import Outcome
+from tests.simulation.scenarios import Stage, stage
+from tests.simulation.world import HOME, MUTATIONS
+
+
+def managed() -> Stage:
+    """A target that the guard has put right, long ago."""
+    told = stage()
+    told.lambdas.schedule()
+    told.world.user_puts(HOME, None)
+    assert told.converge(), told.witness.story()
+    told.world.run(600)
+    return told
+
+
+def calls_of(told: Stage, function: str, since: int = 0) -> list[str]:
+    return [call for run in told.lambdas.runs[since:] if run.function == function for call in run.calls]
+
+
+def test_p7_the_echo_of_our_own_put_reads_twice_at_most_and_writes_nothing() -> None:
+    told = managed()
+    before = len(told.tables.records(HOME))
+    echoes = [run for run in told.lambdas.runs if run.function == "on_change"][1:]
+    assert echoes, "the guard never heard its own Put"
+    for run in echoes:
+        assert run.calls == ["BatchGetItem", "GetEncryptionConfig"]
+    assert len(told.tables.records(HOME)) == before
+    told.witness.check_whole()
+
+
+def test_p7_the_echo_of_a_call_of_ours_that_was_refused_reads_nothing_and_starts_no_attempt() -> None:
+    told = managed()
+    key = told.managed_key()
+    told.world.staleness = lambda rng: 240.0
+    with told.unheard():
+        told.world.user_changes_key(HOME, key, state="Disabled")
+    since = len(told.lambdas.runs)
+    told.world.user_puts(HOME, None)
+    told.world.run(20)
+    attempts = [each for each in told.tables.records(HOME) if each.outcome is Outcome.REMEDIATING]
+    assert len(attempts) == 2, told.witness.story()
+    refused = [run for run in told.lambdas.runs[since:] if run.function == "on_change"][1:]
+    assert [run.calls for run in refused] == [[]]
+
+
+def test_p7_the_echo_may_close_an_incident_that_waits_for_active() -> None:
+    told = stage(settling=lambda rng: 15.0, delivery=lambda rng: [2.0, 20.0])
+    told.world.user_puts(HOME, None)
+    told.world.run(60)
+    outcomes = [each.outcome for each in told.tables.records(HOME)]
+    assert outcomes == [Outcome.REMEDIATING, Outcome.APPLIED, Outcome.COMPLIANT, Outcome.REMEDIATED] or outcomes == [
+        Outcome.REMEDIATING,
+        Outcome.APPLIED,
+        Outcome.REMEDIATED,
+    ], told.witness.story()
+    assert not MUTATIONS.intersection(
+        call for run in told.lambdas.runs[1:] if run.function == "on_change" for call in run.calls
+    )
+    told.witness.check_whole()
+
+
+def test_p7_an_echo_that_finds_another_setting_puts_it_right_without_blaming_the_guard() -> None:
+    told = managed()
+    with told.unheard():
+        told.world.user_puts(HOME, None)
+    echo = next(event for event in told.world.events if event.trigger.actor and "xray-guard" in event.trigger.actor.arn)
+    told.lambdas.hear(echo)
+    assert told.converge(600), told.witness.story()
+    incident = told.tables.records(HOME)[-1]
+    assert incident.outcome is Outcome.REMEDIATED
+    assert incident.cause is None
+    assert all(record.trigger.event_id != echo.trigger.event_id for record in told.tables.records(HOME))
