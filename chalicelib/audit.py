@@ -21,8 +21,9 @@ from typing import Any, Protocol
 import msgspec
 
 from chalicelib import chain
+from chalicelib.breakglass import NoteReason
 from chalicelib.chain import Anchored, Finding, StoredRow
-from chalicelib.model import GUARD_CHAIN, Record
+from chalicelib.model import GUARD_CHAIN, Record, TriggerKind
 from chalicelib.store import marker_key
 from chalicelib.sweep import anchored_heads
 
@@ -31,6 +32,8 @@ MOST_READS = 4
 
 LATE = frozenset({"UNKNOWN_TO_HEAD", "HEAD_MISSING", "MARKER_MISSING"})
 """What an honest append between two reads looks like, too."""
+
+NOTES = frozenset(reason.value for reason in NoteReason)
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """A cell that begins so would be run by a spreadsheet."""
@@ -153,6 +156,7 @@ class _Triggered(msgspec.Struct):
     """What the markers need of a record. Not `Record`: a record written by a newer guard must still verify."""
 
     trigger: _Trigger
+    reason: str | None = None
 
 
 class _Chain:
@@ -210,12 +214,18 @@ class _Chain:
 
 
 def _marker_of(row: StoredRow) -> tuple[str | None, bool]:
-    """The sort key of the marker that a record's event has, if it has an event, and whether that is a change."""
+    """The sort key of the marker of a record's event, None without one, and whether the marker must be there.
+
+    It must be for changes. What is noted of a break-glass is stored before the event that told of it is audited, and
+    where the worker was lost in between, the event may never be.
+    """
     try:
-        trigger = msgspec.json.decode(row.body, type=_Triggered).trigger
+        record = msgspec.json.decode(row.body, type=_Triggered)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None, False
-    return (marker_key(trigger.event_id) if trigger.event_id is not None else None), trigger.kind == "change"
+    trigger = record.trigger
+    marker = marker_key(trigger.event_id) if trigger.event_id is not None else None
+    return marker, trigger.kind == TriggerKind.CHANGE and record.reason not in NOTES
 
 
 # --- handing it on ---------------------------------------------------------------------------------------------------
