@@ -1,0 +1,296 @@
+"""The story, chapter by chapter: somebody does something in AWS, and then the stand-in is asked what came of it."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from sandbox.demo.stage import AUDIT_TABLE, Person, Stage, short
+from sandbox.knobs import aws_now
+
+ALIAS = "alias/xray-encryption"
+ELSEWHERE = "eu-west-1"
+HOURS = 3600.0
+TAG = "xray-guard-break-glass"
+
+
+def tell(stage: Stage) -> None:
+    """The whole story. Raises Wrong where something is not as it says."""
+    alice, bob = stage.user("alice"), stage.user("bob")
+    platform = stage.session("PlatformAdmin", "jdoe")
+    managed = turned_off(stage, alice)
+    switched(stage, platform, managed)
+    echo(stage)
+    refused(stage, bob, managed)
+    stage.go_by(4 * HOURS, "Four quiet hours later: the stand-in's clock is put forward.")
+    disabled(stage, bob, managed)
+    moved(stage, bob, managed)
+    stage.go_by(4 * HOURS, "Four quiet hours later.")
+    unheard(stage, alice)
+    break_glass(stage, alice, platform, managed)
+    read_back(stage)
+    tampered(stage)
+
+
+def turned_off(stage: Stage, alice: Person) -> str:
+    """Answers the ARN of the key that the guard made."""
+    stage.voice.chapter(
+        "Somebody turns encryption off", "The account has no key for X-Ray, and its setting was never touched."
+    )
+    stage.prove(stage.setting()["Type"] == "NONE" and not stage.own_keys(), "X-Ray: NONE. Keys of the guard: none.")
+    with stage.step(alice.name, "xray PutEncryptionConfig NONE"):
+        stage.client(alice, "xray").put_encryption_config(Type="NONE")
+        record = stage.last("REMEDIATED", after=0)
+    setting = stage.setting()
+    stage.prove(
+        (setting["Type"], setting["Status"]) == ("KMS", "ACTIVE"),
+        f"X-Ray: KMS, ACTIVE, on {short(setting['KeyId'])}",
+        setting,
+    )
+    arn: str = setting["KeyId"]
+    kms = stage.sandbox.client("kms")
+    aliased = kms.describe_key(KeyId=ALIAS)["KeyMetadata"]["Arn"]
+    rotation = kms.get_key_rotation_status(KeyId=arn)
+    stage.prove(
+        aliased == arn and rotation["KeyRotationEnabled"],
+        f"The key has its alias, {ALIAS}, and rotates every {rotation['RotationPeriodInDays']} days",
+        rotation,
+    )
+    policy = json.loads(kms.get_key_policy(KeyId=arn, PolicyName="default")["Policy"])
+    names = [statement["Sid"] for statement in policy["Statement"]]
+    stage.prove(
+        any(statement["Principal"] == {"Service": "xray.amazonaws.com"} for statement in policy["Statement"]),
+        f"Its policy lets X-Ray in: {', '.join(names)}",
+        names,
+    )
+    stage.prove(
+        record.actor == alice.name and record.violations == ("NOT_KMS",),
+        f"The log knows who and what: {record.actor}, {record.violations[0]}",
+        record,
+    )
+    return arn
+
+
+def switched(stage: Stage, platform: Person, managed: str) -> None:
+    """To a key that nobody of the account controls."""
+    stage.voice.chapter(
+        "Somebody switches to the AWS managed key", "Encrypted, but with a key that the account does not control."
+    )
+    with stage.step(platform.name, "xray PutEncryptionConfig KMS alias/aws/xray"):
+        before = stage.seq()
+        stage.client(platform, "xray").put_encryption_config(Type="KMS", KeyId="alias/aws/xray")
+        record = stage.last("REMEDIATED", after=before)
+    stage.prove(
+        stage.setting()["KeyId"] == managed and record.violations == ("AWS_MANAGED_KEY",),
+        f"X-Ray is back on {short(managed)}",
+        stage.setting(),
+    )
+    stage.prove(stage.own_keys() == [managed], "The key was reused: there is no second one", stage.own_keys())
+
+
+def echo(stage: Stage) -> None:
+    """Its own call, heard of once more."""
+    stage.voice.chapter(
+        "The guard hears of itself", "CloudTrail tells of the guard's own call, too; here it comes once more."
+    )
+    own = next(
+        record
+        for record in reversed(stage.sandbox.trail.records)
+        if record["eventName"] == "PutEncryptionConfig" and "assumed-role/xray-guard/" in record["userIdentity"]["arn"]
+    )
+    records, newest = stage.records(), stage.sandbox.calls[-1]
+    with stage.step("EventBridge", f"PutEncryptionConfig by {own['userIdentity']['arn'].split(':', 5)[-1]}"):
+        stage.sandbox.deliver(
+            {
+                "version": "0",
+                "id": own["eventID"],
+                "detail-type": "AWS API Call via CloudTrail",
+                "source": "aws.xray",
+                "account": own["recipientAccountId"],
+                "time": own["eventTime"],
+                "region": own["awsRegion"],
+                "resources": [],
+                "detail": own,
+            }
+        )
+        calls = stage.until(lambda: stage.guards_calls(newest), "the guard to hear its own call")
+    calls = stage.guards_calls(newest)
+    mutations = [call for call in calls if not call.asked.action.startswith(("Get", "BatchGet"))]
+    stage.prove(
+        len(calls) <= 2 and not mutations and stage.records() == records,
+        f"{len(calls)} reads, no write, no record: {', '.join(call.asked.action for call in calls)}",
+        [call.asked.action for call in calls],
+    )
+
+
+def refused(stage: Stage, bob: Person, managed: str) -> None:
+    """A call that AWS did not carry out."""
+    stage.voice.chapter("A call that X-Ray refuses", "Nothing changed, and still somebody tried.")
+    with stage.step(bob.name, "xray PutEncryptionConfig KMS alias/no-such-key"):
+        before = stage.seq()
+        try:
+            stage.client(bob, "xray").put_encryption_config(Type="KMS", KeyId="alias/no-such-key")
+        except ClientError as error:
+            code = error.response["Error"]["Code"]
+        record = stage.last("IGNORED", after=before)
+    stage.prove(
+        (record.reason, record.actor) == (code, bob.name) and stage.setting()["KeyId"] == managed,
+        f"On the record as {record.outcome}, {record.reason}, and nothing touched",
+        record,
+    )
+
+
+def disabled(stage: Stage, bob: Person, managed: str) -> None:
+    """Worse than NONE: X-Ray stores no traces."""
+    stage.voice.chapter(
+        "Somebody disables the key", "The setting still says KMS, but X-Ray cannot encrypt: it stops storing traces."
+    )
+    lost: list[bool] = []
+    with stage.step(bob.name, f"kms DisableKey {short(managed)}"):
+        before = stage.seq()
+        stage.client(bob, "kms").disable_key(KeyId=managed)
+        lost.append(stage.sandbox.storing_traces())
+        stage.last("REMEDIATED", after=before)
+    state = stage.sandbox.client("kms").describe_key(KeyId=managed)["KeyMetadata"]["KeyState"]
+    stage.prove(
+        state == "Enabled" and stage.sandbox.storing_traces(),
+        "The key is enabled, and X-Ray stores traces again",
+        state,
+    )
+    stage.prove(stage.setting()["KeyId"] == managed and lost == [False], "X-Ray's own setting was not touched")
+
+
+def moved(stage: Stage, bob: Person, managed: str) -> None:
+    """The alias is only a name."""
+    kms = stage.client(bob, "kms")
+    other = kms.create_key(Description="of bob")["KeyMetadata"]["Arn"]
+    stage.settle()
+    stage.voice.chapter(
+        "Somebody moves the alias to a key of their own",
+        "The recorded key is what counts; the alias only points to it.",
+    )
+    with stage.step(bob.name, f"kms UpdateAlias {ALIAS} to {short(other)}"):
+        before = stage.seq()
+        kms.update_alias(AliasName=ALIAS, TargetKeyId=other)
+        record = stage.last("REMEDIATED", after=before)
+    aliased = stage.sandbox.client("kms").describe_key(KeyId=ALIAS)["KeyMetadata"]["Arn"]
+    stage.prove(
+        aliased == managed and record.violations == ("ALIAS_MOVED",),
+        f"{ALIAS} points to {short(managed)} again",
+        aliased,
+    )
+    policy = stage.sandbox.client("kms").get_key_policy(KeyId=other, PolicyName="default")["Policy"]
+    stage.prove("xray.amazonaws.com" not in policy, "The other key was left as it is")
+
+
+def unheard(stage: Stage, alice: Person) -> None:
+    """An event that nobody forwards."""
+    target = f"{stage.sandbox.account}/{ELSEWHERE}"
+    stage.voice.chapter(
+        f"A change that nobody hears of, in {ELSEWHERE}",
+        "Rules are regional, and events can be lost: the hourly sweep looks everywhere.",
+    )
+    with stage.step(alice.name, f"xray PutEncryptionConfig KMS alias/aws/xray, in {ELSEWHERE}"):
+        stage.client(alice, "xray", ELSEWHERE).put_encryption_config(Type="KMS", KeyId="alias/aws/xray")
+    stage.prove(not stage.records(target), "No event came, so the guard knows nothing of it")
+    with stage.step("EventBridge", "the hour strikes: sweep"):
+        stage.sandbox.run_schedule("sweep")
+        stage.last("REMEDIATED", after=0, target=target)
+    keys = stage.own_keys(ELSEWHERE)
+    stage.prove(
+        len(keys) == 1 and stage.setting(ELSEWHERE)["KeyId"] == keys[0],
+        f"X-Ray in {ELSEWHERE}: KMS, on a key of that Region, {short(keys[0])}",
+        stage.setting(ELSEWHERE),
+    )
+    sweep = stage.records("guard")[-1]
+    stage.prove(sweep.reason == "SWEEP", "The sweep's record anchors the heads of all chains", sweep)
+
+
+def break_glass(stage: Stage, alice: Person, platform: Person, managed: str) -> None:
+    """For a limited time, and on the record."""
+    officer = stage.session("SecurityBreakGlass", "morgan")
+    ends = aws_now() + timedelta(hours=1)
+    value = f"{ends:%Y%m%dT%H%M%SZ} INC-4711 vendor debugging"
+    tag = [{"TagKey": TAG, "TagValue": value}]
+    stage.voice.chapter(
+        "Break-glass", "For one hour the guard shall hold still. The managed key carries the tag that says so."
+    )
+    with stage.step(alice.name, f"kms TagResource {TAG}"):
+        denied = _code(lambda: stage.client(alice, "kms").tag_resource(KeyId=managed, Tags=tag))
+    stage.prove(
+        denied == "AccessDeniedException",
+        "The key's own policy lets nobody set the tag but the break-glass role",
+        denied,
+    )
+    with stage.step(officer.name, f"kms TagResource {TAG} = {value}"):
+        before = stage.seq()
+        stage.client(officer, "kms").tag_resource(KeyId=managed, Tags=tag)
+        opened = stage.last("SUPPRESSED", after=before)
+    stage.prove(
+        opened.reason == "BREAK_GLASS_OPENED" and opened.actor == officer.name,
+        f"On the record: opened by {opened.actor}",
+        opened,
+    )
+    with stage.step(platform.name, "xray PutEncryptionConfig NONE"):
+        stage.client(platform, "xray").put_encryption_config(Type="NONE")
+        held = stage.last("SUPPRESSED", after=opened.seq)
+    stage.prove(
+        stage.setting()["Type"] == "NONE" and held.actor == platform.name, "The drift is let through: X-Ray: NONE", held
+    )
+    stage.go_by(1.1 * HOURS, "One hour later the tag's end has passed.")
+    with stage.step("EventBridge", "the minute strikes: tick"):
+        stage.sandbox.run_schedule("tick")
+        record = stage.last("REMEDIATED", after=held.seq)
+    setting, minutes = stage.setting(), (record.exposure_seconds or 0) / 60
+    stage.prove(
+        (setting["Type"], setting.get("KeyId")) == ("KMS", managed) and record.actor == platform.name,
+        f"Enforced again: KMS, on {short(managed)}. Exposed for {minutes:.0f} minutes, by {record.actor}",
+        setting,
+    )
+
+
+def read_back(stage: Stage) -> None:
+    """What an operator sees."""
+    stage.voice.chapter(
+        "What the log says", "The installed command line, pointed at the stand-in as it would be at AWS."
+    )
+    stage.command("history", "--target", stage.target)
+    told = stage.answer("history", "--target", stage.target)["records"]
+    tried = sum(record["outcome"] == "REMEDIATING" for record in told)
+    ended = [record for record in told if record["outcome"] == "REMEDIATED"]
+    stage.prove(
+        tried == len(ended) == 5 and all(record["exposure_seconds"] is not None for record in ended),
+        f"{tried} drifts, each with its end: who, from what to what, exposed for how long",
+        [record["outcome"] for record in told],
+    )
+    stage.command("audit", "verify")
+    stage.prove(stage.answer("audit", "verify")["whole"], "The chains are whole")
+
+
+def tampered(stage: Stage) -> None:
+    """Somebody with write access to the table."""
+    stage.voice.chapter("Somebody edits the log", "Alice would rather read bob's name in it than hers.")
+    place = {"target": {"S": stage.target}, "sk": {"S": f"r#{2:012d}"}}
+    dynamodb: Any = stage.sandbox.client("dynamodb")
+    body: str = dynamodb.get_item(TableName=AUDIT_TABLE, Key=place)["Item"]["body"]["S"]
+    with stage.step("somebody", "dynamodb UpdateItem: in record 2, user/alice becomes user/bob"):
+        dynamodb.update_item(
+            TableName=AUDIT_TABLE,
+            Key=place,
+            UpdateExpression="SET body = :body",
+            ExpressionAttributeValues={":body": {"S": body.replace("user/alice", "user/bob")}},
+        )
+    stage.command("audit", "verify", exits=1)
+    found = [(finding["target"], finding["seq"]) for finding in stage.answer("audit", "verify")["findings"]]
+    stage.prove(found == [(stage.target, 2)], f"Found, and named: record 2 of {stage.target}. Exit status 1", found)
+
+
+def _code(call: Any) -> str:
+    try:
+        call()
+    except ClientError as error:
+        return str(error.response["Error"]["Code"])
+    return "done"

@@ -1,0 +1,279 @@
+"""What the story plays on: the sandbox with the guard in it, the people, the clock, and how claims are checked."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import boto3
+
+from sandbox.calls import Call
+from sandbox.demo.voice import Voice
+from sandbox.server import Sandbox
+
+T = TypeVar("T")
+
+GUARD_ROLE = "role/xray-guard"
+AUDIT_TABLE = "xray-guard-audit"
+PATIENCE_SECONDS = 15.0
+READS = ("Get", "List", "Describe", "Batch", "Query", "Scan")
+
+
+class Wrong(Exception):
+    """Something is not as the story says. The text says what."""
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody with credentials of the account. `name` is how CloudTrail ends their ARN."""
+
+    name: str
+    credentials: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What the story needs of a record."""
+
+    seq: int
+    outcome: str
+    reason: str | None
+    violations: tuple[str, ...]
+    actor: str | None
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+    exposure_seconds: float | None
+    trigger: str
+
+    def told(self) -> str:
+        """The record in one line."""
+        parts = [f"#{self.seq} {self.outcome}", *self.violations]
+        if self.reason:
+            parts.append(self.reason)
+        if self.before and self.after and _choice(self.before) != _choice(self.after):
+            parts.append(f"{_choice(self.before)} → {_choice(self.after)}")
+        if self.actor:
+            parts.append(f"by {self.actor}")
+        if self.exposure_seconds is not None:
+            parts.append(f"exposed {self.exposure_seconds:.1f} s")
+        return ", ".join(parts)
+
+
+def _choice(setting: dict[str, Any]) -> str:
+    return short(setting["key_arn"]) if setting.get("key_arn") else str(setting["type"])
+
+
+def short(key_arn: str) -> str:
+    """A key's ARN as the story names it."""
+    return f"key {key_arn.rsplit('/', 1)[-1][:8]}…"
+
+
+class Stage:
+    """The sandbox, and what a chapter does with it."""
+
+    def __init__(self, sandbox: Sandbox, voice: Voice) -> None:
+        self.sandbox = sandbox
+        self.voice = voice
+        self.target = f"{sandbox.account}/{sandbox.region}"
+        self.heard: list[str] = []
+
+    # People
+
+    def user(self, name: str) -> Person:
+        """An IAM user with an access key."""
+        iam = self.sandbox.client("iam")
+        iam.create_user(UserName=name)
+        key = iam.create_access_key(UserName=name)["AccessKey"]
+        credentials = {"aws_access_key_id": key["AccessKeyId"], "aws_secret_access_key": key["SecretAccessKey"]}
+        return Person(f"user/{name}", credentials)
+
+    def session(self, role: str, session: str) -> Person:
+        """A session of a role."""
+        arn = f"arn:aws:iam::{self.sandbox.account}:role/{role}"
+        return Person(f"role/{role}", self.sandbox.credentials(arn, session))
+
+    def client(self, person: Person, service: str, region: str | None = None) -> Any:
+        """A boto3 client with the person's credentials."""
+        return boto3.client(
+            service, region_name=region or self.sandbox.region, endpoint_url=self.sandbox.url, **person.credentials
+        )
+
+    # Time
+
+    def go_by(self, seconds: float, text: str) -> None:
+        """Let time go by in AWS. A Lambda process seldom lives for hours, so new ones take over."""
+        self.settle()
+        self.sandbox.turn(
+            clock_behind_seconds=max(0.0, self.sandbox.state()["knobs"]["clock_behind_seconds"] - seconds)
+        )
+        for function in self.sandbox.functions:
+            function.restart(plain=function.plain)
+            threading.Thread(target=function.warm, daemon=True).start()
+        self.voice.passes(text)
+
+    def settle(self) -> None:
+        """Wait until no event is on its way and no function runs."""
+        if not self.sandbox.idle(PATIENCE_SECONDS):
+            raise Wrong(f"after {PATIENCE_SECONDS:.0f} s the functions are still at work")
+
+    def until(self, look: Callable[[], T | None], what: str) -> T:
+        """Look until there is something to see. Raises Wrong, with what was waited for."""
+        give_up = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < give_up:
+            seen = look()
+            if seen:
+                return seen
+            time.sleep(0.05)
+        raise Wrong(f"waited {PATIENCE_SECONDS:.0f} s for {what}")
+
+    # Steps
+
+    @contextmanager
+    def step(self, who: str, what: str) -> Iterator[None]:
+        """Somebody does something; told are also the guard's own mutations and records that follow, with their time."""
+        known, began_at = self._newest_call(), time.monotonic()
+        self.voice.moment(0.0, who, what)
+        yield
+        self.settle()
+        took = time.monotonic() - began_at
+        calls = self._calls_since(known)
+        for call in calls:
+            for actor, deed in self._deeds(call):
+                self.voice.moment((call.at - calls[0].at).total_seconds(), actor, deed)
+        self.voice.quiet(took)
+
+    def _newest_call(self) -> Call | None:
+        return self.sandbox.calls[-1] if self.sandbox.calls else None
+
+    def _deeds(self, call: Call) -> Iterator[tuple[str, str]]:
+        """What a call of the guard's did, in the story's words; nothing for reads and for others' calls."""
+        asked = call.asked
+        if not is_guard(call) or asked.action.startswith(READS):
+            return
+        if asked.service == "dynamodb":
+            for each in asked.parameters.get("TransactItems", ()):
+                item = each.get("Put", {}).get("Item", {})
+                if "body" in item:
+                    chain = item["target"]["S"].rsplit("/", 1)[-1]
+                    where = "" if item["target"]["S"] == self.target else f"{chain} "
+                    yield "log", where + _line(json.loads(item["body"]["S"])).told()
+        elif asked.service in ("kms", "xray"):
+            about = asked.parameters.get("AliasName") or asked.parameters.get("Type") or ""
+            refused = f", refused: {call.error_code}" if call.error_code else ""
+            yield "guard", f"{asked.service} {asked.action} {about}".rstrip() + refused
+
+    # Looking
+
+    def setting(self, region: str | None = None) -> dict[str, Any]:
+        """What X-Ray answers."""
+        told: dict[str, Any] = self.sandbox.client("xray", region).get_encryption_config()["EncryptionConfig"]
+        return told
+
+    def records(self, target: str | None = None) -> list[Line]:
+        """The records of a chain, in order."""
+        answer = self.sandbox.client("dynamodb").query(
+            TableName=AUDIT_TABLE,
+            KeyConditionExpression="target = :target AND begins_with(sk, :record)",
+            ExpressionAttributeValues={":target": {"S": target or self.target}, ":record": {"S": "r#"}},
+        )
+        return [_line(json.loads(item["body"]["S"])) for item in answer["Items"]]
+
+    def last(self, outcome: str, after: int, target: str | None = None) -> Line:
+        """The newest record, once it has this outcome and is younger than the record with that seq."""
+
+        def look() -> Line | None:
+            found = self.records(target)[-1:]
+            return found[0] if found and found[0].outcome == outcome and found[0].seq > after else None
+
+        return self.until(look, f"the record {outcome} in the chain {target or self.target}")
+
+    def seq(self, target: str | None = None) -> int:
+        """The seq of a chain's newest record."""
+        found = self.records(target)
+        return found[-1].seq if found else 0
+
+    def own_keys(self, region: str | None = None) -> list[str]:
+        """The keys that are tagged as the guard's."""
+        kms = self.sandbox.client("kms", region)
+        ours = {"TagKey": "xray-guard", "TagValue": "managed"}
+        return [
+            each["KeyArn"]
+            for each in kms.list_keys()["Keys"]
+            if ours in kms.list_resource_tags(KeyId=each["KeyId"])["Tags"]
+        ]
+
+    def guards_calls(self, since: Call) -> list[Call]:
+        """The guard's own calls after that one."""
+        return [call for call in self._calls_since(since) if is_guard(call)]
+
+    def _calls_since(self, known: Call | None) -> list[Call]:
+        calls = list(self.sandbox.calls)
+        return calls[calls.index(known) + 1 :] if known in calls else calls
+
+    # Claims
+
+    def prove(self, holds: object, text: str, otherwise: object = None) -> None:
+        """Say what holds. Raises Wrong where it does not, with what is so instead."""
+        if not holds:
+            raise Wrong(f"it does not hold that: {text}" + (f"; instead: {otherwise}" if otherwise is not None else ""))
+        self.voice.proved(text)
+
+    def command(self, *arguments: str, exits: int = 0) -> None:
+        """Run the installed command line, show what it prints, and hold it to its exit status."""
+        told = f"xray-guard {' '.join(arguments)}"
+        self.voice.command(told)
+        ended = self._run(arguments, shown=self.voice.on_terminal)
+        self.voice.printed((ended.stdout or "") + (ended.stderr or ""))
+        if ended.returncode != exits:
+            raise Wrong(f"{told} exits with {ended.returncode}, not {exits}")
+
+    def answer(self, *arguments: str) -> Any:
+        """What the command line answers in JSON, unseen by the audience."""
+        ended = self._run(("--output", "json", *arguments), shown=False)
+        try:
+            return json.loads(ended.stdout)
+        except ValueError:
+            raise Wrong(f"xray-guard {' '.join(arguments)} answers no JSON: {ended.stdout} {ended.stderr}") from None
+
+    def _run(self, arguments: tuple[str, ...], *, shown: bool) -> subprocess.CompletedProcess[str]:
+        program = Path(sys.executable).with_name("xray-guard")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "XRAY_GUARD_"))}
+        sys.stdout.flush()
+        return subprocess.run(
+            [program, *arguments],
+            env={**kept, **self.sandbox.environment()},
+            capture_output=not shown,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+
+def is_guard(call: Call) -> bool:
+    """Whether the guard's own role made the call."""
+    return (call.principal.role_arn or "").endswith(f":{GUARD_ROLE}")
+
+
+def _line(body: dict[str, Any]) -> Line:
+    cause = body["cause"] or body["trigger"]
+    actor = cause["actor"]["arn"].split(":", 5)[-1] if cause["actor"] else None
+    return Line(
+        body["seq"],
+        body["outcome"],
+        body["reason"],
+        tuple(body["violations"]),
+        actor,
+        body["before"],
+        body["after"],
+        body["exposure_seconds"],
+        body["trigger"]["kind"],
+    )
