@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NoReturn, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from chalicelib import chain
 from chalicelib.errors import AwsError, Conflict

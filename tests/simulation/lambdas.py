@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from chalicelib.errors import GuardError
 from chalicelib.guard import Guard, Result
 from chalicelib.model import ChangeEvent, KeyEvent, Record, Target, Trigger
-from chalicelib.policy import Policy, When, parse
+from chalicelib.policy import Policy, parse
 from chalicelib.ports import Reach
 from chalicelib.reconcile import reconcile, reconcile_key_event
 from chalicelib.sweep import Report
@@ -34,10 +36,14 @@ RETRIES_AFTER_SECONDS = (60, 120)
 BASELINE = (Path(__file__).parents[2] / "policies" / "policy.json").read_bytes()
 
 
-def baseline() -> Policy:
-    """The policy document of the repository, judged under `always` so that an unused target is one like any other."""
-    policy = parse(BASELINE)
-    return replace(policy, rules=tuple(replace(rule, when=When.ALWAYS) for rule in policy.rules))
+def baseline(**changes: object) -> Policy:
+    """The policy document of the repository, under `always` so that an unused target is judged like any other.
+
+    `changes` are fields of its rule that are to read otherwise.
+    """
+    document = json.loads(BASELINE)
+    document["rules"] = [{**rule, "when": "always", **changes} for rule in document["rules"]]
+    return parse(json.dumps(document).encode())
 
 
 class Lambdas:

@@ -17,6 +17,8 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any, TypeVar
 
+from msgspec import structs
+
 from chalicelib.errors import UNANSWERED, AwsError, StoreError
 from chalicelib.model import (
     Actor,
@@ -137,7 +139,8 @@ class _Task:
     def __init__(self, work: Callable[[], None], deadline: float | None) -> None:
         self.work = work
         self.deadline = deadline
-        self.baton = threading.Semaphore(0)
+        self.baton = threading.Lock()
+        self.baton.acquire()
         self.killed = False
 
 
@@ -176,7 +179,8 @@ class World:
         self._heap: list[tuple[float, int, _Task | Callable[[], None]]] = []
         self._order = itertools.count()
         self._ids = itertools.count(1)
-        self._main = threading.Semaphore(0)
+        self._main = threading.Lock()
+        self._main.acquire()
         self._current: _Task | None = None
         self.running = 0
 
@@ -372,7 +376,7 @@ class World:
     def user_changes_key(self, target: Target, arn: str, **changes: Any) -> None:
         """A user changes a key: its state, policy, rotation or tags."""
         kms = self.place(target).kms
-        self.set_kms(target, kms.with_key(replace(kms.keys[arn], **changes)))
+        self.set_kms(target, kms.with_key(structs.replace(kms.keys[arn], **changes)))
         self.mutated(target, "KeyChange", arn, None)
         self.tell_key(target, ALICE, "KeyChange", (arn,))
 
