@@ -1,0 +1,77 @@
+"""The two charts over time as shapes in a box of 0 to 100 by 0 to 100, which the page stretches to its width."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from chalicelib.figures import Day
+
+SHORTEST, LONGEST = 1.0, 7 * 86400.0
+"""What the exposure's logarithmic scale holds, in seconds. Its lines stand at a second, a minute, an hour and a day."""
+
+LINES = (1.0, 60.0, 3600.0, 86400.0)
+GAP = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One shape: where it stands, from the upper left corner, and what it says."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    day: date
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """Shapes, and the heights of its lines; `top` is what the upper edge stands for."""
+
+    bars: tuple[Bar, ...]
+    lines: tuple[float, ...]
+    top: float
+
+
+def incidents(days: Sequence[Day]) -> Chart:
+    """Incidents opened, a bar a day, from zero."""
+    top = _round_up(max((day.opened for day in days), default=0))
+    bars = tuple(
+        Bar(x, round(100 - 100 * day.opened / top, 2), width, round(100 * day.opened / top, 2), day.day, day.opened)
+        for (x, width), day in zip(_columns(len(days)), days, strict=True)
+        if day.opened
+    )
+    return Chart(bars, (0.0, 50.0, 100.0), top)
+
+
+def exposures(days: Sequence[Day]) -> Chart:
+    """The median exposure of what was closed on a day, a mark a day, on a logarithmic scale."""
+    bars = tuple(
+        Bar(x, round(max(0.0, 100 - height(day.exposure_p50) - 2), 2), width, 4, day.day, day.exposure_p50)
+        for (x, width), day in zip(_columns(len(days)), days, strict=True)
+        if day.exposure_p50 is not None
+    )
+    return Chart(bars, tuple(round(100 - height(line), 2) for line in LINES), LONGEST)
+
+
+def height(seconds: float) -> float:
+    """How high a span stands on the logarithmic scale, 0 to 100."""
+    bounded = min(max(seconds, SHORTEST), LONGEST)
+    return 100 * math.log(bounded / SHORTEST) / math.log(LONGEST / SHORTEST)
+
+
+def _columns(count: int) -> list[tuple[float, float]]:
+    step = 100 / count if count else 0
+    return [(round(step * (at + GAP / 2), 3), round(step * (1 - GAP), 3)) for at in range(count)]
+
+
+def _round_up(value: int) -> int:
+    """The next even number that is 2, 4, 6, 8 or 10 times a power of ten: half of it is a whole number too."""
+    power = 1
+    while power * 10 < value:
+        power *= 10
+    return next(each * power for each in (2, 4, 6, 8, 10) if each * power >= value)

@@ -1,0 +1,173 @@
+"""Codes, times and figures as the pages say them. Whatever came from outside stays text: the templates escape it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from markupsafe import Markup
+
+from chalicelib import keypolicy
+from chalicelib.cli.wording import clean
+from chalicelib.model import Action, Actor, Outcome, Setting, TriggerKind, Violation, arn_part, key_id_of
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """How a state is shown: a shape, a word, and a tone that only repeats what both say."""
+
+    shape: str
+    word: str
+    tone: str
+
+
+OUTCOMES = {
+    Outcome.COMPLIANT: Sign("check", "Compliant", "good"),
+    Outcome.REMEDIATED: Sign("repaired", "Remediated", "good"),
+    Outcome.REMEDIATING: Sign("working", "Remediating", "busy"),
+    Outcome.APPLIED: Sign("working", "Applied", "busy"),
+    Outcome.OBSERVED: Sign("eye", "Observed", "warn"),
+    Outcome.SUPPRESSED: Sign("key", "Suppressed", "held"),
+    Outcome.DEFERRED: Sign("pause", "Deferred", "warn"),
+    Outcome.FAILED: Sign("cross", "Failed", "bad"),
+    Outcome.IGNORED: Sign("dash", "Ignored", "calm"),
+}
+UNSEEN = Sign("dash", "Not seen", "calm")
+
+MEANINGS = {
+    Outcome.COMPLIANT: "as the rule asks",
+    Outcome.REMEDIATED: "X-Ray answered with the wanted key, active",
+    Outcome.REMEDIATING: "a worker is at it",
+    Outcome.APPLIED: "the wanted key is set; X-Ray is still updating",
+    Outcome.OBSERVED: "breaks a rule that only observes",
+    Outcome.SUPPRESSED: "break-glass is in force",
+    Outcome.DEFERRED: "held back, and looked at again",
+    Outcome.FAILED: "could not be put right; tried again",
+    Outcome.IGNORED: "a failed call, or not ours to judge",
+}
+
+VIOLATIONS = {
+    Violation.NOT_KMS: "not encrypted with a KMS key",
+    Violation.AWS_MANAGED_KEY: "AWS managed key where a customer key is asked for",
+    Violation.KEY_NOT_ALLOWED: "a key that the rule does not allow",
+    Violation.KEY_NOT_FOUND: "the key does not exist",
+    Violation.KEY_DISABLED: "the key is disabled",
+    Violation.KEY_PENDING_DELETION: "the key is pending deletion",
+    Violation.KEY_UNAVAILABLE: "the key is unavailable",
+    Violation.KEY_ASYMMETRIC: "the key is not a symmetric encryption key",
+    Violation.KEY_FOREIGN_ACCOUNT: "a key of another account",
+    Violation.KEY_ROTATION_OFF: "the key is not rotated",
+    Violation.KEY_POLICY_INCOMPLETE: "the key policy lacks a statement",
+    Violation.ALIAS_MOVED: "the alias points elsewhere",
+}
+
+TRIGGERS = {
+    TriggerKind.CHANGE: "change of the setting",
+    TriggerKind.KEY: "change to a key",
+    TriggerKind.SWEEP: "hourly sweep",
+    TriggerKind.TICK: "the minute's tick",
+    TriggerKind.CONFIG: "AWS Config",
+    TriggerKind.OPERATOR: "an operator",
+}
+
+LONGEST_IN_LINE = 120
+
+
+def sign(outcome: Outcome | None) -> Sign:
+    """How an outcome is shown."""
+    return OUTCOMES[outcome] if outcome else UNSEEN
+
+
+def told_code(code: object) -> str:
+    """A code as a word for people: `KEY_NOT_TAGGED` becomes `key not tagged`; AWS's own codes stay as they are."""
+    text = str(code)
+    return text.replace("_", " ").lower() if text.isupper() else text
+
+
+def time_tag(at: datetime | None) -> Markup | str:
+    """A time to the second, UTC, readable by machines too."""
+    if at is None:
+        return "–"
+    at = at.astimezone(UTC)
+    return Markup('<time datetime="{}">{}</time>').format(f"{at:%Y-%m-%dT%H:%M:%SZ}", f"{at:%Y-%m-%d %H:%M:%S}")
+
+
+def ago(at: datetime | None, now: datetime) -> str:
+    """How long ago, in one unit: `3 h ago`, or `in 3 h`."""
+    if at is None:
+        return "never"
+    seconds = (now - at).total_seconds()
+    return f"{_unit(seconds)} ago" if seconds >= 0 else f"in {_unit(-seconds)}"
+
+
+def _unit(seconds: float) -> str:
+    for size, name in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{int(seconds // size)} {name}"
+    return f"{int(seconds)} s"
+
+
+def short_key(arn: str | None) -> str:
+    """Enough of a key's id to tell it from others at a glance; the pages of one thing show the whole ARN."""
+    if not arn:
+        return "KMS"
+    key_id = key_id_of(arn)
+    return f"key {key_id[:8]}…" if len(key_id) > 12 else f"key {key_id}"
+
+
+def setting_word(setting: Setting | None) -> str:
+    """`NONE`, or the key in short."""
+    if setting is None:
+        return "unknown"
+    return "NONE" if setting.type == "NONE" else short_key(setting.key_arn)
+
+
+def actor_word(actor: Actor | None, target: str = "") -> str:
+    """The name people know somebody by, with the account where it is not the target's; the session follows."""
+    if actor is None:
+        return "unknown"
+    account = target.partition("/")[0]
+    own = arn_part(actor.arn, 4) == account
+    resource = actor.arn.split(":", 5)[-1] if own else actor.arn
+    kind, _, path = resource.partition("/")
+    name = f"{kind}/{path.rsplit('/', 1)[-1]}" if path and own else resource
+    return f"{name} ({actor.session})" if actor.session else name
+
+
+def is_long(text: str | None) -> bool:
+    """Whether a value needs a place of its own."""
+    return text is not None and (len(text) > LONGEST_IN_LINE or "\n" in text)
+
+
+def laid_out(text: str) -> str:
+    """JSON with one value a line; anything else as it is."""
+    try:
+        return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return text
+
+
+def as_json(value: Any) -> str:
+    """A value of a record's details, one thing a line."""
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+
+
+def next_day(day: date) -> date:
+    """The day after."""
+    return day + timedelta(days=1)
+
+
+def difference(action: Action) -> list[tuple[str, str]]:
+    """What an action changed in a text, line by line: (`add`, `cut`, `same` or `place`, the line without its mark)."""
+    if not (is_long(action.before) or is_long(action.after)):
+        return []
+    kinds = {"+": "add", "-": "cut", " ": "same"}
+    lines = keypolicy.difference(action.before or "", action.after or "").splitlines()[2:]
+    return [("place", "…") if line.startswith("@@") else (kinds.get(line[:1], "same"), line[1:]) for line in lines]
+
+
+def plain(value: Any) -> Any:
+    """What every value passes on its way to a page: text loses what could turn it around or hide it."""
+    return value if isinstance(value, Markup) or not isinstance(value, str) else clean(value, keep_lines=True)

@@ -1,0 +1,327 @@
+"""A past for the sandbox: weeks of changes, mishaps and repairs in several accounts, recorded by the guard's own loop.
+
+Only the clock and the people are made up. Each change is made in the stand-in as its user would make it, told to the
+loop as CloudTrail would tell it, and judged, repaired and recorded by the very code that ships. The same seed tells the
+same story.
+"""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import cache
+from typing import Any
+
+from msgspec.structs import replace
+
+from chalicelib.clients import Clients
+from chalicelib.events import read_change, read_key_event
+from chalicelib.guard import Guard
+from chalicelib.keys import KeysApi, PrincipalsApi
+from chalicelib.model import Rejected, Target, Trigger, TriggerKind
+from chalicelib.policy import Policy
+from chalicelib.ports import Reach
+from chalicelib.reconcile import reconcile, reconcile_key_event
+from chalicelib.sweep import sweep, tick
+from chalicelib.wiring import make_guard
+from chalicelib.xray import XRayApi
+
+AWS_CLI = "aws-cli/2.31.4 md/awscrt#0.27.6 ua/2.1 os/linux#6.8 md/arch#x86_64 lang/python#3.13.7 md/command#"
+TERRAFORM = "APN/1.0 HashiCorp/1.0 Terraform/1.13.3 (+https://www.terraform.io) terraform-provider-aws/6.14.1"
+BROWSER = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody who calls AWS: a user by the ARN's last part, or a role with its session's name."""
+
+    name: str
+    user_agent: str
+    session: str | None = None
+    source_ip: str = "203.0.113.24"
+
+    def identity(self, account: str) -> dict[str, Any]:
+        """CloudTrail's `userIdentity` of this person in the account."""
+        if self.name == "root":
+            return {"type": "Root", "arn": f"arn:aws:iam::{account}:root", "accountId": account}
+        if self.session is None:
+            return {"type": "IAMUser", "arn": f"arn:aws:iam::{account}:user/{self.name}", "accountId": account}
+        role = self.name.rsplit("/", 1)[-1]
+        issuer = {"type": "Role", "arn": f"arn:aws:iam::{account}:role/{self.name}", "accountId": account}
+        return {
+            "type": "AssumedRole",
+            "principalId": f"AROAEXAMPLEROLEID0001:{self.session}",
+            "arn": f"arn:aws:sts::{account}:assumed-role/{role}/{self.session}",
+            "accountId": account,
+            "sessionContext": {"sessionIssuer": issuer},
+        }
+
+
+ALICE = Person("Alice", AWS_CLI + "xray.put-encryption-config")
+PLATFORM = Person("PlatformAdmin", AWS_CLI + "xray.put-encryption-config", "jdoe", "198.51.100.7")
+SSO_ROLE = "aws-reserved/sso.amazonaws.com/AWSReservedSSO_admin_599c9e90e350d2ff"
+SSO = Person(SSO_ROLE, BROWSER, "jane.doe@example.com", "192.0.2.81")
+PIPELINE = Person("ci-deploy", TERRAFORM, "GitHubActions", "198.51.100.200")
+ROOT = Person("root", BROWSER, source_ip="192.0.2.9")
+BREAK_GLASS = Person("SecurityBreakGlass", AWS_CLI + "kms.tag-resource", "ops-oncall", "198.51.100.7")
+PEOPLE = (ALICE, PLATFORM, PLATFORM, SSO, PIPELINE, PIPELINE, PIPELINE, ROOT)
+
+MISHAPS = (
+    *("none",) * 9,
+    *("aws-managed",) * 4,
+    *("other-key",) * 3,
+    *("disabled",) * 2,
+    *("rotation-off",) * 2,
+    "policy-stripped",
+    "alias-moved",
+    "refused",
+    "again",
+)
+
+
+@dataclass
+class PastClock:
+    """A clock that is set, and moves on by as much as a call takes whenever it is read."""
+
+    at: datetime
+    chance: random.Random
+
+    def now(self) -> datetime:
+        """Aware, UTC."""
+        self.at += timedelta(milliseconds=self.chance.randint(15, 160))
+        return self.at
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass, without waiting for it."""
+        self.at += timedelta(seconds=seconds)
+
+    def set(self, at: datetime) -> None:
+        """Go on to that time; never back."""
+        self.at = max(self.at, at)
+
+
+@dataclass
+class Past:
+    """The story's stage. The tables are `home`'s, in `region`.
+
+    `clients_of` gives clients of an account: of its administrator, or of a session of the role that is named.
+
+    X-Ray must settle at once in the stand-in, for this clock does not wait.
+    """
+
+    home: str
+    region: str
+    policy: Policy
+    clients_of: Callable[[str, str | None], Clients]
+    ends: datetime
+    seed: int = 1
+    people: Sequence[Person] = PEOPLE
+    guards: dict[str, Guard] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.chance = random.Random(self.seed)
+        self.clock = PastClock(self.ends - timedelta(days=400), self.chance)
+
+    def guard_of(self, account: str) -> Guard:
+        """The guard that acts in the account; all share the tables and the clock."""
+        if account not in self.guards:
+            clients = self.clients_of(account, None)
+
+            @cache
+            def reach(target: Target) -> Reach:
+                where = target.region
+                return Reach(target, XRayApi(clients, where), KeysApi(clients, where), PrincipalsApi(clients, target))
+
+            made = make_guard(
+                self.clients_of(self.home, None),
+                self.policy,
+                account=account,
+                partition="aws",
+                region=self.region,
+                role_arn=f"arn:aws:iam::{account}:role/xray-guard-role",
+                emit=lambda record: None,
+                lease_seconds=120,
+                worker="on_change/told",
+            )
+            self.guards[account] = replace(
+                made,
+                reach=reach,
+                clock=self.clock,
+                sleep=self.clock.sleep,
+                random=self.chance.random,
+                new_id=lambda: str(uuid.UUID(int=self.chance.getrandbits(128), version=4)),
+            )
+        return self.guards[account]
+
+    # What people do
+
+    def changes_setting(self, target: Target, who: Person, at: datetime, key: str | None, refused: str = "") -> None:
+        """Somebody calls PutEncryptionConfig with a key, or NONE; the guard hears of it a moment later."""
+        self.clock.set(at)
+        asked = {"type": "KMS", "keyId": key} if key else {"type": "NONE"}
+        told: dict[str, Any] = {"requestParameters": asked}
+        if refused:
+            told |= {"errorCode": refused, "errorMessage": "not authorized to perform: xray:PutEncryptionConfig"}
+        else:
+            client = self.clients_of(target.account, None).mutating("xray", target.region)
+            given = {"Type": asked["type"], **({"KeyId": key} if key else {})}
+            answer = client.put_encryption_config(**given)["EncryptionConfig"]
+            config = {"type": answer["Type"], "status": "UPDATING"}
+            told["responseElements"] = {
+                "encryptionConfig": config | ({"keyId": answer["KeyId"]} if "KeyId" in answer else {})
+            }
+        event = self._event(target, who, "xray", "PutEncryptionConfig", told)
+        change = read_change(event)
+        assert not isinstance(change, Rejected), change
+        self.clock.sleep(self.chance.uniform(0.6, 4.0) if self.chance.random() < 0.93 else self.chance.uniform(20, 900))
+        reconcile(self.guard_of(target.account), target, change.trigger, change)
+
+    def changes_key(self, target: Target, who: Person, at: datetime, name: str, arn: str, **parameters: Any) -> None:
+        """Somebody calls KMS (an operation by its botocore name) on a key; the guard hears of it."""
+        self.clock.set(at)
+        role = who.name if who is BREAK_GLASS else None  # the only one whom the key policy may turn away
+        client = self.clients_of(target.account, role).mutating("kms", target.region)
+        method = getattr(client, "".join("_" + each.lower() if each.isupper() else each for each in name).lstrip("_"))
+        named = {"TargetKeyId": arn} if name.endswith("Alias") else {"KeyId": arn.rsplit("/", 1)[-1]}
+        method(**named, **parameters)
+        request: dict[str, Any] = {"keyId": arn}
+        if "Tags" in parameters:
+            request["tags"] = [{"tagKey": each["TagKey"], "tagValue": each["TagValue"]} for each in parameters["Tags"]]
+        if "AliasName" in parameters:
+            request["aliasName"] = parameters["AliasName"]
+        event = self._event(target, who, "kms", name, {"requestParameters": request, "responseElements": None})
+        event["detail"]["resources"] = [{"accountId": target.account, "type": "AWS::KMS::Key", "ARN": arn}]
+        change = read_key_event(event)
+        assert not isinstance(change, Rejected), change
+        self.clock.sleep(self.chance.uniform(0.8, 6.0))
+        reconcile_key_event(self.guard_of(target.account), change)
+
+    def _event(self, target: Target, who: Person, service: str, name: str, told: dict[str, Any]) -> dict[str, Any]:
+        number = self.chance.getrandbits
+        return {
+            "source": f"aws.{service}",
+            "detail-type": "AWS API Call via CloudTrail",
+            "account": target.account,
+            "region": target.region,
+            "id": str(uuid.UUID(int=number(128), version=4)),
+            "detail": {
+                "eventVersion": "1.11",
+                "userIdentity": who.identity(target.account),
+                "eventTime": self.clock.at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+                "eventSource": f"{service}.amazonaws.com",
+                "eventName": name,
+                "awsRegion": target.region,
+                "sourceIPAddress": who.source_ip,
+                "userAgent": who.user_agent,
+                "requestID": str(uuid.UUID(int=number(128), version=4)),
+                "eventID": str(uuid.UUID(int=number(128), version=4)),
+                "eventType": "AwsApiCall",
+                "recipientAccountId": target.account,
+                **told,
+            },
+        }
+
+    # What the schedules do
+
+    def ticks(self, at: datetime) -> None:
+        """The minute's run, at that time."""
+        self.clock.set(at)
+        tick(self.guard_of(self.home), lambda: 300.0)
+
+    def sweeps(self, at: datetime, regions: Sequence[str]) -> None:
+        """The hour's run over the home account, at that time."""
+        self.clock.set(at)
+        sweep(self.guard_of(self.home), lambda: regions, None, lambda: 300.0)
+
+    def looks(self, target: Target, at: datetime) -> None:
+        """A sweep's look at one target."""
+        self.clock.set(at)
+        reconcile(self.guard_of(target.account), target, Trigger(TriggerKind.SWEEP))
+
+    # The story
+
+    def mishap(self, target: Target, at: datetime, kind: str | None = None, who: Person | None = None) -> None:
+        """Something happens to a target, and the guard answers."""
+        who = who or self.chance.choice(list(self.people))
+        kind = kind or self.chance.choice(MISHAPS)
+        managed = self.managed_key(target)
+        if kind == "refused":
+            self.changes_setting(target, who, at, None, "AccessDenied")
+        elif kind == "aws-managed":
+            self.changes_setting(target, who, at, "alias/aws/xray")
+        elif kind == "other-key":
+            self.changes_setting(target, who, at, self.other_key(target))
+        elif managed is None or kind == "none":
+            self.changes_setting(target, who, at, None)
+        elif kind == "again":
+            self.changes_setting(target, who, at, managed)
+        elif kind == "disabled":
+            self.changes_key(target, who, at, "DisableKey", managed)
+        elif kind == "rotation-off":
+            self.changes_key(target, who, at, "DisableKeyRotation", managed)
+        elif kind == "alias-moved":
+            alias = "alias/xray-encryption"
+            self.changes_key(target, who, at, "UpdateAlias", self.other_key(target), AliasName=alias)
+        else:
+            policy = _only_root(target.account)
+            self.changes_key(target, who, at, "PutKeyPolicy", managed, Policy=policy)
+
+    def managed_key(self, target: Target) -> str | None:
+        """The managed key that the guard recorded."""
+        return self.guard_of(target.account).store.load(str(target)).state.managed_key
+
+    def other_key(self, target: Target) -> str:
+        """A customer key of the target that no rule allows, made at first use."""
+        return self._other_key(target.account, target.region)
+
+    def _other_key(self, account: str, region: str) -> str:
+        kms = self.clients_of(account, None).mutating("kms", region)
+        for alias in kms.list_aliases()["Aliases"]:
+            if alias["AliasName"] == "alias/app-traces":
+                return f"arn:aws:kms:{region}:{account}:key/{alias['TargetKeyId']}"
+        made = kms.create_key(Description="traces of the application", Policy=_only_root(account))["KeyMetadata"]
+        kms.create_alias(AliasName="alias/app-traces", TargetKeyId=made["KeyId"])
+        return str(made["Arn"])
+
+    def tells(self, targets: Sequence[Target], days: int, mishaps: int) -> None:
+        """As many mishaps among the targets, in order, over the days before the end; busy days and quiet ones."""
+        first = self.ends - timedelta(days=days)
+        weights = [self.chance.choice((0.3, 1, 1, 1.5, 3)) for _ in range(days)]
+        chosen = self.chance.choices(range(days), weights, k=mishaps)
+        moments = sorted(first + timedelta(days=day, seconds=self.chance.randint(0, 80_000)) for day in chosen)
+        for at in moments:
+            self.mishap(self.chance.choice(list(targets)), at)
+            if self.chance.random() < 0.15:
+                self.ticks(self.clock.at + timedelta(minutes=6))
+
+    def suppresses(self, target: Target, at: datetime, ends: datetime, ticket: str, tag: str, who: Person) -> None:
+        """Break-glass on the managed key, and then the change that it is for."""
+        value = f"{ends:%Y%m%dT%H%M%SZ} {ticket}"
+        managed = self.managed_key(target)
+        assert managed is not None, f"{target} has no managed key to tag"
+        tags = [{"TagKey": tag, "TagValue": value}]
+        self.changes_key(target, BREAK_GLASS, at, "TagResource", managed, Tags=tags)
+        self.changes_setting(target, who, at + timedelta(minutes=4), None)
+
+    def is_stuck(self, target: Target, at: datetime) -> None:
+        """The rule's alias points at a disabled key that nobody handed to the guard: it may not touch it."""
+        kms = self.clients_of(target.account, None).mutating("kms", target.region)
+        made = kms.create_key(Description="made by hand", Policy=_only_root(target.account))["KeyMetadata"]
+        kms.create_alias(AliasName="alias/xray-encryption", TargetKeyId=made["KeyId"])
+        kms.disable_key(KeyId=made["KeyId"])
+        self.changes_setting(target, ALICE, at, None)
+
+    def fights(self, target: Target, at: datetime, rounds: int) -> None:
+        """Another automation that undoes what the guard does, again and again."""
+        for number in range(rounds):
+            self.changes_setting(target, PIPELINE, at + timedelta(minutes=2 * number), None)
+
+
+def _only_root(account: str) -> str:
+    return (
+        '{"Version":"2012-10-17","Statement":[{"Sid":"Enable IAM User Permissions","Effect":"Allow",'
+        f'"Principal":{{"AWS":"arn:aws:iam::{account}:root"}},"Action":"kms:*","Resource":"*"}}]}}'
+    )
