@@ -24,7 +24,6 @@ T = TypeVar("T")
 
 GUARD_ROLE = "role/xray-guard"
 AUDIT_TABLE = "xray-guard-audit"
-PATIENCE_SECONDS = 15.0
 READS = ("Get", "List", "Describe", "Batch", "Query", "Scan")
 
 
@@ -80,11 +79,11 @@ def short(key_arn: str) -> str:
 class Stage:
     """The sandbox, and what a chapter does with it."""
 
-    def __init__(self, sandbox: Sandbox, voice: Voice) -> None:
+    def __init__(self, sandbox: Sandbox, voice: Voice, patience_seconds: float = 15.0) -> None:
         self.sandbox = sandbox
         self.voice = voice
         self.target = f"{sandbox.account}/{sandbox.region}"
-        self.heard: list[str] = []
+        self._patience_seconds = patience_seconds
 
     # People
 
@@ -122,18 +121,18 @@ class Stage:
 
     def settle(self) -> None:
         """Wait until no event is on its way and no function runs."""
-        if not self.sandbox.idle(PATIENCE_SECONDS):
-            raise Wrong(f"after {PATIENCE_SECONDS:.0f} s the functions are still at work")
+        if not self.sandbox.idle(self._patience_seconds):
+            raise Wrong(f"after {self._patience_seconds:.0f} s the functions are still at work")
 
     def until(self, look: Callable[[], T | None], what: str) -> T:
         """Look until there is something to see. Raises Wrong, with what was waited for."""
-        give_up = time.monotonic() + PATIENCE_SECONDS
+        give_up = time.monotonic() + self._patience_seconds
         while time.monotonic() < give_up:
             seen = look()
             if seen:
                 return seen
             time.sleep(0.05)
-        raise Wrong(f"waited {PATIENCE_SECONDS:.0f} s for {what}")
+        raise Wrong(f"waited {self._patience_seconds:.0f} s for {what}")
 
     # Steps
 
