@@ -50,6 +50,7 @@ class Verbs(click.Group):
 
 
 @click.group(
+    "xray-guard",
     cls=Verbs,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="Exit codes: 0 good, 1 the answer is no, 2 usage, 253 credentials or configuration, 254 AWS refused.",

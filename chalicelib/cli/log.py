@@ -42,9 +42,9 @@ def _chain(context: click.Context, parameter: click.Parameter, value: str | None
 @common_options
 @pass_operator
 def verify(operator: Operator, chain: str | None, anchor_bucket: str | None) -> int:
-    """Find edits, deletions, reorderings and truncation of the log, and say where.
+    """Find what was done to the log, and say where.
 
-    Holds every chain against its head, the anchors of the sweeps, the bucket's where one is named, and the events'
+    Finds edits, deletions, reorderings and truncation: holds every chain against its head, the anchors of the sweeps, the bucket's where one is named, and the events'
     markers. Exits with 1 if anything is found.
     """
     from chalicelib import audit
@@ -92,9 +92,9 @@ def _print_report(report: Report) -> None:
 @common_options
 @pass_operator
 def export(operator: Operator, chain: str | None, form: str) -> int:
-    """Write the log to stdout with its proof: every record's bytes as they were hashed, and each chain's head.
+    """Write the log to stdout, with its proof.
 
-    docs/verify-export.md has a program of twenty lines that verifies the file without this one.
+    That is every record's bytes as they were hashed, and each chain's head. docs/verify-export.md has a program of twenty lines that verifies the file without this one.
     """
     from chalicelib import audit
 

@@ -26,9 +26,9 @@ def policy_group() -> None:
 @common_options
 @pass_operator
 def validate(operator: Operator, path: Path | None) -> int:
-    """Check a policy document by its schema and by its meaning; exits with 1 if it may not be packaged.
+    """Check a policy document by schema and meaning.
 
-    Without a PATH it is the document of --policy, or the one that comes with this program.
+    Exits with 1 if it may not be packaged. Without a PATH it is the document of --policy, or the one that comes with this program.
     """
     from chalicelib import policy_check
 
@@ -67,7 +67,10 @@ def validate(operator: Operator, path: Path | None) -> int:
 @common_options
 @pass_operator
 def explain(operator: Operator, target: Target) -> int:
-    """Which rule governs TARGET, why, what it asks, and whether the deployed guard enforces this document."""
+    """Which rule governs TARGET, and what it asks.
+
+    Says why it is that one, and whether the deployed guard enforces this very document.
+    """
     import msgspec
 
     policy = operator.policy

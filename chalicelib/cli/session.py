@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -158,6 +158,8 @@ class Operator:
 
     def acting_guard(self, emit: Callable[[Record], None]) -> Guard:
         """The loop with the operator's credentials, for real."""
+        from msgspec.structs import replace
+
         from chalicelib.wiring import make_guard
 
         who = self.identity
@@ -176,6 +178,8 @@ class Operator:
 
     def looking_guard(self) -> Guard:
         """The loop that only looks: it can neither write to the tables nor change anything in AWS."""
+        from msgspec.structs import replace
+
         from chalicelib.cli.looking import LookingStore, looking_reach
         from chalicelib.errors import AwsError
         from chalicelib.model import GUARD_CHAIN

@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from chalicelib import chain, history
 from chalicelib.history import BadCursor, Entry, Filter
@@ -154,7 +154,8 @@ class TestCost:
             log.add(THERE, T0 + timedelta(seconds=number))
         log.add(HERE, T0 - timedelta(days=3), Outcome.FAILED)
         wanted = Filter(outcomes=(Outcome.FAILED,))
-        counts, found = [], []
+        counts: list[int] = []
+        found: list[Entry] = []
         cursor = None
         while True:
             log.items_read = 0

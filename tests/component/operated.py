@@ -1,0 +1,140 @@
+"""An operator at the command line, in an AWS that lives in this process: what is typed, and what comes of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+from click.testing import CliRunner
+from moto import mock_aws
+
+import sandbox.additions  # noqa: F401 - puts X-Ray's setting and AWS's KMS in moto's place
+from chalicelib.cli import cli
+from chalicelib.cli.session import Operator
+from chalicelib.clients import Clients
+from chalicelib.guard import Guard
+from chalicelib.model import ChangeEvent, Target
+from chalicelib.policy import parse
+from chalicelib.wiring import make_guard
+from sandbox.knobs import KNOBS
+
+PROJECT = Path(__file__).parents[2]
+ACCOUNT = "123456789012"
+REGION = "us-east-1"
+HERE = f"{ACCOUNT}/{REGION}"
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/xray-guard"
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "none", "AWS_REGION": REGION}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def lines(self) -> list[Any]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+def typed(*args: str, sleep: Callable[[float], None] | None = None, stdin: str | None = None) -> Answer:
+    """Run a command line in this process. A traceback fails the test, as every command must end by itself."""
+    operator = Operator(sleep) if sleep else Operator()
+    result = CliRunner().invoke(cli, list(args), obj=operator, input=stdin)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
+    assert "Traceback" not in result.output
+    return Answer(result.exit_code, result.stdout, result.stderr)
+
+
+@contextmanager
+def world(*, tables: bool = True) -> Iterator[None]:
+    """An empty AWS account, with the guard's tables as the template has them."""
+    before = KNOBS.settle_seconds
+    KNOBS.settle_seconds = 0.0
+    with mock_aws():
+        if tables:
+            make_tables()
+        yield
+    KNOBS.settle_seconds = before
+
+
+def make_tables() -> None:
+    """The tables that ship."""
+    resources = json.loads((PROJECT / ".chalice" / "extras.json").read_text("utf-8"))["Resources"]
+    for resource in resources.values():
+        if resource["Type"] == "AWS::DynamoDB::Table":
+            known = dict(resource["Properties"])
+            recovery = known.pop("PointInTimeRecoverySpecification")
+            known["SSESpecification"] = {"Enabled": known["SSESpecification"]["SSEEnabled"]}
+            client("dynamodb").create_table(**known)
+            client("dynamodb").update_continuous_backups(
+                TableName=known["TableName"], PointInTimeRecoverySpecification=recovery
+            )
+
+
+def client(service: str, region: str = REGION) -> Any:
+    """A boto3 client of the account's administrator."""
+    return boto3.client(service, region_name=region)
+
+
+def guard() -> Guard:
+    """The guard as it is deployed, with the policy that ships."""
+    policy = parse((PROJECT / "policies" / "policy.json").read_bytes())
+    return make_guard(
+        Clients(),
+        policy,
+        account=ACCOUNT,
+        partition="aws",
+        region=REGION,
+        role_arn=ROLE,
+        emit=lambda record: None,
+        lease_seconds=120,
+        worker="on_change/1",
+    )
+
+
+def event(name: str = "13_success_none_root_console") -> dict[str, Any]:
+    """An event of the folder, in this account."""
+    text = (PROJECT / "tests" / "events" / f"{name}.json").read_text("utf-8")
+    read: dict[str, Any] = json.loads(text.replace("111122223333", ACCOUNT))
+    return read
+
+
+def heard(told: dict[str, Any]) -> None:
+    """Let the guard hear of an event."""
+    from chalicelib.events import read_change
+    from chalicelib.reconcile import reconcile
+
+    change = read_change(told)
+    assert isinstance(change, ChangeEvent)
+    reconcile(guard(), change.target, change.trigger, change)
+
+
+def swept(*regions: str) -> None:
+    """Let the guard sweep these Regions."""
+    from chalicelib.sweep import sweep
+
+    report = sweep(guard(), lambda: regions or (REGION,), None, lambda: 1000.0)
+    assert not report.unreached
+
+
+def setting(region: str = REGION) -> dict[str, Any]:
+    """What X-Ray answers."""
+    told: dict[str, Any] = client("xray", region).get_encryption_config()["EncryptionConfig"]
+    return told
+
+
+def target(region: str) -> str:
+    """The account's target in the Region."""
+    return str(Target(ACCOUNT, region))
