@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from chalicelib.cli import judging, log, operating, policies, telling
+from chalicelib.cli import browsing, judging, log, operating, policies, telling
 from chalicelib.cli.options import common_options
 from chalicelib.cli.session import Operator
 
@@ -77,6 +77,7 @@ for command in (
     policies.policy_group,
     operating.doctor_verb,
     operating.redrive_verb,
+    browsing.console_verb,
     operating.completion,
 ):
     cli.add_command(command)

@@ -51,6 +51,13 @@ class Operator:
         """Keep one of the common options."""
         setattr(self, option, value)
 
+    def again(self) -> Operator:
+        """The same options, with nothing made yet: whoever signed in meanwhile is signed in."""
+        fresh = Operator(self.sleep)
+        for option in ("output", "profile", "region_name", "policy_path"):
+            fresh.choose(option, getattr(self, option))
+        return fresh
+
     # --- AWS -------------------------------------------------------------------------------------------------------
 
     @cached_property

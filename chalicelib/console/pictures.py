@@ -9,10 +9,16 @@ from datetime import date
 
 from chalicelib.figures import Day
 
-SHORTEST, LONGEST = 1.0, 7 * 86400.0
-"""What the exposure's logarithmic scale holds, in seconds. Its lines stand at a second, a minute, an hour and a day."""
+SCALES = {
+    "minute": (60.0, ("second", "ten", "minute")),
+    "hour": (3600.0, ("second", "minute", "hour")),
+    "day": (86400.0, ("second", "minute", "hour", "day")),
+    "week": (7 * 86400.0, ("second", "minute", "hour", "day")),
+}
+"""The exposure's logarithmic scales: each from one second to so many, with the lines that stand in it."""
 
-LINES = (1.0, 60.0, 3600.0, 86400.0)
+MARKS = {"second": (1.0, "1 s"), "ten": (10.0, "10 s"), "minute": (60.0, "1 min"), "hour": (3600.0, "1 h")}
+MARKS["day"] = (86400.0, "1 d")
 GAP = 0.25
 
 
@@ -30,11 +36,16 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Shapes, and the heights of its lines; `top` is what the upper edge stands for."""
+    """Shapes, and the heights of its lines; `top` is what the upper edge stands for.
+
+    A logarithmic chart has the name of its scale, and a name and text for each line.
+    """
 
     bars: tuple[Bar, ...]
     lines: tuple[float, ...]
     top: float
+    scale: str = ""
+    marks: tuple[tuple[str, str], ...] = ()
 
 
 def incidents(days: Sequence[Day]) -> Chart:
@@ -50,18 +61,21 @@ def incidents(days: Sequence[Day]) -> Chart:
 
 def exposures(days: Sequence[Day]) -> Chart:
     """The median exposure of what was closed on a day, a mark a day, on a logarithmic scale."""
+    longest = max((day.exposure_p50 or 0.0 for day in days), default=0.0)
+    scale = next((name for name, (top, _) in SCALES.items() if longest <= top), "week")
+    top, marks = SCALES[scale]
     bars = tuple(
-        Bar(x, round(max(0.0, 100 - height(day.exposure_p50) - 2), 2), width, 4, day.day, day.exposure_p50)
+        Bar(x, round(max(0.0, 100 - height(day.exposure_p50, top) - 2), 2), width, 4, day.day, day.exposure_p50)
         for (x, width), day in zip(_columns(len(days)), days, strict=True)
         if day.exposure_p50 is not None
     )
-    return Chart(bars, tuple(round(100 - height(line), 2) for line in LINES), LONGEST)
+    lines = tuple(round(100 - height(MARKS[mark][0], top), 2) for mark in marks)
+    return Chart(bars, lines, top, scale, tuple((mark, MARKS[mark][1]) for mark in marks))
 
 
-def height(seconds: float) -> float:
-    """How high a span stands on the logarithmic scale, 0 to 100."""
-    bounded = min(max(seconds, SHORTEST), LONGEST)
-    return 100 * math.log(bounded / SHORTEST) / math.log(LONGEST / SHORTEST)
+def height(seconds: float, top: float) -> float:
+    """How high a span stands on the logarithmic scale from a second to `top` seconds, 0 to 100."""
+    return 100 * math.log(min(max(seconds, 1.0), top)) / math.log(top)
 
 
 def _columns(count: int) -> list[tuple[float, float]]:

@@ -34,6 +34,22 @@ OUTCOMES = {
     Outcome.FAILED: Sign("cross", "Failed", "bad"),
     Outcome.IGNORED: Sign("dash", "Ignored", "calm"),
 }
+NOTED = Sign("dash", "Noted", "calm")
+NOTES = frozenset(
+    {
+        "ANCHOR",
+        "BREAK_GLASS_ENDED",
+        "BREAK_GLASS_OPENED",
+        "BREAK_GLASS_REFUSED",
+        "KEY_REPLACED",
+        "PAUSED",
+        "POLICY_IN_FORCE",
+        "RESUMED",
+        "SWEEP",
+    }
+)
+"""Reasons of records that judge nothing: they note what happened to the guard or to break-glass."""
+
 UNSEEN = Sign("dash", "Not seen", "calm")
 
 MEANINGS = {
@@ -49,19 +65,20 @@ MEANINGS = {
 }
 
 VIOLATIONS = {
-    Violation.NOT_KMS: "not encrypted with a KMS key",
-    Violation.AWS_MANAGED_KEY: "AWS managed key where a customer key is asked for",
-    Violation.KEY_NOT_ALLOWED: "a key that the rule does not allow",
-    Violation.KEY_NOT_FOUND: "the key does not exist",
-    Violation.KEY_DISABLED: "the key is disabled",
-    Violation.KEY_PENDING_DELETION: "the key is pending deletion",
-    Violation.KEY_UNAVAILABLE: "the key is unavailable",
-    Violation.KEY_ASYMMETRIC: "the key is not a symmetric encryption key",
-    Violation.KEY_FOREIGN_ACCOUNT: "a key of another account",
-    Violation.KEY_ROTATION_OFF: "the key is not rotated",
-    Violation.KEY_POLICY_INCOMPLETE: "the key policy lacks a statement",
-    Violation.ALIAS_MOVED: "the alias points elsewhere",
+    Violation.NOT_KMS: ("no KMS key", "traces are not encrypted with a KMS key"),
+    Violation.AWS_MANAGED_KEY: ("AWS managed key", "the rule asks for a customer managed key"),
+    Violation.KEY_NOT_ALLOWED: ("key not allowed", "the rule does not allow this key"),
+    Violation.KEY_NOT_FOUND: ("key not found", "the key does not exist"),
+    Violation.KEY_DISABLED: ("key disabled", "X-Ray stores no traces while its key is disabled"),
+    Violation.KEY_PENDING_DELETION: ("key pending deletion", "the key is on its way to being deleted"),
+    Violation.KEY_UNAVAILABLE: ("key unavailable", "the key cannot be used, and the guard cannot repair that"),
+    Violation.KEY_ASYMMETRIC: ("key not symmetric", "X-Ray needs a symmetric encryption key"),
+    Violation.KEY_FOREIGN_ACCOUNT: ("key of another account", "the rule asks for a key of the same account"),
+    Violation.KEY_ROTATION_OFF: ("key not rotated", "the rule asks for a key that is rotated"),
+    Violation.KEY_POLICY_INCOMPLETE: ("key policy incomplete", "the key policy lacks a statement, or denies X-Ray"),
+    Violation.ALIAS_MOVED: ("alias moved", "the rule's alias points at another key than the recorded one"),
 }
+"""Each violation in a few words, and in a sentence."""
 
 TRIGGERS = {
     TriggerKind.CHANGE: "change of the setting",
@@ -75,8 +92,10 @@ TRIGGERS = {
 LONGEST_IN_LINE = 120
 
 
-def sign(outcome: Outcome | None) -> Sign:
+def sign(outcome: Outcome | None, reason: str | None = None) -> Sign:
     """How an outcome is shown."""
+    if outcome is Outcome.IGNORED and reason in NOTES:
+        return NOTED
     return OUTCOMES[outcome] if outcome else UNSEEN
 
 
