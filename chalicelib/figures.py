@@ -106,7 +106,7 @@ class Summary:
 
 def summary(store: Reads, since: date, until: date) -> Summary:
     """The figures of the UTC days from `since` to `until`, at most the last `LONGEST_RANGE` of them."""
-    since = max(since, until - LONGEST_RANGE + timedelta(days=1))
+    since = max(since, until - min(LONGEST_RANGE - timedelta(days=1), until - date.min))
     days = [since + timedelta(days=number) for number in range(max(0, (until - since).days + 1))]
     asked = [f"{kind}#{day.isoformat()}" for day in days for kind in (FIGURES, ACTORS)]
     sums = store.sums([PRESENT, *asked])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from chalicelib.decide import Decision, Observation
 from chalicelib.errors import Busy, Conflict
@@ -22,13 +23,12 @@ from chalicelib.model import (
     Violation,
 )
 from chalicelib.policy import Policy, Rule
-from chalicelib.ports import Clock, Gather, Reach, Store
+from chalicelib.ports import Clock, Gather, Reach, Requests, Store
 
 MOST_CONFLICTS = 6
 
 
-@dataclass(frozen=True)
-class Guard:
+class Guard(Struct, frozen=True):
     """What the loop depends on. `lease_seconds` outlives the function's timeout by a minute at least."""
 
     account: str
@@ -45,14 +45,14 @@ class Guard:
     emit: Callable[[Record], None]
     worker: str
     lease_seconds: int = 120
+    requests: Requests | None = None
 
     def step_aside(self) -> None:
         """Wait a moment before another attempt at a write that met another writer."""
         self.sleep(0.05 + 0.2 * self.random())
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(Struct, frozen=True):
     """What a run came to. `record` is the last one it wrote, None where it wrote none; `outcome` is what it found."""
 
     target: Target
@@ -63,8 +63,7 @@ class Result:
     mutated: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Assessment:
+class Assessment(Struct, frozen=True):
     """What a run would do, without doing it."""
 
     target: Target

@@ -7,9 +7,10 @@ unanswered. Mutations answer with AWS's request id.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeVar
+
+from msgspec import Struct
 
 from chalicelib.model import GuardState, Key, Record, Setting, Target, TargetState
 
@@ -76,8 +77,7 @@ class Principals(Protocol):
         """ListRoleTags or ListUserTags, as the ARN asks."""
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(Struct, frozen=True):
     """One consistent read: a target's state, the guard's own, and whether the event was audited before."""
 
     state: TargetState
@@ -113,6 +113,24 @@ class Store(Protocol):
         """(chain, seq, hash) of every chain, the guard's own included."""
 
 
+class Asked(Struct, frozen=True):
+    """An operator's word that a target be looked at; `by` is the ARN of who asked, `at` when, as it is stored."""
+
+    target: str
+    at: str
+    by: str
+
+
+class Requests(Protocol):
+    """What operators asked for over the API, kept until it is done."""
+
+    def asked(self, limit: int) -> Sequence[Asked]:
+        """What waits, oldest first."""
+
+    def answered(self, asked: Asked) -> None:
+        """It is done; what was asked for again meanwhile still waits."""
+
+
 class Clock(Protocol):
     """AWS's time, never the host's."""
 
@@ -126,8 +144,7 @@ class Gather(Protocol):
     def __call__(self, reads: Sequence[Callable[[], T]]) -> list[T]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Reach:
+class Reach(Struct, frozen=True):
     """The AWS services of one target, with credentials that may act there."""
 
     target: Target

@@ -3,7 +3,8 @@
 audit    pk `target`, sk `r#<seq>` for a record (`body` as it was hashed, `hash`, and the time index's attributes) or
          `e#<event id>` for the marker that an event was audited
 targets  pk `target`; `state` as JSON, and beside it what is queried: `version`, `seq`, `head`, and `due_shard` with
-         `due_at` while something is due; beside these items, the figures of `rollup`
+         `due_at` while something is due; beside these items, the figures of `rollup`, and under `ask#<target>` what
+         operators asked for over the API, which is all that the API may write
 
 A record, its marker, the target's new state and what it adds to the figures go into one transaction, conditioned on the
 state's version. The request carries a client token, so a repeated one is the same one.
@@ -16,23 +17,25 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from chalicelib import chain, rollup
 from chalicelib.clients import AwsClock, Clients, call
 from chalicelib.errors import AwsError, Conflict, StoreError
 from chalicelib.model import GUARD_CHAIN, GuardState, Record, TargetState
-from chalicelib.ports import Loaded
+from chalicelib.ports import Asked, Loaded
 
 AUDIT_TABLE = "xray-guard-audit"
 TARGETS_TABLE = "xray-guard-targets"
 TIME_INDEX = "by_time"
 DUE_INDEX = "by_due"
 DUE_SHARD = "due"
+ASKED_SHARD = "asked"
+ASKED_PREFIX = "ask#"
 LONGEST_EVENT_ID = 256
 LOST_RACES = frozenset({"ConditionalCheckFailed", "TransactionConflict"})
 CROWDED = frozenset({"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"})
@@ -45,8 +48,7 @@ MOST_KEYS_A_BATCH = 100  # BatchGetItem's limit
 State = TargetState | GuardState
 
 
-@dataclass(frozen=True, slots=True)
-class Slice:
+class Slice(Struct, frozen=True):
     """Rows of one query. `more`: there are others beyond, though there may be fewer here than were asked for."""
 
     rows: list[chain.StoredRow]
@@ -151,6 +153,41 @@ class DynamoStore:
         )
         return [item["target"]["S"] for item in answer["Items"]]
 
+    def asked(self, limit: int) -> list[Asked]:
+        """Query of the sparse index; and where something waits, BatchGetItem of who asked."""
+        answer = call(
+            "dynamodb:Query",
+            self._client.query,
+            TableName=self._targets,
+            IndexName=DUE_INDEX,
+            KeyConditionExpression="due_shard = :asked",
+            ExpressionAttributeValues={":asked": {"S": ASKED_SHARD}},
+            Limit=min(limit, MOST_KEYS_A_BATCH),
+        )
+        names = [{"target": item["target"]} for item in answer["Items"]]
+        items = self._batch(names) if names else []
+        waiting = [item for item in items if "due_at" in item]
+        return [
+            Asked(item["target"]["S"].removeprefix(ASKED_PREFIX), item["due_at"]["S"], item["by"]["S"])
+            for item in sorted(waiting, key=lambda item: str(item["due_at"]["S"]))
+        ]
+
+    def answered(self, asked: Asked) -> None:
+        """PutItem without what the index is made of, unless it was asked for anew meanwhile."""
+        item = {"target": {"S": f"{ASKED_PREFIX}{asked.target}"}, "by": {"S": asked.by}, "asked_at": {"S": asked.at}}
+        try:
+            call(
+                "dynamodb:PutItem",
+                self._client.put_item,
+                TableName=self._targets,
+                Item=item,
+                ConditionExpression="due_at = :at",
+                ExpressionAttributeValues={":at": {"S": asked.at}},
+            )
+        except AwsError as error:
+            if error.code != "ConditionalCheckFailedException":
+                raise
+
     def states(self) -> Iterator[TargetState]:
         """Scan of the targets table; the guard's own state is left out."""
         names = {"#state": "state"}
@@ -178,6 +215,16 @@ class DynamoStore:
         )
         item = answer.get("Item")
         return (int(item["seq"]["N"]), item["head"]["S"]) if item else None
+
+    def ask(self, target: str, at: datetime, by: str) -> None:
+        """PutItem: let the next tick look at a target on the word of `by`, an ARN."""
+        item = {
+            "target": {"S": f"{ASKED_PREFIX}{target}"},
+            "due_shard": {"S": ASKED_SHARD},
+            "due_at": {"S": _stamp(at)},
+            "by": {"S": by},
+        }
+        call("dynamodb:PutItem", self._client.put_item, TableName=self._targets, Item=item)
 
     def sums(self, items: Sequence[str]) -> Mapping[str, Mapping[str, int]]:
         """`figures.Reads`: BatchGetItem of every shard of each item, eventually consistent."""

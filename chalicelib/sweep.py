@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from chalicelib import chain
 from chalicelib.errors import GuardError
+from chalicelib.events import read_actor
 from chalicelib.guard import Guard, Result, record_in_guard_chain
 from chalicelib.model import GUARD_CHAIN, Outcome, Problem, Record, Target, Trigger, TriggerKind
+from chalicelib.ports import Asked
 from chalicelib.reconcile import reconcile
 
 DUE_AT_ONCE = 200
@@ -19,6 +22,7 @@ DUE_AT_ONCE = 200
 HEADS_PER_RECORD = 2000
 """Keeps an anchor's record well under DynamoDB's 400 KB an item."""
 
+INTERNAL_ERROR = "INTERNAL_ERROR"
 SECONDS_FOR_ONE = 25.0
 """A run does not begin another target with less than this left."""
 
@@ -30,8 +34,7 @@ class Anchors(Protocol):
         """Write down the heads that the sweep's record anchors."""
 
 
-@dataclass
-class Report:
+class Report(Struct):
     """What a run over several targets came to. `unreached` maps a target to why nothing was stored of it."""
 
     results: list[Result] = field(default_factory=list)
@@ -45,12 +48,20 @@ class Report:
 
 
 def tick(guard: Guard, seconds_left: Callable[[], float]) -> Report:
-    """Reconcile what is due, soonest first. One target's failure does not stop the others (P11)."""
+    """Reconcile what is due, soonest first, and then what operators asked for.
+
+    One target's failure does not stop the others (P11). What is asked for is attempted once; what it comes to is on the
+    target's record, with the operator as its actor.
+    """
     report = Report(paused=guard.store.load(GUARD_CHAIN).guard.paused is not None)
     for name in guard.store.due(guard.clock.now(), DUE_AT_ONCE):
         if seconds_left() < SECONDS_FOR_ONE:
             break
-        _reach(guard, Target.parse(name), TriggerKind.TICK, report)
+        _reach(guard, Target.parse(name), Trigger(TriggerKind.TICK), report)
+    for asked in guard.requests.asked(DUE_AT_ONCE) if guard.requests else ():
+        if seconds_left() < SECONDS_FOR_ONE:
+            break
+        _heed(guard, asked, report)
     return report
 
 
@@ -78,7 +89,7 @@ def sweep(
             report.unreached[str(target)] = Problem("OUT_OF_TIME", "the sweep's time was used up by other targets")
             continue
         mutated = sum(result.mutated for result in report.results)
-        _reach(guard, target, TriggerKind.SWEEP, report, budget_left=mutated < budget)
+        _reach(guard, target, trigger, report, budget_left=mutated < budget)
     _anchor(guard, trigger, report, anchors)
     return report
 
@@ -94,14 +105,30 @@ def _longest_unseen_first(guard: Guard, targets: Sequence[Target]) -> list[Targe
     return sorted(targets, key=key)
 
 
-def _reach(guard: Guard, target: Target, kind: TriggerKind, report: Report, *, budget_left: bool = True) -> None:
+def _heed(guard: Guard, asked: Asked, report: Report) -> None:
+    """Look at a target because an operator asked. It goes on waiting where not even that could be stored."""
+    assert guard.requests is not None
+    arn = asked.by
+    actor = read_actor({"type": "AssumedRole" if ":assumed-role/" in arn else "IAMUser", "arn": arn})
     try:
-        report.results.append(reconcile(guard, target, Trigger(kind), budget_left=budget_left))
+        target = Target.parse(asked.target)
+    except ValueError:
+        guard.requests.answered(asked)  # nobody can ask for that over the API; waiting would not mend it
+        return
+    _reach(guard, target, Trigger(TriggerKind.OPERATOR, actor=actor), report)
+    problem = report.unreached.get(asked.target)
+    if problem is None or problem.code == INTERNAL_ERROR:
+        guard.requests.answered(asked)
+
+
+def _reach(guard: Guard, target: Target, trigger: Trigger, report: Report, *, budget_left: bool = True) -> None:
+    try:
+        report.results.append(reconcile(guard, target, trigger, budget_left=budget_left))
     except GuardError as error:
         report.unreached[str(target)] = error.problem
     except Exception as error:
         # On the target's record already; the others still get their turn, and the caller makes it loud.
-        report.unreached[str(target)] = Problem("INTERNAL_ERROR", type(error).__name__)
+        report.unreached[str(target)] = Problem(INTERNAL_ERROR, type(error).__name__)
 
 
 def _anchor(guard: Guard, trigger: Trigger, report: Report, anchors: Anchors | None) -> None:

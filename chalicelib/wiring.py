@@ -45,6 +45,7 @@ def make_guard(
 ) -> Guard:
     """A guard that acts with the clients' identity. `region` is where its tables are."""
     clock = AwsClock()
+    store = make_store(clients, region, clock)
 
     @cache
     def reach(target: Target) -> Reach:
@@ -60,7 +61,7 @@ def make_guard(
         partition=partition,
         role_arn=role_arn,
         policy=policy,
-        store=make_store(clients, region, clock),
+        store=store,
         clock=clock,
         reach=reach,
         gather=Threads(),
@@ -70,6 +71,7 @@ def make_guard(
         emit=emit,
         worker=worker,
         lease_seconds=lease_seconds,
+        requests=store,
     )
 
 
