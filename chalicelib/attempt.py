@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 from chalicelib import ledger
@@ -51,8 +51,21 @@ LEASE_MARGIN = timedelta(seconds=15)
 """A mutation is sent only while this much is left: AWS's clock is read in whole seconds, and calls take time."""
 
 OWN_REQUESTS = 8
+OUTDATED = frozenset({"KMSInvalidStateException", "DisabledException"})
+"""What KMS says of a key whose state is another than it showed."""
+
 DENIED = frozenset({"AccessDenied", "AccessDeniedException"})
-SETTLING_CODES = frozenset({"KEY_NOT_YET_SEEN", "NOT_YET_TAKEN", "KEY_CREATION_UNCERTAIN"})
+SETTLING_CODES = frozenset({"KEY_NOT_YET_SEEN", "NOT_YET_TAKEN", "KEY_REFUSED", "KEY_CREATION_UNCERTAIN"})
+"""Failures that may be nothing but KMS showing its past. The next look comes soon, and is held back by no backoff."""
+
+LONGEST_SETTLING = timedelta(minutes=15)
+"""Three repairs, one after the other, each of which KMS may take four minutes to show; after it, it is a failure."""
+
+
+def is_settling(state: TargetState, now: datetime) -> bool:
+    """Whether the last attempt failed in a way that passes by itself, and may still be expected to."""
+    until = state.incident.settles_until if state.incident else None
+    return state.reason in SETTLING_CODES and until is not None and now < until
 
 
 class Attempt:
@@ -95,16 +108,24 @@ class Attempt:
         return Problem("TOO_MANY_STEPS", f"{MOST_STEPS} mutations did not lead to what the rule asks"), seen
 
     def _settling(self, step: Step | Blocked | None, error: AwsError) -> Problem | None:
-        """A refusal that passes: the tags of a key just made may take minutes to count in authorization.
+        """A refusal that passes: X-Ray knows better than what KMS still shows, and a key just made is not yet known
+        everywhere; its tags may take minutes to count in authorization.
 
         https://docs.aws.amazon.com/kms/latest/developerguide/tag-authorization.html
         """
         state = self.journal.state()
-        if not isinstance(step, Step) or step.key_arn not in state.keys_made or error.code not in DENIED:
+        if not isinstance(step, Step):
+            return None
+        if step.name is StepName.PUT_SETTING and error.code == "InvalidRequestException":
+            return Problem("KEY_REFUSED", f"X-Ray refuses {step.key_arn}, which KMS shows as usable: {error.problem}")
+        outdated = error.code in OUTDATED or (step.name is StepName.UPDATE_ALIAS and error.code == "NotFoundException")
+        if outdated:
+            return Problem("NOT_YET_TAKEN", f"{step.name} is refused by a state that KMS does not show: {error.code}")
+        if step.key_arn not in state.keys_made or error.code not in {*DENIED, "NotFoundException"}:
             return None
         if state.look is None or self.guard.clock.now() >= state.look:
             return None
-        return Problem("NOT_YET_TAKEN", f"{step.name} is refused while the new key's tags settle: {error.code}")
+        return Problem("NOT_YET_TAKEN", f"{step.name} is refused while the new key settles: {error.code}")
 
     def _perform(self, step: Step, seen: Observation) -> Observation:
         """Make one mutation and learn what it came to."""
@@ -248,14 +269,17 @@ class Attempt:
         most = self.guard.policy.limits.max_backoff_minutes
         requests = tuple(action.request_id for action in self.actions if action.request_id)
         draft.set(own_requests=(*state.own_requests, *requests)[-OWN_REQUESTS:])
-        if any(action.name != StepName.PUT_SETTING for action in self.actions):
+        if self.actions:
+            # What was acted on may have been KMS's past: all is read again once that is over.
             draft.set(look=ledger.later(state.look, now + STALE_READS))
         actions = tuple(self.actions)
         if problem is not None:
-            settling = problem.code in SETTLING_CODES
+            passing = problem.code in SETTLING_CODES
+            until = incident.settles_until or (now + LONGEST_SETTLING if passing else None)
+            settling = passing and until is not None and now < until
             due = now + SETTLING if settling else ledger.retry_after(state.backoff, now, self.guard.random(), most)
             draft.set(
-                incident=replace(incident, phase=Phase.OPEN, lease=None, due=due),
+                incident=replace(incident, phase=Phase.OPEN, lease=None, due=due, settles_until=until),
                 outcome=Outcome.FAILED,
                 reason=problem.code,
             )

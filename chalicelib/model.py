@@ -360,6 +360,7 @@ class Incident:
     lease: Lease | None = None
     due: datetime | None = None
     applied_at: datetime | None = None
+    settles_until: datetime | None = None
     cause: Cause | None = None
     latest: Cause | None = None
     mutated: bool = False

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from chalicelib import ledger
-from chalicelib.attempt import SETTLING, SETTLING_CODES, STALE_READS, Attempt
+from chalicelib.attempt import SETTLING, SETTLING_CODES, STALE_READS, Attempt, is_settling
 from chalicelib.breakglass import NoteReason, Weighed, principals_to_read, weigh
 from chalicelib.decide import Decision, Observation, StepName, decide, judge, managed_key
 from chalicelib.errors import AwsError, Busy, Conflict, GuardError, LeaseOver, StoreError
@@ -372,7 +372,8 @@ class _Run:
         decision = decide(
             self.target,
             rule,
-            state,
+            # What KMS is only slow to show is no fight, and not held back like one.
+            replace(state, backoff=Backoff(state.backoff.count)) if is_settling(state, now) else state,
             seen,
             self.guard.partition,
             trigger=self.journal.trigger.kind,
@@ -471,10 +472,25 @@ class _Run:
         assert self.journal.seen is not None
         draft = Draft(state)
         self.journal.note_setting(draft, now)
-        if incident.lease is not None:
-            draft.set(incident=replace(incident, phase=Phase.APPLIED, lease=None, due=now, applied_at=now))
-            error = worker_lost(incident)
-            self.journal.add_about(draft, incident, Outcome.APPLIED, now, after=self.journal.seen.setting, error=error)
+        if incident.phase is not Phase.APPLIED:
+            # The attempt that set it was lost, or could not tell: from here on it is waited for like any other.
+            lost = incident.lease is not None
+            if self.journal.unheard():
+                incident = self.journal.joined(incident)
+            draft.set(
+                incident=replace(incident, phase=Phase.APPLIED, lease=None, due=now, applied_at=now),
+                outcome=Outcome.APPLIED,
+                reason=None,
+            )
+            self.journal.add_about(
+                draft,
+                incident,
+                Outcome.APPLIED,
+                now,
+                attempt=incident.attempt if lost else None,
+                after=self.journal.seen.setting,
+                error=worker_lost(incident) if lost else None,
+            )
             return self.journal.commit(draft, Outcome.APPLIED, None)
         overdue = incident.applied_at is not None and now - incident.applied_at > LONGEST_UPDATE
         if overdue and incident.due is not None and incident.due <= now:
@@ -517,8 +533,17 @@ class _Run:
             violations=(),
         )
         error = worker_lost(incident) if incident.lease is not None else None
+        # An attempt that has failed had its end: what came right after it is not that attempt's.
+        unended = incident.lease is not None or incident.phase is Phase.APPLIED
         self.journal.add_about(
-            draft, incident, outcome, now, after=setting, error=error, exposure_seconds=ledger.exposure(incident, now)
+            draft,
+            incident,
+            outcome,
+            now,
+            attempt=incident.attempt if unended and incident.attempt else None,
+            after=setting,
+            error=error,
+            exposure_seconds=ledger.exposure(incident, now),
         )
         return self.journal.commit(draft, outcome, None)
 
@@ -541,7 +566,7 @@ class _Run:
         )
         failed = decision.outcome is Outcome.FAILED and decision.reason not in SETTLING_CODES
         tried_again = failed and self._is_due(state, now)
-        waiting = decision.reason == "BACKOFF" and not is_new
+        waiting = decision.reason == "BACKOFF" and not is_new and not lost
         heard = self.journal.unheard()
         if heard:
             incident = self.journal.joined(incident)
@@ -655,7 +680,7 @@ class _Run:
             incident = self.journal.joined(incident)
         lease = Lease(self.guard.worker, state.lease_number + 1, now + timedelta(seconds=self.guard.lease_seconds))
         backoff = state.backoff
-        if state.reason not in SETTLING_CODES:
+        if not is_settling(state, now):
             backoff = ledger.backoff_after_attempt(backoff, now, self.guard.random(), most)
         makes_key = any(step.name is StepName.CREATE_KEY for step in decision.steps)
         intent = Intent(self.guard.new_id(), lease.until + STALE_READS) if makes_key else state.intent

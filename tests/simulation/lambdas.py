@@ -6,8 +6,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from msgspec.structs import replace
-
 from chalicelib.errors import GuardError
 from chalicelib.guard import Guard, Result
 from chalicelib.model import ChangeEvent, KeyEvent, Record, Target, Trigger
