@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from chalicelib.cli import browsing, judging, log, operating, policies, telling
+from chalicelib.cli import browsing, holding, judging, log, operating, policies, telling
 from chalicelib.cli.options import common_options
 from chalicelib.cli.session import Operator
 
@@ -78,6 +78,10 @@ for command in (
     operating.doctor_verb,
     operating.redrive_verb,
     browsing.console_verb,
+    holding.pause,
+    holding.resume,
+    holding.break_glass_group,
+    holding.key_group,
     operating.completion,
 ):
     cli.add_command(command)

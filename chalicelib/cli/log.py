@@ -44,7 +44,8 @@ def _chain(context: click.Context, parameter: click.Parameter, value: str | None
 def verify(operator: Operator, chain: str | None, anchor_bucket: str | None) -> int:
     """Find what was done to the log, and say where.
 
-    Finds edits, deletions, reorderings and truncation: holds every chain against its head, the anchors of the sweeps, the bucket's where one is named, and the events'
+    Finds edits, deletions, reorderings and truncation: holds every chain against its head, the anchors of the
+    sweeps, the bucket's where one is named, and the events'
     markers. Exits with 1 if anything is found.
     """
     from chalicelib import audit
@@ -94,7 +95,8 @@ def _print_report(report: Report) -> None:
 def export(operator: Operator, chain: str | None, form: str) -> int:
     """Write the log to stdout, with its proof.
 
-    That is every record's bytes as they were hashed, and each chain's head. docs/verify-export.md has a program of twenty lines that verifies the file without this one.
+    That is every record's bytes as they were hashed, and each chain's head. docs/verify-export.md has a program
+    of twenty lines that verifies the file without this one.
     """
     from chalicelib import audit
 

@@ -28,7 +28,8 @@ def policy_group() -> None:
 def validate(operator: Operator, path: Path | None) -> int:
     """Check a policy document by schema and meaning.
 
-    Exits with 1 if it may not be packaged. Without a PATH it is the document of --policy, or the one that comes with this program.
+    Exits with 1 if it may not be packaged. Without a PATH it is the document of --policy, or the one that comes
+    with this program.
     """
     from chalicelib import policy_check
 

@@ -114,7 +114,6 @@ def history_verb(
 
     if follow and (until or next_token):
         raise click.UsageError("--follow goes neither with --until nor with --next-token.")
-    operator.guard_state()
     now = operator.now()
     wanted = _filter(
         target,
@@ -126,9 +125,10 @@ def history_verb(
         moment(since, now, "--since") if since else None,
         moment(until, now, "--until") if until else None,
     )
+    operator.guard_state()
     if follow:
         return _follow(operator, wanted, limit)
-    page = history.records(operator.store, wanted, now, limit, next_token)
+    page = history.records(operator.store, wanted, operator.now(), limit, next_token)
     emit(operator.output, page.to_json(), "records", lambda: _print_records(page.entries))
     _say_unreadable(page.unreadable)
     if page.cursor and operator.output != "json":

@@ -73,7 +73,7 @@ def make_tables() -> None:
     """The tables that ship."""
     resources = json.loads((PROJECT / ".chalice" / "extras.json").read_text("utf-8"))["Resources"]
     for resource in resources.values():
-        if resource["Type"] == "AWS::DynamoDB::Table":
+        if resource.get("Type") == "AWS::DynamoDB::Table":
             known = dict(resource["Properties"])
             recovery = known.pop("PointInTimeRecoverySpecification")
             known["SSESpecification"] = {"Enabled": known["SSESpecification"]["SSEEnabled"]}

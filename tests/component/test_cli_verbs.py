@@ -1,0 +1,624 @@
+"""What each verb answers and does, in every form of output, with a guard that works in an AWS of this process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chalicelib.cli.output import Table, print_table
+from chalicelib.model import Outcome
+from tests.component.operated import (
+    ACCOUNT,
+    CREDENTIALS,
+    HERE,
+    PROJECT,
+    ROLE,
+    client,
+    event,
+    guard,
+    heard,
+    setting,
+    swept,
+    target,
+    typed,
+    world,
+)
+
+CREDENTIAL_VARIABLES = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "NO_COLOR", "AWS_DEFAULT_REGION")
+
+
+@pytest.fixture(autouse=True)
+def shell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A shell with credentials and a Region, and nothing of whoever runs the tests."""
+    for name in CREDENTIAL_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+
+
+@pytest.fixture
+def empty() -> Iterator[None]:
+    """An account with the guard's tables and nothing in them."""
+    with world():
+        yield
+
+
+@pytest.fixture
+def remediated(empty: None) -> None:
+    """The guard heard of root's setting it to NONE, and put it right."""
+    heard(event())
+
+
+@pytest.fixture
+def swept_twice(remediated: None) -> None:
+    """Then it swept two Regions, and did so again."""
+    swept("us-east-1", "eu-west-1")
+    swept("us-east-1", "eu-west-1")
+
+
+def key_arn() -> str:
+    return str(setting()["KeyId"])
+
+
+def state_of_the_world() -> Any:
+    """All that a command that only looks must leave as it was."""
+    kms = client("kms")
+    keys = [key["KeyId"] for key in kms.list_keys()["Keys"]]
+    tables = [client("dynamodb").scan(TableName=f"xray-guard-{name}")["Items"] for name in ("audit", "targets")]
+    return setting(), keys, [kms.get_key_policy(KeyId=key, PolicyName="default")["Policy"] for key in keys], tables
+
+
+class TestCheck:
+    def test_says_what_is_wrong_what_would_be_done_and_what_it_costs_and_changes_nothing(self, empty: None) -> None:
+        before = state_of_the_world()
+        answer = typed("check", HERE)
+        assert answer.code == 1
+        assert "NOT COMPLIANT" in answer.out
+        assert "NOT_KMS" in answer.out
+        assert "make a customer managed key" in answer.out
+        assert "about 1 US dollars a month" in answer.err
+        assert "kms:Decrypt" in answer.err
+        assert state_of_the_world() == before
+
+    def test_of_a_compliant_target_is_good(self, remediated: None) -> None:
+        answer = typed("check", HERE)
+        assert (answer.code, answer.err) == (0, "")
+        assert "COMPLIANT" in answer.out
+
+    def test_without_a_target_looks_at_the_configured_region_of_the_callers_account(self, empty: None) -> None:
+        told = typed("check", "--output", "json", "--region", "eu-west-1").json
+        # The guard's tables are not there, so it is judged without them.
+        assert [one["target"] for one in told["targets"]] == [target("eu-west-1")]
+
+    def test_of_all_regions_leaves_alone_what_nobody_uses_as_the_sweep_would(self, remediated: None) -> None:
+        answer = typed("check", "--all-regions", "--output", "json")
+        assert answer.code == 0
+        by_region = {one["region"]: one for one in answer.json["targets"]}
+        assert len(by_region) > 10
+        assert by_region["us-east-1"]["compliant"] is True
+        assert (by_region["eu-west-1"]["outcome"], by_region["eu-west-1"]["reason"]) == ("IGNORED", "IDLE")
+        assert answer.json["usd_per_month"] == 0
+
+    def test_of_all_regions_adds_up_the_keys_that_would_be_made(self, empty: None, tmp_path: Path) -> None:
+        policy = json.loads((PROJECT / "policies" / "policy.json").read_text("utf-8"))
+        policy["rules"][0] |= {"when": "always", "regions": ["eu-*"], "mode": "observe"}
+        (tmp_path / "policy.json").write_text(json.dumps(policy), "utf-8")
+        answer = typed("check", "--all-regions", "--policy", str(tmp_path), "--output", "json")
+        told = answer.json
+        judged = [one for one in told["targets"] if one["region"].startswith("eu-")]
+        assert answer.code == 1
+        assert {(one["outcome"], one["new_keys"]) for one in judged} == {("OBSERVED", 1)}
+        assert {one["reason"] for one in told["targets"] if one not in judged} == {"UNGOVERNED"}
+        assert told["usd_per_month"] == len(judged) == told["new_keys"]
+        assert any("kms:Decrypt" in note for note in told["notes"])
+
+    def test_in_json_lines_is_a_target_a_line(self, remediated: None) -> None:
+        (line,) = typed("-o", "jsonl", "check", HERE).lines
+        assert (line["target"], line["compliant"], line["setting"]["type"]) == (HERE, True, "KMS")
+
+    def test_before_anything_is_deployed_judges_without_the_guards_memory_and_says_so(self) -> None:
+        with world(tables=False):
+            answer = typed("check", HERE)
+        assert answer.code == 1
+        assert "no tables" in answer.err
+
+    @pytest.mark.parametrize("wrong", ["us-east-1", "123/us-east-1", f"{ACCOUNT}/", f"{ACCOUNT}/nowhere", "\x1b[2J/x"])
+    def test_of_what_is_no_target_says_how_one_is_written(self, wrong: str) -> None:
+        answer = typed("check", wrong)
+        assert answer.code == 2
+        assert "111122223333/us-east-1" in answer.err or "us-east-1" in answer.err
+        assert "\x1b" not in answer.err
+
+    def test_of_another_account_says_which_credentials_are_needed(self, empty: None) -> None:
+        answer = typed("check", "999988887777/us-east-1")
+        assert answer.code == 253
+        assert "999988887777" in answer.err
+
+    def test_of_a_target_and_all_regions_at_once_is_a_usage_error(self) -> None:
+        assert typed("check", HERE, "--all-regions").code == 2
+
+
+class TestReconcile:
+    def test_wants_to_be_told_whether_to_act(self) -> None:
+        assert typed("reconcile", HERE).code == 2
+        assert typed("reconcile", HERE, "--yes", "--dry-run").code == 2
+
+    def test_dry_run_lists_the_steps_and_changes_nothing(self, empty: None) -> None:
+        before = state_of_the_world()
+        answer = typed("reconcile", HERE, "--dry-run")
+        assert answer.code == 0
+        steps = ("1. CreateKey", "2. EnableKeyRotation", "3. CreateAlias", "4. PutEncryptionConfig")
+        assert [name in answer.out for name in steps] == [True] * 4
+        assert state_of_the_world() == before
+
+    def test_dry_run_shows_the_key_policy_that_would_be_written(self, remediated: None) -> None:
+        root = {"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}, "Action": "kms:*"}
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [{**root, "Resource": "*"}]})
+        client("kms").put_key_policy(KeyId=key_arn(), PolicyName="default", Policy=policy)
+        answer = typed("reconcile", HERE, "--dry-run")
+        assert '+        "Service": "xray.amazonaws.com"' in answer.out
+        (step,) = typed("reconcile", HERE, "--dry-run", "--output", "json").json["plan"]
+        assert (step["name"], step["before"]) == ("PutKeyPolicy", policy)
+        assert "xray.amazonaws.com" in step["after"]
+
+    def test_yes_puts_it_right_and_is_on_record_under_the_operators_name(self, empty: None) -> None:
+        answer = typed("reconcile", HERE, "--yes", "--output", "json")
+        assert (answer.code, answer.json["outcome"], answer.json["mutated"]) == (0, "REMEDIATED", True)
+        assert (setting()["Type"], setting()["Status"]) == ("KMS", "ACTIVE")
+        assert "seven minutes" in answer.err or "7 minutes" in answer.err
+        newest = typed("history", "--target", HERE, "--output", "json", "--limit", "1").json["records"][0]
+        assert (newest["outcome"], newest["trigger"]["kind"]) == ("REMEDIATED", "operator")
+        assert newest["actor"]["arn"] == client("sts").get_caller_identity()["Arn"]
+
+    def test_yes_where_nothing_is_wrong_says_so_and_mutates_nothing(self, remediated: None) -> None:
+        key = key_arn()
+        answer = typed("reconcile", HERE, "--yes")
+        assert answer.code == 0
+        assert f"{HERE}: COMPLIANT" in answer.out
+        assert key_arn() == key
+
+    def test_yes_where_it_cannot_be_put_right_says_no_and_why(self, remediated: None) -> None:
+        client("kms").untag_resource(KeyId=key_arn(), TagKeys=["xray-guard"])
+        client("kms").schedule_key_deletion(KeyId=key_arn(), PendingWindowInDays=7)
+        answer = typed("reconcile", HERE, "--yes")
+        assert answer.code == 1
+        assert "FAILED" in answer.out
+        assert "xray-guard=managed" in answer.out
+
+    def test_yes_under_another_policy_than_the_deployed_one_is_refused(self, remediated: None, tmp_path: Path) -> None:
+        policy = json.loads((PROJECT / "policies" / "policy.json").read_text("utf-8"))
+        policy["rules"][0]["id"] = "mine"
+        (tmp_path / "policy.json").write_text(json.dumps(policy), "utf-8")
+        before = state_of_the_world()
+        answer = typed("reconcile", HERE, "--yes", "--policy", str(tmp_path / "policy.json"))
+        assert answer.code == 253
+        assert "start a fight" in answer.err
+        assert state_of_the_world() == before
+
+
+class TestHistory:
+    def test_tells_who_from_what_to_what_and_for_how_long(self, remediated: None) -> None:
+        answer = typed("history", "--output", "json", "--outcome", "remediated")
+        (record,) = answer.json["records"]
+        assert answer.code == 0
+        assert (record["target"], record["outcome"]) == (HERE, "REMEDIATED")
+        assert record["actor"]["arn"] == f"arn:aws:iam::{ACCOUNT}:root"
+        assert (record["before"]["type"], record["after"]["key_arn"]) == ("NONE", key_arn())
+        assert record["exposure_seconds"] > 0
+        assert answer.json["next_token"] is None
+
+    def test_as_a_table_has_a_row_a_record_newest_first(self, remediated: None) -> None:
+        answer = typed("history", "--target", HERE)
+        header, newest, oldest = answer.out.splitlines()
+        assert header.split() == ["TIME", "TARGET", "OUTCOME", "WHY", "ACTOR", "CHANGE", "EXPOSURE"]
+        assert ("REMEDIATED" in newest, "REMEDIATING" in oldest) == (True, True)
+        assert "root" in newest
+        assert "NONE → key" in newest
+
+    def test_of_nothing_is_no_error(self, empty: None) -> None:
+        answer = typed("history")
+        assert (answer.code, answer.out) == (0, "")
+        assert "no such record" in answer.err
+        assert typed("history", "--output", "json").json == {"records": [], "next_token": None}
+        assert typed("history", "--output", "jsonl").out == ""
+
+    def test_is_filtered(self, remediated: None) -> None:
+        for options, count in {
+            ("--since", "24h"): 3,
+            ("--since", "2020-01-01"): 3,
+            ("--until", "2020-01-01T00:00:00Z"): 0,
+            ("--account", ACCOUNT): 2,
+            ("--account", "999988887777"): 0,
+            ("--target-region", "us-east-1"): 2,
+            ("--target-region", "eu-west-1"): 0,
+            ("--target", "guard"): 1,
+            ("--actor", "root"): 2,
+            ("--actor", "mallory"): 0,
+            ("--rule", "baseline"): 2,
+            ("--outcome", "REMEDIATED", "--outcome", "IGNORED"): 2,
+        }.items():
+            assert len(typed("history", "--output", "jsonl", *options).lines) == count, options
+
+    def test_is_told_page_by_page(self, swept_twice: None) -> None:
+        whole = [record["record_id"] for record in typed("history", "--output", "json").json["records"]]
+        told: list[str] = []
+        token: list[str] = []
+        for _ in range(len(whole)):
+            page = typed("history", "--output", "json", "--limit", "2", *token).json
+            told += [record["record_id"] for record in page["records"]]
+            if page["next_token"] is None:
+                break
+            token = ["--next-token", page["next_token"]]
+        assert told == whole
+        assert len(whole) >= 6
+
+    def test_as_a_table_says_on_stderr_how_to_go_on(self, remediated: None) -> None:
+        answer = typed("history", "--limit", "1")
+        assert "--next-token " in answer.err
+        assert "--next-token" not in answer.out
+
+    @pytest.mark.parametrize(
+        ("options", "told"),
+        [
+            (("--since", "yesterday"), "24h"),
+            (("--since", "99999999d"), "24h"),
+            (("--until", "2026-13-45"), "is not a time"),
+            (("--since", "1h", "--until", "2h"), "both after --since and before --until"),
+            (("--account", "12"), "twelve digits"),
+            (("--target-region", "Virginia"), "us-east-1"),
+            (("--target", "nowhere"), "111122223333/us-east-1"),
+            (("--outcome", "GONE"), "remediated"),
+            (("--limit", "0"), "1<=x<=500"),
+            (("--follow", "--until", "1h"), "--follow"),
+        ],
+    )
+    def test_of_a_question_that_makes_no_sense_says_what_does(self, options: tuple[str, ...], told: str) -> None:
+        answer = typed("history", *options)
+        assert (answer.code, answer.out) == (2, "")
+        assert told in answer.err
+
+    def test_with_a_token_of_another_question_or_none_of_ours_is_refused(self, remediated: None) -> None:
+        garbled = typed("history", "--next-token", "garbage!")
+        assert garbled.code == 2
+        assert "leave --next-token out" in garbled.err
+        token = typed("history", "--output", "json", "--limit", "1").json["next_token"]
+        answer = typed("history", "--rule", "baseline", "--next-token", token)
+        assert answer.code == 2
+        assert "another question" in answer.err
+
+    def test_followed_tells_what_was_and_what_comes_and_nothing_twice(self, remediated: None) -> None:
+        polls = 0
+
+        def meanwhile(seconds: float) -> None:
+            nonlocal polls
+            polls += 1
+            if polls == 2:
+                heard({**event(), "detail": {**event()["detail"], "eventID": "second"}})
+            if polls == 5:
+                raise KeyboardInterrupt
+
+        answer = typed("history", "--follow", "--output", "jsonl", sleep=meanwhile)
+        told = [line["record_id"] for line in answer.lines]
+        assert answer.code == 0
+        assert told[:3] == [f"{HERE}#1", f"{HERE}#2", "guard#1"]
+        assert told[3:] == [f"{HERE}#3"]
+
+    def test_shows_hostile_text_as_text(self, empty: None) -> None:
+        told = event("30_success_none_iamuser_mfa_console_with_path")
+        hostile = "\x1b]0;owned\x07\u202e<script>alert(1)</script>"
+        told["detail"]["userIdentity"] = {"type": "IAMUser", "arn": f"arn:aws:iam::{ACCOUNT}:user/{hostile}"}
+        told["detail"]["userAgent"] = hostile
+        heard(told)
+        for command in (("history",), ("show", f"{HERE}#1"), ("status",)):
+            answer = typed(*command)
+            assert answer.code == 0
+            assert not {"\x1b", "\x07", "\u202e"} & set(answer.out + answer.err)
+
+
+class TestShow:
+    def test_tells_an_incident_from_its_discovery_to_its_end(self, remediated: None) -> None:
+        answer = typed("show", f"{HERE}#1")
+        assert answer.code == 0
+        for part in ("REMEDIATED", "root", "NONE → key", "NOT_KMS", "CreateKey", "PutEncryptionConfig", "read back"):
+            assert part in answer.out
+        assert "exposure" in answer.out
+
+    def test_in_json_has_the_records_with_their_actions(self, remediated: None) -> None:
+        told = typed("show", f"{HERE}#2", "--output", "json").json
+        assert (told["id"], told["open"], told["outcome"]) == (f"{HERE}#1", False, "REMEDIATED")
+        assert [record["outcome"] for record in told["records"]] == ["REMEDIATING", "REMEDIATED"]
+        assert told["records"][1]["actions"][0]["name"] == "CreateKey"
+
+    def test_shows_what_was_added_to_a_key_policy(self, remediated: None) -> None:
+        root = {"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}, "Action": "kms:*"}
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [{**root, "Resource": "*"}]})
+        client("kms").put_key_policy(KeyId=key_arn(), PolicyName="default", Policy=policy)
+        typed("reconcile", HERE, "--yes")
+        answer = typed("show", f"{HERE}#3")
+        assert '+        "Service": "xray.amazonaws.com"' in answer.out
+
+    def test_of_an_open_incident_tells_the_exposure_so_far(self, remediated: None) -> None:
+        client("kms").untag_resource(KeyId=key_arn(), TagKeys=["xray-guard"])
+        client("kms").disable_key(KeyId=key_arn().rsplit("/", 1)[-1])
+        heard({**event(), "detail": {**event()["detail"], "eventID": "second"}})
+        incident = typed("status", "--output", "json").json["targets"][0]["incident"]["id"]
+        answer = typed("show", incident)
+        assert "so far" in answer.out
+        assert "FAILED" in answer.out
+
+    def test_of_what_does_not_exist_says_no(self, empty: None) -> None:
+        answer = typed("show", f"{HERE}#7")
+        assert (answer.code, answer.out) == (1, "")
+        assert "no incident" in answer.err
+
+    def test_of_what_is_no_incident_says_how_one_is_written(self, empty: None) -> None:
+        answer = typed("show", "INC-7")
+        assert answer.code == 2
+        assert "111122223333/us-east-1#7" in answer.err
+
+
+class TestStatus:
+    def test_has_a_row_a_target(self, swept_twice: None) -> None:
+        answer = typed("status")
+        assert answer.code == 0
+        rows = [line.split() for line in answer.out.splitlines()[1:]]
+        assert [(row[0], row[1]) for row in rows] == [(ACCOUNT, "eu-west-1"), (ACCOUNT, "us-east-1")]
+        assert "1 of 2 targets compliant, 1 left alone" in answer.err
+
+    def test_in_json_has_the_targets_and_the_guards_own_state(self, swept_twice: None) -> None:
+        told = typed("status", "--output", "json").json
+        assert [one["compliant"] for one in told["targets"]] == [False, True]
+        assert told["guard"]["policy_digest"] == guard().policy.digest
+        assert datetime.fromisoformat(told["guard"]["swept_at"]).tzinfo == UTC
+
+    def test_is_narrowed_to_an_account_or_region(self, swept_twice: None) -> None:
+        assert len(typed("status", "--target-region", "eu-west-1", "-o", "jsonl").lines) == 1
+        assert typed("status", "--account", "999988887777", "-o", "jsonl").lines == []
+
+    def test_before_the_first_sweep_says_that_nothing_was_seen(self, empty: None) -> None:
+        answer = typed("status")
+        assert (answer.code, answer.out) == (0, "")
+        assert "not seen any target" in answer.err
+
+
+class TestAudit:
+    def test_verify_of_what_the_guard_wrote_is_good(self, swept_twice: None) -> None:
+        answer = typed("audit", "verify")
+        assert answer.code == 0
+        assert answer.out.startswith("WHOLE: ")
+        told = typed("audit", "verify", "--output", "json").json
+        assert (told["whole"], told["chains"], told["findings"]) == (True, 3, [])
+        assert told["anchors"] >= 3
+
+    def test_verify_of_an_empty_log_is_good(self, empty: None) -> None:
+        assert typed("audit", "verify").code == 0
+
+    def test_verify_names_an_edited_record(self, swept_twice: None) -> None:
+        edit(HERE, 2, lambda body: body.replace("REMEDIATED", "COMPLIANT", 1))
+        answer = typed("audit", "verify")
+        assert answer.code == 1
+        row = answer.out.splitlines()[1].split()
+        assert (row[0], row[1], row[2]) == (HERE, "2", "EDITED")
+        assert "NOT WHOLE" in answer.err
+        (finding,) = typed("audit", "verify", "-o", "jsonl").lines
+        assert (finding["target"], finding["seq"], finding["code"]) == (HERE, 2, "EDITED")
+
+    def test_verify_finds_a_log_cut_off_behind_the_sweeps_back(self, swept_twice: None) -> None:
+        delete(HERE, 2)
+        answer = typed("audit", "verify", "--chain", HERE)
+        assert answer.code == 1
+        assert "TRUNCATED" in answer.out
+
+    def test_verify_holds_the_log_against_the_anchors_in_a_bucket(self, remediated: None) -> None:
+        from chalicelib.clients import Clients
+        from chalicelib.sweep import sweep
+        from chalicelib.wiring import AnchorBucket
+
+        s3 = client("s3")
+        s3.create_bucket(Bucket="anchors", ObjectLockEnabledForBucket=True)
+        sweep(guard(), lambda: ["us-east-1"], AnchorBucket(Clients(), "us-east-1", "anchors"), lambda: 1000.0)
+        good = typed("audit", "verify", "--anchor-bucket", "anchors", "--output", "json")
+        assert (good.code, good.json["whole"]) == (0, True)
+        assert "Object Lock" not in good.err
+        # Somebody who may write everything but the bucket: the anchor's name gets a newer version with other heads.
+        (name,) = [one["Key"] for one in s3.list_objects_v2(Bucket="anchors")["Contents"]]
+        s3.delete_object(Bucket="anchors", Key=name)
+        delete(HERE, 2)
+        answer = typed("audit", "verify", "--anchor-bucket", "anchors")
+        assert answer.code == 1
+        assert f"s3://anchors/{name}" in answer.out or "TRUNCATED" in answer.out
+
+    def test_verify_without_the_bucket_it_was_told_of_says_so(self, empty: None) -> None:
+        answer = typed("audit", "verify", "--anchor-bucket", "nowhere")
+        assert answer.code == 254
+        assert "NoSuchBucket" in answer.err
+
+    def test_verify_of_no_chain_is_a_usage_error(self, empty: None) -> None:
+        assert typed("audit", "verify", "--chain", "nowhere").code == 2
+
+    @pytest.mark.parametrize("form", ["jsonl", "csv"])
+    def test_export_has_every_record_and_each_chains_head(self, swept_twice: None, form: str) -> None:
+        answer = typed("audit", "export", "--format", form)
+        assert answer.code == 0
+        text = answer.out
+        if form == "jsonl":
+            kinds = [json.loads(line)["kind"] for line in text.splitlines()]
+            assert kinds.count("head") == 3
+            report = typed("audit", "verify", "--output", "json").json
+            assert kinds.count("record") == report["records"]
+        else:
+            assert text.startswith("kind,target,seq,")
+
+    def test_export_of_an_empty_log_is_empty(self, empty: None) -> None:
+        assert typed("audit", "export").out == ""
+
+
+def edit(name: str, seq: int, change: Any) -> None:
+    """Somebody with rights to the table edits a record."""
+    dynamodb = client("dynamodb")
+    key = {"target": {"S": name}, "sk": {"S": f"r#{seq:012d}"}}
+    body = dynamodb.get_item(TableName="xray-guard-audit", Key=key)["Item"]["body"]["S"]
+    assert change(body) != body
+    dynamodb.update_item(
+        TableName="xray-guard-audit",
+        Key=key,
+        UpdateExpression="SET body = :body",
+        ExpressionAttributeValues={":body": {"S": change(body)}},
+    )
+
+
+def delete(name: str, seq: int) -> None:
+    """Somebody with rights to the table deletes a record."""
+    key = {"target": {"S": name}, "sk": {"S": f"r#{seq:012d}"}}
+    client("dynamodb").delete_item(TableName="xray-guard-audit", Key=key)
+
+
+class TestPolicy:
+    def test_validate_of_the_document_that_ships_is_good(self) -> None:
+        answer = typed("policy", "validate", str(PROJECT / "policies" / "policy.json"))
+        assert answer.code == 0
+        assert guard().policy.digest in answer.out
+
+    def test_validate_names_the_path_the_value_and_what_is_allowed(self, tmp_path: Path) -> None:
+        policy = json.loads((PROJECT / "policies" / "policy.json").read_text("utf-8"))
+        policy["rules"][0]["mode"] = "enfroce"
+        (tmp_path / "p.json").write_text(json.dumps(policy), "utf-8")
+        answer = typed("policy", "validate", str(tmp_path / "p.json"))
+        assert answer.code == 1
+        assert "/rules/0/mode" in answer.out
+        assert "enfroce" in answer.out
+        assert "enforce" in answer.out
+        told = typed("policy", "validate", str(tmp_path / "p.json"), "--output", "json").json
+        assert (told["valid"], told["findings"][0]["path"]) == (False, "/rules/0/mode")
+
+    def test_validate_of_no_file_is_a_usage_error(self, tmp_path: Path) -> None:
+        assert typed("policy", "validate", str(tmp_path / "none.json")).code == 2
+
+    def test_a_policy_that_is_not_valid_is_never_judged_by(self, tmp_path: Path, empty: None) -> None:
+        (tmp_path / "policy.json").write_text("{}", "utf-8")
+        answer = typed("check", HERE, "--policy", str(tmp_path))
+        assert answer.code == 253
+        assert "not a valid policy" in answer.err
+        assert typed("check", HERE, "--policy", str(tmp_path / "none.json")).code == 253
+
+    def test_explain_tells_the_rule_why_and_what_it_asks(self, remediated: None) -> None:
+        answer = typed("policy", "explain", HERE)
+        assert answer.code == 0
+        assert "rule baseline: governs" in answer.out
+        assert "customer managed key" in answer.out
+        assert "this very document" in answer.err
+        told = typed("policy", "explain", HERE, "--output", "json").json
+        assert (told["rule"]["id"], told["same"]) == ("baseline", True)
+
+    def test_explain_says_when_the_guard_enforces_another_document(self, remediated: None, tmp_path: Path) -> None:
+        policy = json.loads((PROJECT / "policies" / "policy.json").read_text("utf-8"))
+        policy["rules"][0] |= {"id": "europe", "regions": ["eu-*"]}
+        (tmp_path / "policy.json").write_text(json.dumps(policy), "utf-8")
+        answer = typed("policy", "explain", HERE, "--policy", str(tmp_path))
+        assert "passed over: its Regions are eu-*" in answer.out
+        assert "ungoverned" in answer.out
+        assert "ANOTHER document" in answer.err
+
+    def test_explain_needs_no_tables(self) -> None:
+        with world(tables=False):
+            answer = typed("policy", "explain", HERE)
+        assert answer.code == 0
+        assert "not known" in answer.err
+
+
+class TestExplain:
+    def explained(self, told: Any, tmp_path: Path, *options: str) -> Any:
+        file = tmp_path / "event.json"
+        file.write_text(told if isinstance(told, str) else json.dumps(told), "utf-8")
+        return typed("explain", str(file), *options)
+
+    def test_of_a_drift_says_that_it_would_be_put_right_and_does_not(self, empty: None, tmp_path: Path) -> None:
+        before = state_of_the_world()
+        answer = self.explained(event(), tmp_path)
+        assert answer.code == 0
+        assert "REMEDIATING" in answer.out
+        assert "1. CreateKey" in answer.out
+        assert state_of_the_world() == before
+
+    def test_of_an_old_event_says_that_what_stands_now_counts(self, remediated: None, tmp_path: Path) -> None:
+        told = self.explained(event(), tmp_path, "--output", "json").json
+        assert told["outcome"] == "COMPLIANT"
+        assert any("already" in sentence for sentence in told["why"])
+        assert any("stands there now" in sentence for sentence in told["why"])
+
+    @pytest.mark.parametrize(
+        ("name", "reason"),
+        [
+            ("09_error_accessdenied_iamuser_null_request", "AccessDenied"),
+            ("27_success_kms_govcloud", None),
+        ],
+    )
+    def test_of_events_that_are_not_acted_on_says_why(
+        self, empty: None, tmp_path: Path, name: str, reason: str | None
+    ) -> None:
+        answer = self.explained(event(name), tmp_path, "--output", "json")
+        assert answer.code == 0
+        if reason:
+            assert (answer.json["outcome"], answer.json["reason"]) == ("IGNORED", reason)
+
+    def test_of_the_guards_own_call_says_that_it_is_an_echo(self, empty: None, tmp_path: Path) -> None:
+        told = event()
+        issuer = {"type": "Role", "arn": ROLE, "accountId": ACCOUNT, "userName": "xray-guard"}
+        told["detail"]["userIdentity"] = {
+            "type": "AssumedRole",
+            "arn": f"arn:aws:sts::{ACCOUNT}:assumed-role/xray-guard/on_change",
+            "sessionContext": {"sessionIssuer": issuer},
+        }
+        assert self.explained(told, tmp_path, "--output", "json").json["reason"] == "ECHO"
+
+    def test_of_an_event_of_another_account_says_so(self, empty: None, tmp_path: Path) -> None:
+        text = json.dumps(event()).replace(ACCOUNT, "999988887777")
+        assert self.explained(text, tmp_path, "--output", "json").json["reason"] == "ACCOUNT_NOT_OURS"
+
+    @pytest.mark.parametrize("text", ["[]", "3", "null", "{}", '{"source": "aws.xray"}', '{"source": "aws.kms"}'])
+    def test_of_what_names_no_target_says_what_is_missing(self, empty: None, tmp_path: Path, text: str) -> None:
+        answer = self.explained(text, tmp_path)
+        assert answer.code == 0
+        assert "FAILED" in answer.out
+
+    def test_of_what_is_not_json_is_a_usage_error(self, tmp_path: Path) -> None:
+        answer = self.explained("{", tmp_path)
+        assert answer.code == 2
+        assert "does not hold JSON" in answer.err
+        assert typed("explain", str(tmp_path / "none.json")).code == 2
+
+    def test_reads_stdin(self, empty: None) -> None:
+        assert typed("explain", "-", stdin=json.dumps(event())).code == 0
+
+
+class TestForms:
+    def test_options_may_stand_before_or_after_the_verb_and_the_later_one_holds(self, empty: None) -> None:
+        assert typed("--output", "json", "history").json["records"] == []
+        assert typed("history", "--output", "json").json["records"] == []
+        assert typed("--output", "table", "history", "--output", "json").json["records"] == []
+
+    def test_the_tables_are_found_by_the_environment(self, monkeypatch: pytest.MonkeyPatch, remediated: None) -> None:
+        monkeypatch.setenv("XRAY_GUARD_AUDIT_TABLE", "elsewhere")
+        answer = typed("history")
+        assert answer.code == 253
+        assert "elsewhere" in answer.err
+
+    def test_a_drawn_table_has_the_same_words_as_a_plain_one(self, capsys: pytest.CaptureFixture[str]) -> None:
+        rows = [[outcome.value, "[bold]not markup[/bold]"] for outcome in Outcome]
+        print_table(Table(("outcome", "why"), rows, ""), rich=True)
+        drawn = capsys.readouterr().out
+        print_table(Table(("outcome", "why"), rows, ""), rich=False)
+        plain = capsys.readouterr().out
+        assert "\x1b[" in drawn
+        assert "\x1b" not in plain
+        for outcome in Outcome:
+            assert outcome.value in drawn
+            assert outcome.value in plain
+        assert drawn.count("[bold]not markup[/bold]") == len(Outcome)
