@@ -1,0 +1,160 @@
+"""The verbs that hold the guard back: what they change, who may, and what the record says of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chalicelib.model import Outcome, Target, Trigger, TriggerKind
+from chalicelib.reconcile import reconcile
+from tests.component.operated import ACCOUNT, CREDENTIALS, HERE, client, event, guard, heard, typed, world
+
+BREAK_GLASS_ROLE = "SecurityBreakGlass"
+
+
+@pytest.fixture(autouse=True)
+def shell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+
+
+@pytest.fixture
+def guarded() -> Iterator[None]:
+    """A target that the guard has put on its managed key."""
+    with world():
+        heard(event())
+        yield
+
+
+@pytest.fixture
+def break_glass_administrator(guarded: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shell of somebody who has assumed the break-glass role."""
+    trust = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": "*", "Action": "sts:AssumeRole"}]}
+    role = client("iam").create_role(RoleName=BREAK_GLASS_ROLE, AssumeRolePolicyDocument=json.dumps(trust))["Role"]
+    given = client("sts").assume_role(RoleArn=role["Arn"], RoleSessionName="morgan")["Credentials"]
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", given["AccessKeyId"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", given["SecretAccessKey"])
+    monkeypatch.setenv("AWS_SESSION_TOKEN", given["SessionToken"])
+
+
+def managed_key() -> str:
+    arn = guard().store.load(HERE).state.managed_key
+    assert arn is not None
+    return arn
+
+
+def tags() -> dict[str, str]:
+    listed = client("kms").list_resource_tags(KeyId=managed_key())["Tags"]
+    return {tag["TagKey"]: tag["TagValue"] for tag in listed}
+
+
+def looked(kind: TriggerKind = TriggerKind.SWEEP) -> Outcome:
+    return reconcile(guard(), Target.parse(HERE), Trigger(kind)).outcome
+
+
+def setting_type() -> Any:
+    return client("xray").get_encryption_config()["EncryptionConfig"]["Type"]
+
+
+def test_while_paused_a_drift_is_recorded_and_nothing_is_changed_until_resumed(guarded: None) -> None:
+    paused = typed("pause", "--reason", "INC-7", "--output", "json")
+    assert (paused.code, paused.json["paused"]["reason"]) == (0, "INC-7")
+    client("xray").put_encryption_config(Type="NONE")
+    assert looked() is Outcome.DEFERRED
+    assert setting_type() == "NONE"
+    assert "PAUSED" in typed("status").err
+    assert typed("resume").code == 0
+    assert looked(TriggerKind.TICK) is Outcome.REMEDIATED
+    assert setting_type() == "KMS"
+    told = typed("history", "--target", "guard", "--output", "json").json["records"]
+    assert [each["reason"] for each in told if each["reason"] in ("PAUSED", "RESUMED")] == ["RESUMED", "PAUSED"]
+    assert all(ACCOUNT in each["trigger"]["actor"]["arn"] for each in told if each["reason"] in ("PAUSED", "RESUMED"))
+
+
+def test_pausing_twice_and_resuming_twice_says_no_and_keeps_the_first_reason(guarded: None) -> None:
+    assert typed("pause", "--reason", "first").code == 0
+    again = typed("pause", "--reason", "second", "--output", "json")
+    assert (again.code, again.json["paused"]["reason"]) == (1, "first")
+    assert [typed("resume").code, typed("resume").code] == [0, 1]
+
+
+def test_pausing_takes_a_reason(guarded: None) -> None:
+    assert typed("pause").code == 2
+    assert typed("pause", "--reason", "  ").code == 2
+    assert guard().store.load(HERE).guard.paused is None
+
+
+def test_a_break_glass_administrator_opens_lists_and_closes(break_glass_administrator: None) -> None:
+    opened = typed("break-glass", "open", HERE, "--for", "2h", "--reason", "INC-1234 vendor", "--output", "json")
+    assert opened.code == 0, opened.err
+    assert tags()["xray-guard-break-glass"] == opened.json["value"]
+    client("xray").put_encryption_config(Type="NONE")
+    assert looked() is Outcome.SUPPRESSED
+    (listed,) = typed("break-glass", "list", "--output", "json").json["break_glass"]
+    assert (listed["target"], listed["status"], listed["let_through"]) == (HERE, "open", 1)
+    assert listed["reason"] == "INC-1234 vendor"
+    assert typed("break-glass", "close", HERE).code == 0
+    assert looked(TriggerKind.TICK) is Outcome.REMEDIATED
+    assert typed("break-glass", "list", "--output", "json").json["break_glass"] == []
+    (ended,) = typed("break-glass", "list", "--all", "--output", "json").json["break_glass"]
+    assert ended["status"] == "ended: REMOVED"
+
+
+def test_nobody_else_can_open_one_not_even_the_administrator(guarded: None) -> None:
+    refused = typed("break-glass", "open", HERE, "--for", "2h", "--reason", "INC-1")
+    assert refused.code == 254
+    assert "role/SecurityBreakGlass" in refused.err
+    assert "xray-guard-break-glass" not in tags()
+
+
+def test_a_break_glass_longer_than_the_rules_cap_is_announced_as_shorter(break_glass_administrator: None) -> None:
+    opened = typed("break-glass", "open", HERE, "--for", "3d", "--reason", "INC-1")
+    assert opened.code == 0
+    assert "caps a break-glass at 12 hours" in opened.err
+
+
+@pytest.mark.parametrize(
+    ("span", "reason"),
+    [("2", "INC-1"), ("0h", "INC-1"), ("soon", "INC-1"), ("2h", " "), ("2h", "<b>"), ("2h", "x" * 256)],
+)
+def test_a_value_that_would_not_count_is_not_even_set(span: str, reason: str, break_glass_administrator: None) -> None:
+    assert typed("break-glass", "open", HERE, "--for", span, "--reason", reason).code == 2
+    assert "xray-guard-break-glass" not in tags()
+
+
+def test_without_a_managed_key_it_says_what_to_do_instead() -> None:
+    with world():
+        answer = typed("break-glass", "open", HERE, "--for", "2h", "--reason", "INC-1")
+    assert answer.code == 253
+    assert "ensure" in answer.err
+
+
+def test_a_key_is_replaced_only_on_an_operators_word(guarded: None) -> None:
+    old = managed_key()
+    asked = typed("key", "replace", HERE, "--output", "json")
+    assert (asked.code, asked.json["retired"], asked.json["replaced"]) == (0, old, False)
+    assert managed_key() == old
+    done = typed("key", "replace", HERE, "--yes", "--output", "json")
+    assert (done.code, done.json["replaced"]) == (0, True)
+    assert looked(TriggerKind.TICK) is Outcome.REMEDIATED
+    new = managed_key()
+    assert new != old
+    assert client("xray").get_encryption_config()["EncryptionConfig"]["KeyId"] == new
+    alias = client("kms").describe_key(KeyId="alias/xray-encryption")["KeyMetadata"]["Arn"]
+    assert alias == new
+    assert client("kms").describe_key(KeyId=old)["KeyMetadata"]["KeyState"] == "Enabled"
+
+
+def test_there_is_no_key_to_replace_where_none_is_recorded() -> None:
+    with world():
+        answer = typed("key", "replace", HERE, "--yes")
+    assert answer.code == 254
+    assert "no managed key" in answer.err
