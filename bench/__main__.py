@@ -164,7 +164,7 @@ def ratio(guard: Sequence[float], bare: Sequence[float], round_length: int) -> d
 
 
 def measure_imports(bench: Bench, times: int) -> dict[str, dict[str, float]]:
-    """Each owner's share of a cold start, by handler: median milliseconds of wall time, as the import clock tells it."""
+    """Each owner's share of a cold start, by handler: median milliseconds, as the import clock tells them."""
     say(f"imports: {times} starts of each")
     scene = bench.scenes[1]
     shown = {}

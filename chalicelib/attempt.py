@@ -8,9 +8,10 @@ that can be read (P4, P13).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TypeVar
+
+from msgspec.structs import replace
 
 from chalicelib import ledger
 from chalicelib.decide import MOST_STEPS, Blocked, Observation, Step, StepName, judge, managed_key, next_step

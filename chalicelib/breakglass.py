@@ -14,9 +14,11 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from chalicelib import keypolicy
 from chalicelib.decide import OF_THE_KEY, Observation, judge, managed_key
@@ -77,8 +79,7 @@ class NoteReason(StrEnum):
     REFUSED = "BREAK_GLASS_REFUSED"
 
 
-@dataclass(frozen=True, slots=True)
-class Opening:
+class Opening(Struct, frozen=True):
     """A well-formed value. `normal` is the one spelling by which equal values are recognised."""
 
     end: datetime
@@ -86,8 +87,7 @@ class Opening:
     normal: str
 
 
-@dataclass(frozen=True, slots=True)
-class Weighed:
+class Weighed(Struct, frozen=True):
     """What the tags come to: what to remember, what suppresses now (if anything), and what the record must say.
 
     `refusal` is the value that stands there now and does not count, with the code of why; where nothing is in force it

@@ -14,11 +14,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+from msgspec import Struct, field
 
 from chalicelib.model import ZERO_HASH, Record
 
@@ -29,8 +29,7 @@ LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 RECORD_SORT_KEY = re.compile(r"r#([0-9]{12,18})", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class StoredRow:
+class StoredRow(Struct, frozen=True):
     """A record as the audit table holds it: `index` is every attribute that is not the key, the body or the hash."""
 
     target: str
@@ -40,8 +39,7 @@ class StoredRow:
     index: Mapping[str, object] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Anchored:
+class Anchored(Struct, frozen=True):
     """A head that was written down elsewhere. `anchored_by` says where, for people: a sweep's record, an S3 object."""
 
     seq: int
@@ -49,8 +47,7 @@ class Anchored:
     anchored_by: str
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """One sign of tampering: `code` is stable, `seq` the record it points at (0: a row without a place)."""
 
     target: str
@@ -138,8 +135,7 @@ class _Body(msgspec.Struct):
     prev_hash: str
 
 
-@dataclass(slots=True)
-class _Link:
+class _Link(Struct):
     """A row reduced to what ties it to its neighbours. `suspect`: the row is known to be wrong by itself."""
 
     seq: int

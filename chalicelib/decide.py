@@ -12,9 +12,11 @@ X-Ray move to it, because X-Ray stops storing traces when it cannot use its key
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from chalicelib import keypolicy
 from chalicelib.model import (
@@ -65,8 +67,7 @@ OF_THE_KEY = frozenset(
 """What a change to a key can have caused; of the setting it says nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
+class Observation(Struct, frozen=True):
     """Everything read about a target at one moment.
 
     `keys` maps a key's ARN to what KMS told of it, None where KMS says there is no such key. `aliases` maps an alias to
@@ -100,8 +101,7 @@ class StepName(StrEnum):
     PUT_SETTING = "PutEncryptionConfig"
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """One mutation to make. For a key policy and an alias `before` and `after` are the whole values."""
 
     name: StepName
@@ -110,16 +110,14 @@ class Step:
     after: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Blocked:
+class Blocked(Struct, frozen=True):
     """Why no step leads on. `left` marks a key that works and is not the guard's to change: named, and left alone."""
 
     problem: Problem
     left: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """What to do about an observation, with its reasons. `steps` is the expected plan of a remediation."""
 
     outcome: Outcome

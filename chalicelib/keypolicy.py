@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec import Struct
 
 from .model import Target
 from .policy import EVERY_READER, BreakGlass, Rule, arn_covers, arn_matches, glob_covers, glob_matches
@@ -66,8 +66,7 @@ class PolicyTooLong(ValueError):
     """With what is missing the policy would be longer than KMS takes, so that somebody must shorten it first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """What a policy says, against what the rule asks.
 
     `missing` names statements (ROOT, XRAY, READERS, BREAK_GLASS) in that order; `foreign_denies` describes each Deny

@@ -8,9 +8,11 @@ rotation and the tags. A read that fails makes the whole observation fail: nothi
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from chalicelib.decide import Observation, allowed_arns, managed_key
 from chalicelib.errors import AwsError
@@ -23,11 +25,13 @@ ROTATION_UNKNOWN = frozenset({"KMSInvalidStateException", "DisabledException", "
 
 DEPTHS = ("policy", "rotation", "tags")
 
+MISSING = "NotFoundException"
+"""The answer of a read about a key that KMS says is not there."""
+
 Read = Callable[[], Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Glance:
+class Glance(Struct, frozen=True):
     """What the first round of reads told."""
 
     setting: Setting
@@ -79,7 +83,7 @@ def observe(
     found = Observation(now, setting, keys, aliases, deep=deep)
 
     wanted = managed_key(state, found, rule)
-    own = [arn for arn in {wanted, setting.key_arn} if arn and _is_own(arn, reach)]
+    own = [arn for arn in dict.fromkeys((wanted, setting.key_arn)) if arn and _is_own(arn, reach)]
     foreign = setting.key_arn if setting.key_arn and setting.key_arn not in own else None
     reads: list[tuple[str, str, Read]] = []
     for arn in own:
@@ -132,16 +136,16 @@ def _unless_missing(read: Read) -> Any:
     try:
         return read()
     except AwsError as error:
-        if error.code == "NotFoundException":
-            return None
+        if error.code == MISSING:
+            return MISSING
         raise
 
 
-def _rotation(reach: Reach, arn: str) -> tuple[bool | None, int | None]:
+def _rotation(reach: Reach, arn: str) -> Any:
     try:
-        return reach.keys.rotation(arn)
+        return _unless_missing(_bound(reach.keys.rotation, arn))
     except AwsError as error:
-        if error.code in ROTATION_UNKNOWN or error.code == "NotFoundException":
+        if error.code in ROTATION_UNKNOWN:
             return None, None
         raise
 
@@ -157,7 +161,8 @@ def _tags(reach: Reach, arn: str) -> Any:
 
 
 def _joined(key: Key | None, policy: Any, rotation: Any, tags: Any) -> Key | None:
-    if key is None:
+    if key is None or MISSING in (policy, rotation, tags):
+        # KMS shows a new key, and the end of an old one, not to all reads at once: half a key is none to rely on.
         return None
     turns, days = rotation or (None, None)
     # A key that is not enabled tells no rotation worth acting on: it is judged once it is enabled again.

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
 import msgspec
+from msgspec import Struct, field
 
 from .model import Target
 
@@ -56,16 +56,14 @@ class KeyKind(StrEnum):
     ANY_KMS = "any-kms"
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """What one sweep may mutate at most, in targets, and the longest pause between two attempts, in minutes."""
 
     remediations_per_sweep: int = 50
     max_backoff_minutes: int = 30
 
 
-@dataclass(frozen=True, slots=True)
-class Require:
+class Require(Struct, frozen=True):
     """What the setting's key must be.
 
     `allowed_keys` are aliases (`alias/…`, resolved in the target), key ARNs and ARN globs. It is empty only under
@@ -78,8 +76,7 @@ class Require:
     rotation: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class ManagedKey:
+class ManagedKey(Struct, frozen=True):
     """The key that the guard makes or adopts. `trace_readers` is `account`, or ARN globs of roles and users."""
 
     alias: str = "alias/xray-encryption"
@@ -90,8 +87,7 @@ class ManagedKey:
     ensure: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class BreakGlass:
+class BreakGlass(Struct, frozen=True):
     """The tag that suppresses the rule, for `max_hours` at most, set by those whose ARN one of `principals` matches."""
 
     tag: str
@@ -99,8 +95,7 @@ class BreakGlass:
     principals: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Struct, frozen=True):
     """What holds for the targets that `accounts` and `regions` (globs) match.
 
     Only a rule that is `off` may leave out `require` and `managed_key`; their defaults are then never looked at.
@@ -123,8 +118,7 @@ class Rule:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(Struct, frozen=True):
     """The whole document. `digest` is the SHA-256 of its bytes, in hexadecimal: the name of this very version."""
 
     limits: Limits
@@ -136,16 +130,14 @@ class Policy:
         return next((rule for rule in self.rules if rule.governs(target)), None)
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
+class Stamp(Struct, frozen=True):
     """What `policy.stamp.json` holds: digests of the document and of the schema it was validated against."""
 
     sha256: str
     schema_sha256: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Document:
+class _Document(Struct, frozen=True):
     version: Literal[1]
     rules: tuple[Rule, ...]
     limits: Limits = Limits()

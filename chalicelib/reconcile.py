@@ -11,9 +11,10 @@ A crash leaves a REMEDIATING without its end. The lease tells when it may be tak
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
+
+from msgspec.structs import replace
 
 from chalicelib import ledger
 from chalicelib.attempt import SETTLING, SETTLING_CODES, STALE_READS, Attempt, is_settling
@@ -126,7 +127,7 @@ def replace_key(guard: Guard, target: Target, trigger: Trigger) -> Result:
             keys_retired=(*state.keys_retired, state.managed_key),
             incident=incident,
             backoff=Backoff(),
-            look=ledger.later(state.look, now),
+            look=now,
         )
         journal.add(draft, Outcome.IGNORED, now, reason="KEY_REPLACED", detail={"retired": state.managed_key})
         try:

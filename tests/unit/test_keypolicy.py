@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import fnmatch
 import json
 import random
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from chalicelib.keypolicy import (
     BREAK_GLASS,
@@ -47,8 +47,8 @@ RULE = Rule(
     mode=Mode.ENFORCE,
     break_glass=BreakGlass(tag=TAG, max_hours=12, principals=(SAVIOURS,)),
 )
-FEW_READERS = dataclasses.replace(RULE, managed_key=ManagedKey(trace_readers=READER_PATTERNS))
-NO_BREAK_GLASS = dataclasses.replace(RULE, break_glass=None)
+FEW_READERS = replace(RULE, managed_key=ManagedKey(trace_readers=READER_PATTERNS))
+NO_BREAK_GLASS = replace(RULE, break_glass=None)
 RULES = (RULE, FEW_READERS, NO_BREAK_GLASS)
 EVERY_NAME = (ROOT, XRAY, READERS, BREAK_GLASS)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from chalicelib.policy import (
     BreakGlass,
@@ -290,7 +290,7 @@ def test_the_schema_and_the_types_name_the_same_things_with_the_same_defaults(
     definition: str, type_: type[Any]
 ) -> None:
     properties = SCHEMA["$defs"][definition]["properties"]
-    fields = {field.name: field for field in dataclasses.fields(type_)}
+    fields = {field.name: field for field in structs.fields(type_)}
 
     assert properties.keys() == fields.keys()
     for name, schema in properties.items():
