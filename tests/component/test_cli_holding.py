@@ -144,7 +144,7 @@ def test_a_key_is_replaced_only_on_an_operators_word(guarded: None) -> None:
     assert managed_key() == old
     done = typed("key", "replace", HERE, "--yes", "--output", "json")
     assert (done.code, done.json["replaced"]) == (0, True)
-    assert looked(TriggerKind.TICK) is Outcome.REMEDIATED
+    assert looked() is Outcome.REMEDIATED
     new = managed_key()
     assert new != old
     assert client("xray").get_encryption_config()["EncryptionConfig"]["KeyId"] == new
