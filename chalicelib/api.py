@@ -100,8 +100,8 @@ Handler = Callable[[Service, Request], Any]
 # --- the face of it --------------------------------------------------------------------------------------------------
 
 
-def respond(operation: str, asked: Mapping[str, Any], context: Any) -> Answer:
-    """Answer an event of API Gateway's REST proxy integration. Never raises."""
+def respond(operation: str, asked: Any, context: Any) -> Answer:
+    """Answer a request as Chalice read it from API Gateway's REST proxy event. Never raises."""
     try:
         request = _read(BY_NAME[operation], asked, context)
         logger.info("request", extra={"operation": operation, "caller": request.caller, "request_id": request.id})
@@ -138,16 +138,15 @@ def _service(region: str) -> Service:
     return Service(make_store(Clients(), region, clock), clock.now)
 
 
-def _read(operation: Operation, asked: Mapping[str, Any], context: Any) -> Request:
-    told = asked.get("requestContext") or {}
-    body = asked.get("body") or ""
+def _read(operation: Operation, asked: Any, context: Any) -> Request:
+    query, identity = asked.query_params, asked.context.get("identity") or {}
     return Request(
         operation=operation,
-        path={name: unquote(value) for name, value in (asked.get("pathParameters") or {}).items()},
-        query=asked.get("multiValueQueryStringParameters") or {},
-        headers={name.lower(): value for name, value in (asked.get("headers") or {}).items()},
-        body=body.encode() if isinstance(body, str) else bytes(body),
-        caller=(told.get("identity") or {}).get("userArn") or "unknown",
+        path={name: unquote(value) for name, value in (asked.uri_params or {}).items()},
+        query={name: query.getlist(name) for name in query} if query else {},
+        headers={name.lower(): value for name, value in asked.headers.items()},
+        body=bytes(asked.raw_body),
+        caller=identity.get("userArn") or "unknown",
         id=_request_id(context),
     )
 

@@ -16,6 +16,8 @@ from chalicelib.keys import METHODS
 from chalicelib.policy import parse
 
 FUNCTIONS = {"on_change": "OnChange", "on_key_change": "OnKeyChange", "tick": "Tick", "sweep": "Sweep"}
+"""The guard's own. The API's is tested in test_api_template.py."""
+
 ON_PUT_ENCRYPTION_CONFIG = {
     "source": ["aws.xray"],
     "detail-type": ["AWS API Call via CloudTrail"],
@@ -29,6 +31,11 @@ def properties(template: dict[str, Any], name: str) -> Any:
 
 def functions(template: dict[str, Any]) -> dict[str, Any]:
     return {name: one for name, one in template["Resources"].items() if one["Type"] == "AWS::Serverless::Function"}
+
+
+def guards(template: dict[str, Any]) -> dict[str, Any]:
+    """The functions that run as the guard."""
+    return {name: one for name, one in functions(template).items() if name in FUNCTIONS.values()}
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +54,7 @@ def statements(sam: dict[str, Any]) -> list[dict[str, Any]]:
 
 def test_the_template_has_just_the_functions_that_are_tested_here(sam: dict[str, Any]) -> None:
     handlers = {name: one["Properties"]["Handler"] for name, one in functions(sam).items()}
-    assert handlers == {logical: f"app.{name}" for name, logical in FUNCTIONS.items()}
+    assert handlers == {**{logical: f"app.{name}" for name, logical in FUNCTIONS.items()}, "APIHandler": "app.app"}
 
 
 @pytest.mark.parametrize("region", ["us-east-1", "eu-central-1", "us-gov-west-1", "cn-north-1"])
@@ -74,6 +81,8 @@ class TestConfig:
         whole = {
             "version",
             "app_name",
+            "api_gateway_stage",
+            "api_gateway_endpoint_type",
             "autogen_policy",
             "manage_iam_role",
             "iam_role_arn",
@@ -85,7 +94,7 @@ class TestConfig:
             assert set(stage) <= for_all | {"lambda_functions"}
             assert set(stage.get("lambda_functions", {})) <= set(FUNCTIONS)
         for name, settings in config["lambda_functions"].items():
-            assert name in FUNCTIONS
+            assert name in {*FUNCTIONS, "api_handler"}
             assert set(settings) <= for_all
 
     @pytest.mark.parametrize("name", FUNCTIONS)
@@ -103,9 +112,9 @@ class TestConfig:
         assert logs["LogGroupName"] == {"Fn::Sub": f"/aws/lambda/${{{FUNCTIONS[name]}}}"}
 
     def test_chalice_makes_no_role_of_its_own(self, sam: dict[str, Any]) -> None:
-        roles = [name for name, one in sam["Resources"].items() if one["Type"] == "AWS::IAM::Role"]
-        assert roles == ["GuardRole"]
-        for function in functions(sam).values():
+        roles = sorted(name for name, one in sam["Resources"].items() if one["Type"] == "AWS::IAM::Role")
+        assert roles == ["ApiRole", "GuardRole"]
+        for function in guards(sam).values():
             assert function["Properties"]["Role"] == {"Fn::GetAtt": ["GuardRole", "Arn"]}
 
     def test_the_functions_live_as_long_as_their_work_may_take(self, sam: dict[str, Any]) -> None:
@@ -113,7 +122,7 @@ class TestConfig:
         assert timeouts == {"on_change": 60, "on_key_change": 60, "tick": 60, "sweep": 300}
 
     def test_the_functions_are_told_which_role_is_the_guards_own(self, sam: dict[str, Any]) -> None:
-        for function in functions(sam).values():
+        for function in guards(sam).values():
             variables = function["Properties"]["Environment"]["Variables"]
             assert variables["XRAY_GUARD_ROLE_ARN"] == {"Fn::GetAtt": ["GuardRole", "Arn"]}
             assert variables["XRAY_GUARD_ANCHOR_BUCKET"] == {"Ref": "AnchorBucket"}

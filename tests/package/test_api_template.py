@@ -1,0 +1,92 @@
+"""What is deployed of the REST API: nothing of it is open, and its role can do no more than it must."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from chalicelib.openapi import OPERATIONS, PROBLEM_TYPE
+from chalicelib.store import ASKED_PREFIX
+
+
+@pytest.fixture(scope="session")
+def definition(sam: dict[str, Any]) -> dict[str, Any]:
+    """What API Gateway imports."""
+    read: dict[str, Any] = sam["Resources"]["RestAPI"]["Properties"]["DefinitionBody"]
+    return read
+
+
+@pytest.fixture(scope="session")
+def statements(sam: dict[str, Any]) -> list[dict[str, Any]]:
+    """The statements of the API's role."""
+    (policy,) = sam["Resources"]["ApiRole"]["Properties"]["Policies"]
+    read: list[dict[str, Any]] = policy["PolicyDocument"]["Statement"]
+    return read
+
+
+def test_every_route_is_authorized_by_iam(definition: dict[str, Any]) -> None:
+    signed = {
+        name
+        for name, scheme in definition["securityDefinitions"].items()
+        if scheme["x-amazon-apigateway-authtype"] == "awsSigv4"
+    }
+    assert signed
+    for path, methods in definition["paths"].items():
+        for method, told in methods.items():
+            assert [set(one) & signed for one in told["security"]] == [signed], f"{method} {path}"
+
+
+def test_the_routes_are_those_that_the_api_describes(definition: dict[str, Any]) -> None:
+    deployed = {(method.upper(), path) for path, methods in definition["paths"].items() for method in methods}
+    assert deployed == {(operation.method, operation.path) for operation in OPERATIONS}
+
+
+def test_requests_are_throttled_and_what_the_gateway_refuses_is_a_problem_like_any_other(
+    sam: dict[str, Any], definition: dict[str, Any]
+) -> None:
+    (settings,) = sam["Resources"]["RestAPI"]["Properties"]["MethodSettings"]
+    assert (settings["HttpMethod"], settings["ResourcePath"]) == ("*", "/*")
+    assert 0 < settings["ThrottlingRateLimit"] <= settings["ThrottlingBurstLimit"] <= 20
+    answers = definition["x-amazon-apigateway-gateway-responses"]
+    assert set(answers) == {"DEFAULT_4XX", "DEFAULT_5XX"}
+    for one in answers.values():
+        assert one["responseParameters"]["gatewayresponse.header.Content-Type"] == f"'{PROBLEM_TYPE}'"
+
+
+def test_the_function_runs_as_a_role_of_its_own_and_ends_before_the_gateway_gives_up(sam: dict[str, Any]) -> None:
+    function = sam["Resources"]["APIHandler"]["Properties"]
+    assert function["Role"] == {"Fn::GetAtt": ["ApiRole", "Arn"]}
+    assert function["Timeout"] < 29
+    assert sam["Resources"]["ApiHandlerLogGroup"]["Properties"]["LogGroupName"] == {
+        "Fn::Sub": "/aws/lambda/${APIHandler}"
+    }
+
+
+def test_the_role_can_write_nothing_but_requests_to_look(statements: list[dict[str, Any]]) -> None:
+    allowed = [one for one in statements if one["Effect"] == "Allow"]
+    actions = {
+        action for one in allowed for action in ([one["Action"]] if isinstance(one["Action"], str) else one["Action"])
+    }
+    assert actions == {
+        "dynamodb:BatchGetItem",
+        "dynamodb:PutItem",
+        "dynamodb:Query",
+        "dynamodb:Scan",
+        "logs:CreateLogStream",
+        "logs:PutLogEvents",
+    }
+    (asking,) = [one for one in allowed if "dynamodb:PutItem" in one["Action"]]
+    assert asking["Condition"] == {
+        "ForAllValues:StringLike": {"dynamodb:LeadingKeys": [f"{ASKED_PREFIX}*"]},
+        "Null": {"dynamodb:LeadingKeys": "false"},
+    }
+    assert all(one["Resource"] != "*" for one in statements)
+
+
+def test_the_role_is_denied_every_change_of_the_audit_log(statements: list[dict[str, Any]]) -> None:
+    (denied,) = [one for one in statements if one["Effect"] == "Deny"]
+    assert denied["Resource"] == {"Fn::GetAtt": ["AuditTable", "Arn"]}
+    assert {"dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"} <= set(denied["Action"])
+    assert "Condition" not in json.dumps(denied)
