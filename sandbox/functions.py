@@ -501,7 +501,7 @@ class Functions:
 def _json_or_text(payload: bytes) -> Any:
     try:
         return json.loads(payload)
-    except ValueError:
+    except (ValueError, RecursionError):
         return payload.decode("utf-8", "replace")
 
 

@@ -25,10 +25,15 @@ QUICK: dict[str, Any] = {"settle_seconds": 0.0, "event_delay_seconds": 0.0, "sch
 
 
 def guarded(
-    package: Path = PACKAGE, *, account: str = GUARD_ACCOUNT, region: str = "us-east-1", **knobs: Any
+    package: Path = PACKAGE,
+    *,
+    account: str = GUARD_ACCOUNT,
+    region: str = "us-east-1",
+    warm: bool = False,
+    **knobs: Any,
 ) -> Sandbox:
     """A sandbox with the package deployed in the account that the events of the folder are of; not started yet."""
-    return Sandbox(package=package, account=account, region=region, **{**QUICK, **knobs})
+    return Sandbox(package=package, account=account, region=region, warm=warm, **{**QUICK, **knobs})
 
 
 def repackaged(folder: Path, members: Mapping[str, bytes | None]) -> Path:
