@@ -1,0 +1,312 @@
+"""`doctor` finds what keeps the guard from its work, and `redrive` sends again what was given up on."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chalicelib.cli.doctor import RULES, logs_writes_of
+from chalicelib.cli.letters import QUEUE_NAME, letter_of
+from tests.component.operated import (
+    ACCOUNT,
+    CREDENTIALS,
+    HERE,
+    PROJECT,
+    REGION,
+    client,
+    event,
+    heard,
+    setting,
+    swept,
+    typed,
+    world,
+)
+
+MANAGEMENT = {"ReadWriteType": "All", "IncludeManagementEvents": True}
+ON_CHANGE = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:xray-guard-on_change"
+
+
+@pytest.fixture(autouse=True)
+def shell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A shell with credentials and a Region, and nothing of whoever runs the tests."""
+    for name in [name for name in os.environ if name.startswith(("AWS_", "XRAY_GUARD_"))]:
+        monkeypatch.delenv(name)
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+
+
+@pytest.fixture
+def deployed() -> Iterator[None]:
+    """An account in which the guard is deployed and has just swept."""
+    with world():
+        client("s3").create_bucket(Bucket="trail")
+        trail = client("cloudtrail")
+        trail.create_trail(Name="organization", S3BucketName="trail", IsMultiRegionTrail=True)
+        trail.start_logging(Name="organization")
+        trail.put_event_selectors(TrailName="organization", EventSelectors=[MANAGEMENT])
+        iam = client("iam")
+        role = iam.create_role(RoleName="xray-guard", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
+        for name in RULES:
+            made = client("lambda").create_function(
+                FunctionName=name,
+                Runtime="python3.12",
+                Role=role,
+                Handler="app.x",
+                Code={"ZipFile": b"not run here"},
+            )
+            client("events").put_rule(Name=name, EventPattern='{"source": ["aws.xray"]}')
+            client("events").put_targets(Rule=name, Targets=[{"Id": "1", "Arn": made["FunctionArn"]}])
+        client("sqs").create_queue(QueueName=QUEUE_NAME)
+        heard(event())
+        swept()
+        yield
+
+
+def bad(*options: str) -> dict[str, str]:
+    """What is not good, by check, with its remedy."""
+    answer = typed("doctor", "--output", "json", *options)
+    told = answer.json
+    found = [one for one in told["findings"] if one["status"] != "good"]
+    assert (answer.code, told["healthy"]) == ((1, False) if found else (0, True))
+    assert all(one["remedy"] for one in found)
+    return {one["check"]: f"{one['message']} | {one['remedy']}" for one in found}
+
+
+class TestDoctor:
+    def test_of_a_guard_that_can_work_finds_all_well(self, deployed: None) -> None:
+        answer = typed("doctor")
+        assert answer.code == 0, answer.out
+        assert "all is well" in answer.err
+        assert bad() == {}
+        assert {line["status"] for line in typed("doctor", "-o", "jsonl").lines} == {"good"}
+
+    @pytest.mark.parametrize(
+        ("harm", "check", "told"),
+        [
+            (lambda: client("cloudtrail").stop_logging(Name="organization"), "trail", "no trail logs"),
+            (lambda: client("cloudtrail").delete_trail(Name="organization"), "trail", "make a trail"),
+            (lambda: select({**MANAGEMENT, "ReadWriteType": "ReadOnly"}), "trail", "no trail logs"),
+            (lambda: select({**MANAGEMENT, "IncludeManagementEvents": False}), "trail", "no trail logs"),
+            (
+                lambda: select({**MANAGEMENT, "ExcludeManagementEventSources": ["kms.amazonaws.com"]}),
+                "trail",
+                "leaves out KMS",
+            ),
+            (lambda: client("events").disable_rule(Name=RULES[0]), "rules", "enable-rule"),
+            (lambda: client("events").remove_targets(Rule=RULES[-1], Ids=["1"]), "rules", "calls nothing"),
+            (lambda: client("lambda").delete_function(FunctionName=RULES[-1]), "functions", "is not in us-east-1"),
+            (
+                lambda: client("lambda").put_function_concurrency(
+                    FunctionName=RULES[0], ReservedConcurrentExecutions=0
+                ),
+                "functions",
+                "delete-function-concurrency",
+            ),
+            (
+                lambda: client("dynamodb").update_table(TableName="xray-guard-audit", DeletionProtectionEnabled=False),
+                "tables",
+                "--deletion-protection-enabled",
+            ),
+            (
+                lambda: client("dynamodb").update_continuous_backups(
+                    TableName="xray-guard-targets",
+                    PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": False},
+                ),
+                "tables",
+                "PointInTimeRecoveryEnabled=true",
+            ),
+            (lambda: send("{}"), "dead letters", "xray-guard redrive"),
+            (lambda: client("sqs").delete_queue(QueueUrl=queue()), "dead letters", "XRAY_GUARD_DLQ_URL"),
+        ],
+    )
+    def test_finds_what_is_wrong_and_says_what_to_do(
+        self, deployed: None, harm: Callable[[], object], check: str, told: str
+    ) -> None:
+        harm()
+        found = bad()
+        assert list(found) == [check]
+        assert told in found[check]
+
+    def test_finds_a_sweep_that_is_late_and_a_pause(self, deployed: None) -> None:
+        change_state("guard", lambda state: {**state, "swept_at": "2026-01-01T00:00:00Z"})
+        assert "more than two hours ago" in bad()["sweep"]
+        paused = {"at": "2026-01-01T00:00:00Z", "by": "jdoe", "reason": "INC-7"}
+        change_state("guard", lambda state: {**state, "paused": paused})
+        findings = typed("doctor", "--output", "json").json["findings"]
+        assert any("paused" in one["message"] and "jdoe" in one["message"] for one in findings)
+
+    def test_finds_that_the_guard_enforces_another_policy(self, deployed: None, tmp_path: Path) -> None:
+        policy = json.loads((PROJECT / "policies" / "policy.json").read_text("utf-8"))
+        policy["rules"][0]["id"] = "mine"
+        (tmp_path / "policy.json").write_text(json.dumps(policy), "utf-8")
+        assert "deploy" in bad("--policy", str(tmp_path))["policy"]
+        (tmp_path / "policy.json").write_text("{}", "utf-8")
+        assert "not a valid policy" in bad("--policy", str(tmp_path))["policy"]
+
+    def test_finds_targets_that_failed_or_are_overdue_and_keys_that_nothing_uses(self, deployed: None) -> None:
+        lost = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/lost"
+
+        def neglect(state: dict[str, Any]) -> dict[str, Any]:
+            made = [*state["keys_made"], lost]
+            return {**state, "keys_made": made, "look": "2026-01-01T00:00:00Z", "outcome": "FAILED", "reason": "X"}
+
+        change_state(HERE, neglect)
+        messages = [
+            one["message"] for one in typed("doctor", "--output", "json").json["findings"] if one["check"] == "targets"
+        ]
+        assert any(lost in message for message in messages)
+        assert any("due since 2026-01-01" in message for message in messages)
+        assert any("could not be put right: X" in message for message in messages)
+
+    def test_without_anything_deployed_says_so_of_everything_and_goes_on(self) -> None:
+        with world(tables=False):
+            found = bad()
+        assert {"trail", "rules", "functions", "tables", "dead letters", "policy", "sweep", "targets"} == set(found)
+
+    def test_changes_nothing(self, deployed: None) -> None:
+        before = (setting(), client("dynamodb").scan(TableName="xray-guard-targets")["Items"])
+        typed("doctor")
+        assert (setting(), client("dynamodb").scan(TableName="xray-guard-targets")["Items"]) == before
+
+
+def select(selector: dict[str, Any]) -> None:
+    """Change what the trail logs."""
+    client("cloudtrail").put_event_selectors(TrailName="organization", EventSelectors=[selector])
+
+
+def change_state(name: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Write a state as no run of this test could have brought it about."""
+    dynamodb = client("dynamodb")
+    item = dynamodb.get_item(TableName="xray-guard-targets", Key={"target": {"S": name}})["Item"]
+    state = json.dumps(change(json.loads(item["state"]["S"])))
+    dynamodb.put_item(TableName="xray-guard-targets", Item={**item, "state": {"S": state}})
+
+
+MANAGED = {"Field": "eventCategory", "Equals": ["Management"]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "takes"),
+    [
+        ([MANAGED], True),
+        ([MANAGED, {"Field": "readOnly", "Equals": ["false"]}], True),
+        ([MANAGED, {"Field": "readOnly", "Equals": ["true"]}], False),
+        ([MANAGED, {"Field": "eventSource", "NotEquals": ["kms.amazonaws.com"]}], False),
+        ([MANAGED, {"Field": "eventSource", "NotEquals": ["rdsdata.amazonaws.com"]}], True),
+        ([MANAGED, {"Field": "eventSource", "Equals": ["kms.amazonaws.com", "s3.amazonaws.com"]}], True),
+        ([MANAGED, {"Field": "eventSource", "NotStartsWith": ["kms."]}], False),
+        ([MANAGED, {"Field": "eventName", "Equals": ["CreateKey"]}], False),
+        ([{"Field": "eventCategory", "Equals": ["Data"]}], False),
+        ([], False),
+    ],
+)
+def test_advanced_selectors_are_read_for_what_they_take(fields: list[dict[str, Any]], takes: bool) -> None:
+    selectors = {"AdvancedEventSelectors": [{"Name": "x", "FieldSelectors": fields}]}
+    assert logs_writes_of(selectors, "kms.amazonaws.com") is takes
+
+
+# --- redrive ---------------------------------------------------------------------------------------------------------
+
+
+def queue() -> str:
+    """The dead-letter queue's URL."""
+    return str(client("sqs").get_queue_url(QueueName=QUEUE_NAME)["QueueUrl"])
+
+
+def send(body: str, **attributes: str) -> None:
+    """Leave a letter."""
+    told = {name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()}
+    client("sqs").send_message(QueueUrl=queue(), MessageBody=body, MessageAttributes=told)
+
+
+def waiting() -> int:
+    """How many letters there are for anybody to take."""
+    answer = client("sqs").get_queue_attributes(QueueUrl=queue(), AttributeNames=["ApproximateNumberOfMessages"])
+    return int(answer["Attributes"]["ApproximateNumberOfMessages"])
+
+
+def given_up(payload: Any, arn: str = f"{ON_CHANGE}:$LATEST") -> str:
+    """What Lambda leaves when a function failed for good."""
+    return json.dumps(
+        {
+            "version": "1.0",
+            "timestamp": "2026-11-20T18:00:00.000Z",
+            "requestContext": {
+                "requestId": "r",
+                "functionArn": arn,
+                "condition": "RetriesExhausted",
+                "approximateInvokeCount": 3,
+            },
+            "requestPayload": payload,
+            "responseContext": {"statusCode": 200, "executedVersion": "$LATEST", "functionError": "Unhandled"},
+            "responsePayload": {"errorMessage": "BUSY: met other writers", "errorType": "Busy"},
+        }
+    )
+
+
+class TestRedrive:
+    def test_of_an_empty_queue_is_good(self, deployed: None) -> None:
+        answer = typed("redrive")
+        assert (answer.code, answer.out) == (0, "")
+        assert "is empty" in answer.err
+        assert typed("redrive", "--yes", "--output", "json").json == {"letters": []}
+
+    def test_shows_what_lies_there_and_leaves_it(self, deployed: None) -> None:
+        send(given_up(event()))
+        send(json.dumps(event()), TARGET_ARN=ON_CHANGE, ERROR_CODE="NO_PERMISSIONS", ERROR_MESSAGE="may not invoke")
+        answer = typed("redrive", "--output", "json")
+        letters = answer.json["letters"]
+        assert answer.code == 0
+        assert [one["function"] for one in letters] == ["xray-guard-on_change"] * 2
+        assert [one["payload"]["detail"]["eventName"] for one in letters] == ["PutEncryptionConfig"] * 2
+        assert {one["reason"] for one in letters} == {
+            "RetriesExhausted: BUSY: met other writers",
+            "NO_PERMISSIONS: may not invoke",
+        }
+        assert waiting() == 2
+        table = typed("redrive")
+        assert "PutEncryptionConfig" in table.out
+        assert "--yes" in table.err
+
+    def test_leaves_what_could_not_be_sent_and_says_why(self, deployed: None) -> None:
+        send("nobody knows what this is")
+        send(given_up(event(), f"{ON_CHANGE}-gone"))
+        answer = typed("redrive", "--yes", "--output", "json")
+        assert answer.code == 1
+        assert all(one["fate"].startswith("kept: ") for one in answer.json["letters"])
+        assert waiting() == 2
+
+    def test_without_a_queue_says_how_to_name_one(self) -> None:
+        with world(tables=False):
+            answer = typed("redrive")
+        assert answer.code == 253
+        assert "XRAY_GUARD_DLQ_URL" in answer.err
+
+    def test_looks_into_the_queue_that_the_environment_names(
+        self, deployed: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        other = client("sqs").create_queue(QueueName="other")["QueueUrl"]
+        client("sqs").send_message(QueueUrl=other, MessageBody=given_up({}))
+        monkeypatch.setenv("XRAY_GUARD_DLQ_URL", other)
+        assert len(typed("redrive", "--output", "jsonl").lines) == 1
+
+    def test_takes_no_more_than_it_was_told_to(self, deployed: None) -> None:
+        for number in range(15):
+            send(given_up({"number": number}))
+        assert len(typed("redrive", "--limit", "12", "--output", "jsonl").lines) == 12
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["", "null", "[]", "{}", '{"requestContext": 3, "requestPayload": {}}', '{"requestContext": {}}', "[" * 9999],
+)
+def test_a_letter_of_no_known_kind_is_read_and_names_no_function(body: str) -> None:
+    letter = letter_of({"MessageId": "m", "ReceiptHandle": "r", "Body": body})
+    assert (letter.function, letter.sent_at) == (None, None)
