@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
 import sys
 import threading
@@ -10,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from sandbox.gateway import Gateway
 from sandbox.knobs import DEFAULT_ACCOUNT, DEFAULT_REGION, DEFAULT_REGIONS
 from sandbox.server import Sandbox
 
@@ -22,6 +24,7 @@ An AWS on this machine, account {account}. Point any AWS client at it:
     aws xray get-encryption-config
     .venv/bin/xray-guard history
 
+REST API: {api} (signed for the service execute-api; /v1/openapi.json describes it)
 Functions: {functions}
 Their logs: {logs}
 Control endpoint: {url}/_sandbox/state    Ctrl-C ends it.
@@ -71,13 +74,16 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         print(f"Port {options.port} cannot be listened on: {error}", file=sys.stderr)
         return 2
+    attached = contextlib.ExitStack()
     try:
+        gateway = attached.enter_context(Gateway(sandbox, options.port + 1)) if package else None
         names = ", ".join(each.definition.name for each in sandbox.functions) or "none"
         print(
             HOW_TO.format(
                 account=options.account,
                 url=sandbox.url,
                 region=options.region,
+                api=gateway.url if gateway else "none",
                 functions=f"{names} (run by {sandbox.runtime})" if package else names,
                 logs=sandbox.folder / "logs",
             ),
@@ -85,7 +91,11 @@ def main(arguments: list[str] | None = None) -> int:
         )
         while not ended.wait(1.0):
             pass
+    except OSError as error:
+        print(f"Port {options.port + 1}, for the API, cannot be listened on: {error}", file=sys.stderr)
+        return 2
     finally:
+        attached.close()
         sandbox.stop()
     say("The sandbox has ended.")
     return 0

@@ -220,7 +220,9 @@ class Sandbox:
         self.calls.clear()
         if self._warm:
             for function in self.functions:
-                threading.Thread(target=function.warm, daemon=True).start()
+                # The API's starts when somebody asks it; what events and schedules run is waited for.
+                if function.definition.short_name != "app":
+                    threading.Thread(target=function.warm, daemon=True).start()
 
     # For those who use it
 
