@@ -45,9 +45,6 @@ FIRST_POLL_SECONDS = 0.25
 SETTLING = timedelta(seconds=20)
 """When to look again for what KMS has accepted and does not show yet."""
 
-STALE_READS = timedelta(seconds=250)
-"""KMS may answer as of four minutes ago; only after this does not finding something mean that it is not there."""
-
 LEASE_MARGIN = timedelta(seconds=15)
 """A mutation is sent only while this much is left: AWS's clock is read in whole seconds, and calls take time."""
 
@@ -175,7 +172,7 @@ class Attempt:
             raise
         self.actions.append(Action(step.name, self.guard.clock.now(), key.arn, None, policy, request_id))
         made = replace(key, policy=policy, rotation=False, tags=tags)
-        look = self.guard.clock.now() + STALE_READS
+        look = self.guard.clock.now() + ledger.STALE_READS
         self._update(
             lambda state: replace(
                 state, keys_made=(*state.keys_made, key.arn), intent=None, look=ledger.later(state.look, look)
@@ -272,7 +269,7 @@ class Attempt:
         draft.set(own_requests=(*state.own_requests, *requests)[-OWN_REQUESTS:])
         if self.actions:
             # What was acted on may have been KMS's past: all is read again once that is over.
-            draft.set(look=ledger.later(state.look, now + STALE_READS))
+            draft.set(look=ledger.later(state.look, now + ledger.STALE_READS))
         actions = tuple(self.actions)
         if problem is not None:
             passing = problem.code in SETTLING_CODES
@@ -280,7 +277,7 @@ class Attempt:
             settling = passing and until is not None and now < until
             due = now + SETTLING if settling else ledger.retry_after(state.backoff, now, self.guard.random(), most)
             draft.set(
-                incident=replace(incident, phase=Phase.OPEN, lease=None, due=due, settles_until=until),
+                incident=replace(incident, phase=Phase.OPEN, lease=None, unended=False, due=due, settles_until=until),
                 outcome=Outcome.FAILED,
                 reason=problem.code,
             )

@@ -25,6 +25,7 @@ from chalicelib.model import (
     Target,
     TargetState,
     Trigger,
+    TriggerKind,
     Violation,
 )
 from chalicelib.policy import Rule
@@ -179,7 +180,7 @@ class Journal:
     def add_about(self, draft: Draft, incident: Incident, outcome: Outcome, now: datetime, **fields: Any) -> Record:
         """A record of an incident."""
         fields.setdefault("incident_id", incident.id)
-        fields.setdefault("attempt", incident.attempt or None)
+        fields.setdefault("attempt", incident.attempt if incident.unended else None)
         fields.setdefault("before", incident.before)
         fields.setdefault("violations", incident.violations)
         fields.setdefault("cause", incident.cause)
@@ -196,6 +197,9 @@ class Journal:
         return self.state()
 
     def commit(self, draft: Draft, outcome: Outcome, reason: str | None, *, mutated: bool = False) -> Result:
+        if self.trigger.kind is TriggerKind.KEY:
+            # What an event tells of, KMS may not show for some minutes: whatever was found, it is looked at again.
+            draft.set(look=ledger.later(draft.after.look, self.guard.clock.now() + ledger.STALE_READS))
         draft.set(version=draft.before.version + 1)
         event_id = self.event_id if self.loaded and not self.loaded.audited else None
         self.guard.store.commit(draft.before, draft.after, draft.records, event_id if draft.records else None)

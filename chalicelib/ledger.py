@@ -24,6 +24,9 @@ PAST_INCIDENTS = 8
 """How many closed incidents a target remembers, for change events that come late."""
 
 CLOCK_SKEW = timedelta(minutes=5)
+STALE_READS = timedelta(seconds=250)
+"""KMS may answer as of four minutes ago; only after this does not finding something mean that it is not there."""
+
 QUIET = timedelta(hours=1)
 """A fight is forgotten by one step for each quiet hour, so that pausing gains an adversary little."""
 

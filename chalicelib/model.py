@@ -336,6 +336,8 @@ class Incident(Struct, frozen=True):
     """A drift, from its discovery to its end. `attempt` counts the REMEDIATING records, each closed exactly once.
 
     `cause` is the first change, from which the exposure counts; `latest` the last one heard of while it stands.
+    `unended` says that the latest attempt has no end on the record yet, or only APPLIED; until `settles_until` a
+    failure may be nothing but KMS being slow.
     """
 
     id: str
@@ -348,6 +350,7 @@ class Incident(Struct, frozen=True):
     due: datetime | None = None
     applied_at: datetime | None = None
     settles_until: datetime | None = None
+    unended: bool = False
     cause: Cause | None = None
     latest: Cause | None = None
     mutated: bool = False

@@ -17,7 +17,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from chalicelib import ledger
-from chalicelib.attempt import SETTLING, SETTLING_CODES, STALE_READS, Attempt, is_settling
+from chalicelib.attempt import SETTLING, SETTLING_CODES, Attempt, is_settling
 from chalicelib.breakglass import NoteReason, Weighed, principals_to_read, weigh
 from chalicelib.decide import Decision, Observation, StepName, decide, judge, managed_key
 from chalicelib.errors import AwsError, Busy, Conflict, GuardError, LeaseOver, StoreError
@@ -223,7 +223,11 @@ class _Run:
             # A call of ours that was refused changed nothing, and the attempt that made it has its due time.
             return Result(self.target, Outcome.IGNORED, "ECHO")
         state = self.journal.load().state
-        setting = self.reach.xray.get()
+        try:
+            setting = self.reach.xray.get()
+        except AwsError:
+            # What waits for ACTIVE has its due time, and whatever else may be set has an event of its own.
+            return Result(self.target, Outcome.IGNORED, "ECHO")
         now = self.guard.clock.now()
         if self._is_held(state, now):
             return Result(self.target, Outcome.IGNORED, "ECHO")
@@ -414,9 +418,7 @@ class _Run:
         if self.journal.unheard():
             draft.set(incident=self.journal.joined(incident), look=ledger.later(state.look, now))
             self.journal.add(draft, Outcome.DEFERRED, now, incident_id=incident.id, reason="IN_PROGRESS")
-        elif self.journal.trigger.kind is TriggerKind.KEY:
-            draft.set(look=ledger.later(state.look, now + STALE_READS))
-        else:
+        elif self.journal.trigger.kind is not TriggerKind.KEY:
             return Result(self.target, Outcome.DEFERRED, "IN_PROGRESS")
         return self.journal.commit(draft, Outcome.DEFERRED, "IN_PROGRESS")
 
@@ -440,9 +442,7 @@ class _Run:
         )
         self.journal.note_good(draft, seen, now)
         if adopted:
-            draft.set(managed_key=adopted, look=ledger.later(state.look, now + STALE_READS))
-        elif self.journal.trigger.kind is TriggerKind.KEY:
-            draft.set(look=ledger.later(state.look, now + STALE_READS))
+            draft.set(managed_key=adopted, look=ledger.later(state.look, now + ledger.STALE_READS))
         detail = {"adopted": adopted} if adopted else {}
         if self.journal.unheard():
             joined = self.journal.join_past(draft)
@@ -458,7 +458,8 @@ class _Run:
     def _worth_saving(self, state: TargetState, after: TargetState, seen: Observation, now: datetime) -> bool:
         """Whether the state moved in a way that must be kept though there is nothing to record."""
         stale = state.checked_at is None or now - state.checked_at >= DEEP_EVERY
-        return after.look != state.look or after.intent != state.intent or (seen.deep and stale)
+        moved = after.look != state.look or self.journal.trigger.kind is TriggerKind.KEY
+        return moved or after.intent != state.intent or (seen.deep and stale)
 
     def _adoption(self, state: TargetState, seen: Observation) -> str | None:
         """The key to record as managed: X-Ray is on it already, and the rule's alias says that it is meant."""
@@ -488,7 +489,6 @@ class _Run:
                 incident,
                 Outcome.APPLIED,
                 now,
-                attempt=incident.attempt if lost else None,
                 after=self.journal.seen.setting,
                 error=worker_lost(incident) if lost else None,
             )
@@ -534,14 +534,11 @@ class _Run:
             violations=(),
         )
         error = worker_lost(incident) if incident.lease is not None else None
-        # An attempt that has failed had its end: what came right after it is not that attempt's.
-        unended = incident.lease is not None or incident.phase is Phase.APPLIED
         self.journal.add_about(
             draft,
             incident,
             outcome,
             now,
-            attempt=incident.attempt if unended and incident.attempt else None,
             after=setting,
             error=error,
             exposure_seconds=ledger.exposure(incident, now),
@@ -557,7 +554,7 @@ class _Run:
         lost = incident.lease is not None
         if lost:
             self.journal.close_lost(draft, incident, now)
-            incident = replace(incident, lease=None, phase=Phase.OPEN)
+            incident = replace(incident, lease=None, phase=Phase.OPEN, unended=False)
         same = (
             not is_new
             and not lost
@@ -574,11 +571,11 @@ class _Run:
         self.journal.clear_look(draft, seen)
         if not (heard or tried_again) and (same or waiting):
             # Nothing new: what waits goes on waiting.
-            if draft.after.look == state.look:
+            if draft.after.look == state.look and self.journal.trigger.kind is not TriggerKind.KEY:
                 return Result(self.target, decision.outcome, decision.reason, decision.violations)
             return self.journal.commit(draft, decision.outcome, decision.reason)
         due = self._held_due(draft, state, decision, now, tried_again or is_new)
-        incident = replace(incident, due=due, violations=decision.violations)
+        incident = replace(incident, phase=Phase.OPEN, unended=False, due=due, violations=decision.violations)
         self.journal.note_setting(draft, now)
         draft.set(incident=incident)
         if not waiting:
@@ -652,9 +649,11 @@ class _Run:
         due = ledger.retry_after(backoff, now, self.guard.random(), most)
         if lease is not None and not ours:
             self.journal.close_lost(draft, incident, now)
-        incident = replace(incident, lease=None, phase=Phase.OPEN, due=due)
+        waiting = incident.phase is Phase.APPLIED
+        phase = Phase.APPLIED if waiting else Phase.OPEN
+        failed = replace(incident, lease=None, phase=phase, unended=waiting and incident.unended, due=due)
         draft.set(
-            incident=incident, backoff=backoff, outcome=Outcome.FAILED, reason=problem.code, rule=self.journal.rule_id
+            incident=failed, backoff=backoff, outcome=Outcome.FAILED, reason=problem.code, rule=self.journal.rule_id
         )
         self.journal.add_about(
             draft,
@@ -684,11 +683,12 @@ class _Run:
         if not is_settling(state, now):
             backoff = ledger.backoff_after_attempt(backoff, now, self.guard.random(), most)
         makes_key = any(step.name is StepName.CREATE_KEY for step in decision.steps)
-        intent = Intent(self.guard.new_id(), lease.until + STALE_READS) if makes_key else state.intent
+        intent = Intent(self.guard.new_id(), lease.until + ledger.STALE_READS) if makes_key else state.intent
         incident = replace(
             incident,
             phase=Phase.ACTING,
             attempt=incident.attempt + 1,
+            unended=True,
             lease=lease,
             due=lease.until,
             violations=decision.violations,
@@ -699,9 +699,6 @@ class _Run:
             lease_number=lease.number,
             intent=intent,
             backoff=backoff,
-            look=ledger.later(state.look, now + STALE_READS)
-            if self.journal.trigger.kind is TriggerKind.KEY
-            else state.look,
             outcome=Outcome.REMEDIATING,
             reason=None,
             violations=decision.violations,
