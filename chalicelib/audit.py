@@ -86,11 +86,12 @@ def verify(
     extra_anchors: Iterable[tuple[str, Anchored]] = (),
     on_chain: Callable[[str], None] = lambda name: None,
     only: str | None = None,
+    extra_findings: Iterable[Finding] = (),
 ) -> Report:
     """Hold the log against everything that vouches for it.
 
-    `extra_anchors` are (chain, head) from outside the table; `on_chain` hears of each chain before it is read; `only`
-    verifies one chain. Beside the codes of `chain.verify_chain`:
+    `extra_anchors` are (chain, head) from outside the table, and `extra_findings` what was wrong with those; `on_chain`
+    hears of each chain before it is read; `only` verifies one chain. Beside the codes of `chain.verify_chain`:
 
     UNKNOWN_ROW            a row that is neither a record nor an event's marker
     MARKER_MISSING         a change's record without the marker that keeps the change from being recorded twice
@@ -99,6 +100,7 @@ def verify(
     """
     heads = {target: (seq, head) for target, seq, head in store.heads()}
     present, findings = _present(store)
+    findings += extra_findings
     anchors: dict[str, list[Anchored]] = defaultdict(list)
     for target, anchored in chain_of.from_iterable((anchored_heads(_readable(store.rows(GUARD_CHAIN))), extra_anchors)):
         known = anchors[target]

@@ -14,7 +14,7 @@ from chalicelib.model import GUARD_CHAIN, Target
 
 if TYPE_CHECKING:
     from chalicelib.audit import Report
-    from chalicelib.chain import Anchored
+    from chalicelib.chain import Anchored, Finding
 
 
 @click.group("audit")
@@ -52,12 +52,13 @@ def verify(operator: Operator, chain: str | None, anchor_bucket: str | None) -> 
 
     progress = Progress()
     extra: list[tuple[str, Anchored]] = []
+    odd: list[Finding] = []
     if anchor_bucket:
         from chalicelib.anchors import read_anchors
 
         progress(f"Reading the anchors in {anchor_bucket}")
-        extra = list(read_anchors(operator.clients, operator.region, anchor_bucket))
-    report = audit.verify(operator.store, extra, lambda name: progress(f"Verifying {name}"), chain)
+        extra, odd = read_anchors(operator.clients, operator.region, anchor_bucket)
+    report = audit.verify(operator.store, extra, lambda name: progress(f"Verifying {name}"), chain, odd)
     progress.done()
     emit(operator.output, report.to_json(), "findings", lambda: _print_report(report))
     if not anchor_bucket:

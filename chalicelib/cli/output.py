@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,12 @@ from typing import Any
 import click
 
 from chalicelib.cli.wording import clean
+
+KEY_ID = re.compile(r"\b([0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
+"""Drawn as its first eight characters, for a terminal is narrow; the whole stands in every other form of output."""
+
+UNBROKEN_CHARS = 26
+"""A column with nothing longer than a target or a time is never folded."""
 
 STYLES = {
     "COMPLIANT": "green",
@@ -87,9 +94,12 @@ def _print_rich(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.text import Text
 
     drawn = Drawn(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    for name in columns:
-        drawn.add_column(name, overflow="fold")
-    for row in rows:
+    shown = [[KEY_ID.sub("\\1…", cell) for cell in row] for row in rows]
+    for number, name in enumerate(columns):
+        longest = max(len(name), *(len(row[number]) for row in shown))
+        whole = longest if longest <= UNBROKEN_CHARS else None
+        drawn.add_column(name, overflow="fold", min_width=whole, no_wrap=whole is not None)
+    for row in shown:
         drawn.add_row(*(Text(cell, style=STYLES.get(cell.split(" ")[0], "")) for cell in row))
     Console(file=sys.stdout, force_terminal=True).print(drawn)
 

@@ -272,7 +272,7 @@ def _print_incident(operator: Operator, view: IncidentView) -> None:
     target = view.target
 
     def line(name: str, text: Any) -> None:
-        click.echo(f"  {name + ':':<12}{clean(text)}")
+        click.echo(f"  {name + ':':<12} {clean(text)}")
 
     click.echo(f"{view.id}: {view.outcome.value}{f' ({clean(view.reason)})' if view.reason else ''}")
     line("who", actor_text(view.actor, target) if view.actor else "not known")

@@ -194,8 +194,8 @@ def audit_state(operator: Operator, around: Frame, arguments: Mapping[str, str])
     if asked:
         began = time.monotonic()
         only = None if asked == "all" else asked
-        extra = list(read_anchors(operator.clients, operator.region, bucket)) if bucket else []
-        report = audit.verify(operator.store, extra, only=only)
+        extra, odd = read_anchors(operator.clients, operator.region, bucket) if bucket else ([], [])
+        report = audit.verify(operator.store, extra, only=only, extra_findings=odd)
         took = time.monotonic() - began
     told = {"heads": heads, "anchors": anchors, "report": report, "took": took, "verified": asked, "bucket": bucket}
     return Page("audit.html", told)

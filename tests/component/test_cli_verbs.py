@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from chalicelib.cli.output import Table, print_table
-from chalicelib.model import Outcome
+from chalicelib.cli.session import Identity, Operator
+from chalicelib.model import Actor, Outcome
 from tests.component.operated import (
     ACCOUNT,
     CREDENTIALS,
@@ -433,7 +434,39 @@ class TestAudit:
         delete(HERE, 2)
         answer = typed("audit", "verify", "--anchor-bucket", "anchors")
         assert answer.code == 1
-        assert f"s3://anchors/{name}" in answer.out or "TRUNCATED" in answer.out
+        assert "TRUNCATED" in answer.out
+
+    def test_verify_finds_a_target_that_was_wiped_from_both_tables_by_the_bucket_alone(self, remediated: None) -> None:
+        from chalicelib.clients import Clients
+        from chalicelib.sweep import sweep
+        from chalicelib.wiring import AnchorBucket
+
+        client("s3").create_bucket(Bucket="anchors", ObjectLockEnabledForBucket=True)
+        sweep(guard(), lambda: ["us-east-1"], AnchorBucket(Clients(), "us-east-1", "anchors"), lambda: 1000.0)
+        dynamodb = client("dynamodb")
+        for table, names in (("xray-guard-audit", ("target", "sk")), ("xray-guard-targets", ("target",))):
+            for item in dynamodb.scan(TableName=table)["Items"]:
+                dynamodb.delete_item(TableName=table, Key={name: item[name] for name in names})
+        assert typed("audit", "verify").code == 0  # nothing is left to hold anything against
+        told = typed("audit", "verify", "--anchor-bucket", "anchors", "--output", "json")
+        assert told.code == 1
+        assert {(one["target"], one["code"]) for one in told.json["findings"]} == {
+            (HERE, "TRUNCATED"),
+            ("guard", "TRUNCATED"),
+        }
+        assert "s3://anchors/anchors/" in told.json["findings"][0]["message"]
+
+    def test_verify_names_an_object_that_passes_itself_off_as_an_anchor_and_goes_on(self, remediated: None) -> None:
+        s3 = client("s3")
+        s3.create_bucket(Bucket="anchors")
+        s3.put_bucket_versioning(Bucket="anchors", VersioningConfiguration={"Status": "Enabled"})
+        s3.put_object(Bucket="anchors", Key="anchors/1.json", Body=b"{")
+        forged = {"record_id": "guard#1", "digest": "0", "heads": [[HERE, 1, "0"]]}
+        s3.put_object(Bucket="anchors", Key="anchors/2.json", Body=json.dumps(forged).encode())
+        told = typed("audit", "verify", "--anchor-bucket", "anchors", "--output", "json")
+        assert told.code == 1
+        assert [(one["target"], one["code"]) for one in told.json["findings"]] == [("guard", "BAD_ANCHOR")] * 2
+        assert told.json["records"] == 3
 
     def test_verify_without_the_bucket_it_was_told_of_says_so(self, empty: None) -> None:
         answer = typed("audit", "verify", "--anchor-bucket", "nowhere")
@@ -599,6 +632,12 @@ class TestExplain:
 
 
 class TestForms:
+    def test_an_operator_who_assumed_a_role_is_named_by_the_role_and_the_session(self) -> None:
+        operator = Operator()
+        arn = f"arn:aws:sts::{ACCOUNT}:assumed-role/Admin/jdoe"
+        operator.identity = Identity(ACCOUNT, "aws", arn, "AROA:jdoe")
+        assert operator.actor == Actor(f"arn:aws:iam::{ACCOUNT}:role/Admin", "AssumedRole", "jdoe")
+
     def test_options_may_stand_before_or_after_the_verb_and_the_later_one_holds(self, empty: None) -> None:
         assert typed("--output", "json", "history").json["records"] == []
         assert typed("history", "--output", "json").json["records"] == []
