@@ -192,6 +192,10 @@ class Past:
             request["tags"] = [{"tagKey": each["TagKey"], "tagValue": each["TagValue"]} for each in parameters["Tags"]]
         if "AliasName" in parameters:
             request["aliasName"] = parameters["AliasName"]
+        self.hears_of_key(target, who, name, arn, request)
+
+    def hears_of_key(self, target: Target, who: Person, name: str, arn: str, request: dict[str, Any]) -> None:
+        """The guard hears of a call of KMS that was just made, with what was asked."""
         event = self._event(target, who, "kms", name, {"requestParameters": request, "responseElements": None})
         event["detail"]["resources"] = [{"accountId": target.account, "type": "AWS::KMS::Key", "ARN": arn}]
         change = read_key_event(event)

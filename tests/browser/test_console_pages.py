@@ -1,0 +1,204 @@
+"""The pages show what the guard recorded: overview, incidents, records, target, policy and audit log."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from tests.browser.looking import Looker
+from tests.browser.stage import ACCOUNT, OTHERS
+
+Stage = dict[str, Any]
+
+
+def test_the_story_has_hundreds_of_incidents_that_the_guard_recorded(stage: Stage) -> None:
+    assert len(stage["incidents"]) >= 200
+    assert stage["records"] >= 400
+
+
+def test_the_overview_shows_what_is_open_before_anything_else(look: Looker, stage: Stage) -> None:
+    look.goes_to("/")
+    headings = look.texts("h2")
+    assert headings[:3] == ["Open incidents", "Break-glass in force", "Posture by account and Region"]
+    cards = look.texts("section[aria-labelledby=open-title] .card")
+    assert [card.split("\n")[0] for card in cards] == ["Failed", "Deferred", "Observed", "Suppressed"]
+    links = look.run(
+        "return [...document.querySelectorAll('section[aria-labelledby=open-title] .card a')].map(a => a.pathname)"
+    )
+    wanted = [stage[name].replace("#", "/") for name in ("failed", "deferred", "observed", "suppressed")]
+    assert links == [f"/incidents/{each}" for each in wanted]
+
+
+def test_the_grid_has_every_target_with_its_state_in_words_and_in_shape(look: Looker, stage: Stage) -> None:
+    look.goes_to("/")
+    cells = look.texts(".grid .cell")
+    assert len(cells) == len(stage["targets"])
+    for target in stage["targets"]:
+        assert any(target in cell for cell in cells)
+    words = {cell.split("\n")[0].split()[0] for cell in cells}
+    assert {"Failed", "Deferred", "Observed", "Suppressed", "Ignored"} <= words
+    shapes = look.run("return [...document.querySelectorAll('.grid .cell svg')].map(each => each.innerHTML)")
+    by_word: dict[str, set[str]] = {}
+    for cell, shape in zip(cells, shapes, strict=True):
+        by_word.setdefault(cell.split()[0], set()).add(shape)
+    assert all(len(found) == 1 for found in by_word.values())
+    assert len({next(iter(found)) for found in by_word.values()}) == len(by_word), "two states share a shape"
+
+
+def test_each_bar_of_the_chart_is_a_row_of_the_table_beside_it(look: Looker, stage: Stage) -> None:
+    look.goes_to("/")
+    rows = [row.split("\t") for row in look.texts(".figures tbody tr")]
+    days = {row[0].strip(): int(row[1]) for row in rows}
+    bars = look.run("return [...document.querySelectorAll('rect.bar title')].map(each => each.textContent)")
+    assert len(days) == 30
+    assert {day: int(count) for day, count in (bar.split(": ") for bar in bars)} == {
+        day: count for day, count in days.items() if count
+    }
+    assert 100 < sum(days.values()) <= len(stage["incidents"])
+
+
+def test_a_day_of_the_table_leads_to_its_incidents(look: Looker) -> None:
+    look.goes_to("/")
+    row = next(row for row in look.all(".figures tbody tr") if int(row.text.split()[1]) > 1)
+    day, opened = row.text.split()[:2]
+    row.find_element("css selector", "a").click()
+    assert len(look.listed()) == min(int(opened), 25)
+    assert all(text.startswith(day) for text in look.texts("tbody td:first-child time"))
+
+
+def test_paging_through_all_incidents_shows_each_once_and_in_order(look: Looker, stage: Stage) -> None:
+    look.goes_to("/incidents")
+    seen = look.listed()
+    while look.all(".pager a[rel=next]"):
+        look.one(".pager a[rel=next]").click()
+        seen += look.listed()
+    assert seen == stage["incidents"]
+    look.follows("Newest")
+    assert look.listed() == stage["incidents"][:25]
+
+
+def test_filters_narrow_the_list_and_stay_filled_in(look: Looker, stage: Stage) -> None:
+    look.goes_to("/incidents")
+    look.writes("account", OTHERS[1])
+    look.one("#f-outcome").send_keys("Failed")
+    look.one("form.filters button").click()
+    assert look.listed() == [stage["failed"]]
+    assert look.one("#f-account").get_attribute("value") == OTHERS[1]
+    assert look.one("#f-outcome").get_attribute("value") == "FAILED"
+    look.follows("Clear")
+    assert look.path == "/incidents"
+    assert look.listed() == stage["incidents"][:25]
+
+
+def test_filters_go_along_from_page_to_page(look: Looker, stage: Stage) -> None:
+    look.goes_to(f"/incidents?account={ACCOUNT}&since=30d")
+    seen = look.listed()
+    while look.all(".pager a[rel=next]"):
+        look.one(".pager a[rel=next]").click()
+        seen += look.listed()
+    assert seen == [each for each in stage["incidents"] if each.startswith(ACCOUNT)]
+
+
+def test_a_filter_that_cannot_be_read_says_so_at_its_field_and_asks_nothing(look: Looker) -> None:
+    look.expected = ["400 (BAD REQUEST)"]
+    look.goes_to("/incidents?account=12&since=yesterday")
+    for name in ("account", "since"):
+        field = look.one(f"#f-{name}")
+        assert field.get_attribute("aria-invalid") == "true"
+        assert look.one(f"#{field.get_attribute('aria-describedby')}").text
+    assert look.one("#f-account").get_attribute("value") == "12"
+    assert look.listed() == []
+
+
+def test_a_filter_that_nothing_fits_says_so(look: Looker) -> None:
+    look.goes_to("/incidents?since=2001-01-01&until=2001-01-02")
+    assert "No incident fits." in look.text
+
+
+def test_a_stretch_of_the_log_without_a_fit_says_that_there_is_more_of_it(look: Looker) -> None:
+    look.goes_to("/incidents?actor=nobody-of-this-name")
+    assert "There is more of it: go on with Older." in look.text
+    pages = 1
+    while look.all(".pager a[rel=next]"):
+        look.one(".pager a[rel=next]").click()
+        pages += 1
+    assert pages < 20
+    assert "No incident fits." in look.text
+
+
+def test_an_incident_tells_who_from_what_to_what_and_how_long(look: Looker, stage: Stage) -> None:
+    look.incident(stage["policy_changed"])
+    facts = dict(zip(look.texts(".facts dt"), look.texts(".facts dd"), strict=True))
+    assert facts["Who"] == f"arn:aws:iam::{OTHERS[0]}:role/PlatformAdmin session jdoe"
+    assert re.search(r"arn:aws:kms:eu-west-1:[0-9]{12}:key/", facts["From"])
+    assert re.fullmatch(r"[0-9.]+s", facts["Exposure"])
+    assert look.texts(".milestone") == ["changed", "found", "active"]
+    assert [text.split("\n")[0] for text in look.texts(".timeline .badge")] == ["Remediating", "Remediated"]
+
+
+def test_an_incident_shows_what_was_added_to_the_key_policy_line_by_line(look: Looker, stage: Stage) -> None:
+    look.incident(stage["policy_changed"])
+    added = look.texts(".diff .add")
+    assert any('"Sid": "XRayEncryptsTraces"' in line for line in added)
+    assert all(line.startswith("+") for line in added if line)
+    assert not look.texts(".diff .cut") or all(line.startswith("-") for line in look.texts(".diff .cut"))
+
+
+def test_a_failed_incident_says_what_to_do(look: Looker, stage: Stage) -> None:
+    look.incident(stage["failed"])
+    assert "add the tag" in look.text
+    assert "so far" in look.text
+
+
+def test_a_suppressed_incident_shows_the_break_glass_that_holds_it(look: Looker, stage: Stage) -> None:
+    look.incident(stage["suppressed"])
+    section = look.one("section[aria-labelledby=suppression-title]").text
+    assert "INC-66" in section
+    assert "role/SecurityBreakGlass" in section
+
+
+def test_records_lead_to_the_very_bytes_that_were_hashed(look: Looker, stage: Stage) -> None:
+    look.goes_to("/records?outcome=REMEDIATED")
+    look.one("tbody td a").click()
+    assert re.fullmatch(
+        "[0-9a-f]{64}", dict(zip(look.texts(".facts dt"), look.texts(".facts dd"), strict=True))["Hash"]
+    )
+    assert '"outcome": "REMEDIATED"' in look.one("pre").text
+
+
+def test_a_target_shows_its_present_and_its_latest_incidents(look: Looker, stage: Stage) -> None:
+    target = stage["failed"].partition("#")[0]
+    look.goes_to(f"/targets/{target}")
+    assert "Failed" in look.texts(".lead-line .badge")
+    assert stage["failed"] in look.listed()
+
+
+def test_the_policy_page_says_that_the_document_is_the_one_in_force(look: Looker) -> None:
+    look.goes_to("/policy")
+    assert "In force: the deployed guard runs this very document" in look.text
+    assert look.texts(".rules h2") == ["1. pilot observe", "2. baseline enforce"]
+
+
+def test_verifying_reads_the_whole_log_and_finds_it_whole(look: Looker, stage: Stage) -> None:
+    look.goes_to("/audit")
+    assert "Whole." not in look.text
+    look.one("form button").click()
+    assert f"Whole. {stage['records']} records in {len(stage['targets']) + 1} chains" in look.text
+
+
+def test_one_chain_is_verified_by_itself(look: Looker, stage: Stage) -> None:
+    look.goes_to(f"/audit?verify={stage['targets'][0]}")
+    assert re.search(r"Whole\. [0-9]+ records in 1 chain,", look.text)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/nothing", "/incidents/111122223333/us-east-1/999999", "/incidents/1/x/1", "/targets/999999999999/us-east-1"],
+)
+def test_what_is_not_there_is_said_in_a_page_of_the_console(look: Looker, path: str) -> None:
+    look.expected = ["404 (NOT FOUND)"]
+    look.goes_to(path)
+    assert look.all("[role=alert]")
+    assert look.all("nav[aria-label=Console] a")
