@@ -1,0 +1,242 @@
+"""The hunt: random schedules, each told by its seed, until time or number runs out.
+
+    python -m tests.simulation.hunt --schedules 20000 --seconds 600 [--first 0]
+
+A schedule has a rough time, in which users and rivals change X-Ray, the key and the alias, events come late, twice, in
+any order or never, calls are slow, throttled or unanswered, workers die or freeze, and KMS answers from its past. Then
+it is quiet, and within a day all must be right. `--crashes` sweeps every call of every scenario instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from random import Random
+
+from chalicelib.model import Key, Trigger, TriggerKind
+from tests.simulation.crashing import CRASHES, FRESH, LOST_ANSWERS, MIXED, OLDEST, check, interrupted
+from tests.simulation.scenarios import ALIAS, BARE_POLICY, SCENARIOS, Stage, stage
+from tests.simulation.world import HOME, MUTATIONS, Hazard, Run
+
+ROUGH_SECONDS = 5400.0
+QUIET_SECONDS = 26 * 3600.0
+"""A sweep reads policy, rotation and tags once a day: what no event told of is found by then."""
+
+Act = Callable[[Stage, Random], None]
+
+
+def schedule(seed: int) -> Stage:
+    """Tell one random schedule to its end. Answers the stage, to be checked."""
+    dice = Random(seed)
+    trouble = dice.choice((0.0, 0.005, 0.02, 0.06))
+    sluggish = dice.choice((0.0, 0.02, 0.1))
+    lossy = dice.choice((0.0, 0.1, 0.4))
+    stale = dice.choice((FRESH, FRESH, MIXED, OLDEST))
+    settles = dice.choice((1.0, 30.0, 300.0))
+    with_alias = dice.random() < 0.3
+    rough = [True]
+
+    def hazard(run: Run, number: int, name: str) -> Hazard | None:
+        if not rough[0] or dice.random() >= trouble:
+            return None
+        return dice.choice((*CRASHES, *CRASHES, *LOST_ANSWERS))
+
+    def latency(rng: Random, name: str) -> float:
+        if not rough[0] or rng.random() >= sluggish:
+            return rng.uniform(0.005, 0.06)
+        # A mutation's client gives up after eleven seconds; a process may freeze for longer anywhere else.
+        return rng.uniform(0.5, 5.0 if name in MUTATIONS else 20.0)
+
+    def delivery(rng: Random) -> list[float]:
+        if rough[0] and rng.random() < lossy:
+            return []
+        copies = 1 if rng.random() < 0.75 else rng.randint(2, 3)
+        return [rng.choice((1.0, 3.0, rng.uniform(1, 60), rng.uniform(1, 900))) for _ in range(copies)]
+
+    told = stage(
+        seed,
+        rivals=with_alias,
+        shuffled=True,
+        hazard=hazard,
+        latency=latency,
+        staleness=stale,
+        delivery=delivery,
+        settling=lambda rng: rng.uniform(0, settles),
+    )
+    # A user may change the key between a look at it and the Put: what counts is what KMS last answered.
+    told.witness.fresh = False
+    world = told.world
+    world.user_puts(HOME, None)
+    told.lambdas.schedule(first_sweep_after=dice.uniform(60, 3600))
+    acts = [*SETTING_ACTS, *KEY_ACTS, *WORKER_ACTS, *(ALIAS_ACTS if with_alias else ())]
+    for _ in range(dice.randint(1, 14)):
+        act = dice.choice(acts)
+        # In bunches, for what happens at the same time is what goes wrong.
+        at = dice.choice((dice.uniform(0, 10), dice.uniform(0, 400), dice.uniform(0, ROUGH_SECONDS)))
+        world.later(at, lambda act=act: act(told, dice))  # type: ignore[misc]
+    world.run(ROUGH_SECONDS)
+    rough[0] = False
+    world.staleness = FRESH
+    world.run(1000)
+    # What was refused for want of a tag waits for its owner, and there is nothing more to wait for.
+    world.run(
+        QUIET_SECONDS,
+        lambda: (
+            told.lambdas.idle
+            and (
+                told.tables.state(HOME).reason == "KEY_NOT_TAGGED" or (told.witness.settled() and told.witness.right())
+            )
+        ),
+    )
+    world.end()
+    return told
+
+
+def check_schedule(told: Stage) -> None:
+    """What must hold after any schedule. Raises AssertionError."""
+    told.witness.check_whole()
+    state = told.tables.state(HOME)
+    if state.reason == "KEY_NOT_TAGGED":
+        key = told.world.place(HOME).kms.keys[state.managed_key or told.world.place(HOME).kms.aliases[ALIAS]]
+        assert not key.is_ours, told.witness.story()
+        assert state.incident is not None, "refused, and nobody will look again"
+        assert state.incident.due is not None, "refused, and nobody will look again"
+        return
+    told.witness.check_right(keys=3 if told.witness.rivals else 1)
+
+
+# --- what happens ----------------------------------------------------------------------------------------------------
+
+
+def _own_key(told: Stage) -> Key | None:
+    """The managed key as it truly is, if it is the guard's to change and not yet gone."""
+    key = told.world.place(HOME).kms.keys.get(told.tables.state(HOME).managed_key or "")
+    return key if key is not None and key.is_ours else None
+
+
+def _puts_none(told: Stage, dice: Random) -> None:
+    told.world.user_puts(HOME, None)
+
+
+def _puts_aws_managed(told: Stage, dice: Random) -> None:
+    told.world.user_puts(HOME, told.world.user_makes_key(HOME, manager="AWS", rotation=True, policy=BARE_POLICY))
+
+
+def _puts_other_key(told: Stage, dice: Random) -> None:
+    told.world.user_puts(HOME, told.make_key(tagged=False))
+
+
+def _puts_it_back(told: Stage, dice: Random) -> None:
+    key = _own_key(told)
+    if key is not None and key.state == "Enabled":
+        told.world.user_puts(HOME, key.arn)
+
+
+def _changes(**changes: object) -> Act:
+    def act(told: Stage, dice: Random) -> None:
+        key = _own_key(told)
+        if key is not None and not (key.state == "PendingDeletion" and changes.get("state") == "Disabled"):
+            told.world.user_changes_key(HOME, key.arn, **changes)
+
+    return act
+
+
+def _moves_alias(told: Stage, dice: Random) -> None:
+    told.world.user_sets_alias(HOME, ALIAS, told.make_key(tagged=dice.random() < 0.7))
+
+
+def _deletes_alias(told: Stage, dice: Random) -> None:
+    told.world.user_sets_alias(HOME, ALIAS, None)
+
+
+def _hears_again(told: Stage, dice: Random) -> None:
+    told.lambdas.hear(dice.choice(told.world.events))
+
+
+def _sweeps(told: Stage, dice: Random) -> None:
+    told.lambdas.sweep()
+
+
+def _freezes(told: Stage, dice: Random) -> None:
+    """An operator's process, which no timeout ends, stands still for minutes between two of its calls."""
+    world = told.world
+    frozen_at = dice.randint(0, 12)
+    begun: list[Run] = []
+    awake = world.latency
+
+    def latency(rng: Random, name: str) -> float:
+        run = begun[0] if begun else None
+        # Between the look at the clock and the sending of a mutation no process can help itself.
+        if run is not None and len(run.calls) == frozen_at and name not in MUTATIONS and run.calls[-1] == name:
+            begun.clear()
+            return dice.uniform(60, 400)
+        return awake(rng, name)
+
+    world.latency = latency
+    told.lambdas.look(Trigger(TriggerKind.OPERATOR), timeout=None)
+    begun.append(told.lambdas.runs[-1])
+
+
+SETTING_ACTS: tuple[Act, ...] = (_puts_none, _puts_aws_managed, _puts_other_key, _puts_it_back)
+KEY_ACTS: tuple[Act, ...] = (
+    _changes(state="Disabled"),
+    _changes(state="PendingDeletion"),
+    _changes(state="Enabled"),
+    _changes(policy=BARE_POLICY),
+    _changes(rotation=False, rotation_days=None),
+)
+ALIAS_ACTS: tuple[Act, ...] = (_moves_alias, _deletes_alias)
+WORKER_ACTS: tuple[Act, ...] = (_hears_again, _sweeps, _freezes)
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def hunt(first: int, schedules: int, seconds: float) -> int:
+    """Run schedules from `first` on. Answers how many failed, each told with its seed."""
+    until = time.monotonic() + seconds
+    failed = done = 0
+    for seed in range(first, first + schedules):
+        if time.monotonic() > until:
+            break
+        done += 1
+        try:
+            check_schedule(schedule(seed))
+        except AssertionError as error:
+            failed += 1
+            print(f"seed {seed}:\n{error}\n", flush=True)
+    print(f"{done} schedules, {failed} failed")
+    return failed
+
+
+def sweep_crashes() -> int:
+    """Interrupt every call of every scenario in every way, under fresh, mixed and oldest reads."""
+    failed = done = 0
+    for scenario in SCENARIOS:
+        for staleness in (FRESH, MIXED, OLDEST):
+            for story in interrupted(scenario, (*CRASHES, *LOST_ANSWERS), staleness):
+                done += 1
+                try:
+                    check(story)
+                except AssertionError as error:
+                    failed += 1
+                    print(f"{error}\n", flush=True)
+    print(f"{done} stories, {failed} failed")
+    return failed
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--schedules", type=int, default=1000)
+    parser.add_argument("--seconds", type=float, default=3600.0)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--crashes", action="store_true")
+    asked = parser.parse_args()
+    failed = sweep_crashes() if asked.crashes else hunt(asked.first, asked.schedules, asked.seconds)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
