@@ -4,9 +4,11 @@
 mutations; `plan` strings the steps together on the effects they are expected to have, which makes a dry run free.
 `decide` weighs all that may hold a remediation back and answers with a decision.
 
-The order of the steps is the order of safety: the key is made usable first, then found by its alias, and only then does
-X-Ray move to it, because X-Ray stops storing traces when it cannot use its key
-(https://docs.aws.amazon.com/xray/latest/devguide/xray-console-encryption.html).
+The order of the steps is the order of safety: the key is made usable first, and only then does X-Ray move to it,
+because X-Ray stops storing traces when it cannot use its key
+(https://docs.aws.amazon.com/xray/latest/devguide/xray-console-encryption.html). A new key gets its alias before that,
+so that of two workers' keys the alias names one. The alias of a recorded key only points, and comes last: KMS may take
+minutes to let it be moved back, and nobody shall hold X-Ray up by moving it.
 """
 
 from __future__ import annotations
@@ -260,9 +262,10 @@ def next_step(
         if repair:
             return repair
     alias_step = _alias_step(rule, seen, arn)
-    if alias_step:
-        return alias_step
-    if setting_is_wrong and not on_managed_key:
+    moves = setting_is_wrong and not on_managed_key
+    if alias_step and not (moves and state.managed_key == arn):
+        return _if_ours(key, alias_step, f"put {rule.managed_key.alias} back on it")
+    if moves:
         unproved = why_not_proved(key, rule, target)
         if unproved:
             return Blocked(unproved)

@@ -128,8 +128,9 @@ def test_the_aws_managed_key_is_enough_where_any_kms_key_is() -> None:
         (seen(NONE, key(state="PendingDeletion")), StepName.CANCEL_DELETION),
         (seen(NONE, key(policy='{"Statement": []}')), StepName.PUT_KEY_POLICY),
         (seen(NONE, key(rotation=False)), StepName.ENABLE_ROTATION),
-        (seen(NONE, key(), alias=None), StepName.CREATE_ALIAS),
-        (seen(NONE, key(), alias=OTHER), StepName.UPDATE_ALIAS),
+        (seen(NONE, key(), alias=None), StepName.PUT_SETTING),
+        (seen(NONE, key(), alias=OTHER), StepName.PUT_SETTING),
+        (seen(on(OURS), key(), alias=None), StepName.CREATE_ALIAS),
         (seen(on(OURS), key(), alias=OTHER), StepName.UPDATE_ALIAS),
         (seen(on(OTHER), key(), key(OTHER, state="Disabled"), theirs=OTHER), StepName.PUT_SETTING),
         (seen(on(OTHER), key(), key(OTHER, policy='{"Statement": []}'), theirs=OTHER), StepName.PUT_SETTING),
@@ -147,6 +148,19 @@ def test_with_no_key_and_no_alias_a_key_is_made_and_x_ray_moves_last() -> None:
     names = [each.name for each in steps]
     assert names == [StepName.CREATE_KEY, StepName.ENABLE_ROTATION, StepName.CREATE_ALIAS, StepName.PUT_SETTING]
     assert blocked is None
+
+
+@pytest.mark.parametrize("alias", [None, OTHER])
+@pytest.mark.parametrize("tags", [(), (("xray-guard", "managed"),)])
+def test_nobody_holds_x_ray_up_by_moving_the_alias_of_a_recorded_key(
+    alias: str | None, tags: tuple[tuple[str, str], ...]
+) -> None:
+    steps, blocked = plan(TARGET, RULE, state(), seen(NONE, key(tags=tags), alias=alias), "aws")
+    assert steps[0].name is StepName.PUT_SETTING
+    assert len(steps) == 1 + bool(tags)
+    assert (blocked is None) == bool(tags)
+    if blocked:
+        assert blocked.problem.code == "KEY_NOT_TAGGED"
 
 
 def test_a_key_pending_deletion_is_brought_back_before_x_ray_moves_to_it() -> None:
