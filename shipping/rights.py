@@ -2,7 +2,7 @@
 
 The rights are written in `policies/iam-*.json`, with CloudFormation's own functions in them. The template names such a
 file as `${policies/iam-guard.json}`; what only the policy document knows stands in the file as `${ManagedKeyAliases}`,
-`${ManagedKeyTags}`, `${BreakGlassTags}`, `${BreakGlassRoles}` and `${BreakGlassUsers}`.
+`${ManagedKeyAliasNames}`, `${ManagedKeyTags}`, `${BreakGlassTags}`, `${BreakGlassRoles}` and `${BreakGlassUsers}`.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ def placeholders(policy: Policy) -> dict[str, list[Any]]:
         "${ManagedKeyAliases}": [
             {"Fn::Sub": "arn:${AWS::Partition}:kms:*:${AWS::AccountId}:" + alias} for alias in sorted(aliases)
         ],
+        "${ManagedKeyAliasNames}": sorted(aliases),
         "${ManagedKeyTags}": sorted({GUARD_TAG_KEY, NONCE_TAG_KEY} | tags),
         "${BreakGlassTags}": sorted(break_glass),
         "${BreakGlassRoles}": [{"Fn::Sub": arn} for arn in sorted(of_this_account(principals, "role"))],

@@ -1,0 +1,84 @@
+"""The policies as they are attached: the key's, the guard's role's, and the organization's."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import pytest
+
+from chalicelib import keypolicy
+from chalicelib.model import Target
+from chalicelib.policy import Rule, parse
+from shipping.rights import completed, placeholders
+from tests.iam.simulator import ACCOUNT, PROJECT, Policy, missing
+
+POLICIES = PROJECT / "policies"
+
+
+@pytest.fixture(scope="session")
+def simulated() -> None:
+    """What the test asks for if it simulates IAM: without the tool it is skipped, but in a pipeline it fails."""
+    lacking = missing()
+    if lacking and os.environ.get("CI"):
+        pytest.fail(lacking)
+    if lacking:
+        pytest.skip(lacking)
+
+
+@pytest.fixture(scope="session")
+def rule() -> Rule:
+    """The rule of the repository's own policy document."""
+    (rule,) = parse((POLICIES / "policy.json").read_bytes()).rules
+    return rule
+
+
+@pytest.fixture(scope="session")
+def key_policy(rule: Rule) -> Policy:
+    """The policy that the guard gives a new key."""
+    policy: Policy = json.loads(keypolicy.initial(rule, Target(ACCOUNT, "us-east-1"), "aws"))
+    return policy
+
+
+@pytest.fixture(scope="session")
+def scp() -> Policy:
+    """The organization's policy as it is attached."""
+    policy: Policy = json.loads((POLICIES / "scp.json").read_text("utf-8"))
+    return policy
+
+
+@pytest.fixture(scope="session")
+def guard_rights() -> Policy:
+    """The guard's role's policy: completed as packaging does it, then resolved as CloudFormation does."""
+    values = placeholders(parse((POLICIES / "policy.json").read_bytes()))
+    rights = completed(json.loads((POLICIES / "iam-guard.json").read_text("utf-8")), values)
+    policy: Policy = _resolved(rights)
+    return policy
+
+
+PARAMETERS = {"AWS::Partition": "aws", "AWS::AccountId": ACCOUNT, "AWS::Region": "us-east-1", "AnchorBucket": "anchors"}
+ARNS = {
+    "AuditTable": f"arn:aws:dynamodb:us-east-1:{ACCOUNT}:table/xray-guard-audit",
+    "TargetsTable": f"arn:aws:dynamodb:us-east-1:{ACCOUNT}:table/xray-guard-targets",
+    "DeadLetters": f"arn:aws:sqs:us-east-1:{ACCOUNT}:xray-guard-dead-letters",
+}
+
+
+def _resolved(part: Any) -> Any:
+    """CloudFormation's functions replaced by what they give here, where an anchor bucket is named."""
+    if isinstance(part, list):
+        return [_resolved(each) for each in part]
+    if not isinstance(part, dict):
+        return part
+    match part:
+        case {"Fn::Sub": str(text)}:
+            for name, value in {**PARAMETERS, **{f"{name}.Arn": arn for name, arn in ARNS.items()}}.items():
+                text = text.replace("${" + name + "}", value)
+            assert "${" not in text, text
+            return text
+        case {"Fn::GetAtt": [str(name), "Arn"]}:
+            return ARNS[name]
+        case {"Fn::If": [_, chosen, _]}:
+            return _resolved(chosen)
+    return {name: _resolved(value) for name, value in part.items()}

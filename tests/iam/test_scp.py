@@ -1,0 +1,178 @@
+"""What the organization's policy shields, from whom, and what it leaves alone."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.iam.conftest import POLICIES
+from tests.iam.simulator import ACCOUNT, Policy, Question, ask
+
+Context = dict[str, str | list[str]]
+
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/"
+KEY = f"arn:aws:kms:us-east-1:{ACCOUNT}:key/0a1b2c3d-0000-4000-8000-000000000001"
+MANAGED: Context = {"aws:ResourceTag/xray-guard": "managed"}
+OWN_TAG: Context = {"aws:TagKeys": ["xray-guard"]}
+SETS_OWN_TAG: Context = {**OWN_TAG, "aws:RequestTag/xray-guard": "managed"}
+
+BREAK_GLASS = f"{ROLE}SecurityBreakGlass"
+PIPELINE = f"{ROLE}InfrastructurePipeline"
+GUARD = f"{ROLE}xray-guard"
+OTHERS = (f"{ROLE}Administrator", f"{ROLE}Developer", f"arn:aws:iam::{ACCOUNT}:root", f"{ROLE}xray-guard-2")
+ALL_THREE = (BREAK_GLASS, PIPELINE, GUARD)
+
+MOST_CHARACTERS = 5120
+"""https://docs.aws.amazon.com/organizations/latest/userguide/orgs_reference_limits.html"""
+
+
+BY_IAM: Policy = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Principal": {"AWS": ACCOUNT}, "Action": "kms:*", "Resource": "*"}],
+}
+"""A key's policy that leaves everything to IAM."""
+
+
+def asked(who: str, action: str, resource: str, context: Context, scp: Policy) -> Question:
+    """By somebody who may do everything, but for the organization."""
+    return Question(who, action, resource, context, resource_policy=BY_IAM if resource == KEY else None, scps=[scp])
+
+
+def regional(service: str, resource: str) -> str:
+    return f"arn:aws:{service}:us-east-1:{ACCOUNT}:{resource}"
+
+
+SHIELDED: list[tuple[str, str, Context, tuple[str, ...]]] = [
+    ("xray:PutEncryptionConfig", "*", {}, ALL_THREE),
+    *(
+        (f"kms:{action}", KEY, MANAGED, ALL_THREE)
+        for action in ("PutKeyPolicy", "DisableKey", "DisableKeyRotation", "ScheduleKeyDeletion")
+    ),
+    ("kms:TagResource", KEY, SETS_OWN_TAG, ALL_THREE),
+    ("kms:UntagResource", KEY, OWN_TAG, ALL_THREE),
+    ("kms:CreateKey", "*", SETS_OWN_TAG, ALL_THREE),
+    ("kms:TagResource", KEY, {"aws:TagKeys": ["xray-guard-nonce"], "aws:RequestTag/xray-guard-nonce": "n"}, ALL_THREE),
+    *(
+        (f"kms:{action}", regional("kms", "alias/xray-encryption"), {}, ALL_THREE)
+        for action in ("CreateAlias", "UpdateAlias", "DeleteAlias")
+    ),
+    *(
+        (f"iam:{action}", role, {}, (PIPELINE,))
+        for role in (BREAK_GLASS, GUARD)
+        for action in (
+            "UpdateAssumeRolePolicy",
+            "AttachRolePolicy",
+            "DetachRolePolicy",
+            "PutRolePolicy",
+            "DeleteRolePolicy",
+            "PutRolePermissionsBoundary",
+            "DeleteRolePermissionsBoundary",
+            "UpdateRole",
+            "CreateRole",
+            "DeleteRole",
+            "PassRole",
+        )
+    ),
+    *(
+        (f"lambda:{action}", regional("lambda", f"function:xray-guard-{name}"), {}, ALL_THREE)
+        for name in ("on_change", "tick", "sweep")
+        for action in (
+            "UpdateFunctionCode",
+            "UpdateFunctionConfiguration",
+            "PutFunctionConcurrency",
+            "DeleteFunction",
+            "AddPermission",
+            "RemovePermission",
+            "InvokeFunction",  # whoever may hand the guard an event may tell it who did what
+        )
+    ),
+    *(
+        (f"dynamodb:{action}", regional("dynamodb", f"table/xray-guard-{name}"), {}, ALL_THREE)
+        for name in ("audit", "targets")
+        for action in ("PutItem", "UpdateItem", "DeleteItem", "DeleteTable", "UpdateTable", "UpdateTimeToLive")
+    ),
+    *(
+        (f"events:{action}", regional("events", f"rule/xray-guard-{name}"), {}, ALL_THREE)
+        for name in ("on_change", "on_key_change", "tick", "sweep")
+        for action in ("DisableRule", "DeleteRule", "PutRule", "PutTargets", "RemoveTargets")
+    ),
+    ("sqs:PurgeQueue", regional("sqs", "xray-guard-dead-letters"), {}, ALL_THREE),
+    ("sqs:DeleteQueue", regional("sqs", "xray-guard-dead-letters"), {}, ALL_THREE),
+    ("cloudformation:DeleteStack", regional("cloudformation", "stack/xray-guard/0a1b"), {}, ALL_THREE),
+    ("cloudformation:UpdateStack", regional("cloudformation", "stack/xray-guard/0a1b"), {}, ALL_THREE),
+]
+
+LEFT_ALONE: list[tuple[str, str, Context]] = [
+    ("xray:GetEncryptionConfig", "*", {}),
+    ("xray:PutTraceSegments", "*", {}),
+    ("kms:PutKeyPolicy", KEY, {}),
+    ("kms:PutKeyPolicy", KEY, {"aws:ResourceTag/xray-guard": "no"}),
+    ("kms:ScheduleKeyDeletion", KEY, {"aws:ResourceTag/team": "a"}),
+    ("kms:EnableKey", KEY, MANAGED),
+    ("kms:Decrypt", KEY, MANAGED),
+    ("kms:CreateGrant", KEY, MANAGED),
+    ("kms:CreateKey", "*", {"aws:TagKeys": ["team"], "aws:RequestTag/team": "a"}),
+    ("kms:TagResource", KEY, {**MANAGED, "aws:TagKeys": ["team"], "aws:RequestTag/team": "a"}),
+    ("kms:UpdateAlias", regional("kms", "alias/other"), {}),
+    ("kms:UpdateAlias", KEY, MANAGED),
+    ("iam:PassRole", f"{ROLE}Other", {}),
+    ("iam:UpdateAssumeRolePolicy", f"{ROLE}Other", {}),
+    ("iam:GetRole", BREAK_GLASS, {}),
+    ("iam:TagRole", BREAK_GLASS, {"aws:TagKeys": ["team"], "aws:RequestTag/team": "a"}),
+    ("lambda:GetFunction", regional("lambda", "function:xray-guard-tick"), {}),
+    ("lambda:InvokeFunction", regional("lambda", "function:shop"), {}),
+    ("dynamodb:Query", regional("dynamodb", "table/xray-guard-audit"), {}),
+    ("dynamodb:GetItem", regional("dynamodb", "table/xray-guard-targets"), {}),
+    ("dynamodb:PutItem", regional("dynamodb", "table/shop"), {}),
+    ("events:DescribeRule", regional("events", "rule/xray-guard-tick"), {}),
+    ("events:DisableRule", regional("events", "rule/shop"), {}),
+    ("sqs:ReceiveMessage", regional("sqs", "xray-guard-dead-letters"), {}),
+    ("cloudformation:DescribeStacks", regional("cloudformation", "stack/xray-guard/0a1b"), {}),
+]
+
+
+@pytest.mark.usefixtures("simulated")
+def test_what_is_shielded_is_denied_to_all_but_those_it_is_left_to(scp: Policy) -> None:
+    cases = [
+        (who, action, resource, context, "Allowed" if who in spared else "ExplicitlyDenied")
+        for action, resource, context, spared in SHIELDED
+        for who in (*ALL_THREE, *OTHERS)
+    ]
+    answers = ask(asked(who, action, resource, context, scp) for who, action, resource, context, _ in cases)
+    wrong = [(case, answer) for case, answer in zip(cases, answers, strict=True) if case[-1] != answer]
+    assert wrong == []
+
+
+@pytest.mark.usefixtures("simulated")
+def test_what_is_nobodys_business_is_left_alone(scp: Policy) -> None:
+    cases = [(who, *what) for what in LEFT_ALONE for who in OTHERS]
+    answers = ask(asked(who, action, resource, context, scp) for who, action, resource, context in cases)
+    wrong = [(case, answer) for case, answer in zip(cases, answers, strict=True) if answer != "Allowed"]
+    assert wrong == []
+
+
+@pytest.mark.usefixtures("simulated")
+@pytest.mark.parametrize("partition", ["aws-us-gov", "aws-cn"])
+def test_it_holds_in_every_partition(partition: str, scp: Policy) -> None:
+    def there(arn: str) -> str:
+        return arn.replace("arn:aws:", f"arn:{partition}:", 1)
+
+    alias = there(regional("kms", "alias/xray-encryption"))
+    questions = [
+        Question(there(who), action, resource, scps=[scp])
+        for who in (GUARD, OTHERS[0])
+        for action, resource in (("kms:UpdateAlias", alias), ("xray:PutEncryptionConfig", "*"))
+    ]
+    assert ask(questions) == ["Allowed", "Allowed", "ExplicitlyDenied", "ExplicitlyDenied"]
+
+
+def test_it_fits_into_what_the_organization_takes_and_only_denies(scp: Policy) -> None:
+    text = (POLICIES / "scp.json").read_text("utf-8")
+    assert len(text) <= MOST_CHARACTERS
+    assert {each["Effect"] for each in scp["Statement"]} == {"Deny"}
+    assert json.loads(text) == scp
+    sids = [each["Sid"] for each in scp["Statement"]]
+    assert len(set(sids)) == len(sids)
+    assert all(sid.isalnum() for sid in sids)
+    assert not {"Principal", "NotPrincipal", "NotResource"} & {name for each in scp["Statement"] for name in each}
