@@ -206,7 +206,7 @@ class Doctor:
             yield (
                 BAD,
                 f"paused since {time_text(state.paused.at)} by {state.paused.by}: {state.paused.reason}",
-                "resume it as soon as the reason is gone",
+                "`xray-guard resume` as soon as the reason is gone",
             )
         if state.swept_at is None:
             yield BAD, "there was no sweep yet", "look at the logs of the function xray-guard-sweep"

@@ -51,7 +51,8 @@ class TestHelp:
         assert answer.err == ""
 
     def test_is_one_line_in_the_list_of_verbs(self, name: str, command: click.Command) -> None:
-        assert not command.get_short_help_str(limit=60).endswith("...")
+        columns = 80 - len("  break-glass  ") if " " not in name else 80 - len(name.split()[-1]) - 4
+        assert not command.get_short_help_str(limit=columns).endswith("...")
 
     def test_refuses_an_option_that_it_does_not_know(self, name: str, command: click.Command) -> None:
         answer = typed(*name.split(), "--no-such-option")
@@ -75,7 +76,8 @@ def test_completion_names_the_verbs() -> None:
     from click.shell_completion import ShellComplete
 
     words = [item.value for item in ShellComplete(cli, {}, "xray-guard", "X").get_completions([], "re")]
-    assert words == ["reconcile", "redrive"]
+    assert {"reconcile", "redrive"} <= set(words)
+    assert all(word.startswith("re") for word in words)
 
 
 def test_an_unknown_verb_is_a_usage_error() -> None:
