@@ -45,7 +45,7 @@ class FakeXRay:
             self._run.told_setting, self._run.told_setting_at = setting, self._world.now
             return setting
 
-        return self._world.call(self._run, "GetEncryptionConfig", effect)
+        return self._world.call(self._run, "GetEncryptionConfig", effect, self._target)
 
     def put(self, key_arn: str) -> tuple[Setting, str | None]:
         world, target = self._world, self._target
@@ -62,10 +62,12 @@ class FakeXRay:
             world.tell(target, actor, answer, request_id)
             return answer, request_id
 
-        return world.call(self._run, "PutEncryptionConfig", effect)
+        return world.call(self._run, "PutEncryptionConfig", effect, self._target)
 
     def in_use(self, now: datetime) -> bool:
-        return self._world.call(self._run, "GetServiceGraph", lambda: self._world.place(self._target).in_use)
+        return self._world.call(
+            self._run, "GetServiceGraph", lambda: self._world.place(self._target).in_use, self._target
+        )
 
 
 class FakeKeys:
@@ -84,7 +86,7 @@ class FakeKeys:
             self._run.told_states[found.arn] = found.state
             return replace(found, policy=None, rotation=None, rotation_days=None, tags=None)
 
-        return self._world.call(self._run, "DescribeKey", effect)
+        return self._world.call(self._run, "DescribeKey", effect, self._target)
 
     def _find(self, name: str) -> Key | None:
         home = self._target
@@ -104,7 +106,7 @@ class FakeKeys:
             self._run.told_policies[key_arn] = text
             return text
 
-        return self._world.call(self._run, "GetKeyPolicy", effect)
+        return self._world.call(self._run, "GetKeyPolicy", effect, self._target)
 
     def rotation(self, key_arn: str) -> tuple[bool, int | None]:
         def effect() -> tuple[bool, int | None]:
@@ -114,11 +116,11 @@ class FakeKeys:
             turns = bool(key.rotation) and key.state not in PENDING
             return turns, key.rotation_days if turns else None
 
-        return self._world.call(self._run, "GetKeyRotationStatus", effect)
+        return self._world.call(self._run, "GetKeyRotationStatus", effect, self._target)
 
     def tags(self, key_arn: str) -> tuple[tuple[str, str], ...]:
         return self._world.call(
-            self._run, "ListResourceTags", lambda: self._shown("ListResourceTags", key_arn).tags or ()
+            self._run, "ListResourceTags", lambda: self._shown("ListResourceTags", key_arn).tags or (), self._target
         )
 
     def find_by_tag(self, tag_key: str, tag_value: str) -> str | None:
@@ -126,7 +128,7 @@ class FakeKeys:
             keys = self._world.read_kms(self._target).keys.values()
             return next((key.arn for key in keys if (tag_key, tag_value) in (key.tags or ())), None)
 
-        return self._world.call(self._run, "ListKeys", effect)
+        return self._world.call(self._run, "ListKeys", effect, self._target)
 
     def _shown(self, operation: str, arn: str) -> Key:
         self._own(operation, arn)
@@ -160,7 +162,7 @@ class FakeKeys:
             self._run.told_states[arn], self._run.told_policies[arn] = "Enabled", policy
             return replace(key, policy=None, rotation=None, tags=None), request_id
 
-        return world.call(self._run, "CreateKey", effect)
+        return world.call(self._run, "CreateKey", effect, self._target)
 
     def put_policy(self, key_arn: str, policy: str) -> str | None:
         def change(key: Key) -> Key:
@@ -211,7 +213,7 @@ class FakeKeys:
             world.tell_key(target, self._self(), operation, (key_arn,), alias)
             return world.mutated(target, operation, key_arn, self._run)
 
-        return world.call(self._run, operation, effect)
+        return world.call(self._run, operation, effect, self._target)
 
     def _change(self, operation: str, arn: str, change: Callable[[Key], Key], refused: dict[str, str]) -> str:
         def effect() -> str:
@@ -221,7 +223,7 @@ class FakeKeys:
             self._world.tell_key(self._target, self._self(), operation, (arn,))
             return self._world.mutated(self._target, operation, arn, self._run)
 
-        return self._world.call(self._run, operation, effect)
+        return self._world.call(self._run, operation, effect, self._target)
 
     def _self(self) -> Actor:
         return Actor(GUARD_ROLE, "AssumedRole", session=self._run.function)
@@ -257,7 +259,9 @@ class FakePrincipals:
         self._world, self._run = world, run
 
     def tags(self, principal_arn: str) -> tuple[tuple[str, str], ...]:
-        return self._world.call(self._run, "ListRoleTags", lambda: self._world.principal_tags.get(principal_arn, ()))
+        return self._world.call(
+            self._run, "ListRoleTags", lambda: self._world.principal_tags.get(principal_arn, ()), principal_arn
+        )
 
 
 @dataclass
@@ -298,7 +302,7 @@ class FakeStore:
             audited = event_id is not None and (target, event_id) in self._tables.markers
             return Loaded(state, self._tables.guard(), audited)
 
-        return self._world.call(self._run, "BatchGetItem", effect)
+        return self._world.call(self._run, "BatchGetItem", effect, target)
 
     def commit(
         self,
@@ -324,18 +328,21 @@ class FakeStore:
             tables.states[after.target] = (after.version, msgspec.json.encode(after), after.due)
             tables.on_commit(self._run, before, after, [record for record, _, _ in records])
 
-        self._world.call(self._run, "TransactWriteItems", effect)
+        self._world.call(self._run, "TransactWriteItems", effect, after.target)
 
     def due(self, now: datetime, limit: int) -> list[str]:
         def effect() -> list[str]:
             waiting = sorted((due, name) for name, (_, _, due) in self._tables.states.items() if due and due <= now)
             return [name for _, name in waiting[:limit]]
 
-        return self._world.call(self._run, "Query", effect)
+        return self._world.call(self._run, "Query", effect, "")
 
     def states(self) -> Iterable[TargetState]:
         return self._world.call(
-            self._run, "Scan", lambda: [self._tables.state(name) for name in self._tables.states if name != GUARD_CHAIN]
+            self._run,
+            "Scan",
+            lambda: [self._tables.state(name) for name in self._tables.states if name != GUARD_CHAIN],
+            "",
         )
 
     def heads(self) -> Iterable[tuple[str, int, str]]:
@@ -346,7 +353,7 @@ class FakeStore:
             )
             return [(state.target, state.seq, state.head) for state in chains]
 
-        return self._world.call(self._run, "Scan", effect)
+        return self._world.call(self._run, "Scan", effect, "")
 
 
 class FakeClock:

@@ -102,12 +102,16 @@ class Place:
 
 @dataclass
 class Run:
-    """One invocation of one function: who calls, and all that it was told. `lease_number` is what it stored itself."""
+    """One invocation of one function: who calls, and all that it was told.
+
+    `about` is the target of its latest call, `lease_number` and `lease_until` are what it stored itself.
+    """
 
     name: str
     function: str
     deadline: float | None = None
     calls: list[str] = field(default_factory=list)
+    about: str = ""
     lease_number: int | None = None
     lease_until: datetime | None = None
     told_states: dict[str, str] = field(default_factory=dict)
@@ -129,7 +133,7 @@ class Mutation:
 
 @dataclass(frozen=True)
 class Hazard:
-    """What befalls one call: it is `crash`, `throttle` or `silence`; `late` means after the call had its effect."""
+    """What befalls one call: `crash`, `throttle`, `silence` or `bug`; `late` means after the call had its effect."""
 
     kind: str
     late: bool = False
@@ -182,6 +186,7 @@ class World:
         self._main = threading.Lock()
         self._main.acquire()
         self._current: _Task | None = None
+        self._horizon = 0.0
         self.running = 0
 
     # --- time ------------------------------------------------------------------------------------------------------
@@ -222,7 +227,7 @@ class World:
         ends = task.deadline is not None and until >= task.deadline
         if ends:
             until = max(self.now, task.deadline or 0.0)
-        if self._heap and self._heap[0][0] <= until:
+        if until > self._horizon or (self._heap and self._heap[0][0] <= until):
             heapq.heappush(self._heap, (until, next(self._order), task))
             self._main.release()
             task.baton.acquire()
@@ -233,7 +238,7 @@ class World:
 
     def run(self, seconds: float, done: Callable[[], bool] = lambda: False) -> bool:
         """Let the world go on for so long, or until `done`, which is asked between any two steps."""
-        until = self.now + seconds
+        until = self._horizon = self.now + seconds
         while not done():
             if not self._heap or self._heap[0][0] > until:
                 self.now = max(self.now, until)
@@ -262,8 +267,9 @@ class World:
 
     # --- calls -----------------------------------------------------------------------------------------------------
 
-    def call(self, run: Run, name: str, effect: Callable[[], T]) -> T:
+    def call(self, run: Run, name: str, effect: Callable[[], T], about: Target | str) -> T:
         """One AWS call: it takes time before and after its effect, and anything may befall it on either side."""
+        run.about = str(about)
         number = self.calls
         self.calls += 1
         run.calls.append(name)
@@ -285,6 +291,8 @@ class World:
     def _befall(self, hazard: Hazard, name: str) -> None:
         if hazard.kind == "crash":
             raise Crash
+        if hazard.kind == "bug":
+            raise RuntimeError("what nobody thought of")
         failure = StoreError if name in STORE else AwsError
         if hazard.kind == "throttle":
             raise failure(name, "ThrottlingException", "too many requests")
