@@ -1,8 +1,8 @@
 """boto3 behind the adapters: clients as cheap as they come, AWS's own clock, and every failure as an AwsError.
 
-One session serves everything; a client is made when it is first asked for, in the thread that asks (making clients in
-several threads at once is slower). What mutates goes through clients that send each request once: a repeated mutation
-would be one that the lease did not allow.
+One session serves everything. A client is made when it is first asked for, and one after the other: made in several
+threads at once, each loads anew what all of them share, and a session promises nothing to threads. What mutates goes
+through clients that send each request once: a repeated mutation would be one that the lease did not allow.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from threading import Lock
 from typing import Any, TypeVar
 
 import botocore.session
@@ -42,6 +43,7 @@ class Clients:
     def __init__(self, session: Any | None = None) -> None:
         self._session = session or botocore.session.get_session()
         self._clients: dict[tuple[str, str, bool], Any] = {}
+        self._making = Lock()
 
     def reading(self, service: str, region: str) -> Any:
         """A client whose calls may be repeated."""
@@ -53,9 +55,10 @@ class Clients:
 
     def _client(self, service: str, region: str, config: Config, *, mutating: bool) -> Any:
         key = (service, region, mutating)
-        if key not in self._clients:
-            self._clients[key] = self._session.create_client(service, region_name=region, config=config)
-        return self._clients[key]
+        with self._making:
+            if key not in self._clients:
+                self._clients[key] = self._session.create_client(service, region_name=region, config=config)
+            return self._clients[key]
 
 
 def call(operation: str, send: Callable[..., Any], **parameters: Any) -> dict[str, Any]:

@@ -145,7 +145,8 @@ def _invoked(context: Any, run: Callable[[Guard], dict[str, Any]]) -> dict[str, 
         logger.error("could not be stored", extra={"code": error.problem.code, "problem": error.problem.message})
         raise
     finally:
-        metrics.flush_metrics()
+        if metrics.metric_set:  # of an empty set Powertools warns, and most runs count nothing
+            metrics.flush_metrics()
 
 
 def _the_process() -> _Process:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -92,7 +93,15 @@ def initial(rule: Rule, target: Target, partition: str) -> str:
 
 
 def judge(text: str, rule: Rule, target: Target, partition: str) -> Verdict:
-    """Whether the policy says all that the rule asks, and nothing that could keep X-Ray from the key. Never raises."""
+    """Whether the policy says all that the rule asks, and nothing that could keep X-Ray from the key. Never raises.
+
+    A run asks this of the same text at every step, and the next run asks it again: the latest answers are kept.
+    """
+    return _judged(text, rule, target, partition)
+
+
+@lru_cache(maxsize=32)
+def _judged(text: str, rule: Rule, target: Target, partition: str) -> Verdict:
     wanted = _wanted(rule, target, partition)
     try:
         statements = _read(text).statements

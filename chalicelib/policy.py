@@ -86,6 +86,9 @@ class ManagedKey(Struct, frozen=True):
     trace_readers: Literal["account"] | tuple[str, ...] = EVERY_READER
     ensure: bool = False
 
+    def __hash__(self) -> int:
+        return hash(self.alias)  # not the tags, for a mapping has no hash; equality looks at everything
+
 
 class BreakGlass(Struct, frozen=True):
     """The tag that suppresses the rule, for `max_hours` at most, set by those whose ARN one of `principals` matches."""

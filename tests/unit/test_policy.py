@@ -244,3 +244,11 @@ ARN_PATTERNS = st.lists(st.text(alphabet="a*?", max_size=2), min_size=5, max_siz
 def test_what_an_arn_pattern_covers_it_matches(wider: str, narrower: str, arn: str) -> None:
     if arn_covers(wider, narrower) and arn_matches(narrower, arn):
         assert arn_matches(wider, arn)
+
+
+def test_rules_that_differ_in_a_tag_only_are_told_apart_wherever_answers_are_kept_by_rule() -> None:
+    plain = Rule("baseline", ("*",), ("*",), Mode.ENFORCE)
+    tagged = Rule("baseline", ("*",), ("*",), Mode.ENFORCE, managed_key=ManagedKey(tags={"purpose": "tracing"}))
+
+    assert len({plain, tagged}) == 2
+    assert hash(tagged) == hash(Rule("baseline", ("*",), ("*",), Mode.ENFORCE, managed_key=tagged.managed_key))
