@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from typing import Protocol
 
 from msgspec import Struct, field
@@ -96,7 +97,13 @@ def sweep(
 
 def _longest_unseen_first(guard: Guard, targets: Sequence[Target]) -> list[Target]:
     """So that a sweep that runs out of time begins the next one where it stopped."""
-    seen = {state.target: state.checked_at for state in guard.store.states()}
+    seen: dict[str, datetime | None] = {}
+    try:
+        for state in guard.store.states():
+            seen[state.target] = state.checked_at
+    except GuardError:
+        # A state that cannot be read hides those after it. Only the order suffers: its own run will say what is wrong.
+        pass
 
     def key(target: Target) -> tuple[float, Target]:
         at = seen.get(str(target))

@@ -12,7 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from chalicelib import chain
-from chalicelib.errors import AwsError, Conflict
+from chalicelib.errors import AwsError, Conflict, StoreError
 from chalicelib.model import (
     GUARD_CHAIN,
     Actor,
@@ -271,6 +271,7 @@ class Tables:
     states: dict[str, tuple[int, bytes, datetime | None]] = field(default_factory=dict)
     rows: dict[str, list[chain.StoredRow]] = field(default_factory=dict)
     markers: set[tuple[str, str]] = field(default_factory=set)
+    heads: dict[str, tuple[int, str]] = field(default_factory=dict)
     on_commit: Callable[[Run, TargetState | GuardState, TargetState | GuardState, list[Record]], None] = field(
         default=lambda run, before, after, records: None
     )
@@ -278,7 +279,12 @@ class Tables:
     def state(self, target: Target | str) -> TargetState:
         """The present state of a target."""
         held = self.states.get(str(target))
-        return msgspec.json.decode(held[1], type=TargetState) if held else TargetState(str(target))
+        if held is None:
+            return TargetState(str(target))
+        try:
+            return msgspec.json.decode(held[1], type=TargetState)
+        except msgspec.MsgspecError as error:
+            raise StoreError("BatchGetItem", "UnreadableState", str(error)) from error
 
     def guard(self) -> GuardState:
         """The guard's own state."""
@@ -325,6 +331,7 @@ class FakeStore:
                 rows.append(chain.StoredRow(record.target, chain.sort_key(record.seq), body, digest, index))
             if event_id is not None:
                 tables.markers.add(marker)
+            tables.heads[after.target] = (after.seq, after.head)
             tables.states[after.target] = (after.version, msgspec.json.encode(after), after.due)
             tables.on_commit(self._run, before, after, [record for record, _, _ in records])
 
@@ -346,14 +353,9 @@ class FakeStore:
         )
 
     def heads(self) -> Iterable[tuple[str, int, str]]:
-        def effect() -> list[tuple[str, int, str]]:
-            chains = (
-                self._tables.guard() if name == GUARD_CHAIN else self._tables.state(name)
-                for name in self._tables.states
-            )
-            return [(state.target, state.seq, state.head) for state in chains]
-
-        return self._world.call(self._run, "Scan", effect, "")
+        return self._world.call(
+            self._run, "Scan", lambda: [(name, seq, head) for name, (seq, head) in self._tables.heads.items()], ""
+        )
 
 
 class FakeClock:
