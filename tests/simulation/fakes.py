@@ -371,8 +371,8 @@ class FakeClock:
 class Gathered:
     """Reads issued together are answered in any order; all of them are answered before the first error is raised."""
 
-    def __init__(self, world: World, *, shuffled: bool) -> None:
-        self._world, self._shuffled = world, shuffled
+    def __init__(self, world: World, run: Run, *, shuffled: bool) -> None:
+        self._world, self._run, self._shuffled = world, run, shuffled
 
     def __call__(self, reads: Sequence[Callable[[], T]]) -> list[T]:
         order = list(range(len(reads)))
@@ -380,11 +380,14 @@ class Gathered:
             self._world.rng.shuffle(order)
         answers: dict[int, T] = {}
         errors: dict[int, Exception] = {}
+        self._run.rounds += bool(order)
+        self._run.gathering = True
         for number in order:
             try:
                 answers[number] = reads[number]()
             except Exception as error:
                 errors[number] = error
+        self._run.gathering = False
         if errors:
             raise errors[min(errors)]
         return [answers[number] for number in range(len(reads))]

@@ -78,7 +78,7 @@ class Lambdas:
             store=FakeStore(world, run, self.tables),
             clock=FakeClock(world, world.rng.random()),
             reach=reach,
-            gather=Gathered(world, shuffled=self.shuffled),
+            gather=Gathered(world, run, shuffled=self.shuffled),
             sleep=world.wait,
             random=world.rng.random,
             new_id=lambda: world.new_id("nonce"),

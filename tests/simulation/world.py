@@ -104,7 +104,8 @@ class Place:
 class Run:
     """One invocation of one function: who calls, and all that it was told.
 
-    `about` is the target of its latest call, `lease_number` and `lease_until` are what it stored itself.
+    `about` is the target of its latest call; `rounds` counts round trips, of which reads issued together take one;
+    `lease_number` and `lease_until` are what it stored itself.
     """
 
     name: str
@@ -112,6 +113,8 @@ class Run:
     deadline: float | None = None
     calls: list[str] = field(default_factory=list)
     about: str = ""
+    rounds: int = 0
+    gathering: bool = False
     lease_number: int | None = None
     lease_until: datetime | None = None
     told_states: dict[str, str] = field(default_factory=dict)
@@ -273,6 +276,7 @@ class World:
         number = self.calls
         self.calls += 1
         run.calls.append(name)
+        run.rounds += not run.gathering
         hazard = self.hazard(run, number, name)
         self.wait(self.latency(self.rng, name))
         if hazard and not hazard.late:
@@ -380,6 +384,10 @@ class World:
         answer = self.set_xray(target, kind, key_arn)
         request_id = self.mutated(target, "PutEncryptionConfig", key_arn, None)
         return self.tell(target, actor, answer, request_id)
+
+    def user_fails(self, target: Target, actor: Actor = ALICE) -> ChangeEvent:
+        """A user is refused a change of the setting."""
+        return self.tell(target, actor, None, self.new_id("request"), error_code="AccessDenied")
 
     def user_changes_key(self, target: Target, arn: str, **changes: Any) -> None:
         """A user changes a key: its state, policy, rotation or tags."""

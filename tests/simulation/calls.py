@@ -1,0 +1,267 @@
+"""The AWS calls that each path of the guard makes, counted by running it: what `docs/calls.md` shows.
+
+python -m tests.simulation.calls > docs/calls.md
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from chalicelib.model import Trigger, TriggerKind
+from tests.simulation.scenarios import ALIAS, Stage, stage
+from tests.simulation.world import HOME, MUTATIONS, Hazard, Run
+
+READS_OF_THE_STORE = ("BatchGetItem", "Query", "Scan")
+TRANSACTION = "TransactWriteItems"
+
+
+@dataclass(frozen=True)
+class Path:
+    """One path: the run that took it, and how many records it wrote."""
+
+    name: str
+    run: Run
+    records: int
+
+    @property
+    def transactions(self) -> int:
+        return self.run.calls.count(TRANSACTION)
+
+    @property
+    def mutations(self) -> tuple[str, ...]:
+        return tuple(call for call in self.run.calls if call in MUTATIONS)
+
+    @property
+    def store_reads(self) -> int:
+        return sum(call in READS_OF_THE_STORE for call in self.run.calls)
+
+    @property
+    def reads(self) -> Counter[str]:
+        """Reads of X-Ray, KMS and IAM, by name."""
+        others = (*MUTATIONS, *READS_OF_THE_STORE, TRANSACTION)
+        return Counter(call for call in self.run.calls if call not in others)
+
+
+def well() -> Stage:
+    """A target that the guard has put right, long ago; no event comes by itself."""
+    told = stage()
+    told.world.user_puts(HOME, None)
+    told.lambdas.schedule(first_sweep_after=None)
+    assert told.converge(), told.witness.story()
+    told.world.run(1200)
+    told.world.delivery = lambda rng: []
+    return told
+
+
+def taken(name: str, told: Stage, act: Callable[[Stage], None], seconds: float = 20.0) -> Path:
+    """The first run that the act starts."""
+    runs, records = len(told.lambdas.runs), len(told.tables.records(HOME))
+    act(told)
+    told.world.run(seconds)
+    return Path(name, told.lambdas.runs[runs], len(told.tables.records(HOME)) - records)
+
+
+def paths() -> list[Path]:
+    """Every path, taken once."""
+    return [make() for make in PATHS]
+
+
+def own_echo() -> Path:
+    told = well()
+    echo = told.world.events[-1]
+    return taken("own echo", told, lambda told: told.lambdas.hear(echo))
+
+
+def own_echo_closing() -> Path:
+    told = well()
+    told.world.settling = lambda rng: 15.0
+    drift = told.world.user_puts(HOME, None)
+    told.lambdas.hear(drift)
+    told.world.run(16)
+    return taken("own echo that finds ACTIVE", told, lambda told: told.lambdas.hear(told.world.events[-1]))
+
+
+def compliant_change() -> Path:
+    told = well()
+    event = told.world.user_puts(HOME, told.managed_key())
+    return taken("compliant change", told, lambda told: told.lambdas.hear(event))
+
+
+def duplicate() -> Path:
+    told = well()
+    event = told.world.user_puts(HOME, told.managed_key())
+    told.lambdas.hear(event)
+    told.world.run(20)
+    return taken("duplicate of an audited change", told, lambda told: told.lambdas.hear(event))
+
+
+def failed_call() -> Path:
+    told = well()
+    event = told.world.user_fails(HOME)
+    return taken("failed call", told, lambda told: told.lambdas.hear(event))
+
+
+def drift_with_healthy_key() -> Path:
+    told = well()
+    event = told.world.user_puts(HOME, None)
+    told.world.settling = lambda rng: 0.0
+    told.world.place(HOME).settles_at = 0.0
+    return taken("drift, healthy key", told, lambda told: told.lambdas.hear(event))
+
+
+def drift_without_key() -> Path:
+    told = well()
+    fresh = stage(delivery=lambda rng: [], settling=lambda rng: 0.0)
+    fresh.tables.states |= {name: kept for name, kept in told.tables.states.items() if name == "guard"}
+    event = fresh.world.user_puts(HOME, None)
+    return taken("drift, no key", fresh, lambda told: told.lambdas.hear(event))
+
+
+def drift_with_key_to_adopt() -> Path:
+    told = well()
+    fresh = stage(delivery=lambda rng: [], settling=lambda rng: 0.0)
+    fresh.tables.states |= {name: kept for name, kept in told.tables.states.items() if name == "guard"}
+    fresh.world.user_sets_alias(HOME, ALIAS, fresh.make_key(tagged=True))
+    event = fresh.world.user_puts(HOME, None)
+    return taken("drift, key to adopt behind the alias", fresh, lambda told: told.lambdas.hear(event))
+
+
+def disabled_key() -> Path:
+    told = well()
+    told.world.delivery = lambda rng: [1.0]
+    key = told.managed_key()
+    return taken("managed key disabled", told, lambda told: told.world.user_changes_key(HOME, key, state="Disabled"))
+
+
+def other_key() -> Path:
+    told = well()
+    told.world.delivery = lambda rng: [1.0]
+    key = told.make_key(tagged=False)
+    return taken(
+        "change to a key that is none of ours",
+        told,
+        lambda told: told.world.user_changes_key(HOME, key, state="Disabled"),
+    )
+
+
+def _applied(settles: float) -> Stage:
+    told = well()
+    told.world.settling = lambda rng: settles
+    event = told.world.user_puts(HOME, None)
+    told.lambdas.hear(event)
+    told.world.run(20)
+    return told
+
+
+def confirming() -> Path:
+    told = _applied(30.0)
+    told.world.run(20)
+    return taken("confirming: ACTIVE", told, lambda told: told.lambdas.look(Trigger(TriggerKind.TICK)))
+
+
+def still_updating() -> Path:
+    told = _applied(3000.0)
+    return taken("confirming: still UPDATING", told, lambda told: told.lambdas.look(Trigger(TriggerKind.TICK)))
+
+
+def _died() -> Stage:
+    told = well()
+    died: list[str] = []
+
+    def dies(run: Run, number: int, name: str) -> Hazard | None:
+        if name == "PutEncryptionConfig" and not died:
+            died.append(run.name)
+            return Hazard("crash")
+        return None
+
+    told.world.hazard = dies
+    told.world.user_puts(HOME, None)
+    told.lambdas.look(Trigger(TriggerKind.SWEEP))
+    told.world.run(20)
+    return told
+
+
+def lost_race() -> Path:
+    return taken(
+        "lost race: another worker holds the lease",
+        _died(),
+        lambda told: told.lambdas.look(Trigger(TriggerKind.SWEEP)),
+    )
+
+
+def retry_while_held() -> Path:
+    return taken(
+        "tick while a dead worker's lease lasts",
+        _died(),
+        lambda told: told.lambdas.look(Trigger(TriggerKind.TICK)),
+    )
+
+
+def take_over() -> Path:
+    told = _died()
+    told.world.settling = lambda rng: 0.0
+    told.world.run(101)
+    return taken("take-over of an expired lease", told, lambda told: told.lambdas.look(Trigger(TriggerKind.SWEEP)))
+
+
+def swept_as_before() -> Path:
+    return taken("sweep, as before", well(), lambda told: told.lambdas.look(Trigger(TriggerKind.SWEEP)))
+
+
+def swept_daily() -> Path:
+    told = well()
+    told.world.run(25 * 3600)
+    return taken("sweep, once a day", told, lambda told: told.lambdas.look(Trigger(TriggerKind.SWEEP)))
+
+
+PATHS: tuple[Callable[[], Path], ...] = (
+    own_echo,
+    own_echo_closing,
+    compliant_change,
+    duplicate,
+    failed_call,
+    drift_with_healthy_key,
+    drift_without_key,
+    drift_with_key_to_adopt,
+    disabled_key,
+    other_key,
+    confirming,
+    still_updating,
+    lost_race,
+    retry_while_held,
+    take_over,
+    swept_as_before,
+    swept_daily,
+)
+
+HEAD = """# The AWS calls of each path
+
+Counted by running the loop on the simulated AWS (`tests/simulation`), and held to by `tests/simulation/test_calls.py`.
+To write it afresh: `python -m tests.simulation.calls > docs/calls.md`.
+
+Reads issued together take one round trip. X-Ray is taken to be ACTIVE at once where nothing else is said; each poll
+while it is UPDATING is one more `GetEncryptionConfig`.
+
+| path | round trips | table reads | X-Ray and KMS reads | mutations | transactions | records |
+| --- | --- | --- | --- | --- | --- | --- |
+"""
+
+
+def table() -> str:
+    """The whole of `docs/calls.md`."""
+    lines = [
+        f"| {path.name} | {path.run.rounds} | {path.store_reads} | {_counted(path.reads)} "
+        f"| {', '.join(path.mutations) or '–'} | {path.transactions or '–'} | {path.records or '–'} |"
+        for path in paths()
+    ]
+    return HEAD + "\n".join(lines) + "\n"
+
+
+def _counted(calls: Counter[str]) -> str:
+    return ", ".join(f"{name} ×{count}" if count > 1 else name for name, count in sorted(calls.items())) or "–"
+
+
+if __name__ == "__main__":
+    print(table(), end="")
