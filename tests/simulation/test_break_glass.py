@@ -22,7 +22,7 @@ from chalicelib.model import (
 )
 from tests.simulation.crashing import CRASHES, LOST_ANSWERS, check, interrupted
 from tests.simulation.scenarios import ALIAS, Scenario, Stage, stage
-from tests.simulation.world import ACCOUNT, ALICE, HOME
+from tests.simulation.world import ACCOUNT, ALICE, HOME, Hazard
 
 TAG = "xray-guard-break-glass"
 ADMIN = Actor(f"arn:aws:iam::{ACCOUNT}:role/SecurityBreakGlass", "AssumedRole", session="oncall")
@@ -52,10 +52,12 @@ def value(told: Stage, hours: float, reason: str = "INC-1") -> str:
 def tag_key(told: Stage, text: str | None, by: Actor, *, heard: bool = True, key: str | None = None) -> None:
     """Somebody sets or removes (None) the tag of a key; the event comes, unless it is lost."""
     arn = key or told.managed_key()
-    kept = told.world.place(HOME).kms.keys[arn].tags or ()
-    kept = tuple(pair for pair in kept if pair[0] != TAG)
-    told.world.user_changes_key(HOME, arn, tags=(*kept, (TAG, text)) if text else kept)
+    kms = told.world.place(HOME).kms
+    kept = tuple(pair for pair in kms.keys[arn].tags or () if pair[0] != TAG)
+    tags = (*kept, (TAG, text)) if text else kept
+    told.world.set_kms(HOME, kms.with_key(replace(kms.keys[arn], tags=tags)))
     name = "TagResource" if text else "UntagResource"
+    told.world.mutated(HOME, name, arn, None)
     trigger = Trigger(TriggerKind.KEY, told.world.new_id("event"), name, told.world.clock, actor=by)
     event = KeyEvent(HOME, trigger, (arn,), tag_keys=(TAG,), tags=((TAG, text),) if text else ())
     if heard:
@@ -121,6 +123,7 @@ def test_a_drift_stands_until_the_end_through_ticks_and_sweeps_and_is_then_put_r
     told.world.run(10)
     (used,) = records(told, Outcome.SUPPRESSED, "BREAK_GLASS")
     assert used.suppression is not None
+    assert used.suppression.until is not None
     assert used.suppression.until == used.suppression.end
     assert 0 <= end - seconds_at(told, used.suppression.until) < 1, "whole seconds"
     end = seconds_at(told, used.suppression.until)
@@ -129,7 +132,8 @@ def test_a_drift_stands_until_the_end_through_ticks_and_sweeps_and_is_then_put_r
     stands_until(told, end - told.world.now - 0.01)
     assert sum(run.function == "sweep" for run in told.lambdas.runs) >= sweeps + 2
     assert sum(run.function == "tick" for run in told.lambdas.runs) >= ticks + 170
-    assert told.world.run(ENFORCED_WITHIN, lambda: told.witness.right() and told.witness.settled())
+    over = lambda: told.witness.right() and told.tables.state(HOME).incident is None  # noqa: E731
+    assert told.world.run(ENFORCED_WITHIN, over), told.witness.story()
     (remediated,) = records(told, Outcome.REMEDIATED)[1:]
     assert remediated.incident_id == used.incident_id
     assert remediated.cause is not None
@@ -205,7 +209,8 @@ def test_the_cap_ends_it_and_the_same_tag_left_there_never_opens_it_again(
     assert remediating.suppression is not None
     assert remediating.suppression.closed == "CAP", "the record of the drift says why the tag did not count"
     assert opening.suppression is not None
-    assert opening.suppression.until == opening.at + timedelta(hours=12)
+    assert opening.suppression.until
+    assert abs(opening.suppression.until - opening.at - timedelta(hours=12)) < timedelta(seconds=1)
 
 
 def test_every_drift_under_it_is_a_record_with_its_end_and_its_actor() -> None:
@@ -239,7 +244,6 @@ def test_opening_use_end_and_refusal_are_on_the_record_with_who_did_it() -> None
         (Outcome.SUPPRESSED, "BREAK_GLASS_OPENED", None, ADMIN),
         (Outcome.SUPPRESSED, "BREAK_GLASS", None, ALICE),
         (Outcome.IGNORED, "BREAK_GLASS_ENDED", None, None),
-        (Outcome.REMEDIATING, None, None, None),
         (Outcome.IGNORED, "BREAK_GLASS_REFUSED", "NO_END", ADMIN),
     ]
     told.witness.check_whole()
@@ -324,9 +328,9 @@ def test_a_late_event_of_the_tagged_role_does_not_cover_what_another_does_after_
 
 
 def put_right(told: Stage, seconds: float = 700.0) -> bool:
-    """Whether all ends well though somebody tried; with nothing ever suppressed."""
+    """Whether all ends well though somebody tried, and no drift was ever let through."""
     done = told.world.run(seconds, lambda: told.lambdas.idle and told.witness.right())
-    return done and not records(told, Outcome.SUPPRESSED)
+    return done and not records(told, Outcome.SUPPRESSED, "BREAK_GLASS")
 
 
 @pytest.mark.parametrize("heard", [True, False])
@@ -385,13 +389,19 @@ def test_attack_the_deny_is_stripped_first(heard: bool, restored: bool, looked: 
     told = compliant()
     key = told.managed_key()
     whole = told.world.place(HOME).kms.keys[key].policy
-    told.world.user_changes_key(HOME, key, policy=without_deny(told))
+
+    def put_policy(text: str | None) -> None:
+        told.world.delivery = (lambda rng: [2.0]) if heard else (lambda rng: [])
+        told.world.user_changes_key(HOME, key, policy=text)
+        told.world.delivery = lambda rng: [2.0]
+
+    put_policy(without_deny(told))
     tag_key(told, value(told, 9), DEVELOPER, heard=heard)
     if looked:
         told.world.user_puts(HOME, None, DEVELOPER)
         told.world.run(10)
     if restored:
-        told.world.user_changes_key(HOME, key, policy=whole)
+        put_policy(whole)
     told.world.run(5)
     told.world.user_puts(HOME, None, DEVELOPER)
     if heard or looked or not restored:
@@ -401,10 +411,11 @@ def test_attack_the_deny_is_stripped_first(heard: bool, restored: bool, looked: 
     else:
         # Nobody looked while the deny was gone, and nothing told who set the tag: this one cannot be told from an
         # administrator's. It is on the record as opened by an unknown, and capped like any other.
-        (opened,) = [each for each in told.tables.records(HOME) if each.reason == "BREAK_GLASS_OPENED"] or [None]
         told.world.run(13 * 3600)
         assert told.witness.right(), told.witness.story()
-        assert opened is None or (opened.suppression is not None and opened.suppression.opened_by is None)
+        (opened,) = [each for each in told.tables.records(HOME) if each.reason == "BREAK_GLASS_OPENED"]
+        assert opened.suppression is not None
+        assert opened.suppression.opened_by is None
 
 
 def test_attack_a_tag_set_by_a_role_that_is_not_allowed_though_the_key_lets_it() -> None:
@@ -440,11 +451,12 @@ def _drift_by_admin(told: Stage) -> None:
 @CARRIERS
 @pytest.mark.parametrize("hazards", [CRASHES, LOST_ANSWERS], ids=["crash", "lost answer"])
 def test_a_crash_or_a_lost_answer_at_any_call_neither_leaves_the_drift_nor_breaks_a_promise(
-    hazards: tuple[object, ...], opened: Callable[[Stage, float], None], closed: Callable[[Stage], None]
+    hazards: tuple[Hazard, ...], opened: Callable[[Stage, float], None], closed: Callable[[Stage], None]
 ) -> None:
     scenario = Scenario("drift under break-glass", _opened(opened), _drift_by_admin)
-    told = 0
-    for story in interrupted(scenario, hazards):  # type: ignore[arg-type]
+    stories = list(interrupted(scenario, hazards))
+    assert len(stories) > 40
+    for story in stories:
         check(story)
-        told += 1
-    assert told > 40
+        # A read that AWS leaves unanswered is doubt, and doubt enforces; a crash is none, and ends nothing early.
+        assert hazards == LOST_ANSWERS or story.seconds >= 120, f"{story}\n{story.stage.witness.story()}"
