@@ -244,8 +244,11 @@ def _bad(parameter: Parameter, asked: str) -> Refused:
 
 
 def _outcomes(request: Request) -> tuple[Outcome, ...]:
+    values = _values(request, openapi.OUTCOME)
+    if len(values) > len(Outcome):
+        raise _bad(openapi.OUTCOME, f"{len(Outcome)} times at most")
     try:
-        return tuple(Outcome(value) for value in _values(request, openapi.OUTCOME))
+        return tuple(Outcome(value) for value in values)
     except ValueError as error:
         raise _bad(openapi.OUTCOME, f"one of {', '.join(Outcome)}") from error
 

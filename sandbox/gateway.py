@@ -59,7 +59,7 @@ class Gateway:
     def __init__(self, sandbox: Sandbox, port: int = 0) -> None:
         if sandbox.package is None:
             raise ValueError("nothing is deployed in this sandbox, so it has no API")
-        self._sandbox = sandbox
+        self.sandbox = sandbox
         self._port = port
         template = json.loads(Path(sandbox.package / "sam.json").read_text("utf-8"))
         api = template["Resources"]["RestAPI"]["Properties"]
@@ -115,10 +115,10 @@ class Gateway:
                 return self._refusal("INVALID_SIGNATURE")
             if not _is_fresh(environ.get("HTTP_X_AMZ_DATE", "")):
                 return self._refusal("EXPIRED_TOKEN")
-            principal = principal_of(signed["key"], self._sandbox.account, self._sandbox.region)
+            principal = principal_of(signed["key"], self.sandbox.account, self.sandbox.region)
         if len(body) > LARGEST_BODY:
             return self._refusal("REQUEST_TOO_LARGE")
-        function = self._sandbox.functions.find("app")
+        function = self.sandbox.functions.find("app")
         if function is None:
             return self._refusal("API_CONFIGURATION_ERROR")
         event = self._event(environ, body, path.removeprefix(stage), resource, variables, principal)
@@ -176,7 +176,7 @@ class Gateway:
             "pathParameters": variables or None,
             "stageVariables": None,
             "requestContext": {
-                "accountId": self._sandbox.account,
+                "accountId": self.sandbox.account,
                 "apiId": "sandbox",
                 "stage": self.stage,
                 "requestId": new_id(),
