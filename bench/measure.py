@@ -59,7 +59,10 @@ class Cold:
 
 
 class Bench:
-    """The shipped package, unzipped beside what Lambda's image has, and one endpoint a scene."""
+    """The shipped package, unzipped beside what Lambda's image has, and one endpoint a scene.
+
+    Use it as a context manager; entering it raises WrongAnswer where a handler does not do what its scene asks for.
+    """
 
     def __init__(self, package: Path, scenes: tuple[Scene, ...], folder: Path) -> None:
         self.scenes = scenes
@@ -76,20 +79,28 @@ class Bench:
         # Both start where Chalice and Powertools are loaded: what they share with boto3 is then nobody's cost either.
         self.guard_alone = replace(self.guard, name="guard alone", loaded_before=(*RUNTIME, *FRAMEWORKS))
         self.bare_alone = replace(self.bare, name="bare alone", loaded_before=(*RUNTIME, *FRAMEWORKS))
-        policy = load_stamped(guard_root / "policies")
-        self._endpoints = {scene.name: Endpoint(scene, policy) for scene in scenes}
+        self._endpoints: dict[str, Endpoint] = {}
         self.calls: dict[str, list[str]] = {}
-        for scene in scenes:
-            self._file(scene, "event").write_text(json.dumps(scene.event), "utf-8")
-            self._file(scene, "calls").write_text("[]", "utf-8")
-            self._learn_calls(scene)
 
     def __enter__(self) -> Bench:
+        policy = load_stamped(self.guard.root / "policies")
+        try:
+            for scene in self.scenes:
+                self._endpoints[scene.name] = Endpoint(scene, policy)
+                self._file(scene, "event").write_text(json.dumps(scene.event), "utf-8")
+                self._file(scene, "calls").write_text("[]", "utf-8")
+                self._learn_calls(scene)
+        except BaseException:
+            self._stop()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
         for endpoint in self._endpoints.values():
             endpoint.stop()
 
