@@ -82,13 +82,19 @@ def stage(
 
 @dataclass(frozen=True)
 class Scenario:
-    """`before` puts the world up and `change` is what then happens. `refused` is the code of a FAILED that is right."""
+    """`before` puts the world up and `change` is what then happens.
+
+    `refused` is the code of a FAILED that is right. `keys_made` is the most keys that may be made from beginning to
+    end, `makes_key` says that one is made after the change, and `shown` counts what KMS must show, one after the other.
+    """
 
     name: str
     before: Callable[[Stage], None]
     change: Callable[[Stage], None]
     refused: str | None = None
     keys_made: int = 1
+    makes_key: bool = False
+    shown: int = 0
 
 
 def _nothing(stage: Stage) -> None:
@@ -152,9 +158,9 @@ def _aws_managed(stage: Stage) -> None:
 
 
 SCENARIOS = (
-    Scenario("empty account", _nothing, _drift),
-    Scenario("empty account, AWS managed key", _nothing, _aws_managed),
-    Scenario("two workers, empty account", _nothing, _two_workers),
+    Scenario("empty account", _nothing, _drift, makes_key=True, shown=1),
+    Scenario("empty account, AWS managed key", _nothing, _aws_managed, makes_key=True, shown=1),
+    Scenario("two workers, empty account", _nothing, _two_workers, makes_key=True, shown=1),
     Scenario("key recorded", _recorded, _drift),
     Scenario("two workers, key recorded", _recorded, _two_workers),
     Scenario("key behind the alias, tagged, not recorded", _aliased(tagged=True), _drift, keys_made=0),
@@ -164,10 +170,10 @@ SCENARIOS = (
         _drift,
         keys_made=0,
     ),
-    Scenario("key disabled", _recorded, _key_and_drift(state="Disabled")),
-    Scenario("key disabled under X-Ray", _recorded, _key_alone(state="Disabled")),
-    Scenario("key pending deletion", _recorded, _key_and_drift(state="PendingDeletion")),
-    Scenario("key pending deletion under X-Ray", _recorded, _key_alone(state="PendingDeletion")),
+    Scenario("key disabled", _recorded, _key_and_drift(state="Disabled"), shown=2),
+    Scenario("key disabled under X-Ray", _recorded, _key_alone(state="Disabled"), shown=2),
+    Scenario("key pending deletion", _recorded, _key_and_drift(state="PendingDeletion"), shown=3),
+    Scenario("key pending deletion under X-Ray", _recorded, _key_alone(state="PendingDeletion"), shown=3),
     Scenario("alias of an untagged healthy key", _aliased(tagged=False), _drift, keys_made=0),
     Scenario(
         "alias of an untagged disabled key",
@@ -176,10 +182,10 @@ SCENARIOS = (
         refused="KEY_NOT_TAGGED",
         keys_made=0,
     ),
-    Scenario("alias moved", _recorded, _alias_to(other=True)),
-    Scenario("alias deleted", _recorded, _alias_to(other=False)),
-    Scenario("policy stripped", _recorded, _key_and_drift(policy=BARE_POLICY)),
-    Scenario("policy stripped under X-Ray", _recorded, _key_alone(policy=BARE_POLICY)),
-    Scenario("rotation off", _recorded, _key_and_drift(rotation=False, rotation_days=None)),
-    Scenario("rotation off under X-Ray", _recorded, _key_alone(rotation=False, rotation_days=None)),
+    Scenario("alias moved", _recorded, _alias_to(other=True), shown=1),
+    Scenario("alias deleted", _recorded, _alias_to(other=False), shown=1),
+    Scenario("policy stripped", _recorded, _key_and_drift(policy=BARE_POLICY), shown=1),
+    Scenario("policy stripped under X-Ray", _recorded, _key_alone(policy=BARE_POLICY), shown=1),
+    Scenario("rotation off", _recorded, _key_and_drift(rotation=False, rotation_days=None), shown=1),
+    Scenario("rotation off under X-Ray", _recorded, _key_alone(rotation=False, rotation_days=None), shown=1),
 )
