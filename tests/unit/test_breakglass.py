@@ -16,6 +16,7 @@ from chalicelib import keypolicy
 from chalicelib.breakglass import (
     FORGET_AFTER,
     MOST_REMEMBERED,
+    Closing,
     NoteReason,
     Opening,
     Refusal,
@@ -853,3 +854,10 @@ def test_a_suppression_is_kept_in_the_state_as_it_was_decided() -> None:
             ADMIN,
         ),
     )
+
+
+def test_the_documentation_explains_every_code_that_a_record_may_hold() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "break-glass.md").read_text("utf-8")
+    assert [
+        code.value for kind in (Refusal, Closing, NoteReason) for code in kind if f"`{code.value}`" not in text
+    ] == []
