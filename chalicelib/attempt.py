@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from chalicelib import ledger
 from chalicelib.decide import MOST_STEPS, Blocked, Observation, Step, StepName, judge, managed_key, next_step
-from chalicelib.errors import UNANSWERED, AwsError, Busy, Conflict, GuardError, LeaseOver
+from chalicelib.errors import AwsError, Busy, Conflict, GuardError, LeaseOver
 from chalicelib.guard import MOST_CONFLICTS, Result
 from chalicelib.journal import Journal
 from chalicelib.ledger import Draft
@@ -167,7 +167,7 @@ class Attempt:
                 step, lambda: self.reach.keys.create(self.rule.managed_key.description, policy, tags)
             )
         except AwsError as error:
-            if error.code != UNANSWERED:
+            if not error.effect_unknown:
                 self._update(lambda state: replace(state, intent=None))
             raise
         self.actions.append(Action(step.name, self.guard.clock.now(), key.arn, None, policy, request_id))

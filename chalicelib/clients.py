@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.parsers import ResponseParserError
 
 from chalicelib.errors import UNANSWERED, AwsError, StoreError
 
@@ -64,20 +65,29 @@ class Clients:
 def call(operation: str, send: Callable[..., Any], **parameters: Any) -> dict[str, Any]:
     """Make a call, and turn whatever botocore raises into an AwsError. Answers botocore's parsed answer.
 
-    A connection that broke or timed out is UNANSWERED: the request may have had its effect.
+    A connection that broke or timed out is UNANSWERED: the request may have had its effect. So it may where AWS
+    answered with a fault of its own, or with what botocore could not read.
     """
     try:
         answer: dict[str, Any] = send(**parameters)
         return answer
     except ClientError as error:
         told = error.response.get("Error", {})
-        request_id = error.response.get("ResponseMetadata", {}).get("RequestId")
+        answered = error.response.get("ResponseMetadata", {})
         code, message = told.get("Code") or "Unknown", told.get("Message") or "no message"
-        raise _failure(operation)(operation, code, message, request_id) from error
+        raise _failure(operation)(
+            operation,
+            code,
+            message,
+            answered.get("RequestId"),
+            effect_unknown=answered.get("HTTPStatusCode", 500) >= 500,
+        ) from error
     except HTTPClientError as error:
         raise _failure(operation)(operation, UNANSWERED, type(error).__name__) from error
     except BotoCoreError as error:
         raise _failure(operation)(operation, type(error).__name__, str(error)) from error
+    except ResponseParserError as error:  # no BotoCoreError, unlike all else that botocore raises
+        raise _failure(operation)(operation, "UnreadableAnswer", str(error), effect_unknown=True) from error
 
 
 def _failure(operation: str) -> type[AwsError]:

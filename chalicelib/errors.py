@@ -39,13 +39,20 @@ class GuardError(Exception):
 
 
 class AwsError(GuardError):
-    """An AWS call failed. `code` is AWS's own, or UNANSWERED; `operation` is the API's name for the call."""
+    """An AWS call failed. `code` is AWS's own, or UNANSWERED; `operation` is the API's name for the call.
 
-    def __init__(self, operation: str, code: str, message: str, request_id: str | None = None) -> None:
+    `effect_unknown`: the call may have taken effect all the same, for AWS answered with a fault of its own (5xx), with
+    what could not be read, or not at all.
+    """
+
+    def __init__(
+        self, operation: str, code: str, message: str, request_id: str | None = None, *, effect_unknown: bool = False
+    ) -> None:
         super().__init__(Problem(code, f"{operation}: {message}"[:1000], retryable=code not in TERMINAL_CODES))
         self.operation = operation
         self.code = code
         self.request_id = request_id
+        self.effect_unknown = effect_unknown or code == UNANSWERED
 
 
 class StoreError(AwsError):
