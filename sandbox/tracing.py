@@ -50,8 +50,11 @@ def tracing_of(account: str, region: str) -> Tracing:
 
 
 def seed_services(account: str, region: str, names: tuple[str, ...], seen_at: float | None = None) -> None:
-    """Let the service graph name these services; none clears it."""
-    at = aws_now().timestamp() if seen_at is None else seen_at
+    """Let the service graph name these services, by default as seen a moment ago; none clears it.
+
+    A moment, for whoever reads AWS's clock from its answers is up to a second behind it.
+    """
+    at = aws_now().timestamp() - 2 if seen_at is None else seen_at
     tracing_of(account, region).services = tuple((name, at) for name in names)
 
 

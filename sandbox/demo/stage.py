@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -109,14 +108,9 @@ class Stage:
     # Time
 
     def go_by(self, seconds: float, text: str) -> None:
-        """Let time go by in AWS. A Lambda process seldom lives for hours, so new ones take over."""
+        """Let time go by in AWS."""
         self.settle()
-        self.sandbox.turn(
-            clock_behind_seconds=max(0.0, self.sandbox.state()["knobs"]["clock_behind_seconds"] - seconds)
-        )
-        for function in self.sandbox.functions:
-            function.restart(plain=function.plain)
-            threading.Thread(target=function.warm, daemon=True).start()
+        self.sandbox.let_go_by(seconds)
         self.voice.passes(text)
 
     def settle(self) -> None:
