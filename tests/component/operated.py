@@ -6,10 +6,13 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import boto3
+import botocore.loaders
+import botocore.session
 from click.testing import CliRunner
 from moto import mock_aws
 
@@ -31,6 +34,25 @@ ROLE = f"arn:aws:iam::{ACCOUNT}:role/xray-guard"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "none", "AWS_REGION": REGION}
 
 
+SERVICE_MODELS = botocore.loaders.create_loader()
+"""Read once a process: every command has a session of its own, and reading the models again is most of its time."""
+
+
+def with_models(session: Any) -> Any:
+    """The session, knowing the service models already."""
+    session.register_component("data_loader", SERVICE_MODELS)
+    return session
+
+
+class Typist(Operator):
+    """The operator as the program has it, but for where the service models come from."""
+
+    @cached_property
+    def session(self) -> Any:
+        """botocore's session for the profile."""
+        return with_models(botocore.session.Session(profile=self.profile))
+
+
 @dataclass(frozen=True)
 class Answer:
     """What a command printed, and its exit code."""
@@ -50,7 +72,7 @@ class Answer:
 
 def typed(*args: str, sleep: Callable[[float], None] | None = None, stdin: str | None = None) -> Answer:
     """Run a command line in this process. A traceback fails the test, as every command must end by itself."""
-    operator = Operator(sleep) if sleep else Operator()
+    operator = Typist(sleep) if sleep else Typist()
     result = CliRunner().invoke(cli, list(args), obj=operator, input=stdin)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
     assert "Traceback" not in result.output
@@ -85,14 +107,15 @@ def make_tables() -> None:
 
 def client(service: str, region: str = REGION) -> Any:
     """A boto3 client of the account's administrator."""
-    return boto3.client(service, region_name=region)
+    session = boto3.Session(botocore_session=with_models(botocore.session.Session()))
+    return session.client(service, region_name=region)
 
 
 def guard() -> Guard:
     """The guard as it is deployed, with the policy that ships."""
     policy = parse((PROJECT / "policies" / "policy.json").read_bytes())
     return make_guard(
-        Clients(),
+        Clients(with_models(botocore.session.Session())),
         policy,
         account=ACCOUNT,
         partition="aws",
