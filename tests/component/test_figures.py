@@ -1,0 +1,176 @@
+"""Figures in the tables: what the guard's own runs added up is what its records say, and never keeps a record out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import botocore.session
+import pytest
+from botocore.exceptions import ClientError
+
+from chalicelib import figures, history, rollup
+from chalicelib.clients import AwsClock, Clients
+from chalicelib.errors import Conflict
+from chalicelib.history import Filter
+from chalicelib.ledger import Draft
+from chalicelib.model import Outcome, TargetState, Trigger, TriggerKind
+from chalicelib.store import DynamoStore
+from chalicelib.wiring import make_store
+from tests.component import operated
+from tests.component.operated import HERE, REGION
+
+SWEEP = Trigger(TriggerKind.SWEEP)
+
+
+@pytest.fixture(autouse=True)
+def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An account with the guard's tables, and nothing else."""
+    for name, value in operated.CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    with operated.world():
+        yield
+
+
+def store() -> DynamoStore:
+    return make_store(Clients(operated.with_models(botocore.session.Session())), REGION, AwsClock())
+
+
+def everything(asked: DynamoStore) -> figures.Summary:
+    today = AwsClock().now().date()
+    return figures.summary(asked, today - timedelta(days=1), today)
+
+
+def test_figures_agree_with_a_count_of_the_records_after_changes_sweeps_and_duplicates() -> None:
+    for number in range(3):
+        told = operated.event()
+        told["detail"]["eventID"] = f"event-{number}"
+        operated.client("xray").put_encryption_config(Type="NONE")
+        operated.heard(told)
+        operated.heard(told)
+        operated.swept(REGION, "eu-west-1")
+    asked = store()
+    now = AwsClock().now()
+    records = [
+        entry.record for entry in history.records(asked, Filter(), now, 500).entries if entry.record.target != "guard"
+    ]
+    views = history.incidents(asked, Filter(), now, 500).incidents
+    told_now = everything(asked)
+    assert told_now.records == Counter(record.outcome.value for record in records)
+    assert (told_now.opened, told_now.closed) == (len(views), sum(not view.open for view in views))
+    assert len(views) == 3
+    assert {each.actor: each.incidents for each in told_now.top_actors} == Counter(
+        view.actor.arn for view in views if view.actor
+    )
+    targets = history.targets(asked.states())
+    assert (told_now.targets.targets, told_now.targets.compliant) == (2, sum(view.compliant for view in targets))
+    measured = sorted(view.exposure_seconds or 0.0 for view in views)
+    assert told_now.exposure.p99 == pytest.approx(measured[-1], rel=rollup.RELATIVE_ERROR, abs=rollup.FINEST_SECONDS)
+
+
+class Cancelling:
+    """DynamoDB's client, which cancels the transactions that it is told to, item by item."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.reasons: list[dict[str, str]] = []
+        self.sent: list[list[str]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def transact_write_items(self, TransactItems: list[Any]) -> Any:
+        """Cancel with the next reasons, given by the kind of key they are for; carry out when there are none left."""
+        kinds = [next(iter(item.values())) for item in TransactItems]
+        keys = [(kind.get("Key") or kind["Item"])["target"]["S"].partition("#")[0] for kind in kinds]
+        self.sent.append(keys)
+        if not self.reasons:
+            return self._client.transact_write_items(TransactItems=TransactItems)
+        why = self.reasons.pop(0)
+        listed = ", ".join(why.get(key, "None") for key in keys)
+        message = f"Transaction cancelled, please refer cancellation reasons for specific reasons [{listed}]"
+        raise ClientError({"Error": {"Code": "TransactionCanceledException", "Message": message}}, "TransactWriteItems")
+
+
+class TestCancelled:
+    """A transaction that DynamoDB cancelled, and what of it is stored after all."""
+
+    @pytest.fixture
+    def client(self) -> Cancelling:
+        return Cancelling(operated.client("dynamodb"))
+
+    @pytest.fixture
+    def asked(self, client: Cancelling) -> DynamoStore:
+        class Same(Clients):
+            def reading(self, service: str, region: str) -> Any:
+                return client
+
+        return make_store(Same(), REGION, AwsClock())
+
+    @staticmethod
+    def write(asked: DynamoStore) -> None:
+        draft = Draft(TargetState(HERE))
+        draft.add(AwsClock().now(), Outcome.COMPLIANT, SWEEP)
+        draft.set(version=1, outcome=Outcome.COMPLIANT)
+        asked.commit(draft.before, draft.after, draft.records)
+
+    def test_for_another_target_that_adds_at_the_same_moment_is_sent_again_whole(
+        self, client: Cancelling, asked: DynamoStore
+    ) -> None:
+        client.reasons = [{"figures": "TransactionConflict"}, {"present": "TransactionConflict"}]
+        self.write(asked)
+        assert asked.load(HERE).state.version == 1
+        assert everything(asked).records == {"COMPLIANT": 1}
+        assert everything(asked).targets.compliant == 1
+
+    def test_for_a_figure_that_cannot_be_added_is_stored_without_it(
+        self, client: Cancelling, asked: DynamoStore
+    ) -> None:
+        client.reasons = [{"figures": "ValidationError"}]
+        self.write(asked)
+        assert asked.load(HERE).state.version == 1
+        assert everything(asked).records == {}
+        assert everything(asked).targets.compliant == 1
+
+    def test_for_the_state_itself_is_a_lost_race_and_nothing_is_added(
+        self, client: Cancelling, asked: DynamoStore
+    ) -> None:
+        client.reasons = [{HERE: "ConditionalCheckFailed", "figures": "TransactionConflict"}]
+        with pytest.raises(Conflict):
+            self.write(asked)
+        assert len(client.sent) == 1
+        assert asked.load(HERE).state.version == 0
+        assert everything(asked).records == {}
+
+    def test_again_and_again_is_a_lost_race(self, client: Cancelling, asked: DynamoStore) -> None:
+        client.reasons = [{"figures": "TransactionConflict"}] * 10
+        with pytest.raises(Conflict):
+            self.write(asked)
+        assert asked.load(HERE).state.version == 0
+
+
+def test_a_write_that_lost_its_race_adds_nothing() -> None:
+    asked = store()
+    TestCancelled.write(asked)
+    with pytest.raises(Conflict):
+        TestCancelled.write(asked)
+    assert everything(asked).records == {"COMPLIANT": 1}
+
+
+def test_what_is_asked_for_waits_until_it_is_answered_and_again_when_asked_anew() -> None:
+    asked = store()
+    now = AwsClock().now()
+    asked.ask(HERE, now, "arn:aws:iam::123456789012:user/Ops")
+    (first,) = asked.asked(10)
+    assert (first.target, first.by) == (HERE, "arn:aws:iam::123456789012:user/Ops")
+    asked.ask(HERE, now + timedelta(seconds=1), "arn:aws:iam::123456789012:user/Other")
+    asked.answered(first)
+    (second,) = asked.asked(10)
+    assert second.by.endswith("user/Other")
+    asked.answered(second)
+    assert asked.asked(10) == []
+    assert asked.due(now + timedelta(days=1), 10) == []
+    assert list(asked.states()) == []
+    assert list(asked.heads()) == []
