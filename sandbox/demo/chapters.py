@@ -212,9 +212,7 @@ def unheard(stage: Stage, alice: Person) -> None:
 def break_glass(stage: Stage, alice: Person, platform: Person, managed: str) -> None:
     """For a limited time, and on the record."""
     officer = stage.session("SecurityBreakGlass", "morgan")
-    ends = aws_now() + timedelta(hours=1)
-    value = f"{ends:%Y%m%dT%H%M%SZ} INC-4711 vendor debugging"
-    tag = [{"TagKey": TAG, "TagValue": value}]
+    tag = [{"TagKey": TAG, "TagValue": f"{aws_now() + timedelta(hours=1):%Y%m%dT%H%M%SZ} because I can"}]
     stage.voice.chapter(
         "Break-glass", "For one hour the guard shall hold still. The managed key carries the tag that says so."
     )
@@ -225,9 +223,10 @@ def break_glass(stage: Stage, alice: Person, platform: Person, managed: str) -> 
         "The key's own policy lets nobody set the tag but the break-glass role",
         denied,
     )
-    with stage.step(officer.name, f"kms TagResource {TAG} = {value}"):
+    with stage.step(officer.name, "opens it for an hour, from the command line"):
         before = stage.seq()
-        stage.client(officer, "kms").tag_resource(KeyId=managed, Tags=tag)
+        arguments = ("break-glass", "open", stage.target, "--for", "1h", "--reason", "INC-4711 vendor debugging")
+        stage.command(*arguments, person=officer)
         opened = stage.last("SUPPRESSED", after=before)
     stage.prove(
         opened.reason == "BREAK_GLASS_OPENED" and opened.actor == officer.name,
@@ -240,7 +239,7 @@ def break_glass(stage: Stage, alice: Person, platform: Person, managed: str) -> 
     stage.prove(
         stage.setting()["Type"] == "NONE" and held.actor == platform.name, "The drift is let through: X-Ray: NONE", held
     )
-    stage.go_by(1.1 * HOURS, "One hour later the tag's end has passed.")
+    stage.go_by(1.25 * HOURS, "One hour later the tag's end has passed.")
     with stage.step("EventBridge", "the minute strikes: tick"):
         stage.sandbox.run_schedule("tick")
         record = stage.last("REMEDIATED", after=held.seq)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -220,11 +221,11 @@ class Stage:
             raise Wrong(f"it does not hold that: {text}" + (f"; instead: {otherwise}" if otherwise is not None else ""))
         self.voice.proved(text)
 
-    def command(self, *arguments: str, exits: int = 0) -> None:
+    def command(self, *arguments: str, person: Person | None = None, exits: int = 0) -> None:
         """Run the installed command line, show what it prints, and hold it to its exit status."""
-        told = f"xray-guard {' '.join(arguments)}"
+        told = f"xray-guard {shlex.join(arguments)}"
         self.voice.command(told)
-        ended = self._run(arguments, shown=self.voice.on_terminal)
+        ended = self._run(arguments, shown=self.voice.on_terminal, person=person)
         self.voice.printed((ended.stdout or "") + (ended.stderr or ""))
         if ended.returncode != exits:
             raise Wrong(f"{told} exits with {ended.returncode}, not {exits}")
@@ -237,13 +238,16 @@ class Stage:
         except ValueError:
             raise Wrong(f"xray-guard {' '.join(arguments)} answers no JSON: {ended.stdout} {ended.stderr}") from None
 
-    def _run(self, arguments: tuple[str, ...], *, shown: bool) -> subprocess.CompletedProcess[str]:
+    def _run(
+        self, arguments: tuple[str, ...], *, shown: bool, person: Person | None = None
+    ) -> subprocess.CompletedProcess[str]:
         program = Path(sys.executable).with_name("xray-guard")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "XRAY_GUARD_"))}
+        theirs = {name.upper(): value for name, value in person.credentials.items()} if person else {}
         sys.stdout.flush()
         return subprocess.run(
             [program, *arguments],
-            env={**kept, **self.sandbox.environment()},
+            env={**kept, **self.sandbox.environment(), **theirs},
             capture_output=not shown,
             text=True,
             timeout=60,
