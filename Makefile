@@ -2,6 +2,7 @@
 
 STAGE ?= dev
 PORT ?= 4566
+CONSOLE_PORT ?= 8710
 VENV := .venv
 PACKAGE := build/$(STAGE)/package
 CODE := app.py $(sort $(patsubst %/,%,$(dir $(wildcard bench/*.py chalicelib/*.py sandbox/*.py shipping/*.py)))) tests
@@ -26,7 +27,7 @@ test: $(VENV)/ready build/dev/package/sam.json ## every test, the packaged funct
 	$(VENV)/bin/python -m pytest -n 2
 
 sandbox: $(VENV)/ready build/dev/package/sam.json ## the AWS stand-in with the guard deployed in it, until Ctrl-C [PORT=4566]
-	@$(VENV)/bin/python -m sandbox --port $(PORT) --package build/dev/package
+	@$(VENV)/bin/python -m sandbox --port $(PORT) --package build/dev/package --console $(CONSOLE_PORT)
 
 check: $(VENV)/ready ## lint, format, types and the direction of imports
 	$(VENV)/bin/python -m ruff check .

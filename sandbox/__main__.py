@@ -11,8 +11,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from sandbox.beside import Beside
 from sandbox.gateway import Gateway
 from sandbox.knobs import DEFAULT_ACCOUNT, DEFAULT_REGION, DEFAULT_REGIONS
+from sandbox.past import SESSION
 from sandbox.server import Sandbox
 
 HOW_TO = """
@@ -25,6 +27,7 @@ An AWS on this machine, account {account}. Point any AWS client at it:
     .venv/bin/xray-guard history
 
 REST API: {api} (signed for the service execute-api; /v1/openapi.json describes it)
+Console: {console}
 Functions: {functions}
 Their logs: {logs}
 Control endpoint: {url}/_sandbox/state    Ctrl-C ends it.
@@ -34,6 +37,12 @@ Control endpoint: {url}/_sandbox/state    Ctrl-C ends it.
 def say(line: str) -> None:
     """One line for people, with the time."""
     print(f"{datetime.now():%H:%M:%S.%f}"[:-3], line, flush=True)
+
+
+def say_of_the_present(line: str) -> None:
+    """The same, but for what happens only to be in the past."""
+    if f"/{SESSION}:" not in line:
+        say(line)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,6 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--account", default=DEFAULT_ACCOUNT)
     parser.add_argument("--region", default=DEFAULT_REGION)
     parser.add_argument("--regions", default=",".join(DEFAULT_REGIONS), help="the Regions that are enabled")
+    parser.add_argument("--console", type=int, metavar="PORT", help="serve the console too, with a past to show")
     options = parser.parse_args(arguments)
     package = None if options.no_functions else options.package
     if package is not None and not (package / "sam.json").is_file():
@@ -65,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
         region=options.region,
         regions=tuple(options.regions.split(",")),
         package=package,
-        say=say,
+        say=say_of_the_present,
         settle_seconds=options.settle_seconds,
         stale_seconds=options.stale_seconds,
     )
@@ -77,6 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
     attached = contextlib.ExitStack()
     try:
         gateway = attached.enter_context(Gateway(sandbox, options.port + 1)) if package else None
+        beside = attached.enter_context(Beside(sandbox, options.console, say)) if options.console is not None else None
         names = ", ".join(each.definition.name for each in sandbox.functions) or "none"
         print(
             HOW_TO.format(
@@ -84,6 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
                 url=sandbox.url,
                 region=options.region,
                 api=gateway.url if gateway else "none",
+                console=beside.url if beside and beside.url else "none (.venv/bin/xray-guard console serves one)",
                 functions=f"{names} (run by {sandbox.runtime})" if package else names,
                 logs=sandbox.folder / "logs",
             ),

@@ -8,13 +8,17 @@ same story.
 from __future__ import annotations
 
 import random
+import sys
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import botocore.session
 from msgspec.structs import replace
 
 from chalicelib.clients import Clients
@@ -22,11 +26,11 @@ from chalicelib.events import read_change, read_key_event
 from chalicelib.guard import Guard
 from chalicelib.keys import KeysApi, PrincipalsApi
 from chalicelib.model import Rejected, Target, Trigger, TriggerKind
-from chalicelib.policy import Policy
+from chalicelib.policy import Policy, parse
 from chalicelib.ports import Reach
 from chalicelib.reconcile import reconcile, reconcile_key_event
-from chalicelib.sweep import sweep, tick
-from chalicelib.wiring import make_guard
+from chalicelib.sweep import sweep
+from chalicelib.wiring import POLICIES, make_guard
 from chalicelib.xray import XRayApi
 
 AWS_CLI = "aws-cli/2.31.4 md/awscrt#0.27.6 ua/2.1 os/linux#6.8 md/arch#x86_64 lang/python#3.13.7 md/command#"
@@ -69,6 +73,9 @@ ROOT = Person("root", BROWSER, source_ip="192.0.2.9")
 BREAK_GLASS = Person("SecurityBreakGlass", AWS_CLI + "kms.tag-resource", "ops-oncall", "198.51.100.7")
 PEOPLE = (ALICE, PLATFORM, PLATFORM, SSO, PIPELINE, PIPELINE, PIPELINE, ROOT)
 
+TAG = "xray-guard-break-glass"
+OTHER_ACCOUNT = "111122223333"
+SESSION = "sandbox-past"
 MISHAPS = (
     *("none",) * 9,
     *("aws-managed",) * 4,
@@ -109,7 +116,8 @@ class Past:
 
     `clients_of` gives clients of an account: of its administrator, or of a session of the role that is named.
 
-    X-Ray must settle at once in the stand-in, for this clock does not wait.
+    The story's clock does not wait, so X-Ray must settle at once in the stand-in, unless the loop's own pauses are real
+    (`waits`).
     """
 
     home: str
@@ -119,6 +127,7 @@ class Past:
     ends: datetime
     seed: int = 1
     people: Sequence[Person] = PEOPLE
+    waits: bool = False
     guards: dict[str, Guard] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -150,11 +159,16 @@ class Past:
                 made,
                 reach=reach,
                 clock=self.clock,
-                sleep=self.clock.sleep,
+                sleep=self._pause,
                 random=self.chance.random,
                 new_id=lambda: str(uuid.UUID(int=self.chance.getrandbits(128), version=4)),
             )
         return self.guards[account]
+
+    def _pause(self, seconds: float) -> None:
+        self.clock.sleep(seconds)
+        if self.waits:
+            time.sleep(seconds)
 
     # What people do
 
@@ -231,9 +245,11 @@ class Past:
     # What the schedules do
 
     def ticks(self, at: datetime) -> None:
-        """The minute's run, at that time."""
+        """The minute's run at that time, of every account's guard."""
         self.clock.set(at)
-        tick(self.guard_of(self.home), lambda: 300.0)
+        for name in self.guard_of(self.home).store.due(self.clock.now(), 200):
+            target = Target.parse(name)
+            reconcile(self.guard_of(target.account), target, Trigger(TriggerKind.TICK))
 
     def sweeps(self, at: datetime, regions: Sequence[str]) -> None:
         """The hour's run over the home account, at that time."""
@@ -329,3 +345,41 @@ def _only_root(account: str) -> str:
         '{"Version":"2012-10-17","Statement":[{"Sid":"Enable IAM User Permissions","Effect":"Allow",'
         f'"Principal":{{"AWS":"arn:aws:iam::{account}:root"}},"Action":"kms:*","Resource":"*"}}]}}'
     )
+
+
+def clients_by_account() -> Callable[[str, str | None], Clients]:
+    """Clients of any account and role, each made once. Their calls bear the session's name, for those who watch."""
+    sts: Any = botocore.session.get_session().create_client("sts")
+
+    @cache
+    def clients_of(account: str, role: str | None) -> Clients:
+        arn = f"arn:aws:iam::{account}:role/{role or 'OrganizationAccountAccessRole'}"
+        given = sts.assume_role(RoleArn=arn, RoleSessionName=SESSION)["Credentials"]
+        session = botocore.session.get_session()
+        session.set_credentials(given["AccessKeyId"], given["SecretAccessKey"], given["SessionToken"])
+        return Clients(session)
+
+    return clients_of
+
+
+def main(arguments: list[str]) -> int:
+    """`python -m sandbox.past ACCOUNT REGION`: a month in that account's other Regions and in one more account.
+
+    The Region itself is left as it is, for those who want to begin there.
+    """
+    home, region = arguments
+    now = datetime.now(UTC)
+    policy = parse((Path(POLICIES) / "policy.json").read_bytes())
+    past = Past(home, region, policy, clients_by_account(), now, seed=11, waits=True)
+    elsewhere = [name for name in ("us-east-2", "us-west-2", "eu-central-1", "eu-west-1") if name != region]
+    own = [Target(home, name) for name in elsewhere]
+    others = [Target(OTHER_ACCOUNT, name) for name in (region, *elsewhere[:2])]
+    past.tells([*own[:2], own[3], *others], 30, 40)
+    past.mishap(own[0], now - timedelta(hours=5), "policy-stripped", PLATFORM)
+    past.is_stuck(own[2], now - timedelta(hours=3))
+    past.suppresses(own[1], now - timedelta(hours=1), now + timedelta(hours=7), "INC-2231 trace export", TAG, PLATFORM)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,8 +1,8 @@
 """What the browser looks at: a console over a past that the guard itself recorded, in a process of its own.
 
-`python -m tests.browser.stage FACTS PID` tells its story, writes what the tests need to know of it to the file FACTS,
-and answers until the process PID has ended. A process of its own, because moto's world is the process's: whatever else
-the tests do there would empty it.
+`python -m tests.browser.stage FACTS PID [plain]` tells its story, writes what the tests need to know of it to the file
+FACTS, and answers until the process PID has ended; a plain story has no scripts in it. A process of its own, because
+moto's world is the process's: whatever else the tests do there would empty it.
 """
 
 from __future__ import annotations
@@ -12,13 +12,11 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import botocore.session
 import moto.dynamodb.models
 import moto.kms.models
 from moto.dynamodb.models.table import Table
@@ -32,36 +30,18 @@ from chalicelib.history import Filter, IncidentView
 from chalicelib.model import Target
 from chalicelib.policy import parse
 from chalicelib.wiring import make_store
-from sandbox.past import BREAK_GLASS, PEOPLE, PLATFORM, SSO, Past, Person
+from sandbox.past import BREAK_GLASS, PEOPLE, PLATFORM, SSO, TAG, Past, Person, clients_by_account
 from tests.component.operated import ACCOUNT as ACCOUNT
-from tests.component.operated import CREDENTIALS, PROJECT, REGION, client, world
+from tests.component.operated import CREDENTIALS, PROJECT, REGION, world
 
 INCIDENTS = 215
 OTHERS = ("111122223333", "444455556666")
 REGIONS = ("us-east-1", "us-west-2", "eu-west-1", "eu-central-1")
-TAG = "xray-guard-break-glass"
 SCRIPT = "<script>document.title='run'</script>"
 """If this ever runs, the page's title says so."""
 
 HOSTILE = Person(f'"><i>/{SCRIPT}/Mallory', f"curl/8 {SCRIPT}<img src=x onerror=alert(1)>", f"'onfocus={SCRIPT}")
 TICKET = f"INC-66 {SCRIPT}"
-
-
-def clients_of(home: str) -> Callable[[str, str | None], Clients]:
-    """Clients of an account, each made once."""
-    made: dict[tuple[str, str | None], Clients] = {}
-
-    def of(account: str, role: str | None) -> Clients:
-        if (account, role) not in made:
-            session = botocore.session.get_session()
-            if account != home or role:
-                arn = f"arn:aws:iam::{account}:role/{role or 'OrganizationAccountAccessRole'}"
-                given = client("sts").assume_role(RoleArn=arn, RoleSessionName="past")["Credentials"]
-                session.set_credentials(given["AccessKeyId"], given["SecretAccessKey"], given["SessionToken"])
-            made[account, role] = Clients(session)
-        return made[account, role]
-
-    return of
 
 
 def policy_document() -> bytes:
@@ -73,9 +53,9 @@ def policy_document() -> bytes:
     return json.dumps(document, indent=2).encode()
 
 
-def tell(document: bytes, now: datetime) -> dict[str, Any]:
-    """The story; answers what is known of it."""
-    past = Past(ACCOUNT, REGION, parse(document), clients_of(ACCOUNT), now, seed=7, people=PEOPLE)
+def tell(document: bytes, now: datetime, *, hostile: bool) -> dict[str, Any]:
+    """The story; answers what is known of it. `hostile` has scripts in it."""
+    past = Past(ACCOUNT, REGION, parse(document), clients_by_account(), now, seed=7, people=PEOPLE)
     busy = [Target(account, region) for account in (ACCOUNT, OTHERS[0]) for region in REGIONS]
     observed, stuck, idle, quiet = (Target(OTHERS[1], region) for region in reversed(REGIONS))
     past.tells([*busy, quiet], 30, INCIDENTS)
@@ -86,20 +66,25 @@ def tell(document: bytes, now: datetime) -> dict[str, Any]:
         found = history.incidents(store, Filter(target=str(target)), past.clock.now(), 1)
         told[name] = found.incidents[0].id
 
-    past.fights(busy[5], now - timedelta(hours=6), 6)
-    note("deferred", busy[5])
     past.is_stuck(stuck, now - timedelta(hours=5))
     note("failed", stuck)
     past.changes_setting(observed, PLATFORM, now - timedelta(hours=4), None)
     note("observed", observed)
-    opens_break_glass(past, busy[4], now - timedelta(hours=3), now + timedelta(hours=6))
+    began, ends = now - timedelta(hours=3), now + timedelta(hours=6)
+    if hostile:
+        opens_break_glass(past, busy[4], began, ends)
+    else:
+        past.suppresses(busy[4], began, ends, "INC-2231 export of traces", TAG, PLATFORM)
     note("suppressed", busy[4])
-    past.mishap(busy[0], now - timedelta(hours=2), "none", HOSTILE)
+    past.mishap(busy[0], now - timedelta(hours=2), "none", HOSTILE if hostile else SSO)
     note("hostile", busy[0])
     past.mishap(busy[6], now - timedelta(hours=1), "policy-stripped", PLATFORM)
     note("policy_changed", busy[6])
     past.looks(idle, now - timedelta(minutes=40))
     past.sweeps(now - timedelta(minutes=20), REGIONS)
+    past.fights(busy[5], now - timedelta(minutes=15), 6)
+    note("deferred", busy[5])
+    past.ticks(now - timedelta(seconds=40))
     everything: list[IncidentView] = []
     cursor = None
     while True:
@@ -147,6 +132,7 @@ def main(arguments: list[str]) -> int:
     for name in [name for name in os.environ if name.startswith(("AWS_", "XRAY_GUARD_"))]:
         del os.environ[name]
     os.environ |= CREDENTIALS
+    os.environ["AWS_DEFAULT_REGION"] = REGION
     document = policy_document()
     policy = facts.with_name("policy.json")
     policy.write_bytes(document)
@@ -158,7 +144,7 @@ def main(arguments: list[str]) -> int:
 
     hurry_moto()
     with world():
-        told = tell(document, datetime.now(UTC))
+        told = tell(document, datetime.now(UTC), hostile="plain" not in arguments)
         with ConsoleServer(operator, 0) as console:
             unfinished = facts.with_suffix(".part")
             unfinished.write_text(json.dumps({**told, "url": console.url}))
