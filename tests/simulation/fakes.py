@@ -244,7 +244,7 @@ def _check_policy(operation: str, policy: str) -> None:
         statements = json.loads(policy)["Statement"]
     except (ValueError, KeyError, TypeError):
         statements = None
-    if not statements:
+    if not isinstance(statements, list) or not statements:
         _refuse(operation, "MalformedPolicyDocumentException", "not a policy")
 
 

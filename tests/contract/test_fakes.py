@@ -1,0 +1,621 @@
+"""The simulation's fakes and the real adapters over moto, held to one suite of what the ports promise.
+
+What the loop relies on is asked of both alike, so that what holds in the simulation holds of the adapters; and
+`test_kms.py` and `test_encryption_setting.py` hold moto itself to what AWS does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import boto3
+import botocore.loaders
+import botocore.session
+import pytest
+from moto import mock_aws
+from moto.kms.models import kms_backends
+
+import sandbox.additions  # noqa: F401 - its import is what adds
+from chalicelib import chain, keypolicy
+from chalicelib.clients import AwsClock, Clients
+from chalicelib.errors import AwsError, Conflict
+from chalicelib.keys import KeysApi
+from chalicelib.ledger import Draft
+from chalicelib.model import (
+    GUARD_CHAIN,
+    Cause,
+    EncryptionStatus,
+    EncryptionType,
+    GuardState,
+    Incident,
+    Intent,
+    Lease,
+    Outcome,
+    Phase,
+    Setting,
+    Target,
+    TargetState,
+    Trigger,
+    TriggerKind,
+    Violation,
+)
+from chalicelib.ports import Keys, Store, XRay
+from chalicelib.store import DynamoStore
+from chalicelib.xray import XRayApi
+from sandbox.keys import delete_key, set_key_state
+from sandbox.knobs import KNOBS
+from sandbox.tracing import seed_services
+from tests.simulation.fakes import FakeKeys, FakeStore, FakeXRay, Tables
+from tests.simulation.lambdas import baseline
+from tests.simulation.world import ALICE, HOME, Run, World
+
+PROJECT = Path(__file__).parents[2]
+REGION = "us-east-1"
+MOTO = Target("123456789012", REGION)
+FOREIGN = Target("444455556666", REGION)
+ALIAS = "alias/xray-encryption"
+OTHER_ALIAS = "alias/other"
+MODELS = botocore.loaders.create_loader()
+BARE = {"Version": "2012-10-17"}
+
+
+class Still(World):
+    """A world in which only the test acts, so that time passes at once."""
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@dataclass
+class Ports:
+    """One implementation of the ports in an empty account, and what only a user or KMS itself can do there."""
+
+    target: Target
+    xray: XRay
+    keys: Keys
+    store: Store
+    rows: Callable[[str], list[chain.StoredRow]]
+    settle: Callable[[], None]
+    set_state: Callable[[str, str], None]
+    delete: Callable[[str], None]
+    asymmetric_key: Callable[[], str]
+    foreign_key: Callable[[], str]
+    uses_x_ray: Callable[[], None]
+
+    @property
+    def policy(self) -> str:
+        """A key policy with all that the rule asks."""
+        rule = baseline().rule_for(self.target)
+        assert rule is not None
+        return keypolicy.initial(rule, self.target, "aws")
+
+    def make(self, *tags: tuple[str, str]) -> str:
+        """A new key's ARN."""
+        key, _ = self.keys.create("X-Ray trace encryption", self.policy, tags or (("xray-guard", "managed"),))
+        return key.arn
+
+    def in_state(self, state: str) -> str:
+        """A key's ARN that is in this state."""
+        arn = self.make()
+        if state == "Gone":
+            self.delete(arn)
+        elif state != "Enabled":
+            self.set_state(arn, state)
+        return arn
+
+
+def fakes() -> Iterator[Ports]:
+    world, run, tables = Still(settling=lambda rng: 5.0), Run("contract", "contract"), Tables()
+    foreign = FakeKeys(world, run, FOREIGN)
+
+    def settle() -> None:
+        world.now += 10.0
+
+    def delete(arn: str) -> None:
+        kms = world.place(HOME).kms
+        world.set_kms(HOME, type(kms)({key: kms.keys[key] for key in kms.keys if key != arn}, kms.aliases))
+
+    def uses_x_ray() -> None:
+        world.place(HOME).in_use = True
+
+    world.place(HOME).in_use = False
+    yield Ports(
+        target=HOME,
+        xray=FakeXRay(world, run, HOME),
+        keys=FakeKeys(world, run, HOME),
+        store=FakeStore(world, run, tables),
+        rows=lambda target: tables.rows.get(target, []),
+        settle=settle,
+        set_state=lambda arn, state: world.user_changes_key(HOME, arn, state=state),
+        delete=delete,
+        asymmetric_key=lambda: world.user_makes_key(HOME, spec="RSA_2048", usage="ENCRYPT_DECRYPT"),
+        foreign_key=lambda: foreign.create("theirs", json.dumps({**BARE, "Statement": [{}]}), ())[0].arn,
+        uses_x_ray=uses_x_ray,
+    )
+
+
+def adapters() -> Iterator[Ports]:
+    KNOBS.reset()
+    KNOBS.turn({"settle_seconds": 0.0})
+    with mock_aws():
+        session = botocore.session.Session()
+        session.register_component("data_loader", MODELS)
+        clients = Clients(session)
+        raw = boto3.Session(botocore_session=session)
+        kms, dynamodb = raw.client("kms", REGION), raw.client("dynamodb", REGION)
+        store = DynamoStore(clients, REGION, AwsClock(), *_tables(dynamodb))
+
+        def set_state(arn: str, state: str) -> None:
+            if state == "Disabled":
+                kms.disable_key(KeyId=arn)
+            elif state == "PendingDeletion":
+                kms.schedule_key_deletion(KeyId=arn)
+            else:
+                set_key_state(arn, state)
+
+        def asymmetric() -> str:
+            made = kms.create_key(KeySpec="RSA_2048", KeyUsage="ENCRYPT_DECRYPT")
+            return str(made["KeyMetadata"]["Arn"])
+
+        def foreign() -> str:
+            made = kms_backends[FOREIGN.account][REGION].create_key(
+                policy=None,
+                key_usage="ENCRYPT_DECRYPT",
+                key_spec="SYMMETRIC_DEFAULT",
+                description="theirs",
+                tags=None,
+                multi_region=False,
+            )
+            return str(made.arn)
+
+        yield Ports(
+            target=MOTO,
+            xray=XRayApi(clients, REGION),
+            keys=KeysApi(clients, REGION),
+            store=store,
+            rows=lambda target: list(store.rows(target)),
+            settle=lambda: None,
+            set_state=set_state,
+            delete=delete_key,
+            asymmetric_key=asymmetric,
+            foreign_key=foreign,
+            uses_x_ray=lambda: seed_services(MOTO.account, REGION, ("shop",)),
+        )
+    KNOBS.reset()
+
+
+def _tables(dynamodb: Any) -> tuple[str, str]:
+    """The two tables as they ship; answers the names of audit and targets."""
+    resources = json.loads((PROJECT / ".chalice" / "extras.json").read_text("utf-8"))["Resources"]
+    names = []
+    for resource in resources.values():
+        if resource.get("Type") == "AWS::DynamoDB::Table":
+            known = {
+                name: resource["Properties"][name]
+                for name in (
+                    "TableName",
+                    "AttributeDefinitions",
+                    "KeySchema",
+                    "GlobalSecondaryIndexes",
+                    "BillingMode",
+                )
+            }
+            dynamodb.create_table(**known)
+            names.append(known["TableName"])
+    audit, targets = sorted(names)
+    return audit, targets
+
+
+@pytest.fixture(params=[fakes, adapters], ids=["fakes", "adapters over moto"])
+def ports(request: pytest.FixtureRequest) -> Iterator[Ports]:
+    yield from request.param()
+
+
+def refusal(call: Callable[[], object]) -> str:
+    """The code that the call is refused with."""
+    with pytest.raises(AwsError) as caught:
+        call()
+    return caught.value.code
+
+
+# --- X-Ray -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_account_that_was_never_set_answers_none_without_a_key(ports: Ports) -> None:
+    setting = ports.xray.get()
+    assert (setting.type, setting.key_arn, setting.status) == (EncryptionType.NONE, None, EncryptionStatus.ACTIVE)
+
+
+def test_a_put_answers_updating_with_the_keys_arn_and_becomes_active(ports: Ports) -> None:
+    arn = ports.make()
+    answer, request_id = ports.xray.put(arn)
+    assert answer == Setting(EncryptionType.KMS, arn, EncryptionStatus.UPDATING)
+    assert request_id
+    ports.settle()
+    assert ports.xray.get() == Setting(EncryptionType.KMS, arn, EncryptionStatus.ACTIVE)
+
+
+@pytest.mark.parametrize("state", ["Disabled", "PendingDeletion", "Unavailable", "Gone"])
+def test_x_ray_refuses_a_key_it_could_not_use_and_keeps_its_setting(ports: Ports, state: str) -> None:
+    good = ports.make()
+    ports.xray.put(good)
+    assert refusal(lambda: ports.xray.put(ports.in_state(state))) == "InvalidRequestException"
+    assert ports.xray.get().key_arn == good
+
+
+def test_x_ray_refuses_an_asymmetric_key(ports: Ports) -> None:
+    assert refusal(lambda: ports.xray.put(ports.asymmetric_key())) == "InvalidRequestException"
+    assert ports.xray.get().type is EncryptionType.NONE
+
+
+def test_x_ray_is_in_use_where_its_service_graph_names_a_service(ports: Ports) -> None:
+    now = datetime.now(UTC) + timedelta(seconds=5)
+    assert ports.xray.in_use(now) is False
+    ports.uses_x_ray()
+    assert ports.xray.in_use(now) is True
+
+
+# --- keys: reads -----------------------------------------------------------------------------------------------------
+
+
+def test_a_key_is_described_by_arn_id_and_alias_alike(ports: Ports) -> None:
+    arn = ports.make()
+    ports.keys.create_alias(ALIAS, arn)
+    described = ports.keys.describe(arn)
+    assert described is not None
+    assert (described.arn, described.state, described.manager) == (arn, "Enabled", "CUSTOMER")
+    assert (described.spec, described.usage, described.origin) == ("SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT", "AWS_KMS")
+    assert (described.account, described.region) == (ports.target.account, ports.target.region)
+    assert ports.keys.describe(ALIAS) == described
+    assert ports.keys.describe(arn.rsplit("/", 1)[-1]) == described
+
+
+def test_describing_tells_neither_policy_nor_rotation_nor_tags(ports: Ports) -> None:
+    described = ports.keys.describe(ports.make())
+    assert described is not None
+    assert (described.policy, described.rotation, described.rotation_days, described.tags) == (None, None, None, None)
+
+
+def test_what_does_not_exist_is_described_as_none(ports: Ports) -> None:
+    assert ports.keys.describe(ALIAS) is None
+    assert ports.keys.describe(ports.in_state("Gone")) is None
+
+
+def test_a_key_of_another_account_is_described_and_no_more(ports: Ports) -> None:
+    arn = ports.foreign_key()
+    described = ports.keys.describe(arn)
+    assert described is not None
+    assert described.account == FOREIGN.account
+    for call in (ports.keys.policy, ports.keys.tags, ports.keys.enable):
+        assert refusal(lambda call=call: call(arn)) == "AccessDeniedException"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("state", ["Enabled", "Disabled", "PendingDeletion"])
+def test_policy_rotation_and_tags_are_told_in_every_state(ports: Ports, state: str) -> None:
+    arn = ports.in_state(state)
+    assert json.loads(ports.keys.policy(arn)) == json.loads(ports.policy)
+    assert ports.keys.rotation(arn) == (False, None)
+    assert ports.keys.tags(arn) == (("xray-guard", "managed"),)
+
+
+def test_an_asymmetric_key_tells_no_rotation(ports: Ports) -> None:
+    assert refusal(lambda: ports.keys.rotation(ports.asymmetric_key())) == "UnsupportedOperationException"
+
+
+def test_a_key_is_found_by_its_tag_and_absence_is_none(ports: Ports) -> None:
+    ports.make(("xray-guard-nonce", "one"))
+    arn = ports.make(("xray-guard-nonce", "two"))
+    assert ports.keys.find_by_tag("xray-guard-nonce", "two") == arn
+    assert ports.keys.find_by_tag("xray-guard-nonce", "three") is None
+
+
+# --- keys: mutations -------------------------------------------------------------------------------------------------
+
+
+def test_a_new_key_is_enabled_with_its_policy_and_tags_and_without_rotation(ports: Ports) -> None:
+    tags = (("purpose", "xray-encryption"), ("xray-guard", "managed"))
+    key, request_id = ports.keys.create("X-Ray trace encryption", ports.policy, tags)
+    assert (key.state, key.description, bool(request_id)) == ("Enabled", "X-Ray trace encryption", True)
+    assert json.loads(ports.keys.policy(key.arn)) == json.loads(ports.policy)
+    assert sorted(ports.keys.tags(key.arn)) == sorted(tags)
+    assert ports.keys.rotation(key.arn) == (False, None)
+
+
+@pytest.mark.parametrize("policy", ["{}", "no policy", '{"Statement": 5}'])
+def test_a_malformed_policy_is_refused_and_nothing_is_made_or_changed(ports: Ports, policy: str) -> None:
+    tag = ("xray-guard-nonce", "refused")
+    assert refusal(lambda: ports.keys.create("", policy, (tag,))) == "MalformedPolicyDocumentException"
+    assert ports.keys.find_by_tag(*tag) is None
+    arn = ports.make()
+    assert refusal(lambda: ports.keys.put_policy(arn, policy)) == "MalformedPolicyDocumentException"
+    assert json.loads(ports.keys.policy(arn)) == json.loads(ports.policy)
+
+
+def test_a_policy_that_was_put_is_told_as_it_was_put(ports: Ports) -> None:
+    arn = ports.make()
+    document = json.loads(ports.policy)
+    document["Id"] = "another"
+    ports.keys.put_policy(arn, json.dumps(document))
+    assert json.loads(ports.keys.policy(arn)) == document
+
+
+INVALID = "KMSInvalidStateException"
+REFUSALS: dict[tuple[str, str], str | None] = {
+    ("cancel_deletion", "Enabled"): INVALID,
+    ("cancel_deletion", "Disabled"): INVALID,
+    ("cancel_deletion", "PendingDeletion"): None,
+    ("cancel_deletion", "Unavailable"): INVALID,
+    ("create_alias", "Enabled"): None,
+    ("create_alias", "Disabled"): None,
+    ("create_alias", "PendingDeletion"): INVALID,
+    ("update_alias", "Enabled"): None,
+    ("update_alias", "Disabled"): None,
+    ("update_alias", "PendingDeletion"): INVALID,
+    ("enable", "Enabled"): None,
+    ("enable", "Disabled"): None,
+    ("enable", "PendingDeletion"): INVALID,
+    ("enable", "Unavailable"): None,
+    ("enable_rotation", "Enabled"): None,
+    ("enable_rotation", "Disabled"): "DisabledException",
+    ("enable_rotation", "PendingDeletion"): INVALID,
+    ("put_policy", "Enabled"): None,
+    ("put_policy", "Disabled"): None,
+    ("put_policy", "PendingDeletion"): None,
+    **{
+        (operation, "Gone"): "NotFoundException"
+        for operation in (
+            "cancel_deletion",
+            "create_alias",
+            "update_alias",
+            "enable",
+            "enable_rotation",
+            "put_policy",
+            "policy",
+            "rotation",
+            "tags",
+        )
+    },
+}
+
+
+def attempt(ports: Ports, operation: str, arn: str) -> object:
+    """Send the operation about the key."""
+    calls: dict[str, Callable[[], object]] = {
+        "cancel_deletion": lambda: ports.keys.cancel_deletion(arn),
+        "create_alias": lambda: ports.keys.create_alias(ALIAS, arn),
+        "update_alias": lambda: ports.keys.update_alias(OTHER_ALIAS, arn),
+        "enable": lambda: ports.keys.enable(arn),
+        "enable_rotation": lambda: ports.keys.enable_rotation(arn, 365),
+        "put_policy": lambda: ports.keys.put_policy(arn, ports.policy),
+        "policy": lambda: ports.keys.policy(arn),
+        "rotation": lambda: ports.keys.rotation(arn),
+        "tags": lambda: ports.keys.tags(arn),
+    }
+    return calls[operation]()
+
+
+@pytest.mark.parametrize(("operation", "state"), REFUSALS)
+def test_each_operation_is_refused_in_the_states_in_which_kms_refuses_it(
+    ports: Ports, operation: str, state: str
+) -> None:
+    ports.keys.create_alias(OTHER_ALIAS, ports.make())
+    arn = ports.in_state(state)
+    expected = REFUSALS[operation, state]
+    if expected is None:
+        attempt(ports, operation, arn)
+    else:
+        assert refusal(lambda: attempt(ports, operation, arn)) == expected
+
+
+@pytest.mark.parametrize(
+    ("state", "operation", "becomes"),
+    [
+        ("Disabled", "enable", "Enabled"),
+        ("PendingDeletion", "cancel_deletion", "Disabled"),
+        ("Unavailable", "enable", "Unavailable"),
+    ],
+)
+def test_a_repair_leaves_the_key_in_the_state_that_kms_says(
+    ports: Ports, state: str, operation: str, becomes: str
+) -> None:
+    arn = ports.in_state(state)
+    attempt(ports, operation, arn)
+    described = ports.keys.describe(arn)
+    assert described is not None
+    assert described.state == becomes
+
+
+def test_rotation_turns_on_with_the_period_that_was_asked(ports: Ports) -> None:
+    arn = ports.make()
+    ports.keys.enable_rotation(arn, 180)
+    assert ports.keys.rotation(arn) == (True, 180)
+
+
+@pytest.mark.parametrize("days", [89, 2561])
+def test_a_period_that_kms_does_not_know_is_refused(ports: Ports, days: int) -> None:
+    arn = ports.make()
+    # What is too short for KMS's model is refused by the client already.
+    code = refusal(lambda: ports.keys.enable_rotation(arn, days))
+    assert code in ("ValidationException", "ParamValidationError")
+    assert ports.keys.rotation(arn) == (False, None)
+
+
+def test_an_asymmetric_key_does_not_rotate(ports: Ports) -> None:
+    arn = ports.asymmetric_key()
+    assert refusal(lambda: ports.keys.enable_rotation(arn, 365)) == "UnsupportedOperationException"
+
+
+def test_an_alias_that_exists_is_not_made_again_and_keeps_its_key(ports: Ports) -> None:
+    first, second = ports.make(), ports.make()
+    ports.keys.create_alias(ALIAS, first)
+    assert refusal(lambda: ports.keys.create_alias(ALIAS, second)) == "AlreadyExistsException"
+    described = ports.keys.describe(ALIAS)
+    assert described is not None
+    assert described.arn == first
+
+
+def test_an_alias_is_moved_and_one_that_does_not_exist_is_not(ports: Ports) -> None:
+    first, second = ports.make(), ports.make()
+    assert refusal(lambda: ports.keys.update_alias(ALIAS, second)) == "NotFoundException"
+    ports.keys.create_alias(ALIAS, first)
+    ports.keys.update_alias(ALIAS, second)
+    described = ports.keys.describe(ALIAS)
+    assert described is not None
+    assert described.arn == second
+
+
+# --- the store -------------------------------------------------------------------------------------------------------
+
+AT = datetime(2026, 11, 20, 12, 0, 0, 250000, tzinfo=UTC)
+NAME = "111122223333/us-east-1"
+
+
+def full_state() -> TargetState:
+    """A state that has something in every corner."""
+    setting = Setting(EncryptionType.KMS, "arn:aws:kms:us-east-1:111122223333:key/k", EncryptionStatus.UPDATING)
+    cause = Cause("event", AT, ALICE)
+    incident = Incident(
+        f"{NAME}#1",
+        AT,
+        Setting(EncryptionType.NONE),
+        Phase.ACTING,
+        (Violation.NOT_KMS,),
+        attempt=2,
+        lease=Lease("worker", 7, AT + timedelta(minutes=2)),
+        due=AT + timedelta(minutes=2),
+        cause=cause,
+        unended=True,
+    )
+    return TargetState(
+        NAME,
+        setting=setting,
+        outcome=Outcome.REMEDIATING,
+        violations=(Violation.NOT_KMS,),
+        incident=incident,
+        intent=Intent("nonce", AT + timedelta(minutes=6)),
+        look=AT + timedelta(hours=1),
+        keys_made=("a", "b"),
+    )
+
+
+def drafted(
+    before: TargetState | GuardState, *, records: int = 1, event_id: str | None = None, **changes: object
+) -> Draft:
+    """The next version of a state, with so many records."""
+    draft = Draft(before)
+    for _ in range(records):
+        draft.add(AT, Outcome.IGNORED, Trigger(TriggerKind.CHANGE, event_id=event_id), reason="CONTRACT")
+    draft.set(version=before.version + 1, **changes)
+    return draft
+
+
+def stored(store: Store, draft: Draft, event_id: str | None = None) -> Any:
+    store.commit(draft.before, draft.after, draft.records, event_id)
+    return draft.after
+
+
+def test_a_target_never_seen_has_a_state_of_version_0_and_no_record(ports: Ports) -> None:
+    loaded = ports.store.load(NAME, "event")
+    assert (loaded.state, loaded.guard, loaded.audited) == (TargetState(NAME), GuardState(), False)
+    assert ports.rows(NAME) == []
+
+
+def test_what_was_committed_is_loaded_as_it_was(ports: Ports) -> None:
+    after = stored(ports.store, drafted(full_state()))
+    assert ports.store.load(NAME).state == after
+
+
+def test_records_are_stored_in_order_as_the_bytes_that_were_hashed(ports: Ports) -> None:
+    first = drafted(TargetState(NAME), records=2)
+    second = drafted(stored(ports.store, first))
+    stored(ports.store, second)
+    expected = [(body, digest) for _, body, digest in (*first.records, *second.records)]
+    rows = ports.rows(NAME)
+    assert [(row.body, row.hash) for row in rows] == expected
+    assert chain.verify_chain(NAME, rows, (second.after.seq, second.after.head)) == []
+
+
+def test_an_event_is_audited_once_it_was_committed_with_it(ports: Ports) -> None:
+    stored(ports.store, drafted(TargetState(NAME), event_id="one"), "one")
+    assert ports.store.load(NAME, "one").audited
+    assert not ports.store.load(NAME, "two").audited
+    assert not ports.store.load("111122223333/eu-west-1", "one").audited
+
+
+def test_a_state_may_be_stored_without_a_record(ports: Ports) -> None:
+    after = stored(ports.store, drafted(TargetState(NAME), records=0, look=AT))
+    assert ports.store.load(NAME).state == after
+    assert ports.rows(NAME) == []
+
+
+def test_the_guards_own_state_is_loaded_beside_every_target(ports: Ports) -> None:
+    guard = stored(ports.store, drafted(GuardState(), policy_digest="digest"))
+    assert ports.store.load(NAME).guard == guard
+    assert ports.store.load(GUARD_CHAIN).guard == guard
+
+
+def conflict(ports: Ports, draft: Draft, event_id: str | None = None) -> None:
+    """The commit conflicts, and nothing of it was written."""
+    before, rows = ports.store.load(NAME, event_id), ports.rows(NAME)
+    with pytest.raises(Conflict):
+        stored(ports.store, draft, event_id)
+    assert (ports.store.load(NAME, event_id), ports.rows(NAME)) == (before, rows)
+
+
+def test_a_commit_against_a_state_that_moved_conflicts_and_writes_nothing(ports: Ports) -> None:
+    first = stored(ports.store, drafted(TargetState(NAME)))
+    stored(ports.store, drafted(first))
+    conflict(ports, drafted(first, records=2))
+
+
+def test_a_target_is_seen_for_the_first_time_by_one_only(ports: Ports) -> None:
+    stored(ports.store, drafted(TargetState(NAME)))
+    conflict(ports, drafted(TargetState(NAME)))
+
+
+def test_a_state_saved_without_a_record_moves_the_version_too(ports: Ports) -> None:
+    first = stored(ports.store, drafted(TargetState(NAME)))
+    stored(ports.store, drafted(first, records=0))
+    conflict(ports, drafted(first))
+
+
+def test_an_event_that_was_audited_is_not_audited_again_and_nothing_is_written(ports: Ports) -> None:
+    first = stored(ports.store, drafted(TargetState(NAME)), "event")
+    conflict(ports, drafted(first), "event")
+
+
+def test_a_record_that_exists_is_never_written_over(ports: Ports) -> None:
+    first = stored(ports.store, drafted(TargetState(NAME)))
+    behind = drafted(TargetState(NAME, version=first.version))
+    conflict(ports, behind)
+
+
+def test_what_is_due_is_named_soonest_first_and_no_sooner_than_it_is(ports: Ports) -> None:
+    for region, minutes in (("us-east-1", 3), ("eu-west-1", 1), ("us-west-2", 2), ("eu-central-1", 9)):
+        state = TargetState(f"111122223333/{region}")
+        stored(ports.store, drafted(state, look=AT + timedelta(minutes=minutes)))
+    stored(ports.store, drafted(TargetState("111122223333/ap-south-1")))
+    due = [f"111122223333/{region}" for region in ("eu-west-1", "us-west-2", "us-east-1")]
+    assert ports.store.due(AT + timedelta(minutes=5), 10) == due
+    assert ports.store.due(AT + timedelta(minutes=5), 2) == due[:2]
+    assert ports.store.due(AT, 10) == []
+
+
+def test_what_is_no_longer_due_is_no_longer_named(ports: Ports) -> None:
+    waiting = stored(ports.store, drafted(TargetState(NAME), look=AT))
+    stored(ports.store, drafted(waiting, look=None))
+    assert ports.store.due(AT + timedelta(days=1), 10) == []
+
+
+def test_all_states_are_told_without_the_guards_and_all_heads_with_it(ports: Ports) -> None:
+    here = stored(ports.store, drafted(TargetState(NAME)))
+    there = stored(ports.store, drafted(TargetState("111122223333/eu-west-1"), records=2))
+    guard = stored(ports.store, drafted(GuardState()))
+    assert sorted(state.target for state in ports.store.states()) == sorted((here.target, there.target))
+    heads = sorted((state.target, state.seq, state.head) for state in (here, there, guard))
+    assert sorted(ports.store.heads()) == heads
