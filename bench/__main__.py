@@ -76,7 +76,7 @@ def machine() -> str:
         ),
         platform.processor() or platform.machine(),
     )
-    system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
+    system = f"{platform.system()}, Python {platform.python_version()}"
     return f"{os.cpu_count()} cores of {model}, {system}"
 
 
