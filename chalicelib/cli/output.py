@@ -18,7 +18,12 @@ KEY_ID = re.compile(r"\b([0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-
 """Drawn as its first eight characters, for a terminal is narrow; the whole stands in every other form of output."""
 
 UNBROKEN_CHARS = 26
-"""A column with nothing longer than a target or a time is never folded."""
+"""A column with nothing longer than a target or a time is not folded, where there is room."""
+
+LEAST_CHARS = 8
+"""What every column keeps, so that all of a table's seven stand on eighty columns."""
+
+BETWEEN_CHARS = 3
 
 STYLES = {
     "COMPLIANT": "green",
@@ -93,15 +98,29 @@ def _print_rich(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.table import Table as Drawn
     from rich.text import Text
 
+    console = Console(file=sys.stdout, force_terminal=True)
     drawn = Drawn(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
     shown = [[KEY_ID.sub("\\1…", cell) for cell in row] for row in rows]
+    longest = [max(len(name), *(len(row[number]) for row in shown)) for number, name in enumerate(columns)]
+    whole = unbroken(longest, console.width)
     for number, name in enumerate(columns):
-        longest = max(len(name), *(len(row[number]) for row in shown))
-        whole = longest if longest <= UNBROKEN_CHARS else None
-        drawn.add_column(name, overflow="fold", min_width=whole, no_wrap=whole is not None)
+        least = longest[number] if number in whole else min(longest[number], LEAST_CHARS)
+        drawn.add_column(name, overflow="fold", min_width=least, no_wrap=number in whole)
     for row in shown:
         drawn.add_row(*(Text(cell, style=STYLES.get(cell.split(" ")[0], "")) for cell in row))
-    Console(file=sys.stdout, force_terminal=True).print(drawn)
+    console.print(drawn)
+
+
+def unbroken(longest: Sequence[int], width: int) -> set[int]:
+    """The columns that need not be folded: the short ones, as far as the others keep a width that can be read."""
+    whole = {number for number, chars in enumerate(longest) if chars <= UNBROKEN_CHARS}
+    free = width - BETWEEN_CHARS * len(longest)
+    while whole:
+        folded = sum(min(chars, LEAST_CHARS) for number, chars in enumerate(longest) if number not in whole)
+        if sum(longest[number] for number in whole) + folded <= free:
+            break
+        whole.remove(max(whole, key=lambda number: longest[number]))
+    return whole
 
 
 class Progress:
