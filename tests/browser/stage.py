@@ -82,7 +82,7 @@ def tell(document: bytes, now: datetime, *, hostile: bool) -> dict[str, Any]:
     note("policy_changed", busy[6])
     past.looks(idle, now - timedelta(minutes=40))
     past.sweeps(now - timedelta(minutes=20), REGIONS)
-    past.fights(busy[5], now - timedelta(minutes=15), 6)
+    past.fights(busy[5], now - timedelta(minutes=17), 8)
     note("deferred", busy[5])
     past.ticks(now - timedelta(seconds=40))
     everything: list[IncidentView] = []
