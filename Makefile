@@ -26,7 +26,7 @@ demo: $(VENV)/ready build/dev/package/sam.json ## the whole story on an AWS stan
 test: $(VENV)/ready build/dev/package/sam.json ## every test, the packaged functions included
 	$(VENV)/bin/python -m pytest -n 2
 
-sandbox: $(VENV)/ready build/dev/package/sam.json ## the AWS stand-in with the guard deployed in it, until Ctrl-C [PORT=4566]
+sandbox: $(VENV)/ready build/dev/package/sam.json ## the AWS stand-in with the guard in it and the console beside it, until Ctrl-C [PORT=4566]
 	@$(VENV)/bin/python -m sandbox --port $(PORT) --package build/dev/package --console $(CONSOLE_PORT)
 
 check: $(VENV)/ready ## lint, format, types and the direction of imports

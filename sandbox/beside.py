@@ -19,13 +19,16 @@ ENDS_WITHIN_SECONDS = 5.0
 
 
 class Beside:
-    """A context manager. `url` is the console's address, None where it did not start, and then `say` was told why."""
+    """A context manager. `url` is the console's address, None where it did not start, and then `say` was told why.
 
-    def __init__(self, sandbox: Sandbox, port: int, say: Callable[[str], None], *, past: bool = True) -> None:
+    The past holds as many `mishaps`, and a few that stay open; each takes about as long as X-Ray does to settle.
+    """
+
+    def __init__(self, sandbox: Sandbox, port: int, say: Callable[[str], None], *, mishaps: int = 40) -> None:
         self._sandbox = sandbox
         self._port = port
         self._say = say
-        self._past = past
+        self._mishaps = mishaps
         self._running: list[subprocess.Popen[str]] = []
         self.url: str | None = None
 
@@ -37,9 +40,8 @@ class Beside:
             if self.url:
                 break
             self._say(f"The console cannot listen on port {port}.")
-        if self._past:
-            told = self._run("-m", "sandbox.past", self._sandbox.account, self._sandbox.region)
-            threading.Thread(target=self._watch, args=(told,), daemon=True).start()
+        told = self._run("-m", "sandbox.past", self._sandbox.account, self._sandbox.region, str(self._mishaps))
+        threading.Thread(target=self._watch, args=(told,), daemon=True).start()
         return self
 
     def __exit__(

@@ -363,18 +363,20 @@ def clients_by_account() -> Callable[[str, str | None], Clients]:
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m sandbox.past ACCOUNT REGION`: a month in that account's other Regions and in one more account.
+    """`python -m sandbox.past ACCOUNT REGION MISHAPS`: a month in that account's other Regions and in one more account.
 
     The Region itself is left as it is, for those who want to begin there.
     """
-    home, region = arguments
+    home, region, mishaps = arguments
     now = datetime.now(UTC)
     policy = parse((Path(POLICIES) / "policy.json").read_bytes())
     past = Past(home, region, policy, clients_by_account(), now, seed=11, waits=True)
     elsewhere = [name for name in ("us-east-2", "us-west-2", "eu-central-1", "eu-west-1") if name != region]
     own = [Target(home, name) for name in elsewhere]
     others = [Target(OTHER_ACCOUNT, name) for name in (region, *elsewhere[:2])]
-    past.tells([*own[:2], own[3], *others], 30, 40)
+    past.tells([*own[:2], own[3], *others], 30, int(mishaps))
+    for target in own[:2]:
+        past.mishap(target, now - timedelta(hours=6), "none", ALICE)
     past.mishap(own[0], now - timedelta(hours=5), "policy-stripped", PLATFORM)
     past.is_stuck(own[2], now - timedelta(hours=3))
     past.suppresses(own[1], now - timedelta(hours=1), now + timedelta(hours=7), "INC-2231 trace export", TAG, PLATFORM)

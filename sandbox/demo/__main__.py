@@ -45,7 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
                 return 1
     except KeyboardInterrupt:
         return 130
-    voice.end(f"The story took {time.monotonic() - began:.0f} seconds. To play with it yourself: make sandbox")
+    voice.end(
+        f"The story took {time.monotonic() - began:.0f} seconds. To play with it, and see it in a browser: make sandbox"
+    )
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -14,6 +15,8 @@ from werkzeug.test import Client, TestResponse
 from chalicelib.cli.session import Operator
 from chalicelib.console.server import ConsoleServer
 from chalicelib.console.site import Site
+from chalicelib.errors import AwsError
+from chalicelib.model import GuardState
 from tests.component.operated import CREDENTIALS, client, event, heard, swept, world
 
 HOST = "127.0.0.1:8710"
@@ -136,6 +139,27 @@ def test_without_credentials_the_page_says_so_and_what_to_do(monkeypatch: pytest
     assert answer.status_code == 502
     assert "no usable AWS credentials" in answer.text
     assert "--profile" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "remedy"),
+    [
+        ("ExpiredTokenException", "credentials have expired", "sign in again.*reload this page"),
+        ("UnrecognizedClientException", "does not accept these credentials", "get-caller-identity"),
+        ("AccessDeniedException", "AWS refused", "need dynamodb:BatchGetItem"),
+        ("ThrottlingException", "AWS throttles", "wait a minute"),
+    ],
+)
+def test_what_aws_refuses_is_said_with_what_to_do(code: str, said: str, remedy: str) -> None:
+    class Refused(Operator):
+        def guard_state(self) -> GuardState:
+            raise AwsError("dynamodb:BatchGetItem", code, "<b>no</b>")
+
+    answer = site(Refused).get("/", headers={"Host": HOST})
+    assert answer.status_code == 502
+    assert said in answer.text
+    assert re.search(remedy, answer.text)
+    assert "<b>" not in answer.text
 
 
 def test_without_a_region_the_page_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
