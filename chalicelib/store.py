@@ -4,7 +4,8 @@ audit    pk `target`, sk `r#<seq>` for a record (`body` as it was hashed, `hash`
          `e#<event id>` for the marker that an event was audited
 targets  pk `target`; `state` as JSON, and beside it what is queried: `version`, `seq`, `head`, and `due_shard` with
          `due_at` while something is due; beside these items, the figures of `rollup`, and under `ask#<target>` what
-         operators asked for over the API, which is all that the API may write
+         operators asked for over the API, which is all that the API may write; `roster#<shard>` names every chain, so
+         that reading them all costs what they are, and not what else is in the table
 
 A record, its marker, the target's new state and what it adds to the figures go into one transaction, conditioned on the
 state's version. The request carries a client token, so a repeated one is the same one.
@@ -36,6 +37,10 @@ DUE_INDEX = "by_due"
 DUE_SHARD = "due"
 ASKED_SHARD = "asked"
 ASKED_PREFIX = "ask#"
+ROSTER = "roster"
+ROSTER_SHARDS = 16
+"""An item holds some sixteen thousand names. It is part of every key: more may be added, with the old ones kept."""
+
 LONGEST_EVENT_ID = 256
 LOST_RACES = frozenset({"ConditionalCheckFailed", "TransactionConflict"})
 CROWDED = frozenset({"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"})
@@ -117,6 +122,8 @@ class DynamoStore:
         if event_id is not None:
             writes.append(self._put_marker(after.target, event_id, after.seq))
         writes.append(self._put_state(before, after))
+        if before.version == 0:
+            writes.append(self._enrol(after.target))
         additions = rollup.additions(before, after, [record for record, _, _ in records])
         for _ in range(MOST_SHARDS_TRIED):
             shard = random.randrange(rollup.SHARDS)
@@ -189,17 +196,25 @@ class DynamoStore:
                 raise
 
     def states(self) -> Iterator[TargetState]:
-        """Scan of the targets table; the guard's own state is left out."""
-        names = {"#state": "state"}
-        for item in self._scan(self._targets, ProjectionExpression="target, #state", ExpressionAttributeNames=names):
-            if "state" in item and item["target"]["S"] != GUARD_CHAIN:
-                yield _decoded(item["state"]["S"], TargetState)
+        """Every target's state, by the roster; the guard's own is left out."""
+        names = [name for name in self._roster() if name != GUARD_CHAIN]
+        for item in self._each(names, ProjectionExpression="#state", ExpressionAttributeNames={"#state": "state"}):
+            yield _decoded(item["state"]["S"], TargetState)
 
     def heads(self) -> Iterator[tuple[str, int, str]]:
-        """Scan of the targets table: (chain, seq, hash) as they stand beside the state."""
-        for item in self._scan(self._targets, ProjectionExpression="target, seq, head"):
-            if "head" in item:
-                yield item["target"]["S"], int(item["seq"]["N"]), item["head"]["S"]
+        """By the roster: (chain, seq, hash) as they stand beside the state."""
+        for item in self._each(self._roster(), ProjectionExpression="target, seq, head"):
+            yield item["target"]["S"], int(item["seq"]["N"]), item["head"]["S"]
+
+    def _roster(self) -> list[str]:
+        """The name of every chain that has a state."""
+        shards = self._each([f"{ROSTER}#{shard}" for shard in range(ROSTER_SHARDS)])
+        return sorted(name for item in shards for name in item["names"]["SS"])
+
+    def _each(self, names: Sequence[str], **parameters: Any) -> Iterator[dict[str, Any]]:
+        for first in range(0, len(names), MOST_KEYS_A_BATCH):
+            keys = [{"target": {"S": name}} for name in names[first : first + MOST_KEYS_A_BATCH]]
+            yield from self._batch(keys, ConsistentRead=True, **parameters)
 
     # --- the faces' ------------------------------------------------------------------------------------------------
 
@@ -236,8 +251,8 @@ class DynamoStore:
                 amounts.update({name: int(value["N"]) for name, value in item.items() if "N" in value})
         return found
 
-    def _batch(self, keys: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        wanted: dict[str, Any] = {self._targets: {"Keys": keys}}
+    def _batch(self, keys: list[dict[str, Any]], **parameters: Any) -> list[dict[str, Any]]:
+        wanted: dict[str, Any] = {self._targets: {"Keys": keys, **parameters}}
         items: list[dict[str, Any]] = []
         for _ in range(MOST_BATCHES):
             answer = call("dynamodb:BatchGetItem", self._client.batch_get_item, RequestItems=wanted)
@@ -353,6 +368,18 @@ class DynamoStore:
     def _put_marker(self, target: str, event_id: str, seq: int) -> dict[str, Any]:
         item = {"target": {"S": target}, "sk": {"S": marker_key(event_id)}, "seq": {"N": str(seq)}}
         return {"Put": {"TableName": self._audit, "Item": item, "ConditionExpression": "attribute_not_exists(sk)"}}
+
+    def _enrol(self, target: str) -> dict[str, Any]:
+        shard = hashlib.sha256(target.encode("utf-8", "replace")).digest()[0] % ROSTER_SHARDS
+        return {
+            "Update": {
+                "TableName": self._targets,
+                "Key": {"target": {"S": f"{ROSTER}#{shard}"}},
+                "UpdateExpression": "ADD #names :name",
+                "ExpressionAttributeNames": {"#names": "names"},
+                "ExpressionAttributeValues": {":name": {"SS": [target]}},
+            }
+        }
 
     def _add(self, addition: rollup.Addition, shard: int) -> dict[str, Any]:
         names = {f"#{number}": name for number, (name, _) in enumerate(addition.amounts)}

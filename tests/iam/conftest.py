@@ -50,10 +50,20 @@ def scp() -> Policy:
 
 @pytest.fixture(scope="session")
 def guard_rights() -> Policy:
-    """The guard's role's policy: completed as packaging does it, then resolved as CloudFormation does."""
+    """The guard's role's policy."""
+    return _deployed("iam-guard.json")
+
+
+@pytest.fixture(scope="session")
+def api_rights() -> Policy:
+    """The API's role's policy."""
+    return _deployed("iam-api.json")
+
+
+def _deployed(name: str) -> Policy:
+    """A file of rights, completed as packaging does it, then resolved as CloudFormation does."""
     values = placeholders(parse((POLICIES / "policy.json").read_bytes()))
-    rights = completed(json.loads((POLICIES / "iam-guard.json").read_text("utf-8")), values)
-    policy: Policy = _resolved(rights)
+    policy: Policy = _resolved(completed(json.loads((POLICIES / name).read_text("utf-8")), values))
     return policy
 
 

@@ -1,4 +1,4 @@
-"""What the guard's role may do, by its own policy and the key's: each call of the loop, and nothing of what harms."""
+"""What the guard's role may do, by its own policy and the key's: each call of the loop, and nothing that harms (P13)."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ CALLS: list[tuple[str, str, Context]] = [
     ("dynamodb:PutItem", AUDIT, NOTHING),
     ("dynamodb:PutItem", TARGETS, NOTHING),
     ("dynamodb:Query", f"{TARGETS}/index/by_due", NOTHING),
-    ("dynamodb:Scan", TARGETS, NOTHING),
+    ("dynamodb:UpdateItem", TARGETS, NOTHING),
     ("sqs:SendMessage", QUEUE, NOTHING),
     ("logs:CreateLogStream", LOGS, NOTHING),
     ("logs:PutLogEvents", LOGS, NOTHING),
@@ -171,6 +171,7 @@ def test_the_calls_asked_about_are_all_that_the_adapters_make() -> None:
     asked_as_other = {
         "dynamodb:TransactWriteItems",  # authorized as the actions of its parts
         "dynamodb:GetItem",  # the command line's, with its caller's own rights
+        "dynamodb:Scan",  # the same
         "iam:ListUserTags",  # the policy document names no user
     }
     assert made - asked_as_other <= {action for action, _, _ in CALLS}

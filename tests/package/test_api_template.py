@@ -73,7 +73,6 @@ def test_the_role_can_write_nothing_but_requests_to_look(statements: list[dict[s
         "dynamodb:BatchGetItem",
         "dynamodb:PutItem",
         "dynamodb:Query",
-        "dynamodb:Scan",
         "logs:CreateLogStream",
         "logs:PutLogEvents",
     }

@@ -365,7 +365,11 @@ class TestRights:
             "logs:PutLogEvents",
             "sqs:SendMessage",  # Lambda, for what it gives up on
         }
-        for_people = {"dynamodb:GetItem"}  # what only the command line asks of the store, with its caller's own rights
+        # What only the command line asks of the store, with its own rights.
+        for_people = {
+            "dynamodb:GetItem",
+            "dynamodb:Scan",
+        }
         allowed = {action for one in statements if one["Effect"] == "Allow" for action in self.actions(one)}
         assert allowed == (called - for_people) | on_behalf
 

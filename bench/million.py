@@ -1,0 +1,241 @@
+"""`python -m bench.million`: what each question to the log costs with a million records, against a thousand.
+
+The records are written through the store, two transactions an incident. The long log is the short one nearly a year
+later: a quiet first month of a thousand records, and then three thousand a day. Tables are SQLite's (`tables`), so
+that read units are computed by AWS's rules and not measured, and times are this program's and a B-tree's, without a
+network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from bench.tables import Tables
+from chalicelib import figures, history
+from chalicelib.clients import AwsClock, Clients
+from chalicelib.history import Filter
+from chalicelib.ledger import Draft, exposure, remember
+from chalicelib.model import (
+    GUARD_CHAIN,
+    Action,
+    Actor,
+    Cause,
+    EncryptionStatus,
+    EncryptionType,
+    GuardState,
+    Incident,
+    Outcome,
+    Phase,
+    Problem,
+    Setting,
+    TargetState,
+    Trigger,
+    TriggerKind,
+    Violation,
+)
+from chalicelib.store import AUDIT_TABLE, TARGETS_TABLE, DynamoStore
+
+START = datetime(2025, 11, 1, tzinfo=UTC)
+QUIET, BUSY = timedelta(minutes=45), timedelta(seconds=30)
+"""Between two records: of the first thousand, and of the others."""
+
+ACCOUNTS, REGIONS, ACTORS = 4, 3, 40
+"""So few targets, that even the short log fills a page with each."""
+
+SHORT, LONG = 1_000, 1_000_000
+FLAT = 1.5
+"""A cost that grows by no more while the log grows a thousandfold depends on the page and not on the log."""
+
+
+class _Same(Clients):
+    def __init__(self, tables: Tables) -> None:
+        super().__init__(session=object())
+        self._tables = tables
+
+    def reading(self, service: str, region: str) -> Any:
+        return self._tables
+
+
+@dataclass(frozen=True)
+class Log:
+    """A log and where it ends."""
+
+    tables: Tables
+    store: DynamoStore
+    records: int
+    now: datetime
+
+
+def written(records: int, path: Path, seed: int = 1) -> Log:
+    """A log of so many records. The same seed gives the same log, as far as it goes."""
+    tables = Tables(path)
+    store = DynamoStore(_Same(tables), "us-east-1", AwsClock(), AUDIT_TABLE, TARGETS_TABLE)
+    luck = random.Random(seed)
+    states: dict[str, TargetState] = {}
+    draft = Draft(GuardState())
+    draft.add(START, Outcome.IGNORED, Trigger(TriggerKind.SWEEP), reason="SWEEP")
+    draft.set(version=1)
+    store.commit(draft.before, draft.after, draft.records)
+    at, count = START, 1
+    began = time.monotonic()
+    while count < records:
+        target = f"{100000000000 + luck.randrange(ACCOUNTS)}/eu-west-{luck.randrange(REGIONS)}"
+        state = states.get(target, TargetState(target))
+        for step in (_found, _ended):
+            at += QUIET if count < SHORT else BUSY
+            draft = step(state, at, luck)
+            draft.set(version=draft.before.version + 1)
+            trigger = draft.records[-1][0].trigger
+            store.commit(draft.before, draft.after, draft.records, trigger.event_id if step is _found else None)
+            state = draft.after
+            count += len(draft.records)
+        states[target] = state
+        if count % 100_000 < 2:
+            print(f"  {count} records, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    return Log(tables, store, count, at + timedelta(seconds=1))
+
+
+def _found(state: TargetState, at: datetime, luck: random.Random) -> Draft:
+    """A drift, found and taken up."""
+    draft = Draft(state)
+    actor = Actor(f"arn:aws:iam::111122223333:role/team-{int(luck.paretovariate(1)) % ACTORS}", "AssumedRole", "jdoe")
+    event_id = f"{luck.getrandbits(128):032x}"
+    trigger = Trigger(
+        TriggerKind.CHANGE, event_id, "PutEncryptionConfig", at - timedelta(seconds=luck.randrange(2, 400)),
+        f"{luck.getrandbits(64):016x}", actor, "203.0.113.7", "aws-cli/2.31.0 md/awscrt",
+    )  # fmt: skip
+    assert trigger.event_time is not None
+    cause = Cause(event_id, trigger.event_time, actor)
+    before = Setting(EncryptionType.NONE, None, EncryptionStatus.ACTIVE)
+    violations = (Violation.NOT_KMS,)
+    incident = Incident(draft.next_id(), at, before, Phase.ACTING, violations, attempt=1, cause=cause, mutated=True)
+    draft.add(
+        at, Outcome.REMEDIATING, trigger, incident_id=incident.id, attempt=1, rule="baseline", policy_digest="d" * 64,
+        violations=violations, before=before, cause=cause, detail={"plan": ["PutEncryptionConfig"]},
+    )  # fmt: skip
+    draft.set(incident=incident, outcome=Outcome.REMEDIATING, first_seen=state.first_seen or at, rule="baseline")
+    return draft
+
+
+def _ended(state: TargetState, at: datetime, luck: random.Random) -> Draft:
+    """The same put right, or once in a hundred not."""
+    draft = Draft(state)
+    incident = state.incident
+    assert incident is not None
+    key = f"arn:aws:kms:us-east-1:{state.target[:12]}:key/12345678-1234-1234-1234-123456789012"
+    after = Setting(EncryptionType.KMS, key, EncryptionStatus.ACTIVE)
+    failed = luck.random() < 0.01
+    error = Problem("ThrottlingException", "kms:DescribeKey: Rate exceeded") if failed else None
+    outcome = Outcome.FAILED if failed else Outcome.REMEDIATED
+    draft.add(
+        at, outcome, Trigger(TriggerKind.CHANGE), incident_id=incident.id, attempt=1, rule="baseline",
+        policy_digest="d" * 64, violations=incident.violations, before=incident.before, after=None if failed else after,
+        cause=incident.cause, error=error, reason=error.code if error else None,
+        actions=(Action("PutEncryptionConfig", at, key, "NONE", key, f"{luck.getrandbits(64):016x}"),),
+        exposure_seconds=None if failed else exposure(incident, at),
+    )  # fmt: skip
+    draft.set(incident=None, past=remember(state, incident, at), outcome=outcome, setting=after, managed_key=key)
+    return draft
+
+
+def questions(log: Log) -> dict[str, Callable[[], Any]]:
+    """Each kind of question that the faces ask."""
+    store, now = log.store, log.now
+    target = f"{100000000000}/eu-west-0"
+    middle = START + (now - START) / 2
+    page = history.records(store, Filter(), now, 50)
+    # The first record of an incident; another one's record leads to the same incident.
+    old = next(iter(store.oldest(target, 1, 1).rows)).sk.removeprefix("r#")
+
+    def records(limit: int = 50, cursor: str | None = None, **wanted: Any) -> Callable[[], Any]:
+        return lambda: history.records(store, Filter(**wanted), now, limit, cursor)
+
+    return {
+        "records, newest 50": records(),
+        "records, the next 50": records(cursor=page.cursor),
+        "records of a target": records(target=target),
+        "records of an account": records(account="100000000000"),
+        "records, one outcome in two hundred": records(outcomes=(Outcome.FAILED,)),
+        "records of an actor who never was": records(actor="nobody"),
+        "records of the last two days": records(since=now - timedelta(days=2)),
+        "records before the middle": records(until=middle),
+        "incidents, last 20": lambda: history.incidents(store, Filter(), now, 20),
+        "incidents of a target": lambda: history.incidents(store, Filter(target=target), now, 20),
+        "the oldest incident of a target": lambda: history.incident(store, f"{target}#{int(old)}"),
+        "a target's present": lambda: history.target_view(store.load(target).state),
+        "every target's present": lambda: history.targets(store.states()),
+        "figures of 30 days": lambda: figures.summary(store, now.date() - timedelta(days=29), now.date()),
+        "what is due": lambda: store.due(now, 200),
+        "the guard's own chain, newest 50": records(target=GUARD_CHAIN),
+    }
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one question costs: read units, requests, and the median time in seconds."""
+
+    units: float
+    requests: int
+    seconds: float
+
+
+def costs(logs: tuple[Log, Log], rounds: int) -> dict[str, tuple[Cost, Cost]]:
+    """Every question to both logs, by turns."""
+    asked = [questions(log) for log in logs]
+    told = {}
+    for name in asked[0]:
+        spent: tuple[list[float], list[float]] = ([], [])
+        counted = []
+        for log, each in zip(logs, asked, strict=True):
+            log.tables.read_units, log.tables.requests = 0.0, 0
+            each[name]()
+            counted.append((log.tables.read_units, log.tables.requests))
+        for _ in range(rounds):
+            for number, each in enumerate(asked):
+                began = time.perf_counter()
+                each[name]()
+                spent[number].append(time.perf_counter() - began)
+        short, long = (
+            Cost(units, requests, statistics.median(seconds))
+            for (units, requests), seconds in zip(counted, spent, strict=True)
+        )
+        told[name] = (short, long)
+    return told
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Answers 1 where a cost is not flat."""
+    parser = argparse.ArgumentParser(prog="python -m bench.million", description=__doc__)
+    parser.add_argument("--short", type=int, default=SHORT)
+    parser.add_argument("--long", type=int, default=LONG)
+    parser.add_argument("--rounds", type=int, default=15)
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="xray-guard-bench-") as folder:
+        logs = tuple(written(count, Path(folder, f"{count}.db")) for count in (options.short, options.long))
+        told = costs((logs[0], logs[1]), options.rounds)
+    print(f"{logs[0].records} records against {logs[1].records}; median of {options.rounds}\n")
+    print(f"{'question':<40}{'read units':>18}{'ratio':>8}{'requests':>12}{'ms':>16}{'ratio':>8}")
+    flat = True
+    for name, (short, long) in told.items():
+        units, seconds = long.units / short.units, long.seconds / short.seconds
+        flat = flat and units <= FLAT and seconds <= FLAT
+        print(
+            f"{name:<40}{short.units:>8.1f} →{long.units:>8.1f}{units:>8.2f}{short.requests:>5} →{long.requests:>5}"
+            f"{short.seconds * 1000:>7.1f} →{long.seconds * 1000:>7.1f}{seconds:>8.2f}"
+        )
+    print("\nflat" if flat else f"\nNOT flat: a ratio is above {FLAT}")
+    return 0 if flat else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,248 @@
+"""DynamoDB's tables in SQLite, as far as the store uses them, with the read units that AWS would have charged.
+
+moto keeps a table in Python lists and looks at all of a partition for every query, so that a million records would
+measure moto. Here a key is found by a B-tree, as in DynamoDB. What a query answers is held to moto's answers by
+tests/component/test_bench_tables.py; what it costs follows the developer guide: a unit for each 4 KB read with strong
+consistency, half of one without; of a query or scan the sum is rounded up, of a batch each item.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sqlite3
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+UNIT_BYTES = 4096
+PAGE_BYTES = 1024 * 1024
+
+Item = dict[str, dict[str, Any]]
+
+_CONDITION = re.compile(
+    r"(?P<partition>\w+) = (?P<value>:\w+)"
+    r"(?: AND (?:(?P<between>\w+) BETWEEN (?P<low>:\w+) AND (?P<high>:\w+)"
+    r"|begins_with\((?P<begins>\w+), (?P<prefix>:\w+)\)"
+    r"|(?P<most>\w+) <= (?P<limit>:\w+)))?"
+)
+
+
+class _Table:
+    """The names of a table's keys and of its one index."""
+
+    def __init__(self, name: str, partition: str, sort: str | None, index: tuple[str, str, str]) -> None:
+        self.name = name
+        self.sql = name.replace("-", "_")
+        self.partition = partition
+        self.sort = sort
+        self.index, self.index_partition, self.index_sort = index
+
+
+class Tables:
+    """The calls of DynamoDB's client that the store makes. `read_units` and `requests` count what reads cost."""
+
+    def __init__(self, path: Path | str = ":memory:") -> None:
+        self.meta = _Meta()
+        self.read_units = 0.0
+        self.requests = 0
+        self._tables = {
+            each.name: each
+            for each in (
+                _Table("xray-guard-audit", "target", "sk", ("by_time", "month_shard", "at_key")),
+                _Table("xray-guard-targets", "target", None, ("by_due", "due_shard", "due_at")),
+            )
+        }
+        self._db = sqlite3.connect(path, isolation_level=None)
+        self._db.execute("PRAGMA journal_mode = OFF")
+        self._db.execute("PRAGMA synchronous = OFF")
+        for table in self._tables.values():
+            columns = "pk TEXT, sk TEXT, ipk TEXT, isk TEXT, size INTEGER, item TEXT"
+            self._db.execute(f"CREATE TABLE {table.sql} ({columns})")
+            self._db.execute(f"CREATE UNIQUE INDEX {table.sql}_key ON {table.sql} (pk, sk)")
+            self._db.execute(f"CREATE INDEX {table.sql}_index ON {table.sql} (ipk, isk) WHERE ipk IS NOT NULL")
+        self._db.execute("BEGIN")
+        self._written = 0
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    def transact_write_items(self, TransactItems: list[dict[str, Any]]) -> dict[str, Any]:
+        """All or nothing."""
+        reasons = [self._refusal(next(iter(item.values()))) for item in TransactItems]
+        if any(reasons):
+            listed = ", ".join(reason or "None" for reason in reasons)
+            raise _error("TransactionCanceledException", f"Transaction cancelled, please refer to [{listed}]")
+        for item in TransactItems:
+            ((kind, told),) = item.items()
+            (self._put if kind == "Put" else self._update)(told)
+        self._written += 1
+        if self._written % 1000 == 0:
+            self._db.execute("COMMIT")
+            self._db.execute("BEGIN")
+        return {}
+
+    def put_item(self, **told: Any) -> dict[str, Any]:
+        """One item."""
+        if self._refusal(told):
+            raise _error("ConditionalCheckFailedException", "The conditional request failed")
+        self._put(told)
+        return {}
+
+    def _refusal(self, told: Mapping[str, Any]) -> str | None:
+        condition = told.get("ConditionExpression")
+        if condition is None:
+            return None
+        table = self._tables[told["TableName"]]
+        found = self._found(table, told["Item"])
+        if condition.startswith("attribute_not_exists"):
+            return None if found is None else "ConditionalCheckFailed"
+        name, _, value = condition.partition(" = ")
+        wanted = told["ExpressionAttributeValues"][value]
+        return None if found is not None and found.get(name) == wanted else "ConditionalCheckFailed"
+
+    def _put(self, told: Mapping[str, Any]) -> None:
+        table, item = self._tables[told["TableName"]], told["Item"]
+        pk, sk = self._key(table, item)
+        ipk, isk = _text(item, table.index_partition), _text(item, table.index_sort)
+        row = (pk, sk, ipk, isk, size_of(item), json.dumps(item))
+        self._db.execute(f"INSERT OR REPLACE INTO {table.sql} VALUES (?, ?, ?, ?, ?, ?)", row)
+
+    def _update(self, told: Mapping[str, Any]) -> None:
+        item = self._found(self._tables[told["TableName"]], told["Key"]) or dict(told["Key"])
+        names, values = told["ExpressionAttributeNames"], told["ExpressionAttributeValues"]
+        for part in told["UpdateExpression"].removeprefix("ADD ").split(", "):
+            name, value = part.split(" ")
+            attribute, added = names[name], values[value]
+            if "SS" in added:
+                known = item.get(attribute, {"SS": []})["SS"]
+                item[attribute] = {"SS": sorted({*known, *added["SS"]})}
+            else:
+                amount = int(item.get(attribute, {"N": "0"})["N"]) + int(added["N"])
+                item[attribute] = {"N": str(amount)}
+        self._put({"TableName": told["TableName"], "Item": item})
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def get_item(self, TableName: str, Key: Item, ConsistentRead: bool = False, **_: Any) -> dict[str, Any]:
+        """One item, or none."""
+        item = self._found(self._tables[TableName], Key)
+        self._charge([size_of(item)] if item else [0], ConsistentRead, each=True)
+        return {"Item": item} if item else {}
+
+    def batch_get_item(self, RequestItems: dict[str, Any]) -> dict[str, Any]:
+        """Items by key, of both tables; every one of them is charged for, the missing ones too."""
+        answers: dict[str, list[Item]] = {}
+        for name, wanted in RequestItems.items():
+            found = [self._found(self._tables[name], key) for key in wanted["Keys"]]
+            answers[name] = [item for item in found if item is not None]
+            sizes = [size_of(item) if item else 0 for item in found]
+            self._charge(sizes, wanted.get("ConsistentRead", False), each=True)
+        return {"Responses": answers}
+
+    def query(
+        self,
+        TableName: str,
+        KeyConditionExpression: str,
+        ExpressionAttributeValues: Item,
+        IndexName: str | None = None,
+        ScanIndexForward: bool = True,
+        Limit: int | None = None,
+        ConsistentRead: bool = False,
+        ExclusiveStartKey: Item | None = None,
+        **_: Any,
+    ) -> dict[str, Any]:
+        """A range of one partition, in order, up to the limit or a megabyte."""
+        table = self._tables[TableName]
+        asked = _CONDITION.fullmatch(KeyConditionExpression)
+        if asked is None:
+            raise ValueError(KeyConditionExpression)
+        pk, sk = ("ipk", "isk") if IndexName else ("pk", "sk")
+        values = {name: value["S"] for name, value in ExpressionAttributeValues.items()}
+        where, given = [f"{pk} = ?"], [values[asked["value"]]]
+        if asked["between"]:
+            where.append(f"{sk} BETWEEN ? AND ?")
+            given += [values[asked["low"]], values[asked["high"]]]
+        elif asked["begins"]:
+            where.append(f"{sk} >= ? AND {sk} < ?")
+            given += [values[asked["prefix"]], values[asked["prefix"]] + chr(0x10FFFF)]
+        elif asked["most"]:
+            where.append(f"{sk} <= ?")
+            given.append(values[asked["limit"]])
+        if ExclusiveStartKey is not None:
+            where.append(f"{sk} {'>' if ScanIndexForward else '<'} ?")
+            given.append(ExclusiveStartKey[table.index_sort if IndexName else str(table.sort)]["S"])
+        order = "ASC" if ScanIndexForward else "DESC"
+        rows = self._db.execute(
+            f"SELECT size, item FROM {table.sql} WHERE {' AND '.join(where)} ORDER BY {sk} {order}", given
+        )
+        return self._page(table, rows, Limit, ConsistentRead)
+
+    def scan(
+        self, TableName: str, ConsistentRead: bool = False, ExclusiveStartKey: Item | None = None, **_: Any
+    ) -> dict[str, Any]:
+        """All of a table, a megabyte at a time."""
+        table = self._tables[TableName]
+        after = self._key(table, ExclusiveStartKey) if ExclusiveStartKey else ("", "")
+        rows = self._db.execute(f"SELECT size, item FROM {table.sql} WHERE (pk, sk) > (?, ?) ORDER BY pk, sk", after)
+        return self._page(table, rows, None, ConsistentRead)
+
+    def _page(self, table: _Table, rows: Iterable[tuple[int, str]], limit: int | None, strong: bool) -> dict[str, Any]:
+        items: list[Item] = []
+        size = 0
+        more = False
+        for item_size, text in rows:
+            items.append(json.loads(text))
+            size += item_size
+            # DynamoDB leads on from the last item that it read, not knowing whether another one follows.
+            if len(items) == limit or size >= PAGE_BYTES:
+                more = True
+                break
+        self._charge([size], strong, each=False)
+        names = [table.partition, *([table.sort] if table.sort else []), table.index_partition, table.index_sort]
+        last = {name: items[-1][name] for name in names if name in items[-1]} if more else None
+        return {"Items": items, **({"LastEvaluatedKey": last} if last else {})}
+
+    def _charge(self, sizes: list[int], strong: bool, *, each: bool) -> None:
+        self.requests += 1
+        units = sum(max(1, math.ceil(size / UNIT_BYTES)) if each else math.ceil(size / UNIT_BYTES) for size in sizes)
+        self.read_units += max(units, 1) * (1.0 if strong else 0.5)
+
+    def _found(self, table: _Table, key: Item) -> Item | None:
+        row = self._db.execute(
+            f"SELECT item FROM {table.sql} WHERE pk = ? AND sk = ?", self._key(table, key)
+        ).fetchone()
+        found: Item | None = json.loads(row[0]) if row else None
+        return found
+
+    @staticmethod
+    def _key(table: _Table, item: Item) -> tuple[str, str]:
+        return item[table.partition]["S"], item[table.sort]["S"] if table.sort else ""
+
+
+class _Meta:
+    """What the store's clock hangs its hook on; nobody answers with a date here."""
+
+    class events:
+        @staticmethod
+        def register(*_: object, **__: object) -> None:
+            """Nothing to hear."""
+
+
+def size_of(item: Item) -> int:
+    """An item's size as it is charged: names and values in UTF-8, a number by its digits."""
+    size = 0
+    for name, value in item.items():
+        ((kind, told),) = value.items()
+        size += len(name.encode()) + (len(told) // 2 + 2 if kind == "N" else sum(len(each.encode()) for each in told))
+    return size
+
+
+def _text(item: Item, name: str) -> str | None:
+    return item[name]["S"] if name in item else None
+
+
+def _error(code: str, message: str) -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": message}}, "DynamoDB")
