@@ -35,8 +35,6 @@ READS = Config(
 MUTATIONS = Config(retries={"mode": "standard", "total_max_attempts": 1}, connect_timeout=3, read_timeout=8)
 """One attempt. The longest, eleven seconds, is about the margin that every lease keeps."""
 
-NO_CREDENTIALS = "NoCredentials"
-
 
 class Clients:
     """The clients of one identity, by service, Region and whether they mutate."""

@@ -1,4 +1,4 @@
-"""P1 to P4, P8 and P13: a crash just before and just after every AWS call of every scenario, found by running it."""
+"""P1, P2, P3, P4, P8, P13: a crash just before and just after every AWS call of every scenario, found by running it."""
 
 from __future__ import annotations
 

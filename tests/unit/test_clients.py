@@ -1,46 +1,136 @@
-"""The clients' own rooms: made once, one after the other."""
+"""AWS's clock and botocore's failures: what everything that is timed or tried again rests on."""
 
 from __future__ import annotations
 
-import time
-from functools import partial
-from threading import Lock
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from chalicelib.clients import Clients, Threads
+import pytest
+from botocore.exceptions import ClientError, ConnectTimeoutError, NoCredentialsError, ReadTimeoutError
+from botocore.parsers import ResponseParserError
+from freezegun import freeze_time
+
+from chalicelib.clients import AwsClock, Threads, call
+from chalicelib.errors import UNANSWERED, AwsError, StoreError
+
+TOLD = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
 
 
-class SlowSession:
-    """A session that remembers what it made, and whether it ever made two at once."""
+class Answer:
+    """An HTTP answer of AWS's."""
+
+    def __init__(self, date: str | None) -> None:
+        self.headers = {"date": date} if date else {}
+
+
+class Host:
+    """A host's monotonic clock."""
 
     def __init__(self) -> None:
-        self.made: list[tuple[str, str]] = []
-        self.overlapped = False
-        self._busy = Lock()
+        self.seconds = 1000.0
 
-    def create_client(self, service: str, *, region_name: str, config: Any) -> object:
-        if not self._busy.acquire(blocking=False):
-            self.overlapped = True
-            return object()
-        time.sleep(0.01)
-        self.made.append((service, region_name))
-        self._busy.release()
-        return object()
+    def __call__(self) -> float:
+        return self.seconds
 
 
-def test_threads_that_ask_together_get_one_client_a_service_made_one_after_the_other() -> None:
-    session = SlowSession()
-    clients = Clients(session)
-    services = ["kms", "xray", "dynamodb"] * 2
-
-    got = Threads()([partial(clients.reading, service, "us-east-1") for service in services])
-
-    assert sorted(session.made) == [("dynamodb", "us-east-1"), ("kms", "us-east-1"), ("xray", "us-east-1")]
-    assert not session.overlapped
-    assert got[:3] == got[3:]
+def at(moment: datetime) -> Answer:
+    return Answer(moment.strftime("%a, %d %b %Y %H:%M:%S GMT"))
 
 
-def test_what_mutates_never_shares_a_client_with_what_reads() -> None:
-    clients = Clients(SlowSession())
+class TestClock:
+    """P15: leases and ends go by AWS's time."""
 
-    assert clients.reading("kms", "us-east-1") is not clients.mutating("kms", "us-east-1")
+    @pytest.mark.parametrize("host_is_off_by", [timedelta(minutes=-5), timedelta(minutes=5), timedelta(days=400)])
+    def test_two_workers_agree_on_the_time_however_wrong_their_hosts_are(self, host_is_off_by: timedelta) -> None:
+        with freeze_time(TOLD + host_is_off_by):
+            wrong = AwsClock(Host())
+            wrong.heard(at(TOLD))
+            assert wrong.now() == TOLD
+
+    def test_time_goes_on_between_two_answers(self) -> None:
+        host = Host()
+        clock = AwsClock(host)
+        clock.heard(at(TOLD))
+        host.seconds += 7.5
+        assert clock.now() == TOLD + timedelta(seconds=7.5)
+
+    def test_an_answer_that_was_long_under_way_does_not_turn_the_time_back(self) -> None:
+        host = Host()
+        clock = AwsClock(host)
+        clock.heard(at(TOLD + timedelta(seconds=3)))
+        clock.heard(at(TOLD))
+        assert clock.now() == TOLD + timedelta(seconds=3)
+
+    def test_a_process_that_was_frozen_learns_the_time_from_its_next_answer(self) -> None:
+        host = Host()  # whose clock stands still while it is frozen
+        clock = AwsClock(host)
+        clock.heard(at(TOLD))
+        clock.heard(at(TOLD + timedelta(hours=1)))
+        assert clock.now() == TOLD + timedelta(hours=1)
+
+    @pytest.mark.parametrize("date", [None, "yesterday", "Fri, 99 Nov 2026 12:00:00 GMT"])
+    def test_an_answer_without_a_readable_date_tells_nothing(self, date: str | None) -> None:
+        clock = AwsClock(Host())
+        clock.heard(at(TOLD))
+        clock.heard(Answer(date))
+        assert clock.now() == TOLD
+
+
+def failing(error: Exception) -> Any:
+    def send(**_: Any) -> Any:
+        raise error
+
+    return send
+
+
+def refused(code: str, status: int = 400) -> ClientError:
+    answer: Any = {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(answer, "EnableKey")
+
+
+class TestFailures:
+    @pytest.mark.parametrize(
+        ("error", "code", "retryable"),
+        [
+            (refused("AccessDeniedException"), "AccessDeniedException", False),
+            (refused("ThrottlingException"), "ThrottlingException", True),
+            (refused("NobodyHasHeardOfThis"), "NobodyHasHeardOfThis", True),
+            (ConnectTimeoutError(endpoint_url="x"), "ConnectTimeoutError", True),
+            (ReadTimeoutError(endpoint_url="x"), UNANSWERED, True),
+            (NoCredentialsError(), "NoCredentialsError", True),
+            (ResponseParserError("?"), "UnreadableAnswer", True),
+        ],
+    )
+    def test_every_failure_has_aws_code_and_says_whether_trying_again_can_help(
+        self, error: Exception, code: str, retryable: bool
+    ) -> None:
+        with pytest.raises(AwsError) as raised:
+            call("kms:EnableKey", failing(error))
+        assert (raised.value.code, raised.value.problem.retryable) == (code, retryable)
+
+    def test_what_the_tables_refuse_is_told_apart_since_nothing_can_be_recorded_then(self) -> None:
+        with pytest.raises(StoreError):
+            call("dynamodb:TransactWriteItems", failing(refused("InternalServerError", 500)))
+
+
+class TestThreads:
+    def test_answers_come_in_the_order_of_the_questions(self) -> None:
+        gather = Threads()
+        assert gather([lambda number=number: number for number in range(20)]) == list(range(20))  # type: ignore[misc]
+
+    def test_nothing_asked_is_nothing_answered(self) -> None:
+        nothing: list[Any] = []
+        assert Threads()(nothing) == []
+
+    def test_an_error_is_raised_only_when_every_read_has_ended(self) -> None:
+        ended = []
+
+        def good() -> None:
+            ended.append(True)
+
+        def bad() -> None:
+            raise AwsError("kms:DescribeKey", "Throttled", "no")
+
+        with pytest.raises(AwsError):
+            Threads()([bad, good, good])
+        assert ended == [True, True]
