@@ -200,18 +200,18 @@ class _Run:
         loaded = self.journal.loaded or self.journal.load()
         state = loaded.state
         draft = Draft(state)
-        judged_rule = reason in ("UNGOVERNED", "RULE_OFF", "IDLE")
-        news = judged_rule and (state.outcome, state.reason) != (Outcome.IGNORED, reason)
+        now = self.guard.clock.now()
+        # While a worker is at it, its attempt must get its end first: it is due when the lease is over.
+        judged_rule = reason in ("UNGOVERNED", "RULE_OFF", "IDLE") and not self._is_held(state, now)
+        news = judged_rule and (state.incident or (state.outcome, state.reason) != (Outcome.IGNORED, reason))
         wanted = self.journal.unheard() or (news and not self.journal.event)
         if not wanted:
             return Result(self.target, Outcome.IGNORED, reason)
-        now = self.guard.clock.now()
-        if judged_rule and not self._is_held(state, now):
+        if judged_rule:
             if state.incident and state.incident.lease:
                 self.journal.close_lost(draft, state.incident, now)
             if state.incident:
                 draft.set(incident=None, past=ledger.remember(state, state.incident, now))
-        if judged_rule:
             draft.set(outcome=Outcome.IGNORED, reason=reason, violations=(), look=None)
             self.journal.note_setting(draft, now)
         self.journal.add(draft, Outcome.IGNORED, now, reason=reason, detail={"message": message} if message else {})
@@ -499,7 +499,10 @@ class _Run:
             problem = Problem("UPDATING_TOO_LONG", f"X-Ray has been UPDATING for {minutes} minutes")
             again = now + timedelta(minutes=self.guard.policy.limits.max_backoff_minutes)
             draft.set(incident=replace(incident, due=again), outcome=Outcome.FAILED, reason=problem.code)
-            self.journal.add_about(draft, incident, Outcome.FAILED, now, after=self.journal.seen.setting, error=problem)
+            after = self.journal.seen.setting
+            self.journal.add_about(
+                draft, incident, Outcome.FAILED, now, reason=problem.code, after=after, error=problem
+            )
             return self.journal.commit(draft, Outcome.FAILED, problem.code)
         if self.journal.unheard():
             draft.set(incident=self.journal.joined(incident))
