@@ -6,6 +6,7 @@ from random import Random
 
 import pytest
 
+from chalicelib.guard import pause
 from chalicelib.model import Outcome, Trigger, TriggerKind
 from tests.simulation.lambdas import LEASE_SECONDS
 from tests.simulation.scenarios import Stage, stage
@@ -112,3 +113,42 @@ def test_p8_a_worker_whose_lease_was_taken_over_writes_no_end_of_its_attempt() -
     assert slept
     assert len(ends) == 2, told.witness.story()
     told.witness.check_whole()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_p4_an_incident_is_never_closed_on_reads_that_are_older_than_it(seed: int) -> None:
+    """The setting is read, then it is changed and another worker opens an incident, and only then the state is read."""
+    told = stage(seed, shuffled=True)
+    told.world.user_puts(HOME, None)
+    told.lambdas.schedule(first_sweep_after=None)
+    assert told.converge(), told.witness.story()
+    told.world.run(1200)
+    # Under the brake an incident stays open, so that nobody but the late one could close it.
+    brake(told)
+    moving = told.world.latency
+    late: list[Run] = []
+
+    def latency(rng: Random, name: str) -> float:
+        run = late[0] if late else None
+        if run and name == "BatchGetItem" and run.calls[-1] == name and run.calls.count(name) == 1:
+            late.clear()
+            return 20.0
+        return moving(rng, name)
+
+    told.world.latency = latency
+    told.lambdas.look(Trigger(TriggerKind.SWEEP))
+    late.append(told.lambdas.runs[-1])
+    told.world.run(1)
+    told.world.user_puts(HOME, None)
+    told.world.run(60)
+    state = told.tables.state(HOME)
+    assert state.incident is not None, told.witness.story()
+    assert (state.outcome, state.reason) == (Outcome.DEFERRED, "PAUSED")
+    told.witness.check_whole()
+
+
+def brake(told: Stage) -> None:
+    """An operator pulls the emergency brake."""
+    guard = told.lambdas.guard(Run("operator", "operator"))
+    told.world.start(lambda: pause(guard, Trigger(TriggerKind.OPERATOR), "alice", "testing"))
+    told.world.run(1)

@@ -143,7 +143,7 @@ class Hazard:
 
 
 class _Task:
-    def __init__(self, work: Callable[[], None], deadline: float | None) -> None:
+    def __init__(self, work: Callable[[], object], deadline: float | None) -> None:
         self.work = work
         self.deadline = deadline
         self.baton = threading.Lock()
@@ -203,7 +203,7 @@ class World:
         """Do something at once when its time has come; it may not wait."""
         heapq.heappush(self._heap, (self.now + seconds, next(self._order), act))
 
-    def start(self, work: Callable[[], None], timeout: float | None = None) -> None:
+    def start(self, work: Callable[[], object], timeout: float | None = None) -> None:
         """Begin work that may wait. It is ended by a Crash when its time is over."""
         deadline = None if timeout is None else self.now + timeout
         task = _Task(work, deadline)
