@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -244,6 +245,14 @@ ARN_PATTERNS = st.lists(st.text(alphabet="a*?", max_size=2), min_size=5, max_siz
 def test_what_an_arn_pattern_covers_it_matches(wider: str, narrower: str, arn: str) -> None:
     if arn_covers(wider, narrower) and arn_matches(narrower, arn):
         assert arn_matches(wider, arn)
+
+
+def test_nobody_keeps_the_judging_of_a_pattern_busy_with_stars_upon_stars() -> None:
+    """A process would be ended at its timeout, again and again. Measured in its own time, for machines are busy."""
+    began = time.process_time()
+    for tail in ("a*", "?*a", "/*:x*"):
+        assert not glob_covers("*" * 30_000 + tail + "!", "arn:aws:kms:us-east-1:123456789012:key/*")
+    assert time.process_time() - began < 5
 
 
 def test_rules_that_differ_in_a_tag_only_are_told_apart_wherever_answers_are_kept_by_rule() -> None:
