@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from chalicelib import ledger
 from chalicelib.decide import MOST_STEPS, Blocked, Observation, Step, StepName, judge, managed_key, next_step
-from chalicelib.errors import AwsError, Busy, Conflict, GuardError, LeaseOver
+from chalicelib.errors import DENIED, AwsError, Busy, Conflict, GuardError, LeaseOver
 from chalicelib.guard import MOST_CONFLICTS, Result
 from chalicelib.journal import Journal
 from chalicelib.ledger import Draft
@@ -52,7 +52,6 @@ OWN_REQUESTS = 8
 OUTDATED = frozenset({"KMSInvalidStateException", "DisabledException"})
 """What KMS says of a key whose state is another than it showed."""
 
-DENIED = frozenset({"AccessDenied", "AccessDeniedException"})
 SETTLING_CODES = frozenset({"KEY_NOT_YET_SEEN", "NOT_YET_TAKEN", "KEY_REFUSED", "KEY_CREATION_UNCERTAIN"})
 """Failures that may be nothing but KMS showing its past. The next look comes soon, and is held back by no backoff."""
 

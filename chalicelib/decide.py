@@ -69,25 +69,26 @@ OF_THE_KEY = frozenset(
 """What a change to a key can have caused; of the setting it says nothing."""
 
 
+CLOSED_KEY = "a key that the guard may not read"
+"""Stands for the ARN of a key behind an alias where the key's policy does not even let the guard see which it is."""
+
+
 class Observation(Struct, frozen=True):
     """Everything read about a target at one moment.
 
     `keys` maps a key's ARN to what KMS told of it, None where KMS says there is no such key. `aliases` maps an alias to
-    the ARN of its key, None where there is no such alias. `in_use` is None where X-Ray's service graph was not asked.
-    `deep` tells that policy, rotation and tags were read.
+    the ARN of its key, None where there is no such alias. `closed` are keys that are ruled out by name and whose policy
+    keeps the guard from reading more. `in_use` is None where X-Ray's service graph was not asked. `deep` tells that
+    policy, rotation and tags were read.
     """
 
     at: datetime
     setting: Setting
     keys: Mapping[str, Key | None] = field(default_factory=dict)
     aliases: Mapping[str, str | None] = field(default_factory=dict)
+    closed: frozenset[str] = frozenset()
     in_use: bool | None = None
     deep: bool = True
-
-    @property
-    def configured(self) -> Key | None:
-        """The key that X-Ray is set to, where there is one and KMS knows it."""
-        return self.keys.get(self.setting.key_arn) if self.setting.key_arn else None
 
 
 class StepName(StrEnum):
@@ -164,6 +165,12 @@ def allowed_arns(state: TargetState, seen: Observation, rule: Rule, arns: Iterab
     return tuple(arn for arn in arns if _is_allowed(arn, state, seen, rule))
 
 
+def is_ruled_out(arn: str, state: TargetState, seen: Observation, rule: Rule) -> bool:
+    """Whether the rule forbids the key by its name alone, unless it is AWS's own (which everybody may read)."""
+    restricted = rule.require.key is KeyKind.CUSTOMER or rule.require.allowed_keys
+    return bool(restricted) and not _is_allowed(arn, state, seen, rule)
+
+
 # --- judging ---------------------------------------------------------------------------------------------------------
 
 
@@ -190,6 +197,8 @@ def _judge_setting(target: Target, rule: Rule, state: TargetState, seen: Observa
     account = setting.key_arn.split(":", 5)[4]
     if account != target.account and rule.require.same_account:
         return [Violation.KEY_FOREIGN_ACCOUNT]
+    if setting.key_arn in seen.closed:
+        return [Violation.KEY_NOT_ALLOWED]
     key = seen.keys.get(setting.key_arn)
     if key is None:
         return [Violation.KEY_NOT_FOUND]
@@ -197,8 +206,7 @@ def _judge_setting(target: Target, rule: Rule, state: TargetState, seen: Observa
         if rule.require.key is KeyKind.ANY_KMS:
             return _judge_use(key)
         return [Violation.AWS_MANAGED_KEY]
-    restricted = rule.require.key is KeyKind.CUSTOMER or rule.require.allowed_keys
-    if restricted and not _is_allowed(setting.key_arn, state, seen, rule):
+    if is_ruled_out(setting.key_arn, state, seen, rule):
         return [Violation.KEY_NOT_ALLOWED, *_judge_use(key)]
     return _judge_key(key, rule, target, ours=setting.key_arn == managed_key(state, seen, rule))
 

@@ -26,6 +26,9 @@ TERMINAL_CODES = frozenset(
 )
 """Sending the same call again now answers the same. The loop still comes back, later and ever more slowly."""
 
+DENIED = frozenset({"AccessDenied", "AccessDeniedException"})
+"""The codes by which AWS's services say that the caller may not do that."""
+
 UNANSWERED = "NoAnswer"
 """The code of a call that was sent and whose effect is unknown: a timeout or a broken connection."""
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from chalicelib.clients import Clients, call, request_id
-from chalicelib.errors import AwsError
+from chalicelib.errors import DENIED, AwsError
 from chalicelib.model import Key, Target
 
 Tags = tuple[tuple[str, str], ...]
@@ -66,7 +66,7 @@ class KeysApi:
             return (tag_key, tag_value) in self.tags(key_arn)
         except AwsError as error:
             # Keys that are not ours to read cannot be the one that we made.
-            if error.code in ("AccessDeniedException", "AccessDenied", "NotFoundException"):
+            if error.code in DENIED or error.code == "NotFoundException":
                 return False
             raise
 

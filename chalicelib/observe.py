@@ -2,7 +2,9 @@
 
 The first round needs nothing but the rule: the setting, and the key behind each alias that the rule names. The second
 needs what the first and the state told: the keys themselves, and of those that may be X-Ray's also the policy, the
-rotation and the tags. A read that fails makes the whole observation fail: nothing is decided on half of it.
+rotation and the tags. A read that fails makes the whole observation fail: nothing is decided on half of it. The one
+exception is a key that shuts the guard out and needs no reading: whoever points X-Ray, or the alias of a recorded key,
+at a key of their own must not be able to stop the guard by that key's policy.
 """
 
 from __future__ import annotations
@@ -14,8 +16,8 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from chalicelib.decide import Observation, allowed_arns, managed_key
-from chalicelib.errors import AwsError
+from chalicelib.decide import CLOSED_KEY, Observation, allowed_arns, is_ruled_out, managed_key
+from chalicelib.errors import DENIED, AwsError
 from chalicelib.model import EncryptionType, Key, Setting, TargetState
 from chalicelib.policy import Rule
 from chalicelib.ports import Gather, Reach
@@ -32,10 +34,10 @@ Read = Callable[[], Any]
 
 
 class Glance(Struct, frozen=True):
-    """What the first round of reads told."""
+    """What the first round of reads told: of an alias its key, None for no such alias, or KMS's refusal to tell."""
 
     setting: Setting
-    aliases: dict[str, Key | None]
+    aliases: dict[str, Key | AwsError | None]
 
 
 def rule_aliases(rule: Rule) -> tuple[str, ...]:
@@ -48,7 +50,7 @@ def glance_reads(reach: Reach, rule: Rule) -> list[Read]:
     """The first round, to be gathered, alone or beside the state; `glance` makes sense of the answers."""
 
     def describe(alias: str) -> Read:
-        return lambda: reach.keys.describe(alias)
+        return lambda: _unless_closed(_bound(reach.keys.describe, alias))
 
     return [reach.xray.get, *(describe(alias) for alias in rule_aliases(rule))]
 
@@ -78,28 +80,39 @@ def observe(
 ) -> Observation:
     """Complete a glance. `deep` reads policy, rotation and tags too; `ask_use` asks X-Ray whether it is used at all."""
     setting = _resolved(reach, seen.setting)
-    keys: dict[str, Key | None] = {key.arn: key for key in seen.aliases.values() if key}
-    aliases = {alias: key.arn if key else None for alias, key in seen.aliases.items()}
+    meant = seen.aliases[rule.managed_key.alias]
+    if isinstance(meant, AwsError) and state.managed_key is None:
+        raise meant
+    keys: dict[str, Key | None] = {key.arn: key for key in seen.aliases.values() if isinstance(key, Key)}
+    aliases = {alias: _arn_of(key) for alias, key in seen.aliases.items()}
     found = Observation(now, setting, keys, aliases, deep=deep)
 
     wanted = managed_key(state, found, rule)
     own = [arn for arn in dict.fromkeys((wanted, setting.key_arn)) if arn and _is_own(arn, reach)]
     foreign = setting.key_arn if setting.key_arn and setting.key_arn not in own else None
+
+    def describe(arn: str) -> Read:
+        read = _bound(reach.keys.describe, arn)
+        return (lambda: _unless_closed(read)) if is_ruled_out(arn, state, found, rule) else read
+
     reads: list[tuple[str, str, Read]] = []
     for arn in own:
         if arn not in keys:
-            reads.append((arn, "key", _bound(reach.keys.describe, arn)))
+            reads.append((arn, "key", describe(arn)))
         if deep and (arn == wanted or arn in allowed_arns(state, found, rule, (arn,))) and _is_customers(keys.get(arn)):
             reads += [(arn, what, read) for what, read in _depths(reach, arn)]
     if foreign and not rule.require.same_account:
-        reads.append((foreign, "key", _bound(reach.keys.describe, foreign)))
+        reads.append((foreign, "key", describe(foreign)))
     if ask_use and setting.type is EncryptionType.NONE:
         reads.append(("", "use", lambda: reach.xray.in_use(now)))
     answers = dict(zip(((arn, what) for arn, what, _ in reads), gather([read for _, _, read in reads]), strict=True))
+    closed = frozenset(arn for (arn, _), answer in answers.items() if isinstance(answer, AwsError))
     for arn in (*own, *([foreign] if foreign else [])):
+        if arn in closed:
+            continue
         depths = (answers.get((arn, what)) for what in DEPTHS)
         keys[arn] = _joined(answers.get((arn, "key"), keys.get(arn)), *depths)
-    return replace(found, keys=keys, in_use=answers.get(("", "use")))
+    return replace(found, keys=keys, closed=closed, in_use=answers.get(("", "use")))
 
 
 def _depths(reach: Reach, arn: str) -> list[tuple[str, Read]]:
@@ -130,6 +143,20 @@ def _is_customers(key: Key | None) -> bool:
 
 def _bound(read: Callable[[str], Any], arn: str) -> Read:
     return lambda: read(arn)
+
+
+def _arn_of(key: Key | AwsError | None) -> str | None:
+    return CLOSED_KEY if isinstance(key, AwsError) else key.arn if key else None
+
+
+def _unless_closed(read: Read) -> Any:
+    """The answer, or KMS's refusal as a value: whether it matters is for the caller to say."""
+    try:
+        return read()
+    except AwsError as error:
+        if error.code in DENIED:
+            return error
+        raise
 
 
 def _unless_missing(read: Read) -> Any:
