@@ -15,10 +15,10 @@ SHIPPED := app.py requirements.txt $(wildcard .chalice/*.json policies/*.json sh
 	$(filter-out %.pyc,$(wildcard chalicelib/*.* chalicelib/*/*.*))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test sandbox check package bench setup pins clean
+.PHONY: help demo test sandbox check package bench bench-history setup pins clean
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/ready build/dev/package/sam.json ## the whole story on an AWS stand-in on this machine, step by step
 	@$(VENV)/bin/python -m sandbox.demo
@@ -39,6 +39,9 @@ package: $(PACKAGE)/sam.json ## the template and the zip to deploy, in build/STA
 
 bench: $(VENV)/ready build/dev/package/sam.json ## cold start and warm cost against a bare boto3 handler
 	@$(VENV)/bin/python -m bench
+
+bench-history: $(VENV)/ready ## what questions to the log cost with a million records, against a thousand
+	@$(VENV)/bin/python -m bench.million
 
 setup: $(VENV)/ready ## only set up the virtual environment
 

@@ -76,7 +76,7 @@ class Log:
     now: datetime
 
 
-def written(records: int, path: Path, seed: int = 1) -> Log:
+def written(records: int, path: Path | str, seed: int = 1) -> Log:
     """A log of so many records. The same seed gives the same log, as far as it goes."""
     tables = Tables(path)
     store = DynamoStore(_Same(tables), "us-east-1", AwsClock(), AUDIT_TABLE, TARGETS_TABLE)

@@ -1,0 +1,147 @@
+"""The API's handlers as functions: what is read of a request, and what an answer may hold."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chalicelib import api, openapi
+from chalicelib.errors import AwsError
+from chalicelib.model import Action, Outcome
+from chalicelib.openapi import BY_NAME, OPERATIONS
+from tests.unit.logbook import Logbook
+
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+HERE = "111122223333/us-east-1"
+DOCS = Path(__file__).parents[2] / "docs" / "api.md"
+
+
+def asked(operation: str, log: Any, path: dict[str, str] | None = None, **query: Any) -> api.Answer:
+    request = api.Request(
+        operation=BY_NAME[operation],
+        path=path or {},
+        query={name: [value] for name, value in query.items()},
+        headers={},
+        body=b"",
+        caller="arn:aws:iam::111122223333:user/Ops",
+        id="1",
+    )
+    return api.answer(api.Service(log, lambda: NOW), request)
+
+
+class TestMoments:
+    @given(st.datetimes(timezones=st.timezones() | st.just(UTC)))
+    def test_are_read_as_they_are_written_by_rfc_3339(self, at: datetime) -> None:
+        written = at.isoformat()
+        if re.search(r"[+-]\d\d:\d\d$", written) and at.utcoffset() is not None:
+            try:
+                expected = at.astimezone(UTC)
+            except OverflowError:
+                expected = datetime.min.replace(tzinfo=UTC) if at.year == 1 else datetime.max.replace(tzinfo=UTC)
+            assert api.read_moment(written, NOW) == expected
+
+    @pytest.mark.parametrize(
+        ("text", "at"),
+        [
+            ("24h", NOW - timedelta(hours=24)),
+            ("2w", NOW - timedelta(weeks=2)),
+            ("999999w", datetime.min.replace(tzinfo=UTC)),
+            ("2026-11-20", datetime(2026, 11, 20, tzinfo=UTC)),
+            ("2026-11-20t18:00:00z", datetime(2026, 11, 20, 18, tzinfo=UTC)),
+            ("2026-11-20T18:00:00.123456789+01:00", datetime(2026, 11, 20, 17, 0, 0, 123456, tzinfo=UTC)),
+            ("2016-12-31T23:59:60Z", datetime(2016, 12, 31, 23, 59, 59, tzinfo=UTC)),
+            ("0001-01-01T00:00:00+23:59", datetime.min.replace(tzinfo=UTC)),
+            ("9999-12-31T23:59:59-23:59", datetime.max.replace(tzinfo=UTC)),
+        ],
+    )
+    def test_may_be_spans_dates_and_whatever_the_calendar_ends_with(self, text: str, at: datetime) -> None:
+        assert api.read_moment(text, NOW) == at
+
+    @pytest.mark.parametrize(
+        "text", ["", "24", "h", "-1h", "2026-13-01", "2026-11-20T18:00:00", "2026-11-20 18:00:00Z"]
+    )
+    def test_that_are_none_are_refused(self, text: str) -> None:
+        with pytest.raises(ValueError, match=r"^"):
+            api.read_moment(text, NOW)
+
+
+class TestSizes:
+    """Lambda hands on six megabytes: what is larger comes in more pages, or is cut and says so."""
+
+    POLICY = "x" * 32_000
+
+    def log(self, records: int) -> Logbook:
+        log = Logbook()
+        for number in range(records):
+            at = NOW - timedelta(hours=2) + timedelta(seconds=number)
+            action = Action("PutKeyPolicy", at, before=self.POLICY, after=self.POLICY)
+            log.add(HERE, at, Outcome.REMEDIATING, incident_id=f"{HERE}#1", actions=(action,))
+        return log
+
+    def test_a_page_of_whole_key_policies_is_shorter_and_leads_on(self) -> None:
+        log = self.log(150)
+        seen: list[str] = []
+        token: dict[str, Any] = {}
+        while True:
+            answer = asked("records", log, limit="200", target=HERE, **token)
+            assert len(answer.body) <= api.MOST_BODY_BYTES
+            told = json.loads(answer.body)
+            seen += [record["record_id"] for record in told["records"]]
+            if told["next_token"] is None:
+                break
+            token = {"next_token": told["next_token"]}
+        assert seen == [f"{HERE}#{number}" for number in range(150, 0, -1)]
+
+    def test_an_incident_of_whole_key_policies_is_cut_and_says_that_it_is_not_complete(self) -> None:
+        answer = asked("incident", self.log(150), {"id": "111122223333.us-east-1.1"})
+        told = json.loads(answer.body)
+        assert told["complete"] is False
+        assert 50 < len(told["records"]) < 150
+
+
+class TestFailures:
+    def test_of_any_kind_are_an_answer_that_tells_nothing(self) -> None:
+        class Context:
+            aws_request_id = "11111111-2222-3333-4444-555555555555"
+            invoked_function_arn = None
+
+        answer = api.respond("records", object(), Context())
+        told = json.loads(answer.body)
+        assert (answer.status, told["code"]) == (500, "INTERNAL_ERROR")
+        assert told["instance"] == f"urn:uuid:{Context.aws_request_id}"
+        assert "AttributeError" not in answer.body
+
+    @pytest.mark.parametrize(
+        ("code", "told"), [("ThrottlingException", "THROTTLED"), ("AccessDeniedException", "AWS_REFUSED")]
+    )
+    def test_of_aws_say_only_that_it_may_be_tried_again(self, code: str, told: str) -> None:
+        class Refusing(Logbook):
+            def newest(self, *_: Any, **__: Any) -> Any:
+                raise AwsError("dynamodb:Query", code, "User: arn:aws:sts::111122223333:assumed-role/secret")
+
+        answer = asked("records", Refusing(), target=HERE)
+        assert (answer.status, json.loads(answer.body)["code"]) == (503, told)
+        assert answer.headers["Retry-After"] == "2"
+        assert "secret" not in answer.body
+
+
+def test_the_name_of_an_unknown_parameter_is_told_at_no_great_length() -> None:
+    answer = asked("records", Logbook(), **{"a" * 5000: "1"})  # type: ignore[arg-type]
+    assert json.loads(answer.body)["parameters"] == ["a" * 64]
+
+
+def test_the_page_in_the_documentation_names_every_route_parameter_and_code() -> None:
+    text = DOCS.read_text("utf-8")
+    names = {f"{operation.method} {operation.path}" for operation in OPERATIONS}
+    names |= {parameter.name for operation in OPERATIONS for parameter in operation.parameters}
+    source = Path(api.__file__).read_text("utf-8")
+    names |= set(re.findall(r'(?:Refused|_problem)\(\d{3}, "([A-Z_]+)"', source))
+    names |= {"THROTTLED", "AWS_REFUSED", str(openapi.MOST_LIMIT)}
+    assert {name for name in names if f"`{name}`" not in text} == set()
