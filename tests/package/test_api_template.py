@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,3 +92,11 @@ def test_the_role_is_denied_every_change_of_the_audit_log(statements: list[dict[
     assert denied["Resource"] == {"Fn::GetAtt": ["AuditTable", "Arn"]}
     assert {"dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"} <= set(denied["Action"])
     assert "Condition" not in json.dumps(denied)
+
+
+def test_the_other_functions_start_without_the_api(project: Path) -> None:
+    program = "import sys, app; print([name for name in sys.modules if name.startswith('chalicelib.')])"
+    done = subprocess.run([sys.executable, "-c", program], cwd=project, capture_output=True, text=True, check=True)
+    assert "'chalicelib.entry'" in done.stdout
+    for module in ("api", "openapi", "history", "figures"):
+        assert f"'chalicelib.{module}'" not in done.stdout
