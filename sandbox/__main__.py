@@ -86,7 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     attached = contextlib.ExitStack()
     try:
-        gateway = attached.enter_context(Gateway(sandbox, options.port + 1)) if package else None
+        gateway = attached.enter_context(Gateway(sandbox, sandbox.port + 1)) if package else None
         beside = attached.enter_context(Beside(sandbox, options.console, say)) if options.console is not None else None
         names = ", ".join(each.definition.name for each in sandbox.functions) or "none"
         print(
@@ -103,9 +103,6 @@ def main(arguments: list[str] | None = None) -> int:
         )
         while not ended.wait(1.0):
             pass
-    except OSError as error:
-        print(f"Port {options.port + 1}, for the API, cannot be listened on: {error}", file=sys.stderr)
-        return 2
     finally:
         attached.close()
         sandbox.stop()

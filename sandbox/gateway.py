@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-from werkzeug.serving import WSGIRequestHandler, make_server
+from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from sandbox.bus import new_id
 from sandbox.identity import Principal, principal_of
@@ -54,7 +54,10 @@ class _Quiet(WSGIRequestHandler):
 
 
 class Gateway:
-    """The REST API of the package that the sandbox runs. A context manager; `url` includes the stage."""
+    """The REST API of the package that the sandbox runs. A context manager; `url` includes the stage.
+
+    Where the port is taken, another one serves.
+    """
 
     def __init__(self, sandbox: Sandbox, port: int = 0) -> None:
         if sandbox.package is None:
@@ -80,10 +83,17 @@ class Gateway:
         )
 
     def __enter__(self) -> Gateway:
-        self._server = make_server("127.0.0.1", self._port, self._serve, threaded=True, request_handler=_Quiet)
+        try:
+            self._server = self._listening(self._port)
+        except (OSError, SystemExit):
+            # werkzeug ends the program where a port is taken; the API is not worth that.
+            self._server = self._listening(0)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/{self.stage}"
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         return self
+
+    def _listening(self, port: int) -> BaseWSGIServer:
+        return make_server("127.0.0.1", port, self._serve, threaded=True, request_handler=_Quiet)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
