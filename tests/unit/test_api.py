@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from chalicelib import api, openapi
 from chalicelib.errors import AwsError
-from chalicelib.model import Action, Outcome
+from chalicelib.model import Action, GuardState, Outcome, TargetState
 from chalicelib.openapi import BY_NAME, OPERATIONS
+from chalicelib.ports import Loaded
 from tests.unit.logbook import Logbook
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -145,3 +146,36 @@ def test_the_page_in_the_documentation_names_every_route_parameter_and_code() ->
     names |= set(re.findall(r'(?:Refused|_problem)\(\d{3}, "([A-Z_]+)"', source))
     names |= {"THROTTLED", "AWS_REFUSED", str(openapi.MOST_LIMIT)}
     assert {name for name in names if f"`{name}`" not in text} == set()
+
+
+class Present(Logbook):
+    """Targets in five Regions of two accounts."""
+
+    def states(self) -> list[TargetState]:
+        return [
+            TargetState(f"{account}/eu-west-{number}", version=1, outcome=Outcome.COMPLIANT)
+            for account in ("222222222222", "111111111111")
+            for number in range(5)
+        ]
+
+    def load(self, target: str, event_id: str | None = None) -> Loaded:
+        return Loaded(TargetState(target), GuardState(swept_at=NOW))
+
+
+def test_pages_of_targets_lead_on_to_each_once_in_order() -> None:
+    seen: list[str] = []
+    token: dict[str, Any] = {}
+    while True:
+        told = json.loads(asked("targets", Present(), limit="3", **token).body)
+        seen += [target["target"] for target in told["targets"]]
+        assert told["guard"]["swept_at"] == "2026-11-20T12:00:00Z"
+        if told["next_token"] is None:
+            break
+        token = {"next_token": told["next_token"]}
+    assert seen == sorted(state.target for state in Present().states())
+
+
+def test_targets_are_those_asked_for() -> None:
+    told = json.loads(asked("targets", Present(), account="111111111111", region="eu-west-3").body)
+    assert [target["target"] for target in told["targets"]] == ["111111111111/eu-west-3"]
+    assert json.loads(asked("targets", Present(), outcome="FAILED").body)["targets"] == []
