@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from chalicelib import ledger
 from chalicelib.decide import MOST_STEPS, Blocked, Observation, Step, StepName, judge, managed_key, next_step
 from chalicelib.errors import DENIED, AwsError, Busy, Conflict, GuardError, LeaseOver
-from chalicelib.guard import MOST_CONFLICTS, Result
+from chalicelib.guard import Result
 from chalicelib.journal import Journal
 from chalicelib.ledger import Draft
 from chalicelib.model import (
@@ -47,6 +47,9 @@ SETTLING = timedelta(seconds=20)
 
 LEASE_MARGIN = timedelta(seconds=15)
 """A mutation is sent only while this much is left: AWS's clock is read in whole seconds, and calls take time."""
+
+MOST_CONFLICTS_UNDER_LEASE = 30
+"""Nobody else acts meanwhile; what comes between are audits of changes, and of those there may be many."""
 
 OWN_REQUESTS = 8
 OUTDATED = frozenset({"KMSInvalidStateException", "DisabledException"})
@@ -247,7 +250,7 @@ class Attempt:
 
     def _finish(self, problem: Problem | None, seen: Observation) -> Result:
         """Close the attempt. If the state moved meanwhile, look at X-Ray again before saying anything of it (P4)."""
-        for _ in range(MOST_CONFLICTS):
+        for _ in range(MOST_CONFLICTS_UNDER_LEASE):
             try:
                 return self._close_attempt(problem, seen)
             except Conflict:
@@ -310,7 +313,7 @@ class Attempt:
 
     def _update(self, change: Callable[[TargetState], TargetState]) -> None:
         """Store a change to the state in the middle of an attempt, whatever others wrote beside it."""
-        for _ in range(MOST_CONFLICTS):
+        for _ in range(MOST_CONFLICTS_UNDER_LEASE):
             state = self.journal.state()
             try:
                 self.journal.save(state, change(state))

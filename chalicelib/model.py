@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 GUARD_CHAIN = "guard"
 """The chain for what belongs to no target: sweeps, anchors, policy digests, unreadable events, pause and resume."""
@@ -421,6 +422,10 @@ class TargetState(Struct, frozen=True):
             self.intent and self.intent.due,
         ]
         return min((wait for wait in waits if wait), default=None)
+
+    def differs_only_in_chain(self, other: TargetState) -> bool:
+        """Whether nothing but records came between the two."""
+        return self == replace(other, version=self.version, seq=self.seq, head=self.head)
 
 
 class Pause(Struct, frozen=True):

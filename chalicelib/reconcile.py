@@ -672,7 +672,28 @@ class _Run:
     # --- remediating -----------------------------------------------------------------------------------------------
 
     def _remediate(self, rule: Rule, state: TargetState, seen: Observation, decision: Decision) -> Result:
+        lease = self._take_lease(state, seen, decision)
+        return Attempt(self.journal, self.reach, rule, lease).run(seen)
+
+    def _take_lease(self, state: TargetState, seen: Observation, decision: Decision) -> Lease:
+        """Store REMEDIATING with a lease. Where the chain only grew meanwhile, what was seen still stands.
+
+        Otherwise whoever has calls refused often enough, each of which is audited, could keep the guard observing for
+        ever. Raises Conflict where anything else moved.
+        """
         assert self.journal.loaded is not None
+        for _ in range(MOST_CONFLICTS):
+            paused = self.journal.loaded.guard.paused
+            try:
+                return self._begin(state, seen, decision)
+            except Conflict:
+                loaded = self.journal.load()
+                if loaded.guard.paused != paused or not loaded.state.differs_only_in_chain(state):
+                    raise
+                state = loaded.state
+        raise Conflict(str(self.target))
+
+    def _begin(self, state: TargetState, seen: Observation, decision: Decision) -> Lease:
         now = self.guard.clock.now()
         draft = Draft(state)
         most = self.guard.policy.limits.max_backoff_minutes
@@ -717,7 +738,7 @@ class _Run:
             actions=(),
         )
         self.journal.commit(draft, Outcome.REMEDIATING, None)
-        return Attempt(self.journal, self.reach, rule, lease).run(seen)
+        return lease
 
     def _incident(self, draft: Draft, seen: Observation, decision: Decision, now: datetime) -> tuple[Incident, bool]:
         state: TargetState = draft.before

@@ -1,0 +1,38 @@
+"""Whoever floods the guard with what it must audit does not keep it from acting, and loses no line of the audit log."""
+
+from __future__ import annotations
+
+import pytest
+
+from chalicelib.model import Outcome
+from tests.simulation.scenarios import stage
+from tests.simulation.world import HOME
+
+FLOOD_SECONDS = 60
+
+
+@pytest.mark.parametrize("refused_a_second", [2, 10, 20])
+def test_a_flood_of_refused_calls_does_not_keep_x_ray_from_being_put_right(refused_a_second: int) -> None:
+    """Anybody may have calls refused, and each is audited in the very chain that the remediation is recorded in."""
+    told = stage(latency=lambda rng, name: rng.uniform(0.005, 0.03) * (2 if name == "TransactWriteItems" else 1))
+    told.world.user_puts(HOME, None)
+    told.lambdas.schedule(first_sweep_after=None)
+    assert told.converge(), told.witness.story()
+    told.world.run(1200)
+    world, ends = told.world, told.world.now + FLOOD_SECONDS
+    world.delivery = lambda rng: [rng.uniform(1, 3)]
+
+    def flood() -> None:
+        world.user_fails(HOME)
+        if world.now < ends:
+            world.later(world.rng.uniform(0.5, 1.5) / refused_a_second, flood)
+
+    flood()
+    world.user_puts(HOME, None)
+    assert world.run(15, told.witness.right), told.witness.story()
+    assert told.converge(900), told.witness.story()
+    refused = [event.trigger.event_id for event in world.events if event.error_code]
+    audited = [record.trigger.event_id for record in told.tables.records(HOME) if record.outcome is Outcome.IGNORED]
+    lost = [event.trigger.event_id for event in told.lambdas.dead_letters]  # type: ignore[attr-defined]
+    assert sorted([*audited, *lost]) == sorted(refused), "each refused call is audited once, or set aside"
+    told.witness.check_whole()
