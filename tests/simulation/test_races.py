@@ -9,7 +9,7 @@ import pytest
 from chalicelib.guard import pause
 from chalicelib.model import Outcome, Trigger, TriggerKind
 from tests.simulation.lambdas import LEASE_SECONDS
-from tests.simulation.scenarios import Stage, stage
+from tests.simulation.scenarios import ALIAS, Stage, stage
 from tests.simulation.world import HOME, MUTATIONS, Hazard, Run
 
 
@@ -152,3 +152,42 @@ def brake(told: Stage) -> None:
     guard = told.lambdas.guard(Run("operator", "operator"))
     told.world.start(lambda: pause(guard, Trigger(TriggerKind.OPERATOR), "alice", "testing"))
     told.world.run(1)
+
+
+@pytest.mark.parametrize("deleted_after", [0.5, 2.0, 4.0])
+def test_p1_a_key_event_heard_while_another_worker_acts_is_looked_at_when_stale_reads_have_passed(
+    deleted_after: float,
+) -> None:
+    """The alias goes while a worker, which has read it already, waits for ACTIVE; who hears of it steps back."""
+    told = well()
+    told.world.settling = lambda rng: 8.0
+    told.world.user_puts(HOME, None)
+    told.world.run(2.5)
+    told.world.run(deleted_after)
+    assert told.tables.state(HOME).outcome is Outcome.REMEDIATING, "no worker acts"
+    told.world.delivery = lambda rng: [0.1]
+    told.world.user_sets_alias(HOME, ALIAS, None)
+    gone_at = told.world.now
+    assert told.converge(900), told.witness.story()
+    right_since = told.witness.right_since[HOME]
+    assert right_since is not None
+    assert right_since - gone_at <= 250 + 60 + 15
+    told.witness.check_whole()
+
+
+def test_p2_the_key_in_use_is_the_managed_one_though_its_worker_died_and_the_alias_was_moved() -> None:
+    """The key was put on the record before X-Ray was: whoever moves the alias then does not move X-Ray."""
+    told = stage()
+    told.lambdas.schedule(first_sweep_after=None)
+    told.world.hazard = lambda run, number, name: (
+        Hazard("crash", late=True) if name == "PutEncryptionConfig" and len(told.lambdas.runs) == 1 else None
+    )
+    told.world.user_puts(HOME, None)
+    told.world.run(10)
+    made = told.world.setting(HOME).key_arn
+    assert made is not None
+    told.world.user_sets_alias(HOME, ALIAS, told.make_key(tagged=True))
+    assert told.converge(1200), told.witness.story()
+    assert told.world.setting(HOME).key_arn == made
+    told.witness.check_right()
+    told.witness.check_whole()
