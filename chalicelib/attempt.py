@@ -51,12 +51,15 @@ LEASE_MARGIN = timedelta(seconds=15)
 MOST_CONFLICTS_UNDER_LEASE = 30
 """Nobody else acts meanwhile; what comes between are audits of changes, and of those there may be many."""
 
-OWN_REQUESTS = 8
 OUTDATED = frozenset({"KMSInvalidStateException", "DisabledException"})
 """What KMS says of a key whose state is another than it showed."""
 
-SETTLING_CODES = frozenset({"KEY_NOT_YET_SEEN", "NOT_YET_TAKEN", "KEY_REFUSED", "KEY_CREATION_UNCERTAIN"})
-"""Failures that may be nothing but KMS showing its past. The next look comes soon, and is held back by no backoff."""
+SETTLING_CODES = frozenset(
+    {"ALIAS_TAKEN", "KEY_NOT_YET_SEEN", "NOT_YET_TAKEN", "KEY_REFUSED", "KEY_CREATION_UNCERTAIN"}
+)
+"""Failures that may be nothing but KMS showing its past, or that another look is all it takes.
+
+The next look comes soon, and is held back by no backoff."""
 
 LONGEST_SETTLING = timedelta(minutes=15)
 """Three repairs, one after the other, each of which KMS may take four minutes to show; after it, it is a failure."""
@@ -189,12 +192,14 @@ class Attempt:
         except AwsError as error:
             if error.code != "AlreadyExistsException":
                 raise
-            # Somebody was faster, or KMS did not show what was there: the alias decides, and our key is left unused.
+            # KMS did not show what was there, or somebody was faster: the alias decides, and our key is left unused.
             winner = self.reach.keys.describe(alias)
             if winner is None:
                 raise GuardError(Problem("NOT_YET_TAKEN", f"{alias} exists, and KMS does not show it yet")) from error
-            complete = read_key(self.guard.gather, self.reach, winner.arn)
-            return replace(_with_key(seen, winner.arn, complete), aliases={**seen.aliases, alias: winner.arn})
+            if winner.arn != arn:
+                # Whose key it is and which tags came with it, the next look weighs before the key is recorded.
+                message = f"somebody else made {alias} first, for {winner.arn}: that key is looked at from the start"
+                raise GuardError(Problem("ALIAS_TAKEN", message)) from error
         return replace(seen, aliases={**seen.aliases, alias: arn})
 
     def _put_setting(self, step: Step, seen: Observation) -> Observation:
@@ -267,8 +272,6 @@ class Attempt:
         self.journal.seen = seen
         draft = Draft(state)
         most = self.guard.policy.limits.max_backoff_minutes
-        requests = tuple(action.request_id for action in self.actions if action.request_id)
-        draft.set(own_requests=(*state.own_requests, *requests)[-OWN_REQUESTS:])
         if self.actions:
             # What was acted on may have been KMS's past: all is read again once that is over.
             draft.set(look=ledger.later(state.look, now + ledger.STALE_READS))

@@ -299,7 +299,7 @@ class _Run:
         wants_depth = self._wants_depth(state, first, now) if deep is None else deep
         ask_use = self.journal.trigger.kind in (TriggerKind.SWEEP, TriggerKind.TICK) and not state.ever_used
         seen = self._observed(rule, state, first, deep=wants_depth, ask_use=ask_use)
-        if not wants_depth and judge(self.target, rule, state, seen):
+        if not wants_depth and (judge(self.target, rule, state, seen) or self._adoption(state, seen)):
             seen = self._observed(rule, state, first, deep=True, ask_use=ask_use)
         self.journal.seen = seen
         return seen

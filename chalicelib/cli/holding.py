@@ -248,10 +248,9 @@ def _kms(
     operator: Operator, target: Target, glass: BreakGlass, operation: str, key_arn: str | None, **parameters: Any
 ) -> None:
     """Tag or untag the key. Raises Trouble, naming who may, where AWS refuses it."""
-    from chalicelib.attempt import DENIED
     from chalicelib.cli.trouble import REFUSED, Trouble
     from chalicelib.clients import call
-    from chalicelib.errors import AwsError
+    from chalicelib.errors import DENIED, AwsError
 
     client = operator.clients.mutating("kms", target.region)
     method = {"TagResource": "tag_resource", "UntagResource": "untag_resource"}[operation]
