@@ -222,5 +222,4 @@ def _kept_state(rule: str, digest: str, now: datetime) -> TargetState:
         lease_number=3,
         managed_key=KEY_ARN,
         keys_made=(KEY_ARN,),
-        own_requests=tuple(f"810bb833-8ff2-54cb-b974-01f12e6e{number:04d}" for number in range(3)),
     )

@@ -405,7 +405,6 @@ class TargetState(Struct, frozen=True):
     managed_key: str | None = None
     keys_made: tuple[str, ...] = ()
     keys_retired: tuple[str, ...] = ()
-    own_requests: tuple[str, ...] = ()
     intent: Intent | None = None
     look: datetime | None = None
     backoff: Backoff = Backoff()
