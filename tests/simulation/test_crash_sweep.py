@@ -24,7 +24,8 @@ def test_p1_to_p4_wherever_a_run_crashes_while_every_read_of_kms_is_four_minutes
 
 @EVERY
 def test_p1_to_p4_wherever_a_run_crashes_while_some_reads_of_kms_are_older_than_others(scenario: Scenario) -> None:
-    for story in interrupted(scenario, CRASHES, MIXED, every_poll=False):
+    """After each call only: a crash before one is a crash after the one before it, and the hunt does both."""
+    for story in interrupted(scenario, CRASHES[1:], MIXED, every_poll=False):
         check(story)
 
 
