@@ -613,7 +613,7 @@ class _ChainWalk:
 
     def _is_too_old(self, row: chain.StoredRow) -> bool:
         since, at = self._wanted.since, _at_of(row)
-        return since is not None and at is not None and at < since - SLACK
+        return since is not None and at is not None and since - at > SLACK
 
     def _first_place(self) -> int | None:
         """Where to begin: at the newest record, or by halving at the first of after `until`; a chain is nearly in
@@ -627,7 +627,7 @@ class _ChainWalk:
             middle = (low + high) // 2
             row = self._probe(middle + 1)
             at = _at_of(row) if row else None
-            if row is None or at is None or at < until + SLACK:
+            if row is None or at is None or at - until < SLACK:
                 low = middle
             else:
                 high = middle

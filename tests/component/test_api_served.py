@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,7 +88,7 @@ def test_pages_lead_on_to_everything_once(gateway: Gateway) -> None:
 
 def test_the_shape_is_that_of_the_command_lines_json(gateway: Gateway) -> None:
     surroundings = {**gateway.sandbox.environment(), "PATH": "/usr/bin:/bin"}
-    program = [str(Path(sys.executable).with_name("xray-guard"))]
+    program = [sys.executable, "-c", "from chalicelib.cli import main; main()"]
     for verb, path in (
         (["history", "--account", GUARD_ACCOUNT], f"/v1/records?account={GUARD_ACCOUNT}"),
         (["show", INCIDENT], f"/v1/incidents/{INCIDENT}"),
@@ -216,3 +215,11 @@ def test_whom_an_operator_asks_about_is_looked_at_by_the_next_tick_on_the_operat
     sandbox.run_schedule("tick")
     assert sandbox.idle()
     assert call(gateway, f"/v1/records?account={GUARD_ACCOUNT}").json() == before
+
+
+@pytest.mark.parametrize("target", ["guard", HERE, None])
+def test_a_question_about_all_times_there_are_is_answered(target: str | None, gateway: Gateway) -> None:
+    everything = "since=0001-01-01&until=9999-12-31T23:59:59Z" + (f"&target={target}" if target else "")
+    assert call(gateway, f"/v1/records?{everything}").json()["records"]
+    assert call(gateway, f"/v1/incidents?{everything}").status == 200
+    assert call(gateway, "/v1/summary?since=0001-01-01&until=9999-12-31T23:59:59Z").json()["opened"] >= 2
