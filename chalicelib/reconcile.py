@@ -71,8 +71,6 @@ def reconcile(
         run = _Run(guard, target, trigger, event, budget_left)
         try:
             result = run.once()
-            run.announce_policy()
-            return result
         except Conflict:
             guard.step_aside()
         except StoreError:
@@ -90,6 +88,10 @@ def reconcile(
         except Exception as error:
             run.fail(Problem("INTERNAL_ERROR", f"{type(error).__name__} in the guard; see the function's log"))
             raise
+        else:
+            # Whatever goes wrong with this is no failure of the target's: it is raised as it is.
+            run.announce_policy()
+            return result
     raise Busy(Problem("BUSY", f"{target}: {MOST_CONFLICTS} attempts met other writers"))
 
 

@@ -1,0 +1,49 @@
+"""The first run under a new policy says so in the guard's own chain, which is no business of the target's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from chalicelib.errors import Busy, Conflict
+from chalicelib.model import GUARD_CHAIN, GuardState, Outcome, Record, TargetState, Trigger, TriggerKind
+from chalicelib.reconcile import reconcile
+from tests.simulation.fakes import FakeStore
+from tests.simulation.scenarios import stage
+from tests.simulation.world import HOME, Run
+
+
+class Crowded(FakeStore):
+    """A store where somebody else always writes to the guard's own chain first."""
+
+    def commit(
+        self,
+        before: TargetState | GuardState,
+        after: TargetState | GuardState,
+        records: Sequence[tuple[Record, bytes, str]] = (),
+        event_id: str | None = None,
+    ) -> None:
+        if after.target == GUARD_CHAIN:
+            raise Conflict(GUARD_CHAIN)
+        super().commit(before, after, records, event_id)
+
+
+def test_a_policy_that_cannot_be_announced_is_raised_and_is_no_failure_of_the_target() -> None:
+    told = stage()
+    run = Run("on_change/1", "on_change")
+    raised: list[Exception] = []
+
+    def live() -> None:
+        guard = replace(told.lambdas.guard(run), store=Crowded(told.world, run, told.tables))
+        try:
+            reconcile(guard, HOME, Trigger(TriggerKind.SWEEP))
+        except Busy as busy:
+            raised.append(busy)
+
+    told.world.start(live)
+    with told.unheard():  # the echo's run would announce it
+        told.world.run(60)
+    assert [record.outcome for record in told.tables.records(HOME)] == [Outcome.REMEDIATING, Outcome.REMEDIATED]
+    assert told.witness.right(), told.witness.story()
+    assert raised, "it must be loud, so that Lambda tries again"
