@@ -170,6 +170,9 @@ def _told(result: Result) -> dict[str, Any]:
 
 
 def _reported(report: Report) -> dict[str, Any]:
+    for bug in report.bugs:
+        # The targets' records refer to this log.
+        logger.error("a fault of the guard's own", exc_info=bug)
     if report.unreached:
         first, problem = next(iter(report.unreached.items()))
         logger.error("targets not reached", extra={"targets": sorted(report.unreached), "first": problem.code})

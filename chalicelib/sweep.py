@@ -36,10 +36,15 @@ class Anchors(Protocol):
 
 
 class Report(Struct):
-    """What a run over several targets came to. `unreached` maps a target to why nothing was stored of it."""
+    """What a run over several targets came to.
+
+    `unreached` maps a target to why it was not brought to an end. `bugs` are the exceptions that nobody expected, with
+    their tracebacks, for the function's log.
+    """
 
     results: list[Result] = field(default_factory=list)
     unreached: dict[str, Problem] = field(default_factory=dict)
+    bugs: list[Exception] = field(default_factory=list)
     paused: bool = False
 
     @property
@@ -136,6 +141,7 @@ def _reach(guard: Guard, target: Target, trigger: Trigger, report: Report, *, bu
     except Exception as error:
         # On the target's record already; the others still get their turn, and the caller makes it loud.
         report.unreached[str(target)] = Problem(INTERNAL_ERROR, type(error).__name__)
+        report.bugs.append(error)
 
 
 def _anchor(guard: Guard, trigger: Trigger, report: Report, anchors: Anchors | None) -> None:
