@@ -299,7 +299,9 @@ def _left_alone(seen: Observation, violations: tuple[Violation, ...]) -> Blocked
 
 def _missing(arn: str, state: TargetState) -> Blocked:
     if arn in state.keys_made and state.look is not None:
-        return Blocked(Problem("KEY_NOT_YET_SEEN", f"KMS does not show {arn} yet, though it was made here", True))
+        certain = f"{state.look:%H:%M:%SZ}"
+        message = f"KMS does not show {arn}, which was made here: it may be slow to, and at {certain} that is certain"
+        return Blocked(Problem("KEY_NOT_YET_SEEN", message))
     return Blocked(
         Problem(
             "KEY_BEYOND_REPAIR",

@@ -209,7 +209,8 @@ class Doctor:
                 "`xray-guard resume` as soon as the reason is gone",
             )
         if state.swept_at is None:
-            yield BAD, "there was no sweep yet", "look at the logs of the function xray-guard-sweep"
+            remedy = "the first comes within an hour of deploying; else look at the logs of xray-guard-sweep"
+            yield BAD, "there was no sweep yet", remedy
         elif self._operator.now() - state.swept_at > LONGEST_WITHOUT_SWEEP:
             yield (
                 BAD,

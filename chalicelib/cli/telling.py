@@ -14,7 +14,7 @@ from chalicelib.model import GUARD_CHAIN, Outcome, Target, TriggerKind, is_regio
 
 if TYPE_CHECKING:
     from chalicelib.history import Entry, Filter, IncidentView, TargetView
-    from chalicelib.model import GuardState
+    from chalicelib.model import GuardState, Record
 
 POLL_SECONDS = 3.0
 OUTCOMES = tuple(outcome.value for outcome in Outcome)
@@ -307,8 +307,24 @@ def _print_incident(operator: Operator, view: IncidentView) -> None:
             line("    read back", f"{setting_text(record.after, target)} {status_}")
         if record.error:
             line("    error", f"{record.error.code}: {record.error.message}")
+        for name, text in _details(record):
+            line(f"    {name}", text)
     if not view.complete:
         say("There may be more records of this incident than were read.")
+
+
+def _details(record: Record) -> list[tuple[str, str]]:
+    """What the record says beyond its fields of why it came to this, where that is more than the error."""
+    told = record.detail
+    found = []
+    message = told.get("message")
+    if message and not (record.error and record.error.message == message):
+        found.append(("because", str(message)))
+    if told.get("against"):
+        found.append(("against", f"{', '.join(told['against'])}; {told.get('attempts')} attempts lately"))
+    if told.get("adopted"):
+        found.append(("adopted", str(told["adopted"])))
+    return found
 
 
 def _print_action(action: Any, target: str) -> None:

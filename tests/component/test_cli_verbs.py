@@ -354,6 +354,18 @@ class TestShow:
         assert "so far" in answer.out
         assert "FAILED" in answer.out
 
+    def test_of_a_fight_tells_until_when_it_is_held_back_and_against_whom(self, remediated: None) -> None:
+        for number in range(4):
+            client("xray").put_encryption_config(Type="NONE")
+            told = event()
+            now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            heard({**told, "detail": {**told["detail"], "eventID": f"again-{number}", "eventTime": now}})
+        view = typed("status", "--output", "json").json["targets"][0]
+        assert (view["outcome"], view["reason"]) == ("DEFERRED", "BACKOFF")
+        answer = typed("show", view["incident"]["id"])
+        assert "held back until" in answer.out
+        assert f"against: arn:aws:iam::{ACCOUNT}:root; 3 attempts lately" in answer.out
+
     def test_of_what_does_not_exist_says_no(self, empty: None) -> None:
         answer = typed("show", f"{HERE}#7")
         assert (answer.code, answer.out) == (1, "")
