@@ -146,6 +146,13 @@ def managed_key(state: TargetState, seen: Observation, rule: Rule) -> str | None
     return next((arn for arn in reversed(state.keys_made) if arn not in state.keys_retired), None)
 
 
+def adoption(state: TargetState, seen: Observation, rule: Rule) -> str | None:
+    """The key to record as managed: X-Ray is on it already, and the rule's alias says that it is meant."""
+    arn = managed_key(state, seen, rule)
+    meant = arn == seen.setting.key_arn or rule.managed_key.ensure
+    return arn if state.managed_key is None and arn is not None and meant else None
+
+
 def _is_allowed(arn: str, state: TargetState, seen: Observation, rule: Rule) -> bool:
     for allowed in rule.require.allowed_keys:
         if allowed == rule.managed_key.alias:

@@ -20,6 +20,7 @@ from chalicelib.model import (
     KeyEvent,
     Outcome,
     PastIncident,
+    Phase,
     Problem,
     Record,
     Target,
@@ -106,6 +107,26 @@ class Journal:
         at, good_at = self.change.trigger.event_time, self.state().good_at
         is_newer = at is None or good_at is None or at >= good_at.replace(microsecond=0)
         return is_newer and seen.setting.same_choice(self.change.result)
+
+    def incident(
+        self, draft: Draft, seen: Observation, violations: tuple[Violation, ...], now: datetime
+    ) -> tuple[Incident, bool]:
+        """The open incident, or a new one that begins with the next record; and whether it is new."""
+        state: TargetState = draft.before
+        if state.incident is not None:
+            incident = state.incident
+            if incident.before is None:
+                incident = replace(incident, before=seen.setting)
+            return incident, False
+        incident = Incident(
+            draft.next_id(),
+            now,
+            seen.setting,
+            Phase.OPEN,
+            violations,
+            cause=self.cause(seen, violations),
+        )
+        return incident, True
 
     def joined(self, incident: Incident) -> Incident:
         """The open incident with the change event's actor and time lent to it, if they fit and it has no cause yet."""

@@ -422,6 +422,11 @@ class TargetState(Struct, frozen=True):
         ]
         return min((wait for wait in waits if wait), default=None)
 
+    def is_held(self, now: datetime) -> bool:
+        """Whether a worker's lease keeps others from acting."""
+        lease = self.incident.lease if self.incident else None
+        return lease is not None and now < lease.until
+
     def differs_only_in_chain(self, other: TargetState) -> bool:
         """Whether nothing but records came between the two."""
         return self == replace(other, version=self.version, seq=self.seq, head=self.head)

@@ -301,7 +301,7 @@ def replace_verb(operator: Operator, target: Target, yes: bool) -> int:
     old key is left as it is, since traces stored under it need it to be read: the guard can neither disable nor delete
     it. Without --yes this only says what would be given up.
     """
-    from chalicelib.reconcile import replace_key
+    from chalicelib.replacement import replace_key
 
     state = operator.store.load(str(target)).state
     told = {"target": str(target), "retired": state.managed_key, "replaced": False}
