@@ -15,7 +15,7 @@ SHIPPED := app.py requirements.txt $(wildcard .chalice/*.json policies/*.json sh
 	$(filter-out %.pyc,$(wildcard chalicelib/*.* chalicelib/*/*.*))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test sandbox check package bench bench-history setup pins clean
+.PHONY: help demo test sandbox check package bench bench-history hunt setup pins clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -42,6 +42,9 @@ bench: $(VENV)/ready build/dev/package/sam.json ## cold start and warm cost agai
 
 bench-history: $(VENV)/ready ## what questions to the log cost with a million records, against a thousand
 	@$(VENV)/bin/python -m bench.million
+
+hunt: $(VENV)/ready ## random schedules against the loop for ten minutes: crashes, stale reads, rivals, bad delivery
+	$(VENV)/bin/python -m tests.simulation.hunt --schedules 20000 --seconds 600
 
 setup: $(VENV)/ready ## only set up the virtual environment
 
