@@ -1,4 +1,4 @@
-"""What the guard's role may do, by its own policy and the key's: each call of the loop, and nothing that harms (P13)."""
+"""What the guard's role may do, by its own policy and the key's: each call of the loop, and no harm (P13)."""
 
 from __future__ import annotations
 
