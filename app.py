@@ -7,6 +7,7 @@ from typing import Any
 from chalice.app import BaseLambdaEvent, Chalice, IAMAuthorizer, Response
 
 from chalicelib import entry
+from chalicelib.events import KEY_EVENTS, KEY_NOTICES
 
 
 class UnreadEvent(BaseLambdaEvent):
@@ -41,32 +42,10 @@ def on_change(event: UnreadEvent) -> Any:
 @app.on_cw_event(
     {
         "source": ["aws.kms"],
-        "detail-type": [
-            "AWS API Call via CloudTrail",
-            "AWS Service Event via CloudTrail",
-            "KMS CMK Deletion",
-            "KMS Imported Key Material Expiration",
-        ],
+        "detail-type": ["AWS API Call via CloudTrail", "AWS Service Event via CloudTrail", *sorted(KEY_NOTICES)],
         # KMS's own notices have no event name, and a call that failed has changed nothing.
         "detail": {
-            "eventName": [
-                "CancelKeyDeletion",
-                "CreateAlias",
-                "DeleteAlias",
-                "DeleteExpiredKeyMaterial",
-                "DeleteImportedKeyMaterial",
-                "DeleteKey",
-                "DisableKey",
-                "DisableKeyRotation",
-                "EnableKey",
-                "EnableKeyRotation",
-                "PutKeyPolicy",
-                "ScheduleKeyDeletion",
-                "TagResource",
-                "UntagResource",
-                "UpdateAlias",
-                {"exists": False},
-            ],
+            "eventName": [*sorted(KEY_EVENTS), {"exists": False}],
             "errorCode": [{"exists": False}],
         },
     }
