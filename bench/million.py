@@ -49,6 +49,11 @@ START = datetime(2025, 11, 1, tzinfo=UTC)
 QUIET, BUSY = timedelta(minutes=45), timedelta(seconds=30)
 """Between two records: of the first thousand, and of the others."""
 
+MONTH = timedelta(days=29)
+BUSIER = "figures of the last, busier month"
+"""Told, and not held to be flat: its days have ninety times the records, so their histograms have more buckets in use.
+That ends where all are."""
+
 ACCOUNTS, REGIONS, ACTORS = 4, 3, 40
 """So few targets, that even the short log fills a page with each."""
 
@@ -174,7 +179,8 @@ def questions(log: Log) -> dict[str, Callable[[], Any]]:
         "the oldest incident of a target": lambda: history.incident(store, f"{target}#{int(old)}"),
         "a target's present": lambda: history.target_view(store.load(target).state),
         "every target's present": lambda: history.targets(store.states()),
-        "figures of 30 days": lambda: figures.summary(store, now.date() - timedelta(days=29), now.date()),
+        "figures of the first month": lambda: figures.summary(store, START.date(), START.date() + MONTH),
+        BUSIER: lambda: figures.summary(store, now.date() - MONTH, now.date()),
         "what is due": lambda: store.due(now, 200),
         "the guard's own chain, newest 50": records(target=GUARD_CHAIN),
     }
@@ -228,7 +234,7 @@ def main(arguments: list[str] | None = None) -> int:
     flat = True
     for name, (short, long) in told.items():
         units, seconds = long.units / short.units, long.seconds / short.seconds
-        flat = flat and units <= FLAT and seconds <= FLAT
+        flat = flat and (name == BUSIER or (units <= FLAT and seconds <= FLAT))
         print(
             f"{name:<40}{short.units:>8.1f} →{long.units:>8.1f}{units:>8.2f}{short.requests:>5} →{long.requests:>5}"
             f"{short.seconds * 1000:>7.1f} →{long.seconds * 1000:>7.1f}{seconds:>8.2f}"
