@@ -7,7 +7,6 @@ from typing import Any
 from chalice.app import BaseLambdaEvent, Chalice, IAMAuthorizer, Response
 
 from chalicelib import entry
-from chalicelib.events import KEY_EVENTS, KEY_NOTICES
 
 
 class UnreadEvent(BaseLambdaEvent):
@@ -39,17 +38,7 @@ def on_change(event: UnreadEvent) -> Any:
     return entry.on_change(event.to_dict(), event.context)
 
 
-@app.on_cw_event(
-    {
-        "source": ["aws.kms"],
-        "detail-type": ["AWS API Call via CloudTrail", "AWS Service Event via CloudTrail", *sorted(KEY_NOTICES)],
-        # KMS's own notices have no event name, and a call that failed has changed nothing.
-        "detail": {
-            "eventName": [*sorted(KEY_EVENTS), {"exists": False}],
-            "errorCode": [{"exists": False}],
-        },
-    }
-)
+@app.on_cw_event(entry.KEY_CHANGES)
 def on_key_change(event: UnreadEvent) -> Any:
     """Somebody, or KMS itself, changed a key, an alias or a key's tags."""
     return entry.on_key_change(event.to_dict(), event.context)

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from chalicelib.clients import Clients
 from chalicelib.errors import GuardError
-from chalicelib.events import read_change, read_key_event
+from chalicelib.events import KEY_EVENTS, KEY_NOTICES, read_change, read_key_event
 from chalicelib.guard import Guard, Result, record_in_guard_chain
 from chalicelib.model import Outcome, Problem, Record, Rejected, Trigger, TriggerKind, arn_part
 from chalicelib.policy import PolicyError, load_stamped
@@ -29,6 +29,17 @@ from chalicelib.wiring import POLICIES, AnchorBucket, enabled_regions, make_guar
 NAMESPACE = "XRayEncryptionGuard"
 LEASE_OUTLIVES_SECONDS = 60
 COUNTED = {Outcome.FAILED: "Failed", Outcome.REMEDIATED: "Remediated", Outcome.DEFERRED: "Deferred"}
+KEY_CHANGES = {
+    "source": ["aws.kms"],
+    "detail-type": ["AWS API Call via CloudTrail", "AWS Service Event via CloudTrail", *sorted(KEY_NOTICES)],
+    # KMS's own notices have no event name, and a call that failed has changed nothing.
+    "detail": {
+        "eventName": [*sorted(KEY_EVENTS), {"exists": False}],
+        "errorCode": [{"exists": False}],
+    },
+}
+"""The pattern of the events that `on_key_change` is woken by: narrow, since KMS is called all the time."""
+
 logger = Logger(service=os.environ.get("POWERTOOLS_SERVICE_NAME", "xray-guard"))
 metrics = Metrics(
     namespace=os.environ.get("POWERTOOLS_METRICS_NAMESPACE", NAMESPACE),
