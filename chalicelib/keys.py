@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from chalicelib.clients import Clients, call, request_id
@@ -49,21 +50,28 @@ class KeysApi:
                 return tuple(found)
             page = {"Marker": answer["NextMarker"]}
 
-    def find_by_tag(self, tag_key: str, tag_value: str) -> str | None:
-        """ListKeys, and ListResourceTags of each: as slow as there are keys, and needed only after a lost CreateKey."""
+    def find_by_tag(self, tag_key: str, tag_value: str, made_after: datetime) -> str | None:
+        """ListKeys, DescribeKey of each, and ListResourceTags of the few that are young enough.
+
+        Needed only after a lost CreateKey. KMS lets DescribeKey be called two thousand times a second, and
+        ListResourceTags ten times: https://docs.aws.amazon.com/kms/latest/developerguide/requests-per-second.html
+        """
         page: dict[str, Any] = {}
         while True:
             answer = self._read("ListKeys", **page)
             for entry in answer["Keys"]:
-                if self._has_tag(entry["KeyArn"], tag_key, tag_value):
+                if self._is_made(entry["KeyArn"], (tag_key, tag_value), made_after):
                     return str(entry["KeyArn"])
             if not answer.get("Truncated"):
                 return None
             page = {"Marker": answer["NextMarker"]}
 
-    def _has_tag(self, key_arn: str, tag_key: str, tag_value: str) -> bool:
+    def _is_made(self, key_arn: str, tag: tuple[str, str], after: datetime) -> bool:
         try:
-            return (tag_key, tag_value) in self.tags(key_arn)
+            key = self.describe(key_arn)
+            if key is None or key.manager != "CUSTOMER" or (key.made_at is not None and key.made_at < after):
+                return False
+            return tag in self.tags(key_arn)
         except AwsError as error:
             # Keys that are not ours to read cannot be the one that we made.
             if error.code in DENIED or error.code == "NotFoundException":
@@ -171,4 +179,5 @@ def _key(told: dict[str, Any]) -> Key:
         manager=told.get("KeyManager") or "UNKNOWN",
         origin=told.get("Origin") or "UNKNOWN",
         description=told.get("Description") or "",
+        made_at=told.get("CreationDate"),
     )

@@ -30,6 +30,8 @@ from chalicelib.policy import Rule
 from chalicelib.ports import Loaded, Reach
 
 DEEP_EVERY = timedelta(hours=24)
+INTENT_AGE = timedelta(hours=1)
+"""An intent is due long before it is this old, so a key made earlier cannot be its key."""
 
 
 class Look:
@@ -97,7 +99,7 @@ class Look:
         """Look for the key that a lost worker may have made. Finding it is proof; not finding it is none yet."""
         intent = state.intent
         assert intent is not None
-        found = self.reach.keys.find_by_tag(NONCE_TAG_KEY, intent.nonce)
+        found = self.reach.keys.find_by_tag(NONCE_TAG_KEY, intent.nonce, intent.due - INTENT_AGE)
         if found:
             after = replace(state, keys_made=(*state.keys_made, found), intent=None)
         elif now >= intent.due:

@@ -215,6 +215,7 @@ class Key(Struct, frozen=True):
     manager: str = "CUSTOMER"
     origin: str = "AWS_KMS"
     description: str = ""
+    made_at: datetime | None = None
     policy: str | None = None
     rotation: bool | None = None
     rotation_days: int | None = None

@@ -45,8 +45,8 @@ class Keys(Protocol):
     def tags(self, key_arn: str) -> tuple[tuple[str, str], ...]:
         """ListResourceTags, all pages."""
 
-    def find_by_tag(self, tag_key: str, tag_value: str) -> str | None:
-        """The ARN of a key with this tag (ListKeys, ListResourceTags of each). Absence proves nothing: KMS lags."""
+    def find_by_tag(self, tag_key: str, tag_value: str, made_after: datetime) -> str | None:
+        """The ARN of a customer key with this tag that was made after then. Absence proves nothing: KMS lags."""
 
     def create(self, description: str, policy: str, tags: Sequence[tuple[str, str]]) -> tuple[Key, str | None]:
         """CreateKey, sent once and never repeated by the client."""

@@ -307,11 +307,20 @@ def test_an_asymmetric_key_tells_no_rotation(ports: Ports) -> None:
     assert refusal(lambda: ports.keys.rotation(ports.asymmetric_key())) == "UnsupportedOperationException"
 
 
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+FAR_AHEAD = datetime(2200, 1, 1, tzinfo=UTC)
+
+
 def test_a_key_is_found_by_its_tag_and_absence_is_none(ports: Ports) -> None:
     ports.make(("xray-guard-nonce", "one"))
     arn = ports.make(("xray-guard-nonce", "two"))
-    assert ports.keys.find_by_tag("xray-guard-nonce", "two") == arn
-    assert ports.keys.find_by_tag("xray-guard-nonce", "three") is None
+    assert ports.keys.find_by_tag("xray-guard-nonce", "two", LONG_AGO) == arn
+    assert ports.keys.find_by_tag("xray-guard-nonce", "three", LONG_AGO) is None
+
+
+def test_a_key_made_before_the_search_began_to_matter_is_not_the_one(ports: Ports) -> None:
+    ports.make(("xray-guard-nonce", "one"))
+    assert ports.keys.find_by_tag("xray-guard-nonce", "one", FAR_AHEAD) is None
 
 
 # --- keys: mutations -------------------------------------------------------------------------------------------------
@@ -330,7 +339,7 @@ def test_a_new_key_is_enabled_with_its_policy_and_tags_and_without_rotation(port
 def test_a_malformed_policy_is_refused_and_nothing_is_made_or_changed(ports: Ports, policy: str) -> None:
     tag = ("xray-guard-nonce", "refused")
     assert refusal(lambda: ports.keys.create("", policy, (tag,))) == "MalformedPolicyDocumentException"
-    assert ports.keys.find_by_tag(*tag) is None
+    assert ports.keys.find_by_tag(*tag, LONG_AGO) is None
     arn = ports.make()
     assert refusal(lambda: ports.keys.put_policy(arn, policy)) == "MalformedPolicyDocumentException"
     assert json.loads(ports.keys.policy(arn)) == json.loads(ports.policy)

@@ -123,10 +123,11 @@ class FakeKeys:
             self._run, "ListResourceTags", lambda: self._shown("ListResourceTags", key_arn).tags or (), self._target
         )
 
-    def find_by_tag(self, tag_key: str, tag_value: str) -> str | None:
+    def find_by_tag(self, tag_key: str, tag_value: str, made_after: datetime) -> str | None:
         def effect() -> str | None:
             keys = self._world.read_kms(self._target).keys.values()
-            return next((key.arn for key in keys if (tag_key, tag_value) in (key.tags or ())), None)
+            young = (key for key in keys if key.made_at is None or key.made_at >= made_after)
+            return next((key.arn for key in young if (tag_key, tag_value) in (key.tags or ())), None)
 
         return self._world.call(self._run, "ListKeys", effect, self._target)
 
@@ -153,6 +154,7 @@ class FakeKeys:
                 target.region,
                 "Enabled",
                 description=description,
+                made_at=world.clock,
                 policy=policy,
                 rotation=False,
                 tags=tuple(tags),
