@@ -9,6 +9,8 @@ from typing import Any
 from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.expected_conditions import staleness_of
+from selenium.webdriver.support.wait import WebDriverWait
 
 
 class Looker:
@@ -73,7 +75,12 @@ class Looker:
 
     def follows(self, link: str) -> None:
         """Click the link with this text."""
-        self.chrome.find_element(By.LINK_TEXT, link).click()
+        self.leaves_by(self.chrome.find_element(By.LINK_TEXT, link))
+
+    def leaves_by(self, element: WebElement) -> None:
+        """Click what leads to another page, and wait until this one is gone: a click does not wait for that."""
+        element.click()
+        WebDriverWait(self.chrome, 30).until(staleness_of(element))
 
     def writes(self, field: str, text: str) -> None:
         """Fill in a field of a form."""

@@ -63,7 +63,7 @@ def test_a_day_of_the_table_leads_to_its_incidents(look: Looker) -> None:
     look.goes_to("/")
     row = next(row for row in look.all(".figures tbody tr") if int(row.text.split()[1]) > 1)
     day, opened = row.text.split()[:2]
-    row.find_element("css selector", "a").click()
+    look.leaves_by(row.find_element("css selector", "a"))
     assert len(look.listed()) == min(int(opened), 25)
     assert all(text.startswith(day) for text in look.texts("tbody td:first-child time"))
 
@@ -72,7 +72,7 @@ def test_paging_through_all_incidents_shows_each_once_and_in_order(look: Looker,
     look.goes_to("/incidents")
     seen = look.listed()
     while look.all(".pager a[rel=next]"):
-        look.one(".pager a[rel=next]").click()
+        look.leaves_by(look.one(".pager a[rel=next]"))
         seen += look.listed()
     assert seen == stage["incidents"]
     look.follows("Newest")
@@ -83,7 +83,7 @@ def test_filters_narrow_the_list_and_stay_filled_in(look: Looker, stage: Stage) 
     look.goes_to("/incidents")
     look.writes("account", OTHERS[1])
     look.one("#f-outcome").send_keys("Failed")
-    look.one("form.filters button").click()
+    look.leaves_by(look.one("form.filters button"))
     assert look.listed() == [stage["failed"]]
     assert look.one("#f-account").get_attribute("value") == OTHERS[1]
     assert look.one("#f-outcome").get_attribute("value") == "FAILED"
@@ -96,7 +96,7 @@ def test_filters_go_along_from_page_to_page(look: Looker, stage: Stage) -> None:
     look.goes_to(f"/incidents?account={ACCOUNT}&since=30d")
     seen = look.listed()
     while look.all(".pager a[rel=next]"):
-        look.one(".pager a[rel=next]").click()
+        look.leaves_by(look.one(".pager a[rel=next]"))
         seen += look.listed()
     assert seen == [each for each in stage["incidents"] if each.startswith(ACCOUNT)]
 
@@ -130,7 +130,7 @@ def test_a_stretch_of_the_log_without_a_fit_says_that_there_is_more_of_it(look: 
     assert "There is more of it: go on with Older." in look.text
     pages = 1
     while look.all(".pager a[rel=next]"):
-        look.one(".pager a[rel=next]").click()
+        look.leaves_by(look.one(".pager a[rel=next]"))
         pages += 1
     assert pages < 20
     assert "No incident fits." in look.text
@@ -169,7 +169,7 @@ def test_a_suppressed_incident_shows_the_break_glass_that_holds_it(look: Looker,
 
 def test_records_lead_to_the_very_bytes_that_were_hashed(look: Looker, stage: Stage) -> None:
     look.goes_to("/records?outcome=REMEDIATED")
-    look.one("tbody td a").click()
+    look.leaves_by(look.one("tbody td a"))
     assert re.fullmatch(
         "[0-9a-f]{64}", dict(zip(look.texts(".facts dt"), look.texts(".facts dd"), strict=True))["Hash"]
     )
@@ -192,7 +192,7 @@ def test_the_policy_page_says_that_the_document_is_the_one_in_force(look: Looker
 def test_verifying_reads_the_whole_log_and_finds_it_whole(look: Looker, stage: Stage) -> None:
     look.goes_to("/audit")
     assert "Whole." not in look.text
-    look.one("form button").click()
+    look.leaves_by(look.one("form button"))
     assert f"Whole. {stage['records']} records in {len(stage['targets']) + 1} chains" in look.text
 
 

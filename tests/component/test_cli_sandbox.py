@@ -97,6 +97,9 @@ def test_reconcile_by_an_operator_puts_the_setting_right(deployed: Sandbox) -> N
     assert (done.returncode, json.loads(done.stdout)["outcome"]) == (0, "REMEDIATED"), done.stderr
     assert setting_of(deployed)["Type"] == "KMS"
     assert deployed.idle(60)
-    # The guard heard of it and found it good: nothing is done twice.
-    assert [record.outcome for record in records_of(deployed, HERE)][:2] == ["REMEDIATING", "REMEDIATED"]
+    # The guard heard of it, during the operator's lease or after it, and did nothing twice.
+    outcomes = [record.outcome.value for record in records_of(deployed, HERE)]
+    assert [each for each in outcomes if each.startswith("REMEDIAT")] == ["REMEDIATING", "REMEDIATED"]
+    assert sorted(set(outcomes) - {"REMEDIATING", "REMEDIATED"}) in (["COMPLIANT"], ["DEFERRED"])
+    assert len([call for call in deployed.calls if call.asked.action == "PutEncryptionConfig"]) == 1
     assert run("audit", "verify").returncode == 0
