@@ -493,6 +493,12 @@ def decide(
     if not budget_left:
         return Decision(Outcome.DEFERRED, violations, "BLAST_RADIUS", "this sweep has mutated as many as it may")
     steps, blocked = plan(target, rule, state, seen, partition)
+    if state.intent and now < state.intent.due and any(step.name is StepName.CREATE_KEY for step in steps):
+        uncertain = Problem(
+            "KEY_CREATION_UNCERTAIN",
+            f"a key may have been made whose answer was lost; known for certain at {state.intent.due:%H:%M:%SZ}",
+        )
+        return Decision(Outcome.FAILED, violations, uncertain.code, uncertain.message, blocked=uncertain)
     if steps:
         return Decision(Outcome.REMEDIATING, violations, steps=steps, blocked=blocked.problem if blocked else None)
     if blocked is None:

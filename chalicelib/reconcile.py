@@ -226,7 +226,7 @@ class _Run:
     def _decide(self, rule: Rule, state: TargetState, seen: Observation, suppression: Suppression | None) -> Decision:
         assert self.journal.loaded is not None
         now = self.guard.clock.now()
-        decision = decide(
+        return decide(
             self.target,
             rule,
             # What KMS is only slow to show is no fight, and not held back like one.
@@ -239,21 +239,6 @@ class _Run:
             paused=self.journal.loaded.guard.paused,
             budget_left=self.budget_left,
         )
-        makes_key = any(step.name is StepName.CREATE_KEY for step in decision.steps)
-        if makes_key and state.intent and now < state.intent.due:
-            problem = Problem(
-                "KEY_CREATION_UNCERTAIN",
-                f"a key may have been made whose answer was lost; known for certain at {state.intent.due:%H:%M:%SZ}",
-            )
-            return replace(
-                decision,
-                outcome=Outcome.FAILED,
-                reason=problem.code,
-                message=problem.message,
-                blocked=problem,
-                steps=(),
-            )
-        return decision
 
     # --- remediating -----------------------------------------------------------------------------------------------
 
