@@ -42,6 +42,9 @@ from chalicelib.policy import glob_matches
 from chalicelib.store import Slice
 
 MOST_ITEMS = 1000
+LEAST_ITEMS = 12
+"""A page that may read fewer items than this might read none of every shard, and lead back to where it began."""
+
 MOST_QUERIES = 200
 LARGEST_PAGE = 500
 RECORDS_OF_AN_INCIDENT = 24
@@ -544,18 +547,20 @@ class _Budget:
     """What a page may still read."""
 
     def __init__(self, items: int, queries: int) -> None:
-        self._items = items
+        if items < LEAST_ITEMS:
+            raise ValueError(f"a page reads {LEAST_ITEMS} items at least, not {items}")
+        self.items = items
         self._queries = queries
         self.items_read = 0
 
     def allows(self, items: int) -> bool:
         """Whether as many items may still be read, and one more query made."""
-        return self._items - self.items_read >= items and self._queries > 0
+        return self.items - self.items_read >= items and self._queries > 0
 
     def take(self, items: int) -> int:
         """One query, for as many of the items as there is budget for."""
         self._queries -= 1
-        return max(1, min(items, self._items - self.items_read))
+        return max(1, min(items, self.items - self.items_read))
 
     def count(self, items: int) -> None:
         """What the query answered with."""
@@ -623,7 +628,8 @@ class _ChainWalk:
             return None
         newest = self._probe(None)
         low, high = 1, (_seq_of(newest) + 1 if newest else 1)
-        while high - low > 1 and self._budget.allows(1):
+        # Half of the budget stays for what is looked for; `high` is a place to begin at however far the search came.
+        while high - low > 1 and self._budget.allows(self._budget.items // 2):
             middle = (low + high) // 2
             row = self._probe(middle + 1)
             at = _at_of(row) if row else None
@@ -647,7 +653,8 @@ class _TimeWalk:
     ) -> None:
         self._store = store
         self._budget = budget
-        self._chunk = max(4, chunk // chain.TIME_SHARDS)
+        # The first read of every shard takes half of the budget at most: a page that cannot merge them gets nowhere.
+        self._chunk = min(max(4, chunk // chain.TIME_SHARDS), max(2, budget.items // (2 * chain.TIME_SHARDS)))
         self._since = wanted.since
         newest = min(wanted.until or now + CLOCK_SKEW, now + CLOCK_SKEW)
         self.rest: str | None = position if position is not None else _stamp(newest)

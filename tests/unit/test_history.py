@@ -202,6 +202,30 @@ class TestCost:
         assert len(every(log, Filter(), limit=5)) == 25
         assert len(every(log, Filter(target=HERE), limit=5)) == 8
 
+    @pytest.mark.parametrize("most_items", range(history.LEAST_ITEMS, 40))
+    @pytest.mark.parametrize(
+        "wanted", [Filter(), Filter(target=HERE), Filter(target=HERE, until=T0 + timedelta(seconds=150))], ids=str
+    )
+    def test_every_page_leads_on_however_little_it_may_read(self, most_items: int, wanted: Filter) -> None:
+        log = Logbook()
+        for number in range(300):
+            log.add((HERE, THERE, ELSEWHERE, "guard")[number % 4], T0 + timedelta(seconds=number))
+        there = [row for row in log.stored.values() if wanted.takes(chain.unseal(row.body))]
+        cursors: list[str | None] = []
+        told = 0
+        for page in pages(log, wanted, most_items=most_items):
+            assert page.cursor not in cursors, f"page {len(cursors)} leads back to where it began"
+            assert page.items_read <= most_items + 4
+            cursors.append(page.cursor)
+            told += len(page.entries)
+        assert told == len(there)
+
+    def test_a_page_that_could_not_lead_on_is_refused(self, log: Logbook) -> None:
+        with pytest.raises(ValueError, match="12 items at least"):
+            history.records(log, Filter(), NOW, most_items=history.LEAST_ITEMS - 1)
+        with pytest.raises(ValueError, match="12 items at least"):
+            history.incidents(log, Filter(), NOW, most_items=history.LEAST_ITEMS - 1)
+
 
 class TestCursors:
     @pytest.mark.parametrize(
@@ -246,7 +270,7 @@ EVENTS = st.lists(st.tuples(st.sampled_from(TARGETS), st.integers(0, 200_000)), 
     before=EVENTS,
     meanwhile=st.lists(EVENTS, max_size=6),
     limit=st.integers(1, 9),
-    most_items=st.integers(12, 60),
+    most_items=st.integers(history.LEAST_ITEMS, 60),
     wanted=st.sampled_from(
         [Filter(), Filter(target=HERE), Filter(account="111122223333"), Filter(since=NOW - timedelta(days=20))]
     ),
