@@ -15,7 +15,7 @@ SHIPPED := app.py requirements.txt $(wildcard .chalice/*.json policies/*.json sh
 	$(filter-out %.pyc,$(wildcard chalicelib/*.* chalicelib/*/*.*))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test sandbox check package bench bench-history hunt setup pins clean
+.PHONY: help demo test sandbox check package bench bench-history hunt planted setup pins clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +45,9 @@ bench-history: $(VENV)/ready ## what questions to the log cost with a million re
 
 hunt: $(VENV)/ready ## random schedules against the loop for ten minutes: crashes, stale reads, rivals, bad delivery
 	$(VENV)/bin/python -m tests.simulation.hunt --schedules 20000 --seconds 600
+
+planted: $(VENV)/ready ## plant known bugs in copies of the code, and see the tests notice [SAMPLE=20] [SEED=text]
+	@$(VENV)/bin/python -m tests.planted $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
 
 setup: $(VENV)/ready ## only set up the virtual environment
 
