@@ -1,6 +1,7 @@
 """The list of planted bugs: small wrong changes to the code, each of which some test must notice.
 
-They lie in the `*.toml` files beside this one, one table each. The test in `tests/unit/test_planted.py` keeps them fitting the code.
+They lie in the `*.toml` files beside this one, one table each. `tests/unit/test_planted.py` sees that they fit the
+code.
 """
 
 from __future__ import annotations
