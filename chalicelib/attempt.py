@@ -14,7 +14,18 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from chalicelib import ledger
-from chalicelib.decide import MOST_STEPS, Blocked, Observation, Step, StepName, judge, managed_key, next_step
+from chalicelib.decide import (
+    MOST_STEPS,
+    SETTLING,
+    SETTLING_CODES,
+    Blocked,
+    Observation,
+    Step,
+    StepName,
+    judge,
+    managed_key,
+    next_step,
+)
 from chalicelib.errors import DENIED, AwsError, Busy, Conflict, GuardError, LeaseOver
 from chalicelib.guard import Result
 from chalicelib.journal import Journal
@@ -25,6 +36,7 @@ from chalicelib.model import (
     NONCE_TAG_KEY,
     Action,
     EncryptionStatus,
+    Incident,
     Key,
     Lease,
     Outcome,
@@ -42,8 +54,8 @@ CONFIRM_SECONDS = 10.0
 """How long a run waits for ACTIVE, or for KMS to show a repair, before it leaves the rest to tick."""
 
 FIRST_POLL_SECONDS = 0.25
-SETTLING = timedelta(seconds=20)
-"""When to look again for what KMS has accepted and does not show yet."""
+SETTLING_PAUSE = timedelta(seconds=20)
+"""When to look again for what AWS has accepted and does not show yet: with the next tick."""
 
 LEASE_MARGIN = timedelta(seconds=15)
 """A mutation is sent only while this much is left: AWS's clock is read in whole seconds, and calls take time."""
@@ -54,21 +66,20 @@ MOST_CONFLICTS_UNDER_LEASE = 30
 OUTDATED = frozenset({"KMSInvalidStateException", "DisabledException"})
 """What KMS says of a key whose state is another than it showed."""
 
-SETTLING_CODES = frozenset(
-    {"ALIAS_TAKEN", "KEY_NOT_YET_SEEN", "NOT_YET_TAKEN", "KEY_REFUSED", "KEY_CREATION_UNCERTAIN"}
-)
-"""Failures that may be nothing but KMS showing its past, or that another look is all it takes.
-
-The next look comes soon, and is held back by no backoff."""
-
 LONGEST_SETTLING = timedelta(minutes=15)
-"""Three repairs, one after the other, each of which KMS may take four minutes to show; after it, it is a failure."""
+"""Three repairs, one after the other, each of which KMS may take four minutes to show; or X-Ray's UPDATING, five to six
+minutes, two times over. What lasts longer does not pass by itself."""
 
 
 def is_settling(state: TargetState, now: datetime) -> bool:
-    """Whether the last attempt failed in a way that passes by itself, and may still be expected to."""
+    """Whether what stopped the last attempt passes by itself, and may still be expected to."""
     until = state.incident.settles_until if state.incident else None
-    return state.reason in SETTLING_CODES and until is not None and now < until
+    return state.reason == SETTLING and until is not None and now < until
+
+
+def settles_until(incident: Incident, now: datetime) -> datetime:
+    """Until when an incident may be DEFERRED as settling: counted from the first time that it was."""
+    return incident.settles_until or now + LONGEST_SETTLING
 
 
 class Attempt:
@@ -105,22 +116,22 @@ class Attempt:
                 seen = self._perform(step, seen)
                 last = step
         except AwsError as error:
-            return self._settling(step, error) or error.problem, seen
+            return self._settling(step, seen, error) or error.problem, seen
         except GuardError as error:
             return error.problem, seen
         return Problem("TOO_MANY_STEPS", f"{MOST_STEPS} mutations did not lead to what the rule asks"), seen
 
-    def _settling(self, step: Step | Blocked | None, error: AwsError) -> Problem | None:
-        """A refusal that passes: X-Ray knows better than what KMS still shows, and a key just made is not yet known
-        everywhere; its tags may take minutes to count in authorization.
+    def _settling(self, step: Step | Blocked | None, seen: Observation, error: AwsError) -> Problem | None:
+        """A refusal that passes: X-Ray is still UPDATING, or knows better than what KMS still shows; and a key just
+        made is not yet known everywhere, and its tags may take minutes to count in authorization.
 
         https://docs.aws.amazon.com/kms/latest/developerguide/tag-authorization.html
         """
         state = self.journal.state()
         if not isinstance(step, Step):
             return None
-        if step.name is StepName.PUT_SETTING and error.code == "InvalidRequestException":
-            return Problem("KEY_REFUSED", f"X-Ray refuses {step.key_arn}, which KMS shows as usable: {error.problem}")
+        if step.name is StepName.PUT_SETTING:
+            return self._refused_by_xray(step, seen, error)
         outdated = error.code in OUTDATED or (step.name is StepName.UPDATE_ALIAS and error.code == "NotFoundException")
         if outdated:
             return Problem("NOT_YET_TAKEN", f"{step.name} is refused by a state that KMS does not show: {error.code}")
@@ -129,6 +140,22 @@ class Attempt:
         if state.look is None or self.guard.clock.now() >= state.look:
             return None
         return Problem("NOT_YET_TAKEN", f"{step.name} is refused while the new key settles: {error.code}")
+
+    def _refused_by_xray(self, step: Step, seen: Observation, error: AwsError) -> Problem | None:
+        """Why X-Ray refused the key: while it is UPDATING that says nothing of the key."""
+        if error.effect_unknown or error.code in DENIED:
+            return None
+        try:
+            status = self.reach.xray.get().status
+        except AwsError:
+            status = seen.setting.status
+        if status is not EncryptionStatus.ACTIVE:
+            message = f"X-Ray is still UPDATING and refuses another change meanwhile: {error.problem.message}"
+            return Problem("XRAY_UPDATING", message)
+        if error.code != "InvalidRequestException":
+            return None
+        message = f"X-Ray refuses {step.key_arn}, which KMS shows as usable: {error.problem.message}"
+        return Problem("KEY_REFUSED", message)
 
     def _perform(self, step: Step, seen: Observation) -> Observation:
         """Make one mutation and learn what it came to."""
@@ -278,18 +305,21 @@ class Attempt:
         actions = tuple(self.actions)
         if problem is not None:
             passing = problem.code in SETTLING_CODES
-            until = incident.settles_until or (now + LONGEST_SETTLING if passing else None)
-            settling = passing and until is not None and now < until
-            due = now + SETTLING if settling else ledger.retry_after(state.backoff, now, self.guard.random(), most)
+            until = settles_until(incident, now) if passing else incident.settles_until
+            if passing and until is not None and now < until:
+                outcome, reason, due = Outcome.DEFERRED, SETTLING, now + SETTLING_PAUSE
+            else:
+                outcome, reason = Outcome.FAILED, problem.code
+                due = ledger.retry_after(state.backoff, now, self.guard.random(), most)
             draft.set(
                 incident=replace(incident, phase=Phase.OPEN, lease=None, unended=False, due=due, settles_until=until),
-                outcome=Outcome.FAILED,
-                reason=problem.code,
+                outcome=outcome,
+                reason=reason,
             )
             self.journal.note_setting(draft, now)
-            fields = {"after": seen.setting, "error": problem, "reason": problem.code, "actions": actions}
-            self.journal.add_about(draft, incident, Outcome.FAILED, now, **fields)
-            return self.journal.commit(draft, Outcome.FAILED, problem.code, mutated=True)
+            fields = {"after": seen.setting, "error": problem, "reason": reason, "actions": actions}
+            self.journal.add_about(draft, incident, outcome, now, **fields)
+            return self.journal.commit(draft, outcome, reason, mutated=True)
         self.journal.note_good(draft, seen, now)
         if state.managed_key is None:
             draft.set(managed_key=managed_key(state, seen, self.rule))
@@ -311,7 +341,7 @@ class Attempt:
         """Read the state again and make sure that the lease is still ours."""
         state = self.journal.load().state
         lease = state.incident.lease if state.incident else None
-        if lease is None or (lease.owner, lease.number) != (self.lease.owner, self.lease.number):
+        if lease is None or not lease.is_same(self.lease):
             raise LeaseOver
 
     def _update(self, change: Callable[[TargetState], TargetState]) -> None:

@@ -44,6 +44,21 @@ MOST_STEPS = 12
 
 NEW_KEY_ID = "to-be-created"
 
+SETTLING = "SETTLING"
+"""The reason of DEFERRED where nothing is wrong but time: AWS has not finished, or shows its past."""
+
+SETTLING_CODES = frozenset(
+    {
+        "ALIAS_TAKEN",
+        "KEY_CREATION_UNCERTAIN",
+        "KEY_NOT_YET_SEEN",
+        "KEY_REFUSED",
+        "NOT_YET_TAKEN",
+        "XRAY_UPDATING",
+    }
+)
+"""Problems that pass without anybody's help, or that need only another look. No backoff holds that look back."""
+
 _STATE_VIOLATIONS = {
     "Disabled": Violation.KEY_DISABLED,
     "PendingDeletion": Violation.KEY_PENDING_DELETION,
@@ -498,13 +513,22 @@ def decide(
             "KEY_CREATION_UNCERTAIN",
             f"a key may have been made whose answer was lost; known for certain at {state.intent.due:%H:%M:%SZ}",
         )
-        return Decision(Outcome.FAILED, violations, uncertain.code, uncertain.message, blocked=uncertain)
+        return _stopped(violations, uncertain)
     if steps:
         return Decision(Outcome.REMEDIATING, violations, steps=steps, blocked=blocked.problem if blocked else None)
     if blocked is None:
         raise AssertionError(f"violations {violations} with neither a step nor a reason")
-    outcome = Outcome.OBSERVED if blocked.left else Outcome.FAILED
-    return Decision(outcome, violations, blocked.problem.code, blocked.problem.message, blocked=blocked.problem)
+    if blocked.left:
+        problem = blocked.problem
+        return Decision(Outcome.OBSERVED, violations, problem.code, problem.message, blocked=problem)
+    return _stopped(violations, blocked.problem)
+
+
+def _stopped(violations: tuple[Violation, ...], problem: Problem) -> Decision:
+    """Nothing can be done: for now, where the problem passes by itself, else until somebody helps."""
+    if problem.code in SETTLING_CODES:
+        return Decision(Outcome.DEFERRED, violations, SETTLING, problem.message, blocked=problem)
+    return Decision(Outcome.FAILED, violations, problem.code, problem.message, blocked=problem)
 
 
 def is_idle(rule: Rule, state: TargetState, seen: Observation, trigger: TriggerKind) -> bool:

@@ -13,8 +13,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from chalicelib import ledger
-from chalicelib.attempt import SETTLING, SETTLING_CODES
-from chalicelib.decide import Decision, Observation, adoption
+from chalicelib.attempt import SETTLING_PAUSE, settles_until
+from chalicelib.decide import SETTLING, Decision, Observation, adoption
 from chalicelib.guard import Result
 from chalicelib.journal import Journal, worker_lost
 from chalicelib.ledger import Draft
@@ -23,6 +23,7 @@ from chalicelib.model import (
     EncryptionStatus,
     EncryptionType,
     Incident,
+    Lease,
     Outcome,
     Phase,
     Problem,
@@ -205,6 +206,10 @@ class Ending:
         if lost:
             self.journal.close_lost(draft, incident, now)
             incident = replace(incident, lease=None, phase=Phase.OPEN, unended=False)
+        if decision.reason == SETTLING and decision.blocked is not None:
+            incident = replace(incident, settles_until=settles_until(incident, now))
+            if now >= settles_until(incident, now):
+                decision = replace(decision, outcome=Outcome.FAILED, reason=decision.blocked.code)
         same = (
             not is_new
             and not lost
@@ -212,8 +217,7 @@ class Ending:
             and decision.violations == state.violations
             and seen.setting.same_choice(state.setting)
         )
-        failed = decision.outcome is Outcome.FAILED and decision.reason not in SETTLING_CODES
-        tried_again = failed and (_due_of(state) or now) <= now
+        tried_again = decision.outcome is Outcome.FAILED and (_due_of(state) or now) <= now
         waiting = decision.reason == "BACKOFF" and not is_new and not lost
         heard = self.journal.unheard()
         if heard:
@@ -264,26 +268,30 @@ class Ending:
     ) -> datetime | None:
         most = self.guard.policy.limits.max_backoff_minutes
         if decision.outcome is Outcome.FAILED:
-            if decision.reason in SETTLING_CODES:
-                return now + SETTLING
             if not attempted:
                 return _due_of(state) or now
             backoff = ledger.backoff_after_attempt(state.backoff, now, self.guard.random(), most)
             draft.set(backoff=backoff)
             return ledger.retry_after(backoff, now, self.guard.random(), most)
+        if decision.reason == SETTLING:
+            return now + SETTLING_PAUSE
         if decision.outcome is Outcome.DEFERRED:
             # A pause ends with the operator's word, so the next tick asks again; a budget returns with the next sweep.
             return decision.due or (now if decision.reason == "PAUSED" else None)
         return now if decision.outcome is Outcome.SUPPRESSED else None
 
-    def failed(self, problem: Problem) -> Result:
-        """What could not be read or done, before anything was mutated: on the record, and due again."""
+    def failed(self, problem: Problem, held: Lease | None = None) -> Result:
+        """What could not be read or done: on the record, and due again. `held` is the lease that this run took.
+
+        Only that very lease ends here: Lambda tries a run again under the same request id, and so the same owner, while
+        the first may still be acting.
+        """
         loaded = self.journal.load()
         state = loaded.state
         now = self.guard.clock.now()
         incident = state.incident or Incident(f"{self.target}#{state.seq + 1}", now, None, Phase.OPEN)
         lease = incident.lease
-        ours = lease is not None and lease.owner == self.guard.worker
+        ours = lease is not None and held is not None and lease.is_same(held)
         if state.is_held(now) and not ours:
             return self.step_back(state, now)
         draft = Draft(state)

@@ -665,15 +665,16 @@ class _TimeWalk:
     def __iter__(self) -> Iterator[tuple[str, chain.StoredRow]]:
         floor = self._floor()
         month = _month_of(self.rest or "")
+        if month is not None and self.rest == _first_of(month):
+            month = _month_before(month)
         while month is not None and month >= (floor.year, floor.month):
             for place, row in self._month(month, _stamp(floor)):
                 yield place, row
                 self.rest = place
             if self.rest is None or self._spent:
                 return
-            self.rest = _stamp(datetime(*month, 1, tzinfo=UTC))
-            year, number = month
-            month = (year, number - 1) if number > 1 else (year - 1, 12)
+            self.rest = _first_of(month)
+            month = _month_before(month)
             if not self._budget.allows(1):
                 return
         self.rest = None
@@ -765,6 +766,15 @@ def _month_of(place: str) -> tuple[int, int] | None:
     year, month = place[:4], place[5:7]
     known = year.isdigit() and month.isdigit() and place[4:5] == "-" and 1 <= int(month) <= 12 and int(year) >= 1
     return (int(year), int(month)) if known else None
+
+
+def _first_of(month: tuple[int, int]) -> str:
+    return _stamp(datetime(*month, 1, tzinfo=UTC))
+
+
+def _month_before(month: tuple[int, int]) -> tuple[int, int]:
+    year, number = month
+    return (year, number - 1) if number > 1 else (year - 1, 12)
 
 
 # --- cursors ---------------------------------------------------------------------------------------------------------

@@ -325,6 +325,10 @@ class Lease(Struct, frozen=True):
     number: int
     until: datetime
 
+    def is_same(self, other: Lease) -> bool:
+        """Whether both are one taking of the lease. The owner alone does not tell: Lambda repeats its request ids."""
+        return (self.owner, self.number) == (other.owner, other.number)
+
 
 class Phase(StrEnum):
     """Where an open incident stands."""

@@ -77,13 +77,14 @@ def reconcile(
                 raise
         except GuardError as error:
             try:
-                return run.ending.failed(error.problem)
+                return run.ending.failed(error.problem, run.lease)
             except Conflict:
                 continue
         except LeaseOver:
             return Result(target, Outcome.DEFERRED, "LEASE_OVER")
         except Exception as error:
-            run.ending.failed(Problem("INTERNAL_ERROR", f"{type(error).__name__} in the guard; see the function's log"))
+            problem = Problem("INTERNAL_ERROR", f"{type(error).__name__} in the guard; see the function's log")
+            run.ending.failed(problem, run.lease)
             raise
         else:
             # Whatever goes wrong with this is no failure of the target's: it is raised as it is.
@@ -129,6 +130,7 @@ class _Run:
         self.reach = guard.reach(target)
         self.journal = Journal(guard, target, self.rule, trigger, event)
         self.ending = Ending(self.journal)
+        self.lease: Lease | None = None
 
     def announce_policy(self) -> None:
         """The first run under a new policy digest says so in the guard's own chain."""
@@ -245,8 +247,8 @@ class _Run:
     def _remediate(
         self, rule: Rule, state: TargetState, seen: Observation, decision: Decision, refusal: Suppression | None
     ) -> Result:
-        lease = self._take_lease(state, seen, decision, refusal)
-        return Attempt(self.journal, self.reach, rule, lease).run(seen)
+        self.lease = self._take_lease(state, seen, decision, refusal)
+        return Attempt(self.journal, self.reach, rule, self.lease).run(seen)
 
     def _take_lease(
         self, state: TargetState, seen: Observation, decision: Decision, refusal: Suppression | None

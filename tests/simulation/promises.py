@@ -29,7 +29,7 @@ from tests.simulation.world import GUARD_ROLE, HOME, Mutation, Run, World
 
 GOOD = (Outcome.COMPLIANT, Outcome.REMEDIATED)
 UPDATING = "X-Ray is still updating"
-CLOSING = (Outcome.FAILED, Outcome.APPLIED, Outcome.REMEDIATED, Outcome.COMPLIANT)
+CLOSING = (Outcome.FAILED, Outcome.DEFERRED, Outcome.APPLIED, Outcome.REMEDIATED, Outcome.COMPLIANT)
 
 
 class Witness:

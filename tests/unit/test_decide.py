@@ -218,16 +218,18 @@ def test_a_recorded_key_that_is_gone_is_never_replaced_without_an_operators_word
 def test_a_key_just_made_that_kms_does_not_show_is_waited_for() -> None:
     made = state(managed_key=None, keys_made=(OURS,), look=NOW + timedelta(minutes=4))
     decision = decided(seen(NONE, alias=None), made)
-    assert (decision.outcome, decision.reason) == (Outcome.FAILED, "KEY_NOT_YET_SEEN")
+    assert (decision.outcome, decision.reason) == (Outcome.DEFERRED, "SETTLING")
+    assert decision.blocked is not None
+    assert decision.blocked.code == "KEY_NOT_YET_SEEN"
 
 
-@pytest.mark.parametrize(("seconds", "outcome"), [(1, Outcome.FAILED), (0, Outcome.REMEDIATING)])
+@pytest.mark.parametrize(("seconds", "outcome"), [(1, Outcome.DEFERRED), (0, Outcome.REMEDIATING)])
 def test_while_a_key_may_have_been_made_no_other_one_is(seconds: int, outcome: Outcome) -> None:
     """P2: the answer to CreateKey was lost, and not finding the key proves nothing before the intent is due."""
     intended = state(managed_key=None, intent=Intent("nonce", NOW + timedelta(seconds=seconds)))
     decision = decided(seen(NONE, alias=None), intended)
     assert decision.outcome is outcome
-    assert (decision.reason == "KEY_CREATION_UNCERTAIN") is (outcome is Outcome.FAILED)
+    assert (decision.reason == "SETTLING") is (outcome is Outcome.DEFERRED)
 
 
 def test_a_retired_key_is_given_up_and_its_alias_taken_over() -> None:

@@ -204,12 +204,20 @@ class TestCost:
 
     @pytest.mark.parametrize("most_items", range(history.LEAST_ITEMS, 40))
     @pytest.mark.parametrize(
-        "wanted", [Filter(), Filter(target=HERE), Filter(target=HERE, until=T0 + timedelta(seconds=150))], ids=str
+        "wanted",
+        [
+            Filter(),
+            Filter(target=HERE),
+            Filter(target=HERE, until=T0 - timedelta(days=20)),
+            Filter(since=T0 - timedelta(days=22)),
+        ],
+        ids=str,
     )
     def test_every_page_leads_on_however_little_it_may_read(self, most_items: int, wanted: Filter) -> None:
         log = Logbook()
         for number in range(300):
-            log.add((HERE, THERE, ELSEWHERE, "guard")[number % 4], T0 + timedelta(seconds=number))
+            # Two months, the second of which begins in the middle.
+            log.add((HERE, THERE, ELSEWHERE, "guard")[number % 4], T0 - timedelta(days=20, hours=120 - number))
         there = [row for row in log.stored.values() if wanted.takes(chain.unseal(row.body))]
         cursors: list[str | None] = []
         told = 0
