@@ -26,7 +26,18 @@ STALE_SECONDS = 250
 """After so long KMS shows everywhere what has happened: four minutes, and a little."""
 
 ANSWERS_SECONDS = 15
-"""What the calls of a run take, X-Ray's settling included."""
+"""What the calls of a run take, and the ten seconds that it waits for ACTIVE."""
+
+
+@dataclass(frozen=True)
+class Updating:
+    """For how long X-Ray is UPDATING after a change, and whether it refuses another one meanwhile."""
+
+    seconds: float
+    refuses: bool
+
+
+SOON = Updating(1.0, refuses=False)
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,7 @@ class Story:
 
     scenario: Scenario
     staleness: Staleness
+    updating: Updating
     hazard: Hazard | None
     at: int
     call: str
@@ -58,6 +70,8 @@ class Story:
             seconds += STALE_SECONDS
         if self.staleness is not FRESH:
             seconds += self.scenario.shown * (STALE_SECONDS + TICK_SECONDS)
+        if self.updating.refuses:
+            seconds += self.updating.seconds + TICK_SECONDS
         return seconds
 
     def __str__(self) -> str:
@@ -66,7 +80,13 @@ class Story:
 
 
 def tell(
-    scenario: Scenario, *, hazard: Hazard | None = None, at: int = -1, staleness: Staleness = FRESH, seed: int = 1
+    scenario: Scenario,
+    *,
+    hazard: Hazard | None = None,
+    at: int = -1,
+    staleness: Staleness = FRESH,
+    updating: Updating = SOON,
+    seed: int = 1,
 ) -> Story:
     """Tell a scenario, with the hazard at its call number `at`, counted from the change on."""
     calls: list[tuple[str, str]] | None = None
@@ -83,6 +103,8 @@ def tell(
     scenario.before(told)
     # Nothing that a former part of the story left waiting shall be counted to this one.
     world.staleness = staleness
+    world.settling = lambda rng: updating.seconds
+    world.refuses_while_updating = updating.refuses
     told.witness.fresh = staleness is FRESH
     calls = []
     since = world.now
@@ -94,7 +116,7 @@ def tell(
     right = told.witness.right_since.get(HOME)
     seconds = right - since if right is not None else float("inf")
     call = "{1} of {0}".format(*calls[at]) if 0 <= at < len(calls) else "-"
-    story = Story(scenario, staleness, hazard, at, call, tuple(calls), seconds, told)
+    story = Story(scenario, staleness, updating, hazard, at, call, tuple(calls), seconds, told)
     world.run(900, lambda: told.lambdas.idle and told.tables.state(HOME).incident is None)
     world.end()
     return story
@@ -125,17 +147,18 @@ def interrupted(
     seed: int = 1,
     *,
     every_poll: bool = True,
+    updating: Updating = SOON,
 ) -> Iterator[Story]:
     """The scenario told once without a hazard, which finds its calls, and then once for each call and hazard.
 
     Without `every_poll` the reads that a run repeats while it waits for KMS are interrupted in their first round only.
     """
-    whole = tell(scenario, staleness=staleness, seed=seed)
+    whole = tell(scenario, staleness=staleness, updating=updating, seed=seed)
     yield whole
     for at in range(len(whole.calls)):
         if every_poll or not _is_repeated(whole.calls, at):
             for hazard in hazards:
-                yield tell(scenario, hazard=hazard, at=at, staleness=staleness, seed=seed)
+                yield tell(scenario, hazard=hazard, at=at, staleness=staleness, updating=updating, seed=seed)
 
 
 def _is_repeated(calls: tuple[tuple[str, str], ...], at: int) -> bool:

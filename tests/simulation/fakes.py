@@ -16,6 +16,7 @@ from chalicelib.errors import AwsError, Conflict, StoreError
 from chalicelib.model import (
     GUARD_CHAIN,
     Actor,
+    EncryptionStatus,
     EncryptionType,
     GuardState,
     Key,
@@ -54,6 +55,10 @@ class FakeXRay:
             kms = world.place(target).kms
             key = kms.keys.get(kms.aliases.get(key_arn, key_arn))
             actor = Actor(GUARD_ROLE, "AssumedRole", session=self._run.function)
+            updating = world.setting(target).status is EncryptionStatus.UPDATING
+            if world.refuses_while_updating and updating:
+                world.tell(target, actor, None, world.new_id("request"), error_code="InvalidRequestException")
+                raise AwsError("PutEncryptionConfig", "InvalidRequestException", "an update is in progress")
             if key is None or key.state != "Enabled" or key.spec != "SYMMETRIC_DEFAULT":
                 world.tell(target, actor, None, world.new_id("request"), error_code="InvalidRequestException")
                 raise AwsError("PutEncryptionConfig", "InvalidRequestException", f"{key_arn} cannot be used")

@@ -72,9 +72,18 @@ def stage(
     staleness: Callable[[Random], float] = lambda rng: 0.0,
     delivery: Callable[[Random], list[float]] = lambda rng: [2.0],
     settling: Callable[[Random], float] = lambda rng: 1.0,
+    refuses_while_updating: bool = False,
 ) -> Stage:
     """An empty account, its guard and a witness. See `World` for what can be drawn."""
-    world = World(seed, hazard=hazard, latency=latency, staleness=staleness, delivery=delivery, settling=settling)
+    world = World(
+        seed,
+        hazard=hazard,
+        latency=latency,
+        staleness=staleness,
+        delivery=delivery,
+        settling=settling,
+        refuses_while_updating=refuses_while_updating,
+    )
     tables = Tables()
     lambdas = Lambdas(world, tables, policy or baseline(), shuffled=shuffled)
     return Stage(world, tables, lambdas, Witness(world, tables, lambdas, rivals=rivals))

@@ -155,7 +155,8 @@ class World:
     """The whole of it. What is random is drawn from `rng` and nowhere else.
 
     `hazard(run, call number, name)` says what befalls a call; `latency` and `staleness` draw seconds; `delivery` draws
-    the delays at which a change's event comes: none for a lost one, several for duplicates.
+    the delays at which a change's event comes: none for a lost one, several for duplicates. `settling` draws for how
+    long X-Ray is UPDATING after a change, and `refuses_while_updating` says whether it takes another change meanwhile.
     """
 
     def __init__(
@@ -167,6 +168,7 @@ class World:
         staleness: Callable[[Random], float] = lambda rng: 0.0,
         delivery: Callable[[Random], list[float]] = lambda rng: [2.0],
         settling: Callable[[Random], float] = lambda rng: 1.0,
+        refuses_while_updating: bool = False,
     ) -> None:
         self.rng = Random(seed)
         self.hazard = hazard
@@ -174,6 +176,7 @@ class World:
         self.staleness = staleness
         self.delivery = delivery
         self.settling = settling
+        self.refuses_while_updating = refuses_while_updating
         self.now = 0.0
         self.places: dict[Target, Place] = {}
         self.principal_tags: dict[str, tuple[tuple[str, str], ...]] = {}
