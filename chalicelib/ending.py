@@ -20,6 +20,7 @@ from chalicelib.journal import Journal, worker_lost
 from chalicelib.ledger import Draft
 from chalicelib.look import DEEP_EVERY
 from chalicelib.model import (
+    REGION_DENIED,
     EncryptionStatus,
     EncryptionType,
     Incident,
@@ -279,6 +280,36 @@ class Ending:
             # A pause ends with the operator's word, so the next tick asks again; a budget returns with the next sweep.
             return decision.due or (now if decision.reason == "PAUSED" else None)
         return now if decision.outcome is Outcome.SUPPRESSED else None
+
+    def region_denied(self, problem: Problem) -> Result:
+        """The organization denies the Region: said once, and looked at again by the next sweep.
+
+        What waits there goes on waiting. `before` is the setting that was last read, None where the Region was never
+        open to the guard.
+        """
+        state = self.journal.load().state
+        now = self.guard.clock.now()
+        if state.is_held(now):
+            return self.step_back(state, now)
+        draft = Draft(state)
+        incident = state.incident
+        if incident and incident.lease:
+            self.journal.close_lost(draft, incident, now)
+            draft.set(incident=replace(incident, lease=None, phase=Phase.OPEN, unended=False))
+        news = state.reason != REGION_DENIED
+        if not (news or self.journal.unheard()):
+            return Result(self.target, Outcome.IGNORED, REGION_DENIED)
+        draft.set(outcome=Outcome.IGNORED, reason=REGION_DENIED, rule=self.journal.rule_id)
+        self.journal.add(
+            draft,
+            Outcome.IGNORED,
+            now,
+            incident_id=incident.id if incident else None,
+            before=state.setting if news else None,
+            reason=REGION_DENIED,
+            error=problem,
+        )
+        return self.journal.commit(draft, Outcome.IGNORED, REGION_DENIED)
 
     def failed(self, problem: Problem, held: Lease | None = None) -> Result:
         """What could not be read or done: on the record, and due again. `held` is the lease that this run took.

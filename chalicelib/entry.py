@@ -18,7 +18,7 @@ from chalicelib.clients import Clients
 from chalicelib.errors import GuardError
 from chalicelib.events import KEY_EVENTS, KEY_NOTICES, read_change, read_key_event
 from chalicelib.guard import Guard, Result, record_in_guard_chain
-from chalicelib.model import Outcome, Problem, Record, Rejected, Trigger, TriggerKind, arn_part
+from chalicelib.model import REGION_DENIED, Outcome, Problem, Record, Rejected, Trigger, TriggerKind, arn_part
 from chalicelib.policy import PolicyError, load_stamped
 from chalicelib.reconcile import reconcile, reconcile_key_event
 from chalicelib.sweep import Report
@@ -28,6 +28,9 @@ from chalicelib.wiring import POLICIES, AnchorBucket, enabled_regions, make_guar
 
 NAMESPACE = "XRayEncryptionGuard"
 LEASE_OUTLIVES_SECONDS = 60
+WORKER_LOST = "WORKER_LOST"
+"""The end of an attempt whose worker died. Another took it over, so nobody must act; Lambda counts the error itself."""
+
 COUNTED = {Outcome.FAILED: "Failed", Outcome.REMEDIATED: "Remediated", Outcome.DEFERRED: "Deferred"}
 KEY_CHANGES = {
     "source": ["aws.kms"],
@@ -205,7 +208,10 @@ def _emit(record: Record) -> None:
     if record.reason == "SWEEP":
         extra["anchor_digest"] = record.detail.get("digest")
     logger.info("record", extra=extra)
-    if record.outcome in COUNTED:
+    if record.outcome in COUNTED and record.reason != WORKER_LOST:
         metrics.add_metric(COUNTED[record.outcome], MetricUnit.Count, 1)
     if record.outcome is Outcome.DEFERRED and record.reason == "BACKOFF":
         metrics.add_metric("Flapping", MetricUnit.Count, 1)
+    if record.reason == REGION_DENIED and record.before is not None:
+        # A Region that was never open to the guard is no news; one that it could read has been shut.
+        metrics.add_metric("RegionDenied", MetricUnit.Count, 1)

@@ -62,6 +62,20 @@ class StoreError(AwsError):
     """The tables could not be read or written; of a write it is not known whether it was."""
 
 
+def denies_region(error: GuardError) -> bool:
+    """Whether an organization's policy denies the guard the setting itself, and so the Region.
+
+    AWS's message names the kind of policy that refused:
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
+    """
+    return (
+        isinstance(error, AwsError)
+        and error.operation.endswith("GetEncryptionConfig")
+        and error.code in DENIED
+        and "service control policy" in error.problem.message
+    )
+
+
 class Conflict(Exception):
     """The target's state moved under a write; observe again from the start."""
 

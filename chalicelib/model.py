@@ -21,6 +21,8 @@ GUARD_TAG_KEY = "xray-guard"
 GUARD_TAG_VALUE = "managed"
 NONCE_TAG_KEY = "xray-guard-nonce"
 ZERO_HASH = "0" * 64
+REGION_DENIED = "REGION_DENIED"
+"""The reason of IGNORED where the organization denies the guard the target's Region."""
 
 
 class TriggerKind(StrEnum):
@@ -418,7 +420,10 @@ class TargetState(Struct, frozen=True):
 
     @property
     def due(self) -> datetime | None:
-        """When somebody must look again: the soonest of all that waits."""
+        """When somebody must look again: the soonest of all that waits. What waits in a denied Region, waits for the
+        sweep."""
+        if self.reason == REGION_DENIED:
+            return None
         waits = [
             self.look,
             self.watch,

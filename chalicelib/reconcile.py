@@ -22,7 +22,7 @@ from chalicelib import ledger
 from chalicelib.attempt import Attempt, is_settling
 from chalicelib.decide import Decision, Observation, StepName, decide
 from chalicelib.ending import Ending
-from chalicelib.errors import AwsError, Busy, Conflict, GuardError, LeaseOver, StoreError
+from chalicelib.errors import AwsError, Busy, Conflict, GuardError, LeaseOver, StoreError, denies_region
 from chalicelib.guard import MOST_CONFLICTS, Assessment, Guard, Result, record_in_guard_chain
 from chalicelib.journal import Journal
 from chalicelib.ledger import Draft
@@ -77,6 +77,8 @@ def reconcile(
                 raise
         except GuardError as error:
             try:
+                if denies_region(error):
+                    return run.ending.region_denied(error.problem)
                 return run.ending.failed(error.problem, run.lease)
             except Conflict:
                 continue

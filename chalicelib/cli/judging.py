@@ -11,7 +11,7 @@ import click
 from chalicelib.cli.options import TARGET, common_options
 from chalicelib.cli.output import Progress, Table, emit, print_table
 from chalicelib.cli.session import LEASE_SECONDS, Operator, pass_operator, say
-from chalicelib.model import Outcome, Problem, Target, Trigger, TriggerKind
+from chalicelib.model import REGION_DENIED, Outcome, Problem, Target, Trigger, TriggerKind
 
 if TYPE_CHECKING:
     from chalicelib.decide import Step
@@ -179,7 +179,7 @@ def _must_be_own(operator: Operator, target: Target) -> None:
 
 
 def _judged(guard: Guard, target: Target, kind: TriggerKind, *, fail: bool) -> Judgement:
-    from chalicelib.errors import GuardError
+    from chalicelib.errors import GuardError, denies_region
     from chalicelib.reconcile import assess
 
     try:
@@ -187,8 +187,10 @@ def _judged(guard: Guard, target: Target, kind: TriggerKind, *, fail: bool) -> J
     except GuardError as error:
         if fail:
             raise
-        # Among many, one Region that cannot be read is one bad row.
+        # Among many, one Region that cannot be read is one bad row; one that nobody may enter is none.
         problem = error.problem
+        if denies_region(error):
+            return Judgement(target, Outcome.IGNORED, None, reason=REGION_DENIED, message=problem.message)
         return Judgement(target, Outcome.FAILED, False, reason=problem.code, message=problem.message)
 
 

@@ -94,8 +94,12 @@ def test_a_rival_who_keeps_x_ray_updating_is_waited_for_no_longer_than_fifteen_m
     told = guarded(Updating(6 * MINUTE, refuses=True), empty=False)
     since = len(told.tables.records(HOME))
     began = told.world.clock
-    for number in range(12):
-        told.world.later(number * 5 * MINUTE, lambda: told.world.user_puts(HOME, None))
+
+    def flip() -> None:
+        told.world.user_puts(HOME, None)
+        told.world.later(5 * MINUTE, flip)
+
+    flip()
     told.world.run(55 * MINUTE)
     failed = [record for record in new_records(told, since) if record.outcome is Outcome.FAILED]
     assert failed, told.witness.story()

@@ -60,6 +60,13 @@ STORE = frozenset({"BatchGetItem", "TransactWriteItems", "Query", "Scan"})
 """The calls to the guard's own tables."""
 
 
+_WHO = f"User: arn:aws:sts::{ACCOUNT}:assumed-role/xray-guard/sweep is not authorized to perform this"
+REFUSALS = {
+    "denied by the organization": f"{_WHO} with an explicit deny in a service control policy",
+    "denied": f"{_WHO} because no identity-based policy allows it",
+}
+
+
 class Crash(BaseException):
     """The process ends here. No handler for exceptions may hide it."""
 
@@ -136,7 +143,10 @@ class Mutation:
 
 @dataclass(frozen=True)
 class Hazard:
-    """What befalls one call: `crash`, `throttle`, `silence` or `bug`; `late` means after the call had its effect."""
+    """What befalls one call: `crash`, `throttle`, `silence`, `bug` or one of REFUSALS.
+
+    `late` means after the call had its effect.
+    """
 
     kind: str
     late: bool = False
@@ -300,6 +310,8 @@ class World:
             raise Crash
         if hazard.kind == "bug":
             raise RuntimeError("what nobody thought of")
+        if hazard.kind in REFUSALS:
+            raise AwsError(name, "AccessDeniedException", REFUSALS[hazard.kind])
         failure = StoreError if name in STORE else AwsError
         if hazard.kind == "throttle":
             raise failure(name, "ThrottlingException", "too many requests")

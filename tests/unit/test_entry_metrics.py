@@ -1,0 +1,46 @@
+"""Which records are counted for an alarm: those because of which a person must act."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from chalicelib import entry
+from chalicelib.model import ZERO_HASH, EncryptionType, Outcome, Record, Setting, Trigger, TriggerKind
+
+HERE = "111122223333/us-east-1"
+
+
+@pytest.fixture(autouse=True)
+def emptied() -> Iterator[None]:
+    entry.metrics.clear_metrics()
+    yield
+    entry.metrics.clear_metrics()
+
+
+def counted(outcome: Outcome, reason: str | None, **fields: Any) -> set[str]:
+    """The names of the metrics that a record adds to."""
+    trigger = Trigger(TriggerKind.SWEEP)
+    at = datetime(2026, 11, 20, tzinfo=UTC)
+    entry._emit(Record(f"{HERE}#1", HERE, 1, at, outcome, trigger, ZERO_HASH, reason=reason, **fields))
+    return set(entry.metrics.metric_set)
+
+
+def test_a_failure_that_needs_a_person_counts_as_failed() -> None:
+    assert counted(Outcome.FAILED, "KEY_BEYOND_REPAIR") == {"Failed"}
+
+
+def test_a_lost_worker_whose_attempt_another_took_over_does_not_count_as_failed() -> None:
+    assert counted(Outcome.FAILED, "WORKER_LOST") == set()
+
+
+def test_what_settles_by_itself_counts_neither_as_failed_nor_as_flapping() -> None:
+    assert counted(Outcome.DEFERRED, "SETTLING") == {"Deferred"}
+
+
+def test_a_region_is_counted_as_denied_only_if_it_could_be_read_before() -> None:
+    assert counted(Outcome.IGNORED, "REGION_DENIED") == set()
+    assert counted(Outcome.IGNORED, "REGION_DENIED", before=Setting(EncryptionType.NONE)) == {"RegionDenied"}
