@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TypeVar
 
 from msgspec.structs import replace
@@ -135,7 +136,12 @@ class Attempt:
         outdated = error.code in OUTDATED or (step.name is StepName.UPDATE_ALIAS and error.code == "NotFoundException")
         if outdated:
             return Problem("NOT_YET_TAKEN", f"{step.name} is refused by a state that KMS does not show: {error.code}")
-        if step.key_arn not in state.keys_made or error.code not in {*DENIED, "NotFoundException"}:
+        # KMS's check against a lock-out asks for the caller's rights, which rest on those tags, and calls the policy
+        # malformed where it does not see them.
+        passing = {*DENIED, "NotFoundException"}
+        if step.name is StepName.PUT_KEY_POLICY:
+            passing.add("MalformedPolicyDocumentException")
+        if step.key_arn not in state.keys_made or error.code not in passing:
             return None
         if state.look is None or self.guard.clock.now() >= state.look:
             return None
@@ -193,24 +199,40 @@ class Attempt:
             (GUARD_TAG_KEY, GUARD_TAG_VALUE),
             (NONCE_TAG_KEY, intent.nonce),
         )
-        policy = step.after or ""
         try:
-            key, request_id = self._sent(
-                step, lambda: self.reach.keys.create(self.rule.managed_key.description, policy, tags)
-            )
+            key, policy = self._send_create_key(step, tags)
         except AwsError as error:
             if not error.effect_unknown:
                 self._update(lambda state: replace(state, intent=None))
             raise
-        self.actions.append(Action(step.name, self.guard.clock.now(), key.arn, None, policy, request_id))
-        made = replace(key, policy=policy, rotation=False, tags=tags)
         look = self.guard.clock.now() + ledger.STALE_READS
         self._update(
             lambda state: replace(
                 state, keys_made=(*state.keys_made, key.arn), intent=None, look=ledger.later(state.look, look)
             )
         )
-        return _with_key(seen, key.arn, made)
+        if policy is None:
+            # Of the default policy nobody knows the text before KMS tells it; the next step completes it.
+            return _with_key(seen, key.arn, self._until(key.arn, lambda shown: True))
+        return _with_key(seen, key.arn, replace(key, policy=policy, rotation=False, tags=tags))
+
+    def _send_create_key(self, step: Step, tags: tuple[tuple[str, str], ...]) -> tuple[Key, str | None]:
+        """Make the key with the step's policy; where that is refused, with KMS's default policy, told as None.
+
+        An organization may deny everybody to leave out KMS's check against a lock-out, which a new policy needs.
+        """
+        description = self.rule.managed_key.description
+        for policy in (step.after, None):
+            sent = replace(step, after=policy)
+            try:
+                key, request_id = self._sent(sent, partial(self.reach.keys.create, description, policy, tags))
+            except AwsError as error:
+                if policy is None or error.code not in DENIED:
+                    raise
+            else:
+                self.actions.append(Action(step.name, self.guard.clock.now(), key.arn, None, policy, request_id))
+                return key, policy
+        raise AssertionError("the second refusal is raised")
 
     def _create_alias(self, step: Step, seen: Observation) -> Observation:
         alias, arn = step.after or "", step.key_arn or ""

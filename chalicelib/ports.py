@@ -48,8 +48,8 @@ class Keys(Protocol):
     def find_by_tag(self, tag_key: str, tag_value: str, made_after: datetime) -> str | None:
         """The ARN of a customer key with this tag that was made after then. Absence proves nothing: KMS lags."""
 
-    def create(self, description: str, policy: str, tags: Sequence[tuple[str, str]]) -> tuple[Key, str | None]:
-        """CreateKey, sent once and never repeated by the client."""
+    def create(self, description: str, policy: str | None, tags: Sequence[tuple[str, str]]) -> tuple[Key, str | None]:
+        """CreateKey, sent once and never repeated by the client; without a policy the key gets KMS's default one."""
 
     def put_policy(self, key_arn: str, policy: str) -> str | None:
         """PutKeyPolicy."""

@@ -109,6 +109,14 @@ def _role_session(session: AssumedRole) -> Principal:
     )
 
 
+def policies_of(principal: Principal) -> list[str]:
+    """The inline identity policies of a session's role; none for anybody else."""
+    parts = (principal.role_arn or "").split(":", 5)
+    backend = iam_backends[parts[4]].get(parts[1]) if len(parts) == 6 and parts[4] in iam_backends else None
+    roles = list(backend.roles.values()) if backend is not None else []
+    return [policy for role in roles if role.arn == principal.role_arn for policy in role.policies.values()]
+
+
 def role_with_arn(arn: str) -> dict[str, str] | None:
     """The role's id and ARN, or None where moto's IAM has no such role."""
     return _entity(arn, "roles")

@@ -11,7 +11,7 @@ import json
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 from moto.core.common_types import TYPE_RESPONSE
@@ -22,9 +22,9 @@ from moto.kms.utils import RESERVED_ALIASES
 from moto.utilities.utils import get_partition
 
 from sandbox.calls import touch
-from sandbox.identity import Principal, principal_of, role_with_arn, user_with_arn
+from sandbox.identity import Principal, policies_of, principal_of, role_with_arn, user_with_arn
 from sandbox.knobs import KNOBS
-from sandbox.statements import Request, allowed, as_list, denied, statements_of
+from sandbox.statements import Request, allowed, as_list, denied, granted, statements_of
 
 ENABLED, DISABLED, PENDING_DELETION = "Enabled", "Disabled", "PendingDeletion"
 PENDING_IMPORT, UNAVAILABLE = "PendingImport", "Unavailable"
@@ -493,7 +493,7 @@ class KeyResponse(KmsResponse):
         _check_tags(tags, already=set())
         policy = asked.get("Policy")
         if policy is not None:
-            self._check_new_policy(policy)
+            self._check_new_policy(policy, {})
         origin = asked.get("Origin") or "AWS_KMS"
         multi_region = bool(asked.get("MultiRegion"))
         backend = self.kms_backend
@@ -547,13 +547,13 @@ class KeyResponse(KmsResponse):
         if asked.get("PolicyName", "default") != "default":
             refuse("ValidationException", "The policy name must be default")
         policy = asked.get("Policy", "")
-        self._check_new_policy(policy)
         key = self._key()
+        self._check_new_policy(policy, self.kms_backend_tags(key))
         key.policy = policy
         _extras(key)["principals"] = _principals(policy)
         return "{}"
 
-    def _check_new_policy(self, policy: str) -> None:
+    def _check_new_policy(self, policy: str, tags: Mapping[str, str]) -> None:
         if len(policy.encode()) > POLICY_LIMIT_BYTES:
             refuse("LimitExceededException", "The key policy is longer than 32 KB")
         try:
@@ -568,13 +568,23 @@ class KeyResponse(KmsResponse):
             account=self._caller.account,
             principal_arn=self._caller.policy_arn,
             session_arn=self._caller.arn,
-            context=_context(self._caller, {}, {}),
+            context=_context(self._caller, {}, tags),
         )
-        if not allowed(policy, again):
+        if not self._may(policy, again):
             refuse(
                 "MalformedPolicyDocumentException",
                 "The new key policy will not allow you to update the key policy in the future.",
             )
+
+    def _may(self, policy: str, request: Request) -> bool:
+        """Whether the key policy, and where that leaves it to IAM the caller's own rights, allow the request.
+
+        A role that the sandbox knows no rights of may do everything.
+        """
+        if not allowed(policy, request):
+            return False
+        rights = policies_of(self._caller)
+        return not rights or allowed(policy, replace(request, account="")) or granted(rights, request)
 
     # Rotation
 

@@ -1,6 +1,7 @@
 """Policy statements judged as IAM judges them, as far as key policies need it.
 
-Only the key policy counts here: what IAM grants by identity policies is taken as given, for the sandbox enforces none.
+What IAM grants by identity policies is taken as given, for the sandbox enforces none; only KMS's check against a
+lock-out asks for it.
 """
 
 from __future__ import annotations
@@ -49,16 +50,22 @@ def allowed(policy: str, request: Request) -> bool:
     )
 
 
+def granted(policies: Sequence[str], request: Request) -> bool:
+    """Whether identity policies allow the request, whatever resource they name. Such policies name no principal."""
+    fitting = [each for policy in policies for each in statements_of(policy) if _fits_but_for_principal(each, request)]
+    return bool(fitting) and all(each.get("Effect") == "Allow" for each in fitting)
+
+
 def applies(statement: Mapping[str, Any], request: Request) -> bool:
     """Whether principal, action and all conditions fit. The resource is the key itself, always."""
-    return (
-        _principal_fits(statement, request)
-        and _action_fits(statement, request.action)
-        and all(
-            _condition_fits(operator, key, wanted, request)
-            for operator, block in _mapping(statement.get("Condition")).items()
-            for key, wanted in _mapping(block).items()
-        )
+    return _principal_fits(statement, request) and _fits_but_for_principal(statement, request)
+
+
+def _fits_but_for_principal(statement: Mapping[str, Any], request: Request) -> bool:
+    return _action_fits(statement, request.action) and all(
+        _condition_fits(operator, key, wanted, request)
+        for operator, block in _mapping(statement.get("Condition")).items()
+        for key, wanted in _mapping(block).items()
     )
 
 

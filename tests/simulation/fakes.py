@@ -147,10 +147,14 @@ class FakeKeys:
 
     # --- mutations -------------------------------------------------------------------------------------------------
 
-    def create(self, description: str, policy: str, tags: Sequence[tuple[str, str]]) -> tuple[Key, str | None]:
+    def create(self, description: str, policy: str | None, tags: Sequence[tuple[str, str]]) -> tuple[Key, str | None]:
         world, target = self._world, self._target
+        given = policy
+        policy = given if given is not None else default_key_policy(target)
 
         def effect() -> tuple[Key, str | None]:
+            if world.denies_bypass and given is not None:
+                _refuse("CreateKey", "AccessDeniedException", "with an explicit deny in a service control policy")
             _check_policy("CreateKey", policy)
             arn = world.new_key_arn(target)
             key = Key(
@@ -166,7 +170,9 @@ class FakeKeys:
             )
             world.set_kms(target, world.place(target).kms.with_key(key))
             request_id = world.mutated(target, "CreateKey", arn, self._run)
-            self._run.told_states[arn], self._run.told_policies[arn] = "Enabled", policy
+            self._run.told_states[arn] = "Enabled"
+            if given is not None:
+                self._run.told_policies[arn] = policy
             return replace(key, policy=None, rotation=None, tags=None), request_id
 
         return world.call(self._run, "CreateKey", effect, self._target)
@@ -244,6 +250,13 @@ class FakeKeys:
         if key.state in refused:
             _refuse(operation, refused[key.state], f"{arn} is {key.state}")
         return key
+
+
+def default_key_policy(target: Target) -> str:
+    """The policy that KMS gives a key that is made without one."""
+    root = {"AWS": f"arn:aws:iam::{target.account}:root"}
+    statement = {"Sid": "Enable IAM User Permissions", "Effect": "Allow", "Principal": root}
+    return json.dumps({"Version": "2012-10-17", "Statement": [{**statement, "Action": "kms:*", "Resource": "*"}]})
 
 
 def _check_policy(operation: str, policy: str) -> None:

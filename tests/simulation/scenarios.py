@@ -73,6 +73,7 @@ def stage(
     delivery: Callable[[Random], list[float]] = lambda rng: [2.0],
     settling: Callable[[Random], float] = lambda rng: 1.0,
     refuses_while_updating: bool = False,
+    denies_bypass: bool = False,
 ) -> Stage:
     """An empty account, its guard and a witness. See `World` for what can be drawn."""
     world = World(
@@ -83,6 +84,7 @@ def stage(
         delivery=delivery,
         settling=settling,
         refuses_while_updating=refuses_while_updating,
+        denies_bypass=denies_bypass,
     )
     tables = Tables()
     lambdas = Lambdas(world, tables, policy or baseline(), shuffled=shuffled)
@@ -166,8 +168,13 @@ def _aws_managed(stage: Stage) -> None:
     stage.world.user_puts(HOME, arn)
 
 
+def _bypass_denied(stage: Stage) -> None:
+    stage.world.denies_bypass = True
+
+
 SCENARIOS = (
     Scenario("empty account", _nothing, _drift, makes_key=True, shown=1),
+    Scenario("empty account, bypass of the lock-out check denied", _bypass_denied, _drift, makes_key=True, shown=2),
     Scenario("empty account, AWS managed key", _nothing, _aws_managed, makes_key=True, shown=1),
     Scenario("two workers, empty account", _nothing, _two_workers, makes_key=True, shown=1),
     Scenario("key recorded", _recorded, _drift),

@@ -167,6 +167,7 @@ class World:
     `hazard(run, call number, name)` says what befalls a call; `latency` and `staleness` draw seconds; `delivery` draws
     the delays at which a change's event comes: none for a lost one, several for duplicates. `settling` draws for how
     long X-Ray is UPDATING after a change, and `refuses_while_updating` says whether it takes another change meanwhile.
+    `denies_bypass`: the organization lets nobody make a key with a policy that leaves out the check against a lock-out.
     """
 
     def __init__(
@@ -179,6 +180,7 @@ class World:
         delivery: Callable[[Random], list[float]] = lambda rng: [2.0],
         settling: Callable[[Random], float] = lambda rng: 1.0,
         refuses_while_updating: bool = False,
+        denies_bypass: bool = False,
     ) -> None:
         self.rng = Random(seed)
         self.hazard = hazard
@@ -187,6 +189,7 @@ class World:
         self.delivery = delivery
         self.settling = settling
         self.refuses_while_updating = refuses_while_updating
+        self.denies_bypass = denies_bypass
         self.now = 0.0
         self.places: dict[Target, Place] = {}
         self.principal_tags: dict[str, tuple[tuple[str, str], ...]] = {}
