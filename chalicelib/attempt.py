@@ -133,9 +133,14 @@ class Attempt:
             return None
         if step.name is StepName.PUT_SETTING:
             return self._refused_by_xray(step, seen, error)
+        now = self.guard.clock.now()
+        until = state.incident.settles_until if state.incident else None
+        if until is not None and now >= until:
+            return None  # it did not pass: AWS's own words say more
         outdated = error.code in OUTDATED or (step.name is StepName.UPDATE_ALIAS and error.code == "NotFoundException")
         if outdated:
-            return Problem("NOT_YET_TAKEN", f"{step.name} is refused by a state that KMS does not show: {error.code}")
+            message = f"{step.name} is refused because of a state that KMS does not show: {error.problem.message}"
+            return Problem("NOT_YET_TAKEN", message)
         # KMS's check against a lock-out asks for the caller's rights, which rest on those tags, and calls the policy
         # malformed where it does not see them.
         passing = {*DENIED, "NotFoundException"}
@@ -143,9 +148,9 @@ class Attempt:
             passing.add("MalformedPolicyDocumentException")
         if step.key_arn not in state.keys_made or error.code not in passing:
             return None
-        if state.look is None or self.guard.clock.now() >= state.look:
+        if state.look is None or now >= state.look:
             return None
-        return Problem("NOT_YET_TAKEN", f"{step.name} is refused while the new key settles: {error.code}")
+        return Problem("NOT_YET_TAKEN", f"{step.name} is refused while the new key settles: {error.problem.message}")
 
     def _refused_by_xray(self, step: Step, seen: Observation, error: AwsError) -> Problem | None:
         """Why X-Ray refused the key: while it is UPDATING that says nothing of the key."""

@@ -23,7 +23,7 @@ from moto.utilities.utils import get_partition
 
 from sandbox.calls import touch
 from sandbox.identity import Principal, policies_of, principal_of, role_with_arn, user_with_arn
-from sandbox.knobs import KNOBS
+from sandbox.knobs import KNOBS, denied_by_the_organization
 from sandbox.statements import Request, allowed, as_list, denied, granted, statements_of
 
 ENABLED, DISABLED, PENDING_DELETION = "Enabled", "Disabled", "PendingDeletion"
@@ -348,6 +348,9 @@ class KeyResponse(KmsResponse):
             asked = self._asked
         except ValueError:
             refuse("SerializationException", "the request is not JSON")
+        message = denied_by_the_organization(self.region, f"kms:{action}", self._caller.arn)
+        if message:
+            refuse("AccessDeniedException", message)
         operation = OPERATIONS.get(action)
         key: Key | None = None
         if operation is not None:

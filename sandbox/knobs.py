@@ -25,6 +25,9 @@ class Knobs:
     minutes in AWS). `schedules`: whether schedule rules fire by themselves. `clock_behind_seconds`: how far AWS's clock
     (the `Date` of its answers, CloudTrail's times) is behind the host's, so that hours can go by in a story; what waits
     here (settling, delays, schedules) waits in real time all the same.
+
+    `regions` are those that the account has enabled; in `denied_regions` the organization lets nobody call X-Ray or
+    KMS. `updates_while_updating`: whether X-Ray accepts a change while it is UPDATING, which AWS does not document.
     """
 
     settle_seconds: float = 1.0
@@ -35,6 +38,8 @@ class Knobs:
     schedules: bool = True
     clock_behind_seconds: float = 0.0
     regions: tuple[str, ...] = DEFAULT_REGIONS
+    denied_regions: tuple[str, ...] = ()
+    updates_while_updating: bool = True
 
     def turn(self, settings: dict[str, Any]) -> None:
         """Set the knobs that are named, or none and raise ValueError where a name or value does not fit."""
@@ -67,6 +72,16 @@ class Knobs:
 
 
 KNOBS = Knobs()
+
+
+def denied_by_the_organization(region: str, action: str, who: str) -> str | None:
+    """AWS's message for a call in a Region that the organization denies; None in any other."""
+    if region not in KNOBS.denied_regions:
+        return None
+    return (
+        f"User: {who} is not authorized to perform: {action} on resource: * "
+        "with an explicit deny in a service control policy"
+    )
 
 
 def aws_now() -> datetime:

@@ -20,7 +20,7 @@ from moto.xray.responses import XRayResponse
 
 from sandbox.identity import principal_of
 from sandbox.keys import ENABLED, KeyResponse, find_key, key_request
-from sandbox.knobs import KNOBS, aws_now
+from sandbox.knobs import KNOBS, aws_now, denied_by_the_organization
 from sandbox.statements import Request, allowed, denied
 
 GRAPH_RANGE_SECONDS = 6 * 3600
@@ -89,15 +89,26 @@ class InvalidRequest(JsonRESTError):
         super().__init__("InvalidRequestException", message)
 
 
+class AccessDenied(JsonRESTError):
+    """X-Ray's answer to those who may not call it."""
+
+    code = 403
+
+    def __init__(self, message: str) -> None:
+        super().__init__("AccessDeniedException", message)
+
+
 class TracingResponse(XRayResponse):
     """moto's X-Ray, and the setting. Methods are named by the path, as moto does for X-Ray."""
 
     def encryption_config(self) -> str:
         """GetEncryptionConfig: POST /EncryptionConfig."""
+        self._unless_denied("xray:GetEncryptionConfig")
         return json.dumps({"EncryptionConfig": tracing_of(self.current_account, self.region).told()})
 
     def put_encryption_config(self) -> str:
         """PutEncryptionConfig: the answer carries the ARN of the key that was named."""
+        self._unless_denied("xray:PutEncryptionConfig")
         kind, key_id = self._get_param("Type"), self._get_param("KeyId")
         if kind not in ("NONE", "KMS"):
             raise InvalidRequest(f"Type must be NONE or KMS, not {kind!r}")
@@ -107,10 +118,18 @@ class TracingResponse(XRayResponse):
             raise InvalidRequest("KeyId is required where Type is KMS")
         key = self._usable(key_id) if kind == "KMS" and key_id is not None else None
         tracing = tracing_of(self.current_account, self.region)
+        if not KNOBS.updates_while_updating and tracing.told()["Status"] == "UPDATING":
+            raise InvalidRequest("An update of the encryption configuration is in progress")
         tracing.type, tracing.key_arn = kind, key.arn if key else None
         tracing.settled_at = time.time() + KNOBS.settle_seconds
         # A Put answers UPDATING even where nothing has to settle.
         return json.dumps({"EncryptionConfig": {**tracing.told(), "Status": "UPDATING"}})
+
+    def _unless_denied(self, action: str) -> None:
+        caller = principal_of(self.access_key, self.current_account, self.region)
+        message = denied_by_the_organization(self.region, action, caller.arn)
+        if message:
+            raise AccessDenied(message)
 
     def _usable(self, key_id: str) -> Key:
         try:

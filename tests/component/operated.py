@@ -91,6 +91,15 @@ def world(*, tables: bool = True) -> Iterator[None]:
     KNOBS.settle_seconds = before
 
 
+@contextmanager
+def turned(**knobs: Any) -> Iterator[None]:
+    """The same AWS, for a while with other knobs."""
+    before = {name: getattr(KNOBS, name) for name in knobs}
+    KNOBS.turn(knobs)
+    yield
+    KNOBS.turn(before)
+
+
 def make_tables() -> None:
     """The tables that ship."""
     resources = json.loads((PROJECT / ".chalice" / "extras.json").read_text("utf-8"))["Resources"]

@@ -26,6 +26,7 @@ from tests.component.operated import (
     setting,
     swept,
     target,
+    turned,
     typed,
     world,
 )
@@ -106,6 +107,15 @@ class TestCheck:
         assert by_region["us-east-1"]["compliant"] is True
         assert (by_region["eu-west-1"]["outcome"], by_region["eu-west-1"]["reason"]) == ("IGNORED", "IDLE")
         assert answer.json["usd_per_month"] == 0
+
+    def test_of_all_regions_names_those_that_the_organization_denies_and_finds_no_fault_in_them(
+        self, remediated: None
+    ) -> None:
+        with turned(denied_regions=["eu-west-1"]):
+            answer = typed("check", "--all-regions", "--output", "json")
+        (denied,) = [one for one in answer.json["targets"] if one["region"] == "eu-west-1"]
+        assert (answer.code, denied["outcome"], denied["reason"]) == (0, "IGNORED", "REGION_DENIED")
+        assert denied["compliant"] is None
 
     def test_of_all_regions_adds_up_the_keys_that_would_be_made(self, empty: None, tmp_path: Path) -> None:
         policy = json.loads((PROJECT / "policies" / "policy.json").read_text("utf-8"))

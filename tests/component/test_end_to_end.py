@@ -274,6 +274,57 @@ def test_what_stays_updating_is_applied_then_failed_without_another_put_and_reme
     assert len(puts) == 2, "the drift's and the guard's"
 
 
+def test_a_put_that_is_refused_while_x_ray_is_updating_is_settling_and_ends_with_the_same_key(account: Sandbox) -> None:
+    """P1, P4: UPDATING lasts minutes, so the drift's own change is in the way of the guard's."""
+    account.turn(settle_seconds=10_000_000, updates_while_updating=False)
+    put_none(account)
+    held = records_of(account, HERE)[-1]
+    assert (held.outcome, held.reason) == (Outcome.DEFERRED, "SETTLING")
+    assert held.error is not None
+    assert held.error.code == "XRAY_UPDATING"
+    assert [action.error for action in held.actions if action.name == "PutEncryptionConfig"] == [
+        "InvalidRequestException"
+    ]
+    tracing_of(ACCOUNT, "us-east-1").settled_at = 0.0
+    account.turn(settle_seconds=0.0)
+    account.let_go_by(60.0)
+    run(account, "tick")
+    assert outcomes(account) == [
+        Outcome.REMEDIATING,
+        Outcome.DEFERRED,
+        Outcome.REMEDIATING,
+        Outcome.REMEDIATED,
+    ]
+    assert setting_of(account)["KeyId"] == aliased_key(account)
+    assert keys_behind_the_guard(account) == [aliased_key(account)]
+
+
+def test_a_key_that_may_not_be_made_with_its_policy_is_made_with_kms_default_and_completed(account: Sandbox) -> None:
+    """P2: where the organization denies the bypass of the check against a lock-out."""
+    denied = "with an explicit deny in a service control policy"
+    account.fail("kms", "CreateKey", "AccessDeniedException", message=denied, times=1)
+    put_none(account)
+    assert outcomes(account) == [Outcome.REMEDIATING, Outcome.REMEDIATED]
+    actions = records_of(account, HERE)[-1].actions
+    assert [(action.name, action.error) for action in actions][:3] == [
+        ("CreateKey", "AccessDeniedException"),
+        ("CreateKey", None),
+        ("PutKeyPolicy", None),
+    ]
+    assert keys_behind_the_guard(account) == [aliased_key(account)] == [setting_of(account)["KeyId"]]
+    assert account.storing_traces()
+
+
+def test_a_region_that_the_organization_denies_is_told_once_and_costs_the_sweep_nothing(account: Sandbox) -> None:
+    account.turn(denied_regions=["eu-west-1"])
+    for _ in range(3):
+        run(account, "sweep")
+    (record,) = records_of(account, THERE)
+    assert (record.outcome, record.reason) == (Outcome.IGNORED, "REGION_DENIED")
+    swept = records_of(account, GUARD_CHAIN)[-1]
+    assert (swept.outcome, swept.reason) == (Outcome.IGNORED, "SWEEP")
+
+
 @pytest.mark.parametrize("carried_out", [False, True], ids=["refused", "carried out, its answer lost"])
 @pytest.mark.parametrize(
     ("service", "action"),

@@ -308,3 +308,62 @@ def test_aws_can_be_hours_behind_the_host_in_its_answers_and_in_what_cloudtrail_
     recorded = datetime.strptime(sandbox.trail.records[-1]["eventTime"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
     for at in (told, recorded, sandbox.calls[-1].at):
         assert abs(at - wanted) < timedelta(seconds=5)
+
+
+class TestTheLockOutCheck:
+    """KMS asks whether the caller itself may put the next policy, by the key policy or by its own IAM rights."""
+
+    ROOT_ONLY = json.dumps(
+        {
+            "Version": "2012-10-17",
+            "Statement": [
+                {
+                    "Effect": "Allow",
+                    "Principal": {"AWS": "arn:aws:iam::123456789012:root"},
+                    "Action": "kms:*",
+                    "Resource": "*",
+                }
+            ],
+        }
+    )
+    BY_TAG = json.dumps(
+        {
+            "Version": "2012-10-17",
+            "Statement": [
+                {"Effect": "Allow", "Action": "kms:CreateKey", "Resource": "*"},
+                {
+                    "Effect": "Allow",
+                    "Action": "kms:PutKeyPolicy",
+                    "Resource": "*",
+                    "Condition": {"StringEquals": {"aws:ResourceTag/xray-guard": "managed"}},
+                },
+            ],
+        }
+    )
+    TAGS = ({"TagKey": "xray-guard", "TagValue": "managed"},)
+
+    @pytest.fixture
+    def kms(self, sandbox: Sandbox) -> Any:
+        """KMS as a role that may put the policies of keys with a tag."""
+        iam = sandbox.client("iam")
+        role = iam.create_role(RoleName="ByTag", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
+        iam.put_role_policy(RoleName="ByTag", PolicyName="by-tag", PolicyDocument=self.BY_TAG)
+        return sandbox.client("kms", role=role)
+
+    def test_refuses_a_new_key_whose_maker_could_change_its_policy_by_tag_only(self, kms: Any) -> None:
+        with pytest.raises(ClientError, match="will not allow you to update the key policy") as caught:
+            kms.create_key(Policy=self.ROOT_ONLY, Tags=self.TAGS)
+        assert code_of(caught) == "MalformedPolicyDocumentException"
+        kms.create_key(Policy=self.ROOT_ONLY, Tags=self.TAGS, BypassPolicyLockoutSafetyCheck=True)
+
+    def test_sees_the_tags_of_a_key_that_is_there(self, kms: Any) -> None:
+        tagged = kms.create_key(Tags=self.TAGS)["KeyMetadata"]["KeyId"]
+        kms.put_key_policy(KeyId=tagged, Policy=self.ROOT_ONLY)
+        plain = kms.create_key()["KeyMetadata"]["KeyId"]
+        with pytest.raises(ClientError, match="will not allow you to update the key policy"):
+            kms.put_key_policy(KeyId=plain, Policy=self.ROOT_ONLY)
+
+    def test_lets_those_pass_whom_the_policy_itself_names(self, sandbox: Sandbox, kms: Any) -> None:
+        named = json.loads(self.ROOT_ONLY)
+        named["Statement"][0]["Principal"]["AWS"] = "arn:aws:iam::123456789012:role/ByTag"
+        kms.create_key(Policy=json.dumps(named))
