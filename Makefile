@@ -15,7 +15,7 @@ SHIPPED := app.py requirements.txt $(wildcard .chalice/*.json policies/*.json sh
 	$(filter-out %.pyc,$(wildcard chalicelib/*.* chalicelib/*/*.*))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test sandbox check package bench bench-history hunt planted setup pins clean
+.PHONY: help demo test sandbox check package bench bench-history hunt planted contract-live setup pins clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -48,6 +48,9 @@ hunt: $(VENV)/ready ## random schedules against the loop for ten minutes: crashe
 
 planted: $(VENV)/ready ## plant known bugs in copies of the code, and see the tests notice [SAMPLE=20] [SEED=text]
 	@$(VENV)/bin/python -m tests.planted $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
+
+contract-live: $(VENV)/ready ## see on a live account whether AWS does what the guard believes; makes and deletes one key [ACCOUNT=123456789012] [REGION=name]
+	@$(VENV)/bin/python -m tests.contract.live --account "$(ACCOUNT)" --region "$(REGION)"
 
 setup: $(VENV)/ready ## only set up the virtual environment
 

@@ -93,8 +93,8 @@ class Observation(Struct, frozen=True):
 
     `keys` maps a key's ARN to what KMS told of it, None where KMS says there is no such key. `aliases` maps an alias to
     the ARN of its key, None where there is no such alias. `closed` are keys that are ruled out by name and whose policy
-    keeps the guard from reading more. `in_use` is None where X-Ray's service graph was not asked. `deep` tells that
-    policy, rotation and tags were read.
+    keeps the guard from reading more. `in_use` is None where X-Ray's service graph was not asked, or may not be read:
+    `use_problem` then says why. `deep` tells that policy, rotation and tags were read.
     """
 
     at: datetime
@@ -103,6 +103,7 @@ class Observation(Struct, frozen=True):
     aliases: Mapping[str, str | None] = field(default_factory=dict)
     closed: frozenset[str] = frozenset()
     in_use: bool | None = None
+    use_problem: Problem | None = None
     deep: bool = True
 
 

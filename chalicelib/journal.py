@@ -196,6 +196,9 @@ class Journal:
         fields.setdefault("rule", self.rule_id)
         fields.setdefault("before", self.seen.setting if self.seen else None)
         fields.setdefault("policy_digest", self.guard.policy.digest)
+        if self.seen is not None and self.seen.use_problem is not None:
+            unknown = f"not known, so judged as in use: {self.seen.use_problem.message}"
+            fields["detail"] = {**fields.get("detail", {}), "in_use": unknown}
         return draft.add(now, outcome, self.trigger, **fields)
 
     def add_about(self, draft: Draft, incident: Incident, outcome: Outcome, now: datetime, **fields: Any) -> Record:

@@ -4,7 +4,8 @@ The first round needs nothing but the rule: the setting, and the key behind each
 needs what the first and the state told: the keys themselves, and of those that may be X-Ray's also the policy, the
 rotation and the tags. A read that fails makes the whole observation fail: nothing is decided on half of it. The one
 exception is a key that shuts the guard out and needs no reading: whoever points X-Ray, or the alias of a recorded key,
-at a key of their own must not be able to stop the guard by that key's policy.
+at a key of their own must not be able to stop the guard by that key's policy. And whether X-Ray is in use only ever
+excuses a target: where the guard may not read it, the target is judged as if it were.
 """
 
 from __future__ import annotations
@@ -104,15 +105,17 @@ def observe(
     if foreign and not rule.require.same_account:
         reads.append((foreign, "key", describe(foreign)))
     if ask_use and setting.type is EncryptionType.NONE:
-        reads.append(("", "use", lambda: reach.xray.in_use(now)))
+        reads.append(("", "use", lambda: _unless_closed(lambda: reach.xray.in_use(now))))
     answers = dict(zip(((arn, what) for arn, what, _ in reads), gather([read for _, _, read in reads]), strict=True))
+    use = answers.pop(("", "use"), None)
+    use_problem = use.problem if isinstance(use, AwsError) else None
     closed = frozenset(arn for (arn, _), answer in answers.items() if isinstance(answer, AwsError))
     for arn in (*own, *([foreign] if foreign else [])):
         if arn in closed:
             continue
         depths = (answers.get((arn, what)) for what in DEPTHS)
         keys[arn] = _joined(answers.get((arn, "key"), keys.get(arn)), *depths)
-    return replace(found, keys=keys, closed=closed, in_use=answers.get(("", "use")))
+    return replace(found, keys=keys, closed=closed, in_use=None if use_problem else use, use_problem=use_problem)
 
 
 def _depths(reach: Reach, arn: str) -> list[tuple[str, Read]]:

@@ -46,13 +46,14 @@ def make_guard(
     """A guard that acts with the clients' identity. `region` is where its tables are."""
     clock = AwsClock()
     store = make_store(clients, region, clock)
+    gather = Threads()
 
     @cache
     def reach(target: Target) -> Reach:
         return Reach(
             target,
             XRayApi(clients, target.region),
-            KeysApi(clients, target.region),
+            KeysApi(clients, target.region, gather),
             PrincipalsApi(clients, target),
         )
 
@@ -64,7 +65,7 @@ def make_guard(
         store=store,
         clock=clock,
         reach=reach,
-        gather=Threads(),
+        gather=gather,
         sleep=time.sleep,
         random=random.random,
         new_id=lambda: str(uuid.uuid4()),

@@ -120,6 +120,7 @@ class Sandbox:
         # moto is not made for threads: a transaction that fails puts back whole tables.
         self._world = threading.RLock()
         self._own_answers: dict[tuple[str, str], Callable[[Asked, Principal, dict[str, Any], bytes], _Answer]] = {
+            ("cloudtrail", "LookupEvents"): self._lookup_events,
             ("ec2", "DescribeRegions"): self._describe_regions,
             ("events", "PutEvents"): self._put_events,
             ("lambda", "Invoke"): self._invoke_function,
@@ -501,6 +502,14 @@ class Sandbox:
         if not 1 <= len(entries) <= 10:
             return _failure(400, "ValidationException", "Entries takes from 1 to 10 events")
         answer = self.bus.put_events(entries, principal.account, asked.region)
+        return 200, {"content-type": "application/x-amz-json-1.1"}, json.dumps(answer).encode()
+
+    def _lookup_events(self, asked: Asked, principal: Principal, environ: dict[str, Any], body: bytes) -> _Answer:
+        names = {each["AttributeKey"]: each["AttributeValue"] for each in asked.parameters.get("LookupAttributes", [])}
+        if set(names) - {"EventName"}:
+            return _failure(400, "InvalidLookupAttributesException", "the sandbox looks events up by EventName only")
+        events = self.trail.events(principal.account, asked.region, names.get("EventName"))
+        answer = {"Events": events[: asked.parameters.get("MaxResults", 50)]}
         return 200, {"content-type": "application/x-amz-json-1.1"}, json.dumps(answer).encode()
 
     def _describe_regions(self, asked: Asked, principal: Principal, environ: dict[str, Any], body: bytes) -> _Answer:

@@ -6,9 +6,11 @@ record contents", and the public records that `docs/aws-assumptions.md` names.
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections import deque
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from sandbox.calls import Call, as_cloudtrail, service_model
@@ -53,7 +55,24 @@ class Trail:
             return
         if action in _NO_MANAGEMENT_WRITES[service]:
             return
+        if action == "PutEncryptionConfig" and call.error_code is None and call.asked.parameters["Type"] == "KMS":
+            self._tell("aws.kms", CALL_DETAIL_TYPE, grant_record(call), [])
         self._tell(f"aws.{service}", CALL_DETAIL_TYPE, call_record(call), [])
+
+    def events(self, account: str, region: str, name: str | None) -> list[dict[str, Any]]:
+        """Return CloudTrail's Event history as LookupEvents has it, newest first; all events where no name is given."""
+        return [
+            {
+                "EventId": record["eventID"],
+                "EventName": record["eventName"],
+                "EventSource": record["eventSource"],
+                "EventTime": datetime.fromisoformat(record["eventTime"]).timestamp(),
+                "CloudTrailEvent": json.dumps(record),
+            }
+            for record in reversed(self.records)
+            if (record["recipientAccountId"], record["awsRegion"]) == (account, region)
+            and name in (None, record["eventName"])
+        ]
 
     def key_deleted(self, account: str, region: str, arn: str) -> None:
         """KMS ended a key: a service event, and one straight from KMS. Source: KMS developer guide, on both events."""
@@ -149,3 +168,32 @@ def call_record(call: Call) -> dict[str, Any]:
             {"accountId": arn.split(":")[4], "type": kind, "ARN": arn} for kind, arn in call.resources
         ] or None
     return record
+
+
+def grant_record(put: Call) -> dict[str, Any]:
+    """Return the record of the grant that X-Ray creates on the key with its caller's rights, while it answers a Put.
+
+    `invokedBy` is how CloudTrail shows a call that a service makes for its caller. Source: CloudTrail user guide,
+    "userIdentity element"; that X-Ray's grants come this way is inferred.
+    """
+    service = "xray.amazonaws.com"
+    answer = put.answer or {}
+    arn = answer["EncryptionConfig"]["KeyId"]
+    record = call_record(put)
+    return {
+        **record,
+        "eventSource": "kms.amazonaws.com",
+        "eventName": "CreateGrant",
+        "eventID": str(uuid.uuid4()),
+        "requestID": str(uuid.uuid4()),
+        "userIdentity": {**record["userIdentity"], "invokedBy": service},
+        "sourceIPAddress": service,
+        "userAgent": service,
+        "requestParameters": {
+            "keyId": arn,
+            "granteePrincipal": service,
+            "operations": ["Decrypt", "GenerateDataKey"],
+        },
+        "responseElements": {"grantId": uuid.uuid4().hex, "keyId": arn},
+        "resources": [{"accountId": arn.split(":")[4], "type": "AWS::KMS::Key", "ARN": arn}],
+    }

@@ -322,6 +322,8 @@ def _details(record: Record) -> list[tuple[str, str]]:
         found.append(("because", str(message)))
     if told.get("against"):
         found.append(("against", f"{', '.join(told['against'])}; {told.get('attempts')} attempts lately"))
+    if told.get("in_use"):
+        found.append(("in use", str(told["in_use"])))
     if told.get("adopted"):
         found.append(("adopted", str(told["adopted"])))
     return found

@@ -61,7 +61,7 @@ class FakeXRay:
                 raise AwsError("PutEncryptionConfig", "InvalidRequestException", "an update is in progress")
             if key is None or key.state != "Enabled" or key.spec != "SYMMETRIC_DEFAULT":
                 world.tell(target, actor, None, world.new_id("request"), error_code="InvalidRequestException")
-                raise AwsError("PutEncryptionConfig", "InvalidRequestException", f"{key_arn} cannot be used")
+                raise AwsError("xray:PutEncryptionConfig", "InvalidRequestException", f"{key_arn} cannot be used")
             answer = world.set_xray(target, EncryptionType.KMS, key.arn)
             request_id = world.mutated(target, "PutEncryptionConfig", key.arn, self._run)
             world.tell(target, actor, answer, request_id)
@@ -269,7 +269,7 @@ def _check_policy(operation: str, policy: str) -> None:
 
 
 def _refuse(operation: str, code: str, message: str) -> NoReturn:
-    raise AwsError(operation, code, message)
+    raise AwsError(f"kms:{operation}", code, message)
 
 
 class FakePrincipals:
