@@ -1,4 +1,4 @@
-"""`python -m shipping STAGE` writes build/STAGE/package: the templates `tables.json` and `sam.json`, and `deployment.zip`.
+"""`python -m shipping STAGE` writes build/STAGE/package: `tables.json`, `sam.json` and `deployment.zip`.
 
 In stages, each of which only reads what the one before it wrote: a staging copy of what ships, with the policy
 stamped and the roles' rights filled in from it; Chalice's own packaging of that copy; the zip written anew with

@@ -1,7 +1,7 @@
 """`python -m shipping.deploying` packages the guard and deploys it with the AWS CLI; `make deploy` runs it.
 
-It first asks what is deployed, then plans, prints every command of the plan, and only then runs them. There are two
-stacks: the tables', and the guard's. Why, and why the tables' is created by a change set: docs/adr/0008.
+It first reads what is deployed, then plans, prints every command of the plan, and only then runs them. There are two
+stacks: the tables' and the guard's. Why, and why a change set creates the tables' stack: docs/adr/0008.
 """
 
 from __future__ import annotations
@@ -29,13 +29,17 @@ ABSENT = frozenset({"", "REVIEW_IN_PROGRESS"})
 """No stack, or one that a change set announced and nobody executed."""
 
 
+AUDIT = "AuditTable"
+"""The logical id of the audit table, in the tables' stack and in the stacks of versions that had one stack only."""
+
+
 class DeployError(Exception):
     """The guard could not be deployed; the message says what happened and what to do."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the person asked for. `folder` holds the package; empty strings leave a parameter as it is."""
+    """What to deploy, and where to. `folder` holds the package; an empty string leaves a parameter as it is."""
 
     folder: Path
     bucket: str
@@ -53,7 +57,7 @@ class Settings:
 class Deployed:
     """What CloudFormation reports: the status of each stack, empty where there is none.
 
-    `tables_in_guard_stack`: the guard's stack is of a version before 0.2 and still holds the tables.
+    `tables_in_guard_stack`: the guard's stack is of a version that had one stack only, and still holds the tables.
     """
 
     guard: str = ""
@@ -89,31 +93,33 @@ def plan(settings: Settings, deployed: Deployed, change_set: str) -> list[Step]:
         for name, value in (("AlarmEmail", settings.alarm_email), ("AnchorBucket", settings.anchor_bucket))
         if value
     ]
-    guard = [
-        *_removal(settings.stack, deployed.guard),
-        Step(
-            "create or update the guard",
-            _cloudformation(
-                *("deploy", "--template-file", template, "--stack-name", settings.stack),
-                *("--s3-bucket", settings.bucket, "--no-fail-on-empty-changeset"),
-                *("--capabilities", "CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"),
-                *(("--parameter-overrides", *parameters) if parameters else ()),
-            ),
+    guard = Step(
+        "create or update the guard",
+        _cloudformation(
+            *("deploy", "--template-file", template, "--stack-name", settings.stack),
+            *("--s3-bucket", settings.bucket, "--no-fail-on-empty-changeset"),
+            *("--capabilities", "CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"),
+            *(("--parameter-overrides", *parameters) if parameters else ()),
         ),
+    )
+    tables = _tables(settings, deployed, change_set)
+    removals = [
+        *_removal(settings.tables_stack, deployed.tables),
+        *_removal(settings.stack, deployed.guard),
     ]
-    tables = [*_removal(settings.tables_stack, deployed.tables), *_tables(settings, deployed, change_set)]
-    # A table can be imported only after it has left its former stack; a new guard starts best with its tables there.
-    return [upload, *guard, *tables] if deployed.tables_in_guard_stack else [upload, *tables, *guard]
+    # A table can be imported only after it has left its former stack. A new guard needs its tables from the start.
+    ordered = [guard, *tables] if deployed.tables_in_guard_stack else [*tables, guard]
+    return [upload, *removals, *ordered]
 
 
 def _removal(stack: str, status: str) -> list[Step]:
-    """What must go before the stack can be created: CloudFormation updates no stack whose first create failed."""
+    """List what removes a stack whose first create failed: CloudFormation neither updates it nor creates it again."""
     if status in ABSENT | UPDATABLE:
         return []
     if status == "ROLLBACK_COMPLETE":
         return [
-            Step(f"remove what is left of the failed first create of {stack}; tables stay", _delete(stack)),
-            Step("wait for it", _cloudformation("wait", "stack-delete-complete", "--stack-name", stack)),
+            Step(f"delete the stack {stack}, whose first create failed; tables stay", _delete(stack)),
+            Step("wait until it is deleted", _cloudformation("wait", "stack-delete-complete", "--stack-name", stack)),
         ]
     events = shlex.join(_cloudformation("describe-stack-events", "--stack-name", stack))
     remedy = (
@@ -158,6 +164,11 @@ def _status(stack: str) -> tuple[str, ...]:
     return _cloudformation("describe-stacks", "--stack-name", stack, *query)
 
 
+def _table_status(stack: str) -> tuple[str, ...]:
+    query = ("--query", "StackResourceDetail.ResourceStatus", "--output", "text")
+    return _cloudformation("describe-stack-resource", "--stack-name", stack, "--logical-resource-id", AUDIT, *query)
+
+
 @dataclass(frozen=True)
 class Cli:
     """The AWS CLI at `path`, run in the project's folder with `environment`."""
@@ -165,7 +176,7 @@ class Cli:
     path: str
     environment: Mapping[str, str]
 
-    def ask(self, command: Sequence[str], absent: str) -> str:
+    def read(self, command: Sequence[str], absent: str) -> str:
         """Return what a command printed; empty where it failed with a message that contains `absent`.
 
         Raises DeployError for any other failure.
@@ -210,26 +221,20 @@ def find_cli(environment: Mapping[str, str]) -> Cli:
 
 
 def observe(cli: Cli, settings: Settings) -> Deployed:
-    """Ask CloudFormation what is deployed. Raises DeployError where it does not answer, or for an unusable bucket."""
+    """Read what is deployed. Raises DeployError where CloudFormation refuses, or for a bucket that cannot be used."""
     head = ("aws", "s3api", "head-bucket", "--bucket", settings.bucket)
     try:
-        cli.ask(head, absent="\0")
+        cli.read(head, absent="\0")
     except DeployError as error:
         raise DeployError(
             f"the bucket {settings.bucket} cannot be used. It must exist, in the Region that the guard is deployed to, "
             f"and your credentials must reach it. {error}"
         ) from error
     guard, tables = (
-        cli.ask(_status(stack), absent="does not exist") for stack in (settings.stack, settings.tables_stack)
+        cli.read(_status(stack), absent="does not exist") for stack in (settings.stack, settings.tables_stack)
     )
-    held = guard and cli.ask(
-        _cloudformation(
-            *("describe-stack-resource", "--stack-name", settings.stack, "--logical-resource-id", "AuditTable"),
-            *("--query", "StackResourceDetail.ResourceStatus", "--output", "text"),
-        ),
-        absent="does not exist",
-    )
-    return Deployed(guard, tables, bool(held) and not held.startswith("DELETE"))
+    held = "" if guard in ABSENT else cli.read(_table_status(settings.stack), absent="does not exist")
+    return Deployed(guard, tables, held != "" and not held.startswith("DELETE"))
 
 
 def execute(cli: Cli, steps: Sequence[Step], sleep: Callable[[float], None] = time.sleep) -> None:
@@ -245,7 +250,7 @@ def execute(cli: Cli, steps: Sequence[Step], sleep: Callable[[float], None] = ti
 def _settle(cli: Cli, step: Step, sleep: Callable[[float], None]) -> None:
     """Repeat a step that prints a status until the operation has ended. Raises DeployError unless it succeeded."""
     for _ in range(LONGEST_CREATE_SECONDS // POLL_SECONDS):
-        status = cli.ask(step.command, absent="\0")
+        status = cli.read(step.command, absent="\0")
         if not status.endswith("_IN_PROGRESS"):
             break
         sleep(POLL_SECONDS)
@@ -279,11 +284,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--stack", default="xray-guard")
     parser.add_argument("--alarm-email", default="")
     parser.add_argument("--anchor-bucket", default="")
-    asked = parser.parse_args(arguments)
-    folder = Path("build") / asked.stage / "package"
-    settings = Settings(folder, asked.bucket, asked.stack, asked.alarm_email, asked.anchor_bucket)
+    options = parser.parse_args(arguments)
+    folder = Path("build") / options.stage / "package"
+    settings = Settings(folder, options.bucket, options.stack, options.alarm_email, options.anchor_bucket)
     try:
-        deploy(asked.stage, settings, os.environ)
+        deploy(options.stage, settings, os.environ)
     except (DeployError, PackagingError) as error:
         say(str(error))
         return 1
