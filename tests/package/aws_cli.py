@@ -32,23 +32,30 @@ class Response:
 
 @dataclass
 class Aws:
-    """AWS with no stack in it, which accepts every request. `requests` are the operations and bodies it received."""
+    """AWS without any stack, which accepts every request. `requests` are the operations and bodies it received."""
 
-    responses: dict[str, dict[str, Any]] = field(default_factory=dict)
     requests: list[tuple[str, Any]] = field(default_factory=list)
 
     def __call__(self, model: Any, params: Mapping[str, Any], **_: Any) -> tuple[Response, dict[str, Any]]:
         """Answer instead of the network; botocore calls this for `before-call`."""
         self.requests.append((model.name, params["body"]))
-        found = self.responses.get(model.name, RESPONSES.get(model.name, {}))
+        found = RESPONSES.get(model.name, {})
+        if model.name == "DescribeStacks":
+            found = self._stack(params["body"]["StackName"])
         status = HTTPStatus.BAD_REQUEST if "Error" in found else HTTPStatus.OK
         return Response(status), {**found, "ResponseMetadata": {"HTTPStatusCode": status}}
+
+    def _stack(self, name: str) -> dict[str, Any]:
+        """The stack as it is once a change set was executed; before that there is none."""
+        if "ExecuteChangeSet" in [operation for operation, _ in self.requests]:
+            return {"Stacks": [{"StackName": name, "StackStatus": "CREATE_COMPLETE"}]}
+        return {"Error": {"Code": "ValidationError", "Message": f"Stack with id {name} does not exist"}}
 
 
 RESPONSES: dict[str, dict[str, Any]] = {
     "CreateChangeSet": {"Id": "arn:aws:cloudformation:us-east-1:111122223333:changeSet/c/1", "StackId": "s"},
     "DescribeChangeSet": {"Status": "CREATE_COMPLETE", "Changes": []},
-    "DescribeStacks": {"Error": {"Code": "ValidationError", "Message": "Stack with id xray-guard does not exist"}},
+    "DescribeTable": {"Table": {"TableStatus": "ACTIVE"}},
     "Invoke": {"StatusCode": 200, "Payload": io.BytesIO(b"{}")},
 }
 
