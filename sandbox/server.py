@@ -86,8 +86,8 @@ class _Handler(MotoRequestHandler):
 class Sandbox:
     """An AWS on one machine. Use it as a context manager; `url` is its endpoint.
 
-    `package` is a folder with `tables.json`, `sam.json` and `deployment.zip`, or None for an AWS in which nothing is deployed. `say`
-    is told, in a line each, what happens.
+    `package` is a folder with `tables.json`, `sam.json` and `deployment.zip`, or None for an AWS in which nothing is
+    deployed. `say` is told, in a line each, what happens.
     """
 
     _in_use = threading.Lock()

@@ -237,7 +237,7 @@ def observe(cli: Cli, settings: Settings) -> Deployed:
     return Deployed(guard, tables, held != "" and not held.startswith("DELETE"))
 
 
-def execute(cli: Cli, steps: Sequence[Step], sleep: Callable[[float], None] = time.sleep) -> None:
+def execute(cli: Cli, steps: Sequence[Step], sleep: Callable[[float], None]) -> None:
     """Run the steps. Raises DeployError at the first that fails."""
     for step in steps:
         say(shlex.join(step.command))
@@ -270,10 +270,18 @@ def deploy(stage: str, settings: Settings, environment: Mapping[str, str]) -> No
         )
     cli = find_cli(environment)
     package(stage)
-    steps = plan(settings, observe(cli, settings), f"tables-{int(time.time())}")
+    deploy_package(cli, settings, f"tables-{int(time.time())}")
+
+
+def deploy_package(
+    cli: Cli, settings: Settings, change_set: str, sleep: Callable[[float], None] = time.sleep
+) -> list[Step]:
+    """Read what is deployed, plan, print the plan, and carry it out. Returns the plan. Raises DeployError."""
+    steps = plan(settings, observe(cli, settings), change_set)
     say("these commands will be run:\n\n" + "\n".join(map(str, steps)) + "\n")
-    execute(cli, steps)
+    execute(cli, steps, sleep)
     say(f"deployed: stacks {settings.tables_stack} and {settings.stack}")
+    return steps
 
 
 def main(arguments: Sequence[str]) -> int:
