@@ -1,6 +1,7 @@
 # Everything a person or a pipeline runs here. Needs make and Python 3.11 or newer with venv; the rest is set up on demand.
 
 STAGE ?= dev
+STACK ?= xray-guard
 PORT ?= 4566
 CONSOLE_PORT ?= 8710
 VENV := .venv
@@ -15,7 +16,7 @@ SHIPPED := app.py requirements.txt $(wildcard .chalice/*.json policies/*.json sh
 	$(filter-out %.pyc,$(wildcard chalicelib/*.* chalicelib/*/*.*))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test sandbox check package bench bench-history hunt planted contract-live setup pins clean
+.PHONY: help demo test sandbox check package deploy bench bench-history hunt planted contract-live setup pins clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +37,10 @@ check: $(VENV)/ready ## lint, format, types and the direction of imports
 	$(VENV)/bin/lint-imports
 
 package: $(PACKAGE)/sam.json ## the template and the zip to deploy, in build/STAGE/package [STAGE=dev]
+
+deploy: $(VENV)/ready ## package, print the AWS CLI commands, run them [STAGE=dev] BUCKET= [STACK=] [ALARM_EMAIL=] [ANCHOR_BUCKET=]
+	@$(VENV)/bin/python -m shipping.deploying --stage '$(STAGE)' --bucket '$(BUCKET)' --stack '$(STACK)' \
+		--alarm-email '$(ALARM_EMAIL)' --anchor-bucket '$(ANCHOR_BUCKET)'
 
 bench: $(VENV)/ready build/dev/package/sam.json ## cold start and warm cost against a bare boto3 handler
 	@$(VENV)/bin/python -m bench

@@ -86,8 +86,8 @@ class _Handler(MotoRequestHandler):
 class Sandbox:
     """An AWS on one machine. Use it as a context manager; `url` is its endpoint.
 
-    `package` is a folder with `sam.json` and `deployment.zip`, or None for an AWS in which nothing is deployed. `say`
-    is told, in a line each, what happens.
+    `package` is a folder with `tables.json`, `sam.json` and `deployment.zip`, or None for an AWS in which nothing is
+    deployed. `say` is told, in a line each, what happens.
     """
 
     _in_use = threading.Lock()
@@ -213,10 +213,9 @@ class Sandbox:
         if self.package is None:
             return
         build_runtime_folder(self.folder / "runtime")
-        stack = Stack(
-            self.package, self.account, self.region, self.client, self.folder, self.say, parameters=self.parameters
-        )
-        for definition in stack.deploy():
+        where = (self.package, self.account, self.region, self.client, self.folder, self.say)
+        Stack(*where, file="tables.json", name="xray-guard-tables").deploy()
+        for definition in Stack(*where, parameters=self.parameters).deploy():
             self.functions.add(Function(definition, self.url, self.folder, self.say))
         self.calls.clear()
         if self._warm:

@@ -1,4 +1,4 @@
-"""Deploys the packaged SAM template: its tables, topics, queues, roles, rules and functions, through the AWS API.
+"""Deploys the packaged templates: their tables, topics, queues, roles, rules and functions, through the AWS API.
 
 A resource is made the first time that another refers to it. What has no effect here is named in `WITHOUT_EFFECT`; any
 other kind that is not known fails the deployment, lest something that ships be silently absent.
@@ -34,7 +34,10 @@ WITHOUT_EFFECT = {
 
 @dataclass
 class Stack:
-    """One deployment. `client` gives the account's administrator's boto3 client of a service."""
+    """The deployment of one template of the package.
+
+    `client` gives the account's administrator's boto3 client of a service.
+    """
 
     package: Path
     account: str
@@ -42,6 +45,7 @@ class Stack:
     client: Callable[[str], Any]
     folder: Path
     say: Callable[[str], None]
+    file: str = "sam.json"
     name: str = "xray-guard"
     parameters: dict[str, Any] = field(default_factory=dict)
 
@@ -49,7 +53,7 @@ class Stack:
         self.functions: list[Definition] = []
         self._made: dict[str, Made] = {}
         self._making: list[str] = []
-        document = json.loads((self.package / "sam.json").read_text())
+        document = json.loads((self.package / self.file).read_text())
         partition = get_partition(self.region)
         suffix = "amazonaws.com.cn" if partition == "aws-cn" else "amazonaws.com"
         pseudo = {

@@ -1,4 +1,4 @@
-"""`python -m shipping STAGE` writes build/STAGE/package: the template `sam.json` and `deployment.zip`.
+"""`python -m shipping STAGE` writes build/STAGE/package: `tables.json`, `sam.json` and `deployment.zip`.
 
 In stages, each of which only reads what the one before it wrote: a staging copy of what ships, with the policy
 stamped and the roles' rights filled in from it; Chalice's own packaging of that copy; the zip written anew with
@@ -43,6 +43,7 @@ def package(stage: str, project: Path = PROJECT) -> Path:
     render(source / ".chalice" / "extras.json", source / "policies")
     say(f"packaging stage {stage} for Python {sys.version_info.major}.{sys.version_info.minor}")
     chalice(stage, source, made)
+    shutil.copy(source / ".chalice" / "tables.json", made / "tables.json")
     write_anew(made / "deployment.zip")
     problems = check(made / "deployment.zip")
     if problems:

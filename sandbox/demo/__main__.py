@@ -32,8 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
     voice.title(
         "X-Ray Encryption Guard",
         "An AWS on this machine, and in it the package that ships. People change things; CloudTrail and EventBridge",
-        "tell the guard. Times are seconds since the step began. This X-Ray changes its setting in a second; AWS's takes",
-        "five to six minutes.",
+        "tell the guard. Times are seconds since the step began. This X-Ray changes its setting in a second; AWS's",
+        "takes five to six minutes.",
     )
     try:
         with Sandbox(package=options.package, schedules=False, clock_behind_seconds=STORY_SECONDS) as sandbox:

@@ -38,7 +38,8 @@ def guarded(
 
 def repackaged(folder: Path, members: Mapping[str, bytes | None]) -> Path:
     """The shipped package with members of its zip replaced, or left out where the value is None."""
-    (folder / "sam.json").write_bytes((PACKAGE / "sam.json").read_bytes())
+    for name in ("tables.json", "sam.json"):
+        (folder / name).write_bytes((PACKAGE / name).read_bytes())
     with (
         zipfile.ZipFile(PACKAGE / "deployment.zip") as shipped,
         zipfile.ZipFile(folder / "deployment.zip", "w") as made,

@@ -126,6 +126,7 @@ TEMPLATE: dict[str, Any] = {
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("package")
     (folder / "sam.json").write_text(json.dumps(TEMPLATE))
+    (folder / "tables.json").write_text(json.dumps({"Resources": {}}))
     with zipfile.ZipFile(folder / "deployment.zip", "w") as members:
         members.writestr("app.py", HANDLERS)
     return folder

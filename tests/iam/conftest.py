@@ -69,8 +69,6 @@ def _deployed(name: str) -> Policy:
 
 PARAMETERS = {"AWS::Partition": "aws", "AWS::AccountId": ACCOUNT, "AWS::Region": "us-east-1", "AnchorBucket": "anchors"}
 ARNS = {
-    "AuditTable": f"arn:aws:dynamodb:us-east-1:{ACCOUNT}:table/xray-guard-audit",
-    "TargetsTable": f"arn:aws:dynamodb:us-east-1:{ACCOUNT}:table/xray-guard-targets",
     "DeadLetters": f"arn:aws:sqs:us-east-1:{ACCOUNT}:xray-guard-dead-letters",
 }
 

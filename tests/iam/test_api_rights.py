@@ -19,10 +19,13 @@ CALLS: list[tuple[str, str, Context]] = [
     ("dynamodb:Query", f"{AUDIT}/index/by_time", NOTHING),
     ("dynamodb:BatchGetItem", TARGETS, NOTHING),
     ("dynamodb:PutItem", TARGETS, ASKING),
-    (
-        "logs:PutLogEvents",
-        f"arn:aws:logs:us-east-1:{ACCOUNT}:log-group:/aws/lambda/xray-guard-api:log-stream:x",
-        NOTHING,
+    *(
+        (
+            f"logs:{action}",
+            f"arn:aws:logs:us-east-1:{ACCOUNT}:log-group:/aws/lambda/xray-guard-api:log-stream:x",
+            NOTHING,
+        )
+        for action in ("CreateLogStream", "PutLogEvents")
     ),
 ]
 
@@ -47,9 +50,21 @@ NOT_GRANTED: list[tuple[str, str, Context]] = [
 FORBIDDEN_WHATEVER_ELSE = ["dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem", "dynamodb:DeleteTable"]
 
 
-def test_it_may_make_the_calls_that_the_handlers_make(api_rights: Policy) -> None:
-    asked = [Question(API, action, what, context, identity=[api_rights]) for action, what, context in CALLS]
-    assert ask(asked) == ["Allowed"] * len(CALLS)
+@pytest.mark.parametrize("organization", ["without", "with"])
+def test_it_may_make_the_calls_that_the_handlers_make_and_the_organization_leaves_it_so(
+    organization: str, api_rights: Policy, scp: Policy
+) -> None:
+    scps = [scp] if organization == "with" else []
+    questions = [
+        Question(API, action, what, context, identity=[api_rights], scps=scps) for action, what, context in CALLS
+    ]
+    assert ask(questions) == ["Allowed"] * len(CALLS)
+
+
+def test_the_calls_asked_about_are_all_that_its_rights_name(api_rights: Policy) -> None:
+    allowed = [one["Action"] for one in api_rights["Statement"] if one["Effect"] == "Allow"]
+    named = {action for one in allowed for action in ([one] if isinstance(one, str) else one)}
+    assert named == {action for action, _, _ in CALLS}
 
 
 def test_it_may_write_no_state_and_touch_nothing_that_the_guard_watches(api_rights: Policy) -> None:

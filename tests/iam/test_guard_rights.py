@@ -34,6 +34,8 @@ NEW_KEY: Context = {
     "aws:RequestTag/xray-guard": "managed",
     "aws:RequestTag/xray-guard-nonce": "n",
 }
+BYPASS: Context = {"kms:BypassPolicyLockoutSafetyCheck": "true"}
+CHECKED: Context = {"kms:BypassPolicyLockoutSafetyCheck": "false"}
 THROUGH_XRAY: Context = {"kms:ViaService": "xray.us-east-1.amazonaws.com", "kms:GrantIsForAWSResource": "true"}
 
 CALLS: list[tuple[str, str, Context]] = [
@@ -43,12 +45,17 @@ CALLS: list[tuple[str, str, Context]] = [
     ("ec2:DescribeRegions", "*", NOTHING),
     ("kms:ListKeys", "*", NOTHING),
     ("kms:CreateKey", "*", NEW_KEY),
+    ("kms:CreateKey", "*", {**NEW_KEY, **BYPASS}),
+    ("kms:CreateKey", "*", {**NEW_KEY, **CHECKED}),
+    # If KMS checks PutKeyPolicy for the policy that CreateKey brings, then in the context of that request.
+    ("kms:PutKeyPolicy", "*", {**NEW_KEY, **BYPASS}),
     ("kms:TagResource", KEY, NEW_KEY),
     ("kms:DescribeKey", KEY, UNTAGGED),
     ("kms:GetKeyPolicy", KEY, UNTAGGED),
     ("kms:GetKeyRotationStatus", KEY, UNTAGGED),
     ("kms:ListResourceTags", KEY, UNTAGGED),
     ("kms:PutKeyPolicy", KEY, MANAGED),
+    ("kms:PutKeyPolicy", KEY, {**MANAGED, **CHECKED}),
     ("kms:EnableKey", KEY, MANAGED),
     ("kms:CancelKeyDeletion", KEY, MANAGED),
     ("kms:EnableKeyRotation", KEY, MANAGED),
@@ -76,6 +83,8 @@ FORBIDDEN_WHATEVER_ELSE: list[tuple[str, str, Context]] = [
     ("kms:ScheduleKeyDeletion", KEY, MANAGED),
     ("kms:DeleteImportedKeyMaterial", KEY, MANAGED),
     ("kms:DisableKeyRotation", KEY, MANAGED),
+    ("kms:PutKeyPolicy", KEY, {**MANAGED, **BYPASS}),
+    ("kms:PutKeyPolicy", KEY, {**UNTAGGED, **BYPASS}),
     ("kms:DeleteAlias", ALIAS, NOTHING),
     ("kms:DeleteAlias", KEY, MANAGED),
     ("kms:UntagResource", KEY, {**MANAGED, "aws:TagKeys": ["team"]}),
@@ -100,6 +109,7 @@ FORBIDDEN_WHATEVER_ELSE: list[tuple[str, str, Context]] = [
 ]
 
 NOT_GRANTED: list[tuple[str, str, Context]] = [
+    ("kms:CreateKey", "*", BYPASS),
     *((f"kms:{action}", KEY, UNTAGGED) for action in ("PutKeyPolicy", "EnableKey", "CancelKeyDeletion", "CreateAlias")),
     ("kms:EnableKeyRotation", KEY, {"aws:ResourceTag/xray-guard": "no"}),
     ("kms:UpdateAlias", KEY, UNDER_ANOTHER_ALIAS),
@@ -177,7 +187,7 @@ def test_the_calls_asked_about_are_all_that_the_adapters_make() -> None:
     assert made - asked_as_other <= {action for action, _, _ in CALLS}
 
 
-def test_what_takes_a_key_away_opens_break_glass_or_changes_the_log_is_denied_whatever_else_it_was_given(
+def test_what_takes_a_key_away_may_lock_out_opens_break_glass_or_changes_the_log_is_denied_whatever_else_it_was_given(
     guard_rights: Policy, key_policy: Policy
 ) -> None:
     calls = FORBIDDEN_WHATEVER_ELSE

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.iam.conftest import POLICIES
-from tests.iam.simulator import ACCOUNT, Policy, Question, ask
+from tests.iam.simulator import ACCOUNT, PROJECT, Policy, Question, ask
 
 Context = dict[str, str | list[str]]
 
@@ -20,8 +20,11 @@ SETS_OWN_TAG: Context = {**OWN_TAG, "aws:RequestTag/xray-guard": "managed"}
 BREAK_GLASS = f"{ROLE}SecurityBreakGlass"
 PIPELINE = f"{ROLE}InfrastructurePipeline"
 GUARD = f"{ROLE}xray-guard"
+API = f"{ROLE}xray-guard-api"
 OTHERS = (f"{ROLE}Administrator", f"{ROLE}Developer", f"arn:aws:iam::{ACCOUNT}:root", f"{ROLE}xray-guard-2")
 ALL_THREE = (BREAK_GLASS, PIPELINE, GUARD)
+AND_THE_API = (*ALL_THREE, API)
+"""The API's role, too: it writes requests to the targets table. Its own rights keep it from all else."""
 
 MOST_CHARACTERS = 5120
 """https://docs.aws.amazon.com/organizations/latest/userguide/orgs_reference_limits.html"""
@@ -59,7 +62,7 @@ SHIELDED: list[tuple[str, str, Context, tuple[str, ...]]] = [
     ),
     *(
         (f"iam:{action}", role, {}, (PIPELINE,))
-        for role in (BREAK_GLASS, GUARD)
+        for role in (BREAK_GLASS, GUARD, API)
         for action in (
             "UpdateAssumeRolePolicy",
             "AttachRolePolicy",
@@ -75,8 +78,8 @@ SHIELDED: list[tuple[str, str, Context, tuple[str, ...]]] = [
         )
     ),
     *(
-        (f"lambda:{action}", regional("lambda", f"function:xray-guard-{name}"), {}, ALL_THREE)
-        for name in ("on_change", "tick", "sweep")
+        (f"lambda:{action}", regional("lambda", f"function:xray-guard-{name}"), {}, AND_THE_API)
+        for name in ("on_change", "tick", "sweep", "api")
         for action in (
             "UpdateFunctionCode",
             "UpdateFunctionConfiguration",
@@ -88,19 +91,22 @@ SHIELDED: list[tuple[str, str, Context, tuple[str, ...]]] = [
         )
     ),
     *(
-        (f"dynamodb:{action}", regional("dynamodb", f"table/xray-guard-{name}"), {}, ALL_THREE)
+        (f"dynamodb:{action}", regional("dynamodb", f"table/xray-guard-{name}"), {}, AND_THE_API)
         for name in ("audit", "targets")
         for action in ("PutItem", "UpdateItem", "DeleteItem", "DeleteTable", "UpdateTable", "UpdateTimeToLive")
     ),
     *(
-        (f"events:{action}", regional("events", f"rule/xray-guard-{name}"), {}, ALL_THREE)
+        (f"events:{action}", regional("events", f"rule/xray-guard-{name}"), {}, AND_THE_API)
         for name in ("on_change", "on_key_change", "tick", "sweep")
         for action in ("DisableRule", "DeleteRule", "PutRule", "PutTargets", "RemoveTargets")
     ),
-    ("sqs:PurgeQueue", regional("sqs", "xray-guard-dead-letters"), {}, ALL_THREE),
-    ("sqs:DeleteQueue", regional("sqs", "xray-guard-dead-letters"), {}, ALL_THREE),
-    ("cloudformation:DeleteStack", regional("cloudformation", "stack/xray-guard/0a1b"), {}, ALL_THREE),
-    ("cloudformation:UpdateStack", regional("cloudformation", "stack/xray-guard/0a1b"), {}, ALL_THREE),
+    ("sqs:PurgeQueue", regional("sqs", "xray-guard-dead-letters"), {}, AND_THE_API),
+    ("sqs:DeleteQueue", regional("sqs", "xray-guard-dead-letters"), {}, AND_THE_API),
+    *(
+        (f"cloudformation:{action}", regional("cloudformation", f"stack/{stack}/0a1b"), {}, AND_THE_API)
+        for stack in ("xray-guard", "xray-guard-tables")
+        for action in ("DeleteStack", "UpdateStack")
+    ),
 ]
 
 LEFT_ALONE: list[tuple[str, str, Context]] = [
@@ -137,7 +143,7 @@ def test_what_is_shielded_is_denied_to_all_but_those_it_is_left_to(scp: Policy) 
     cases = [
         (who, action, resource, context, "Allowed" if who in spared else "ExplicitlyDenied")
         for action, resource, context, spared in SHIELDED
-        for who in (*ALL_THREE, *OTHERS)
+        for who in (*AND_THE_API, *OTHERS)
     ]
     answers = ask(asked(who, action, resource, context, scp) for who, action, resource, context, _ in cases)
     wrong = [(case, answer) for case, answer in zip(cases, answers, strict=True) if case[-1] != answer]
@@ -165,6 +171,17 @@ def test_it_holds_in_every_partition(partition: str, scp: Policy) -> None:
         for action, resource in (("kms:UpdateAlias", alias), ("xray:PutEncryptionConfig", "*"))
     ]
     assert ask(questions) == ["Allowed", "Allowed", "ExplicitlyDenied", "ExplicitlyDenied"]
+
+
+def test_every_role_of_the_template_is_shielded_and_spared_where_it_acts(scp: Policy) -> None:
+    """A role that is added later must be tested with this policy, too: by name here, by its calls beside its rights."""
+    template = json.loads((PROJECT / ".chalice" / "extras.json").read_text("utf-8"))
+    roles = [one["Properties"] for one in template["Resources"].values() if one.get("Type") == "AWS::IAM::Role"]
+    arns = {f"arn:*:iam::*:role/{one['RoleName']}" for one in roles}
+    statements = {each["Sid"]: each for each in scp["Statement"]}
+    assert arns == {"arn:*:iam::*:role/xray-guard", "arn:*:iam::*:role/xray-guard-api"}
+    assert arns <= set(statements["BreakGlassAndGuardRoles"]["Resource"])
+    assert arns <= set(statements["TheGuardItself"]["Condition"]["ArnNotLike"]["aws:PrincipalArn"])
 
 
 def test_it_fits_into_what_the_organization_takes_and_only_denies(scp: Policy) -> None:

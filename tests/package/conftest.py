@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from samtranslator.translator.transform import transform
 
+from shipping.__main__ import package as make_package
+
 PROJECT = Path(__file__).resolve().parents[2]
 
 
@@ -28,16 +30,22 @@ def project() -> Path:
 
 @pytest.fixture(scope="session")
 def package() -> Path:
-    """The folder with the template and the zip; `make test` builds it first."""
+    """The folder with the templates and the zip. `make test` builds it first; a copy of the project has none yet."""
     folder = PROJECT / "build" / "dev" / "package"
-    assert (folder / "sam.json").is_file(), "there is no package to test; run: make package"
-    return folder
+    return folder if (folder / "sam.json").is_file() else make_package("dev")
 
 
 @pytest.fixture(scope="session")
 def sam(package: Path) -> dict[str, Any]:
     """The template that is deployed."""
     template: dict[str, Any] = json.loads((package / "sam.json").read_text("utf-8"))
+    return template
+
+
+@pytest.fixture(scope="session")
+def tables(package: Path) -> dict[str, Any]:
+    """The template of the tables' stack."""
+    template: dict[str, Any] = json.loads((package / "tables.json").read_text("utf-8"))
     return template
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from chalicelib.openapi import OPERATIONS, PROBLEM_TYPE
 from chalicelib.store import ASKED_PREFIX
+from tests.package.conftest import of_type
 
 
 @pytest.fixture(scope="session")
@@ -58,6 +59,19 @@ def test_requests_are_throttled_and_what_the_gateway_refuses_is_a_problem_like_a
         assert one["responseParameters"]["gatewayresponse.header.Content-Type"] == f"'{PROBLEM_TYPE}'"
 
 
+def test_the_api_has_one_stage_and_it_is_throttled(expanded: dict[str, Any]) -> None:
+    """A deployment with a stage name makes a stage of its own, which no setting of the template reaches."""
+    stages = [stage["Properties"]["StageName"] for stage in of_type(expanded, "AWS::ApiGateway::Stage").values()]
+    stages += [
+        deployment["Properties"]["StageName"]
+        for deployment in of_type(expanded, "AWS::ApiGateway::Deployment").values()
+        if "StageName" in deployment["Properties"]
+    ]
+    assert stages == ["guard"]
+    (stage,) = of_type(expanded, "AWS::ApiGateway::Stage").values()
+    assert [one["ThrottlingRateLimit"] for one in stage["Properties"]["MethodSettings"]] == [10]
+
+
 def test_the_function_runs_as_a_role_of_its_own_and_ends_before_the_gateway_gives_up(sam: dict[str, Any]) -> None:
     function = sam["Resources"]["APIHandler"]["Properties"]
     assert function["Role"] == {"Fn::GetAtt": ["ApiRole", "Arn"]}
@@ -89,7 +103,7 @@ def test_the_role_can_write_nothing_but_requests_to_look(statements: list[dict[s
 
 def test_the_role_is_denied_every_change_of_the_audit_log(statements: list[dict[str, Any]]) -> None:
     (denied,) = [one for one in statements if one["Effect"] == "Deny"]
-    assert denied["Resource"] == {"Fn::GetAtt": ["AuditTable", "Arn"]}
+    assert denied["Resource"]["Fn::Sub"].endswith(":table/xray-guard-audit")
     assert {"dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"} <= set(denied["Action"])
     assert "Condition" not in json.dumps(denied)
 

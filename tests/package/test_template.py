@@ -14,6 +14,7 @@ from cfnlint.config import ManualArgs
 from chalicelib.events import KEY_EVENTS, KEY_NOTICES
 from chalicelib.keys import METHODS
 from chalicelib.policy import parse
+from tests.package.conftest import of_type
 
 FUNCTIONS = {"on_change": "OnChange", "on_key_change": "OnKeyChange", "tick": "Tick", "sweep": "Sweep"}
 """The guard's own. The API's is tested in test_api_template.py."""
@@ -58,7 +59,7 @@ def test_the_template_has_just_the_functions_that_are_tested_here(sam: dict[str,
 
 
 @pytest.mark.parametrize("region", ["us-east-1", "eu-central-1", "us-gov-west-1", "cn-north-1"])
-@pytest.mark.parametrize("form", ["sam", "expanded"])
+@pytest.mark.parametrize("form", ["sam", "expanded", "tables"])
 def test_the_template_lints_clean_as_written_and_as_expanded(
     form: str, region: str, request: pytest.FixtureRequest
 ) -> None:
@@ -185,8 +186,8 @@ class TestTriggers:
 
 
 @pytest.mark.parametrize("name", ["AuditTable", "TargetsTable"])
-def test_tables_survive_the_stack_and_can_be_brought_back(name: str, sam: dict[str, Any]) -> None:
-    resource = sam["Resources"][name]
+def test_tables_survive_the_stack_and_can_be_brought_back(name: str, tables: dict[str, Any]) -> None:
+    resource = tables["Resources"][name]
     assert resource["DeletionPolicy"] == resource["UpdateReplacePolicy"] == "Retain"
     table = resource["Properties"]
     assert table["DeletionProtectionEnabled"] is True
@@ -196,21 +197,45 @@ def test_tables_survive_the_stack_and_can_be_brought_back(name: str, sam: dict[s
     assert "TimeToLiveSpecification" not in table  # P15: nothing is ever dropped by the clock
 
 
-def test_the_command_line_finds_the_tables_by_their_default_names(sam: dict[str, Any]) -> None:
-    names = [properties(sam, name)["TableName"] for name in ("AuditTable", "TargetsTable")]
+def test_nothing_but_the_tables_is_in_their_stack_so_that_nothing_else_can_fail_it(tables: dict[str, Any]) -> None:
+    assert {name: one["Type"] for name, one in tables["Resources"].items()} == dict.fromkeys(
+        ("AuditTable", "TargetsTable"), "AWS::DynamoDB::Table"
+    )
+    assert set(tables) == {"AWSTemplateFormatVersion", "Description", "Resources"}
+
+
+def test_a_table_that_exists_can_be_imported(tables: dict[str, Any]) -> None:
+    """CloudFormation asks for a name without functions, and for Retain; an import may bring no outputs."""
+    text = json.dumps(tables)
+    assert "Fn::" not in text
+    assert '"Ref"' not in text
+    for resource in tables["Resources"].values():
+        assert isinstance(resource["Properties"]["TableName"], str)
+        assert resource["DeletionPolicy"] == "Retain"
+
+
+def test_the_guards_stack_can_fail_or_go_without_a_table(sam: dict[str, Any], expanded: dict[str, Any]) -> None:
+    for template in (sam, expanded):
+        kinds = {one["Type"] for one in template["Resources"].values()}
+        assert not [kind for kind in kinds if kind.startswith("AWS::DynamoDB")]
+        assert "Fn::ImportValue" not in json.dumps(template)
+
+
+def test_the_command_line_finds_the_tables_by_their_default_names(sam: dict[str, Any], tables: dict[str, Any]) -> None:
+    names = [properties(tables, name)["TableName"] for name in ("AuditTable", "TargetsTable")]
     assert names == ["xray-guard-audit", "xray-guard-targets"]
     for function in functions(sam).values():
         variables = function["Properties"]["Environment"]["Variables"]
         assert [variables["XRAY_GUARD_AUDIT_TABLE"], variables["XRAY_GUARD_TARGETS_TABLE"]] == names
 
 
-def test_tables_have_the_keys_and_indexes_that_the_store_uses(sam: dict[str, Any]) -> None:
+def test_tables_have_the_keys_and_indexes_that_the_store_uses(tables: dict[str, Any]) -> None:
     def keys(schema: Any) -> list[str]:
         return [one["AttributeName"] for one in schema]
 
     shapes = {}
     for name in ("AuditTable", "TargetsTable"):
-        table = properties(sam, name)
+        table = properties(tables, name)
         (index,) = table["GlobalSecondaryIndexes"]
         shapes[name] = (
             keys(table["KeySchema"]),
@@ -225,11 +250,15 @@ def test_tables_have_the_keys_and_indexes_that_the_store_uses(sam: dict[str, Any
 
 
 class TestAlarms:
-    def test_six_alarms_tell_one_encrypted_topic(self, sam: dict[str, Any]) -> None:
+    def test_ten_alarms_tell_one_encrypted_topic(self, sam: dict[str, Any]) -> None:
         alarms = [one["Properties"] for one in sam["Resources"].values() if one["Type"] == "AWS::CloudWatch::Alarm"]
         assert sorted(alarm["AlarmName"] for alarm in alarms) == [
             "xray-guard-dead-letters",
-            "xray-guard-errors",
+            "xray-guard-errors-api",
+            "xray-guard-errors-on_change",
+            "xray-guard-errors-on_key_change",
+            "xray-guard-errors-sweep",
+            "xray-guard-errors-tick",
             "xray-guard-failed",
             "xray-guard-flapping",
             "xray-guard-no-sweep",
@@ -259,15 +288,34 @@ class TestAlarms:
                 assert alarm["Namespace"] == variables["POWERTOOLS_METRICS_NAMESPACE"]
                 assert alarm["Dimensions"] == [{"Name": "service", "Value": variables["POWERTOOLS_SERVICE_NAME"]}]
 
-    def test_errors_of_every_function_are_counted(self, sam: dict[str, Any]) -> None:
-        counted, expression = set(), ""
-        for metric in properties(sam, "ErrorsAlarm")["Metrics"]:
-            if "Expression" in metric:
-                expression = metric["Expression"]
-            else:
-                counted.add(metric["MetricStat"]["Metric"]["Dimensions"][0]["Value"]["Ref"])
-                assert f"FILL({metric['Id']}, 0)" in expression
-        assert counted == set(functions(sam))
+    def test_no_alarm_rests_on_metric_math_which_may_stay_silent_over_a_metric_never_emitted(
+        self, sam: dict[str, Any]
+    ) -> None:
+        for name, alarm in of_type(sam, "AWS::CloudWatch::Alarm").items():
+            assert "Metrics" not in alarm["Properties"], name
+            assert alarm["Properties"]["MetricName"], name
+
+    def test_one_error_of_any_function_rings_the_alarm_that_names_the_function(self, sam: dict[str, Any]) -> None:
+        watched = {}
+        for alarm in of_type(sam, "AWS::CloudWatch::Alarm").values():
+            if (alarm["Properties"]["Namespace"], alarm["Properties"]["MetricName"]) == ("AWS/Lambda", "Errors"):
+                (dimension,) = alarm["Properties"]["Dimensions"]
+                assert dimension["Name"] == "FunctionName"
+                assert (alarm["Properties"]["Statistic"], alarm["Properties"]["Threshold"]) == ("Sum", 1)
+                assert alarm["Properties"]["TreatMissingData"] == "notBreaching"
+                watched[dimension["Value"]["Ref"]] = alarm["Properties"]["AlarmName"]
+        names = {name: one["Properties"]["FunctionName"] for name, one in functions(sam).items()}
+        assert watched == {
+            name: function.replace("xray-guard-", "xray-guard-errors-") for name, function in names.items()
+        }
+
+    def test_the_page_on_deploying_says_what_each_alarm_means(self, sam: dict[str, Any], project: Path) -> None:
+        page = (project / "docs" / "deploy.md").read_text("utf-8")
+        _, _, rest = page.partition("## When an alarm rings")
+        explained = set(re.findall(r"`([^`]+)`", rest.partition("##")[0]))
+        for alarm in of_type(sam, "AWS::CloudWatch::Alarm").values():
+            name = alarm["Properties"]["AlarmName"]
+            assert name in explained or name.replace("xray-guard-errors", "…") in explained, name
 
     def test_silence_of_the_sweep_is_an_alarm(self, sam: dict[str, Any]) -> None:
         alarm = properties(sam, "SweepAlarm")
@@ -341,7 +389,7 @@ class TestRights:
         assert named == ["arn:${AWS::Partition}:kms:*:${AWS::AccountId}:" + alias for alias in aliases]
 
     def test_the_audit_log_can_only_be_added_to(self, statements: list[dict[str, Any]]) -> None:
-        on_audit = [one for one in statements if "AuditTable" in json.dumps(one["Resource"])]
+        on_audit = [one for one in statements if "xray-guard-audit" in json.dumps(one["Resource"])]
         allowed = {action for one in on_audit if one["Effect"] == "Allow" for action in self.actions(one)}
         denied = {action for one in on_audit if one["Effect"] == "Deny" for action in self.actions(one)}
         assert allowed == {"dynamodb:BatchGetItem", "dynamodb:PutItem"}

@@ -77,7 +77,7 @@ def test_the_same_source_gives_the_same_bytes_wherever_it_lies(
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "another-folder"
     shutil.copytree(clone, elsewhere, copy_function=shutil.copy)  # with other times, too
     first, second = (make_package("dev", folder) for folder in (clone, elsewhere))
-    for name in ("deployment.zip", "sam.json"):
+    for name in ("deployment.zip", "sam.json", "tables.json"):
         assert (first / name).read_bytes() == (second / name).read_bytes()
 
 

@@ -58,10 +58,15 @@ def read_bugs() -> list[Bug]:
 
 
 def copy_project(to: Path) -> None:
-    """Copy what git tracks, and what it does not ignore, as it lies in the work tree."""
+    """Copy what git tracks, and what it does not ignore, as it lies in the work tree.
+
+    What npm installed is linked: without it the tests in `tests/iam` would be skipped.
+    """
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     names = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout.split("\0")
     for name in filter(None, names):
         if (PROJECT / name).is_file():
             (to / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(PROJECT / name, to / name)
+    if (PROJECT / "node_modules").is_dir():
+        (to / "node_modules").symlink_to(PROJECT / "node_modules")

@@ -1,0 +1,307 @@
+"""`python -m shipping.deploying` packages the guard and deploys it with the AWS CLI; `make deploy` runs it.
+
+It first reads what is deployed, then plans, prints every command of the plan, and only then runs them. There are two
+stacks: the tables' and the guard's. Why, and why a change set creates the tables' stack: docs/adr/0008.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from shipping.__main__ import PROJECT, PackagingError, package, say
+
+POLL_SECONDS = 5
+LONGEST_CREATE_SECONDS = 900
+"""Two tables are created in under a minute. An operation that takes longer than this needs a person."""
+
+UPDATABLE = frozenset({"CREATE_COMPLETE", "IMPORT_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"})
+SUCCEEDED = frozenset({"CREATE_COMPLETE", "IMPORT_COMPLETE", "UPDATE_COMPLETE"})
+ABSENT = frozenset({"", "REVIEW_IN_PROGRESS"})
+"""No stack, or one that a change set announced and nobody executed."""
+
+
+AUDIT = "AuditTable"
+"""The logical id of the audit table, in the tables' stack and in the stacks of versions that had one stack only."""
+
+
+class DeployError(Exception):
+    """The guard could not be deployed; the message says what happened and what to do."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to deploy, and where to. `folder` holds the package; an empty string leaves a parameter as it is."""
+
+    folder: Path
+    bucket: str
+    stack: str = "xray-guard"
+    alarm_email: str = ""
+    anchor_bucket: str = ""
+
+    @property
+    def tables_stack(self) -> str:
+        """The name of the tables' stack."""
+        return f"{self.stack}-tables"
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What CloudFormation reports: the status of each stack, empty where there is none.
+
+    `tables_in_guard_stack`: the guard's stack is of a version that had one stack only, and still holds the tables.
+    """
+
+    guard: str = ""
+    tables: str = ""
+    tables_in_guard_stack: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command. With `until_settled` it prints a stack's status, and is repeated until the operation has ended."""
+
+    why: str
+    command: tuple[str, ...]
+    until_settled: bool = False
+
+    def __str__(self) -> str:
+        repeated = "  # until the status is final" if self.until_settled else ""
+        return f"# {self.why}\n{shlex.join(self.command)}{repeated}"
+
+
+def plan(settings: Settings, deployed: Deployed, change_set: str) -> list[Step]:
+    """List the commands that deploy the package, in order. Raises DeployError for a stack that a person must see to."""
+    template = str(settings.folder / "deploy.json")
+    upload = Step(
+        "upload the zip, and write the template that names it",
+        _cloudformation(
+            *("package", "--template-file", str(settings.folder / "sam.json"), "--s3-bucket", settings.bucket),
+            *("--use-json", "--output-template-file", template),
+        ),
+    )
+    parameters = [
+        f"{name}={value}"
+        for name, value in (("AlarmEmail", settings.alarm_email), ("AnchorBucket", settings.anchor_bucket))
+        if value
+    ]
+    guard = Step(
+        "create or update the guard",
+        _cloudformation(
+            *("deploy", "--template-file", template, "--stack-name", settings.stack),
+            *("--s3-bucket", settings.bucket, "--no-fail-on-empty-changeset"),
+            *("--capabilities", "CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"),
+            *(("--parameter-overrides", *parameters) if parameters else ()),
+        ),
+    )
+    tables = _tables(settings, deployed, change_set)
+    removals = [
+        *_removal(settings.tables_stack, deployed.tables),
+        *_removal(settings.stack, deployed.guard),
+    ]
+    # A table can be imported only after it has left its former stack. A new guard needs its tables from the start.
+    ordered = [guard, *tables] if deployed.tables_in_guard_stack else [*tables, guard]
+    return [upload, *removals, *ordered]
+
+
+def _removal(stack: str, status: str) -> list[Step]:
+    """List what removes a stack whose first create failed: CloudFormation neither updates it nor creates it again."""
+    if status in ABSENT | UPDATABLE:
+        return []
+    if status == "ROLLBACK_COMPLETE":
+        return [
+            Step(f"delete the stack {stack}, whose first create failed; tables stay", _delete(stack)),
+            Step("wait until it is deleted", _cloudformation("wait", "stack-delete-complete", "--stack-name", stack)),
+        ]
+    events = shlex.join(_cloudformation("describe-stack-events", "--stack-name", stack))
+    remedy = (
+        "Wait until the operation has ended, then run this again"
+        if status.endswith("_IN_PROGRESS")
+        else f"See why (`{events}`) and docs/deploy.md, section 'When a deployment fails'"
+    )
+    raise DeployError(f"the stack {stack} is {status} and can be neither created nor updated. {remedy}.")
+
+
+def _tables(settings: Settings, deployed: Deployed, change_set: str) -> list[Step]:
+    stack = ("--stack-name", settings.tables_stack)
+    template = settings.folder / "tables.json"
+    if deployed.tables in UPDATABLE:
+        update = _cloudformation("deploy", "--template-file", str(template), *stack, "--no-fail-on-empty-changeset")
+        return [Step("update the tables", update)]
+    named = (*stack, "--change-set-name", change_set)
+    return [
+        Step(
+            "create the tables, or import those that exist",
+            _cloudformation(
+                *("create-change-set", *named, "--change-set-type", "CREATE", "--import-existing-resources"),
+                *("--template-body", f"file://{template}"),
+            ),
+        ),
+        Step("wait for the change set", _cloudformation("wait", "change-set-create-complete", *named)),
+        Step("execute it", _cloudformation("execute-change-set", *named)),
+        Step("wait for the tables", _status(settings.tables_stack), until_settled=True),
+    ]
+
+
+def _cloudformation(*arguments: str) -> tuple[str, ...]:
+    return ("aws", "cloudformation", *arguments)
+
+
+def _delete(stack: str) -> tuple[str, ...]:
+    return _cloudformation("delete-stack", "--stack-name", stack)
+
+
+def _status(stack: str) -> tuple[str, ...]:
+    query = ("--query", "Stacks[0].StackStatus", "--output", "text")
+    return _cloudformation("describe-stacks", "--stack-name", stack, *query)
+
+
+def _table_status(stack: str) -> tuple[str, ...]:
+    query = ("--query", "StackResourceDetail.ResourceStatus", "--output", "text")
+    return _cloudformation("describe-stack-resource", "--stack-name", stack, "--logical-resource-id", AUDIT, *query)
+
+
+@dataclass(frozen=True)
+class Cli:
+    """The AWS CLI at `path`, run in the project's folder with `environment`."""
+
+    path: str
+    environment: Mapping[str, str]
+
+    def read(self, command: Sequence[str], absent: str) -> str:
+        """Return what a command printed; empty where it failed with a message that contains `absent`.
+
+        Raises DeployError for any other failure.
+        """
+        done = self._run(command, capture=True)
+        if done.returncode == 0:
+            return done.stdout.strip()
+        if absent in done.stderr:
+            return ""
+        raise DeployError(f"`{shlex.join(command)}` failed: {done.stderr.strip()}")
+
+    def do(self, command: Sequence[str]) -> None:
+        """Run a command with its output shown. Raises DeployError if it fails."""
+        if self._run(command, capture=False).returncode:
+            raise DeployError(
+                f"`{shlex.join(command)}` failed; its message is above. The steps after it were not run. Nothing that "
+                "holds data was removed. Correct the cause and run this again; see docs/deploy.md, section 'When a "
+                "deployment fails'."
+            )
+
+    def _run(self, command: Sequence[str], *, capture: bool) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [self.path, *command[1:]],
+            cwd=PROJECT,
+            env={**self.environment, "AWS_PAGER": ""},
+            capture_output=capture,
+            text=True,
+            check=False,
+        )
+
+
+def find_cli(environment: Mapping[str, str]) -> Cli:
+    """Find the AWS CLI on the path. Raises DeployError where there is none."""
+    path = shutil.which("aws", path=environment.get("PATH", ""))
+    if path is None:
+        raise DeployError(
+            "the AWS CLI is missing: there is no `aws` on the PATH. Install it "
+            "(https://docs.aws.amazon.com/cli/latest/userguide/getting-started-install.html), or use the one that the "
+            'tests use: PATH="$PWD/.venv/bin:$PATH" make deploy …'
+        )
+    return Cli(path, environment)
+
+
+def observe(cli: Cli, settings: Settings) -> Deployed:
+    """Read what is deployed. Raises DeployError where CloudFormation refuses, or for a bucket that cannot be used."""
+    head = ("aws", "s3api", "head-bucket", "--bucket", settings.bucket)
+    try:
+        cli.read(head, absent="\0")
+    except DeployError as error:
+        raise DeployError(
+            f"the bucket {settings.bucket} cannot be used. It must exist, in the Region that the guard is deployed to, "
+            f"and your credentials must reach it. {error}"
+        ) from error
+    guard, tables = (
+        cli.read(_status(stack), absent="does not exist") for stack in (settings.stack, settings.tables_stack)
+    )
+    held = "" if guard in ABSENT else cli.read(_table_status(settings.stack), absent="does not exist")
+    return Deployed(guard, tables, held != "" and not held.startswith("DELETE"))
+
+
+def execute(cli: Cli, steps: Sequence[Step], sleep: Callable[[float], None]) -> None:
+    """Run the steps. Raises DeployError at the first that fails."""
+    for step in steps:
+        say(shlex.join(step.command))
+        if step.until_settled:
+            _settle(cli, step, sleep)
+        else:
+            cli.do(step.command)
+
+
+def _settle(cli: Cli, step: Step, sleep: Callable[[float], None]) -> None:
+    """Repeat a step that prints a status until the operation has ended. Raises DeployError unless it succeeded."""
+    for _ in range(LONGEST_CREATE_SECONDS // POLL_SECONDS):
+        status = cli.read(step.command, absent="\0")
+        if not status.endswith("_IN_PROGRESS"):
+            break
+        sleep(POLL_SECONDS)
+    if status not in SUCCEEDED:
+        raise DeployError(
+            f"the stack's status is {status} (`{shlex.join(step.command)}`); the steps after it were not run. No table "
+            "was deleted. See docs/deploy.md, section 'When a deployment fails'."
+        )
+
+
+def deploy(stage: str, settings: Settings, environment: Mapping[str, str]) -> None:
+    """Package and deploy. Raises DeployError or PackagingError."""
+    if not settings.bucket:
+        raise DeployError(
+            "no bucket is named. CloudFormation fetches the zip and the template from one in the guard's Region: "
+            "make deploy BUCKET=your-bucket"
+        )
+    cli = find_cli(environment)
+    package(stage)
+    deploy_package(cli, settings, f"tables-{int(time.time())}")
+
+
+def deploy_package(
+    cli: Cli, settings: Settings, change_set: str, sleep: Callable[[float], None] = time.sleep
+) -> list[Step]:
+    """Read what is deployed, plan, print the plan, and carry it out. Returns the plan. Raises DeployError."""
+    steps = plan(settings, observe(cli, settings), change_set)
+    say("these commands will be run:\n\n" + "\n".join(map(str, steps)) + "\n")
+    execute(cli, steps, sleep)
+    say(f"deployed: stacks {settings.tables_stack} and {settings.stack}")
+    return steps
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit 0 when all is deployed, 1 when not, 2 for wrong usage."""
+    parser = argparse.ArgumentParser(prog="python -m shipping.deploying", description="Package and deploy the guard.")
+    parser.add_argument("--stage", required=True)
+    parser.add_argument("--bucket", default="", help="bucket in the guard's Region, for the zip and the template")
+    parser.add_argument("--stack", default="xray-guard")
+    parser.add_argument("--alarm-email", default="")
+    parser.add_argument("--anchor-bucket", default="")
+    options = parser.parse_args(arguments)
+    folder = Path("build") / options.stage / "package"
+    settings = Settings(folder, options.bucket, options.stack, options.alarm_email, options.anchor_bucket)
+    try:
+        deploy(options.stage, settings, os.environ)
+    except (DeployError, PackagingError) as error:
+        say(str(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
