@@ -63,7 +63,12 @@ def tick(guard: Guard, seconds_left: Callable[[], float]) -> Report:
     for name in guard.store.due(guard.clock.now(), DUE_AT_ONCE):
         if seconds_left() < SECONDS_FOR_ONE:
             break
-        _reach(guard, Target.parse(name), Trigger(TriggerKind.TICK), report)
+        try:
+            target = Target.parse(name)
+        except ValueError as error:
+            report.unreached[name] = Problem("NOT_A_TARGET", str(error), retryable=False)
+            continue
+        _reach(guard, target, Trigger(TriggerKind.TICK), report)
     for asked in guard.requests.asked(DUE_AT_ONCE) if guard.requests else ():
         if seconds_left() < SECONDS_FOR_ONE:
             break

@@ -52,7 +52,8 @@ from sandbox.knobs import KNOBS
 from sandbox.tracing import seed_services
 from tests.simulation.fakes import FakeKeys, FakeStore, FakeXRay, Tables
 from tests.simulation.lambdas import baseline
-from tests.simulation.world import ALICE, HOME, Run, World
+from tests.simulation.still import Still
+from tests.simulation.world import ALICE, HOME, Run
 
 PROJECT = Path(__file__).parents[2]
 REGION = "us-east-1"
@@ -62,13 +63,6 @@ ALIAS = "alias/xray-encryption"
 OTHER_ALIAS = "alias/other"
 MODELS = botocore.loaders.create_loader()
 BARE = {"Version": "2012-10-17"}
-
-
-class Still(World):
-    """A world in which only the test acts, so that time passes at once."""
-
-    def wait(self, seconds: float) -> None:
-        self.now += seconds
 
 
 @dataclass

@@ -109,6 +109,23 @@ class TestTampering:
         del log.ends[THERE]
         assert (THERE, 5, "HEAD_MISSING") in codes(audit.verify(log))
 
+    def test_a_chain_that_neither_a_state_nor_an_anchor_knows_is_found(self, log: Logbook) -> None:
+        """Records without a state: somebody deleted the state, or wrote records that the guard did not."""
+        stray = "111122223333/ap-south-1"
+        log.add(stray, T0, Outcome.COMPLIANT)
+        del log.ends[stray]
+        assert codes(audit.verify(log)) == [(stray, 1, "HEAD_MISSING")]
+        assert {line.target for line in audit.lines(log)} >= {stray}
+
+    def test_what_was_wrong_with_an_anchor_outside_is_in_the_report(self, log: Logbook) -> None:
+        bad = chain.Finding("guard", 0, "BAD_ANCHOR", "s3://anchors/x is no anchor")
+        assert codes(audit.verify(log, extra_findings=[bad])) == [("guard", 0, "BAD_ANCHOR")]
+
+    def test_a_second_anchor_with_another_hash_for_the_same_record_is_found(self, log: Logbook) -> None:
+        seq, _ = log.ends[HERE]
+        forged = Anchored(seq, "ab" * 32, "s3://anchors/x")
+        assert codes(audit.verify(log, [(HERE, forged)])) == [(HERE, seq, "ANCHOR_MISMATCH")]
+
     def test_a_chain_made_anew_is_found_by_the_sweeps_anchor(self, log: Logbook) -> None:
         rewrite_from(log, HERE, 2)
         assert [code for _, _, code in codes(audit.verify(log))] == ["ANCHOR_MISMATCH"]

@@ -308,6 +308,12 @@ class TestResult:
         assert change.error_code is None
         assert change.result is None
 
+    def test_is_none_after_an_error_though_the_record_has_an_answer_as_well(self) -> None:
+        """A refused call owns no drift, whatever else its record says."""
+        answer = {"encryptionConfig": {"type": "NONE", "status": "UPDATING"}}
+        change = read(none_event(errorCode="AccessDenied", responseElements=answer))
+        assert (change.error_code, change.result) == ("AccessDenied", None)
+
 
 class TestActor:
     def test_without_an_identity_is_unknown(self) -> None:

@@ -399,6 +399,20 @@ def test_a_deny_that_certainly_misses_xrays_use_is_no_obstacle(harmless: dict[st
     assert not denies(harmless)
 
 
+@pytest.mark.parametrize(
+    "condition",
+    [
+        {"StringEquals": {"kms:ViaService": "${aws:PrincipalTag/service}"}},
+        {"StringLike": {"kms:ViaService": ["ec2.*", "${aws:PrincipalTag/service}.amazonaws.com"]}},
+        {"ForAnyValue:StringEquals": {"aws:TagKeys": "${aws:PrincipalTag/key}"}},
+        {"StringEqualsIfExists": {"kms:ViaService": "ec2.us-east-1.amazonaws.com"}},
+        {"ArnLikeIfExists": {"aws:PrincipalArn": f"arn:aws:iam::{OTHER_ACCOUNT}:role/x"}},
+    ],
+)
+def test_p13_a_deny_whose_condition_is_known_only_to_the_request_could_hit_x_ray(condition: dict[str, Any]) -> None:
+    assert denies({"Condition": condition})
+
+
 def test_a_foreign_deny_is_described_by_number_name_and_content() -> None:
     deny = {"Sid": "NoReading", "Effect": "Deny", "Principal": "*", "Action": "kms:Decrypt", "Resource": "*"}
 
@@ -445,6 +459,19 @@ def test_all_that_stood_there_stands_there_still_to_the_letter() -> None:
         "TraceReadersThroughXRay",
         "BreakGlassTag",
     ]
+
+
+def test_p13_no_statement_is_lost_however_many_there_are() -> None:
+    """KMS takes 32 KB, which holds some two hundred statements."""
+    theirs = [
+        {"Sid": f"S{number}", "Effect": "Allow", "Principal": {"AWS": ROOT_ARN}, "Action": "kms:Get*", "Resource": "*"}
+        for number in range(200)
+    ]
+
+    after = merge(policy(*theirs), RULE, TARGET, "aws")
+
+    assert json.loads(after)["Statement"][:200] == theirs
+    assert judge(after, RULE, TARGET, "aws").missing == ()
 
 
 def test_a_policy_of_one_statement_outside_a_list_keeps_it() -> None:

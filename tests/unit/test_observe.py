@@ -13,7 +13,7 @@ from chalicelib import keypolicy
 from chalicelib.decide import Observation, Step, StepName, judge, next_step
 from chalicelib.errors import AwsError
 from chalicelib.model import EncryptionStatus, EncryptionType, Key, Setting, Target, TargetState, Violation
-from chalicelib.observe import glance, glance_reads, observe
+from chalicelib.observe import glance, glance_reads, observe, rule_aliases
 from chalicelib.policy import KeyKind, ManagedKey, Mode, Require, Rule
 from chalicelib.ports import Keys, Principals, Reach, XRay
 
@@ -124,3 +124,116 @@ def test_an_alias_among_the_allowed_ones_that_shuts_the_guard_out_allows_nothing
     rule = replace(RULE, require=Require(allowed_keys=(ALIAS,)), managed_key=ManagedKey(alias="alias/managed"))
     world = World(THEIRS, alias=THEIRS)
     assert judge(TARGET, rule, RECORDED, observed(world, rule=rule))[0] is Violation.KEY_NOT_ALLOWED
+
+
+# --- what could not be read is not what was read ---------------------------------------------------------------------
+
+
+class Failing(World):
+    """A KMS that answers one read of one key with a code."""
+
+    def __init__(self, read: str, code: str, of: str = OURS, configured: str | None = OURS) -> None:
+        super().__init__(configured, closed=())
+        self.failing, self.code, self.of = read, code, of
+
+    def _fail(self, read: str, arn: str) -> None:
+        if (read, arn) == (self.failing, self.of):
+            raise AwsError(f"kms:{read}", self.code, "no")
+
+    def describe(self, key: str) -> Key | None:
+        arn = (self.alias or "") if key == ALIAS else key
+        self._fail("describe", arn)
+        return replace(HEALTHY, arn=arn, policy=None, rotation=None, tags=None)
+
+    def policy(self, key_arn: str) -> str:
+        self._fail("policy", key_arn)
+        return super().policy(key_arn)
+
+    def rotation(self, key_arn: str) -> tuple[bool, int | None]:
+        self._fail("rotation", key_arn)
+        return super().rotation(key_arn)
+
+    def tags(self, key_arn: str) -> tuple[tuple[str, str], ...]:
+        self._fail("tags", key_arn)
+        return super().tags(key_arn)
+
+
+@pytest.mark.parametrize("code", ["ThrottlingException", "KMSInternalException", "NoAnswer", "InvalidArnException"])
+def test_p13_only_a_key_that_denies_the_guard_is_closed_to_it(code: str) -> None:
+    """A throttled read must not lead to a mutation: X-Ray would be moved off a key that may be as the rule asks."""
+    with pytest.raises(AwsError) as failed:
+        observed(Failing("describe", code, of=THEIRS, configured=THEIRS))
+    assert failed.value.code == code
+    seen = observed(Failing("describe", "AccessDeniedException", of=THEIRS, configured=THEIRS))
+    assert seen.closed == {THEIRS}
+
+
+@pytest.mark.parametrize("read", ["describe", "policy", "rotation", "tags"])
+@pytest.mark.parametrize("code", ["ThrottlingException", "KMSInternalException", "NoAnswer", "LimitExceeded"])
+def test_p13_nothing_is_decided_on_a_key_one_of_whose_reads_failed(read: str, code: str) -> None:
+    with pytest.raises(AwsError) as failed:
+        observed(Failing(read, code))
+    assert failed.value.code == code
+
+
+def test_p13_tags_that_kms_denies_make_the_key_nobodys_to_change_and_say_why() -> None:
+    key = observed(Failing("tags", "AccessDeniedException")).keys[OURS]
+    assert key is not None
+    assert (key.tags, key.tags_error, key.is_ours) == (None, "AccessDeniedException", False)
+
+
+@pytest.mark.parametrize("read", ["policy", "rotation", "tags"])
+def test_p2_a_key_that_kms_shows_to_some_reads_only_is_not_there_yet(read: str) -> None:
+    assert observed(Failing(read, "NotFoundException")).keys[OURS] is None
+
+
+@pytest.mark.parametrize("code", ["KMSInvalidStateException", "DisabledException", "UnsupportedOperationException"])
+def test_a_key_that_cannot_rotate_tells_no_rotation_and_all_else(code: str) -> None:
+    key = observed(Failing("rotation", code)).keys[OURS]
+    assert key is not None
+    assert (key.rotation, key.rotation_days, key.is_ours) == (None, None, True)
+
+
+def test_a_policy_that_the_key_denies_to_the_guard_fails_the_observation() -> None:
+    with pytest.raises(AwsError):
+        observed(Failing("policy", "AccessDeniedException"))
+
+
+def test_a_key_that_x_ray_names_by_its_id_is_known_by_its_arn() -> None:
+    class Bare(World):
+        def describe(self, key: str) -> Key | None:
+            return super().describe(OURS if OURS.endswith(key) else key)
+
+    seen = observed(Bare(OURS.rsplit("/", 1)[-1]))
+    assert seen.setting.key_arn == OURS
+    assert judge(TARGET, RULE, RECORDED, seen) == ()
+
+
+def test_p6_every_alias_that_the_rule_names_is_read_the_managed_one_first_and_once() -> None:
+    allowed = ("alias/other", ALIAS, "arn:aws:kms:*:*:key/*", "alias/third", "alias/other")
+    assert rule_aliases(replace(RULE, require=Require(allowed_keys=allowed))) == (ALIAS, "alias/other", "alias/third")
+
+
+def test_another_accounts_key_is_read_only_where_the_rule_lets_it_be_in_use() -> None:
+    world = Failing("describe", "ThrottlingException", of=FOREIGN, configured=FOREIGN)
+    assert observed(world).keys.get(FOREIGN) is None
+    lenient = replace(RULE, require=Require(allowed_keys=(ALIAS, FOREIGN), same_account=False))
+    with pytest.raises(AwsError):
+        observed(world, rule=lenient)
+
+
+@pytest.mark.parametrize("state", ["Disabled", "PendingDeletion"])
+def test_p13_a_key_that_is_not_enabled_is_not_blamed_for_its_rotation(state: str) -> None:
+    class Off(Failing):
+        def describe(self, key: str) -> Key | None:
+            found = super().describe(key)
+            return replace(found, state=state) if found else None
+
+        def rotation(self, key_arn: str) -> tuple[bool, int | None]:
+            return False, None
+
+    seen = observed(Off("nothing", ""))
+    assert Violation.KEY_ROTATION_OFF not in judge(TARGET, RULE, RECORDED, seen)
+    key = seen.keys[OURS]
+    assert key is not None
+    assert key.rotation is None

@@ -233,6 +233,21 @@ def test_an_arn_pattern_is_read_part_by_part_as_iam_does(pattern: str, fits: boo
     assert arn_matches(pattern, ARN) is fits
 
 
+@pytest.mark.parametrize(
+    ("pattern", "arn"),
+    [
+        ("arn:aws:iam::*:role/Reader", "arn:aws:iam::111122223333:user/x:role/Reader"),
+        ("arn:*:iam::111122223333:role/Reader", "arn:aws:kms:iam::111122223333:role/Reader"),
+        ("arn:aws:*:*:111122223333:key/*", "arn:aws:kms:us-east-1:444455556666:alias/x:111122223333:key/y"),
+        ("arn:aws:iam::1111*:role/Reader", "arn:aws:iam::1111:x:role/Reader"),
+    ],
+)
+def test_p14_a_star_in_an_arn_pattern_never_reaches_over_a_colon(pattern: str, arn: str) -> None:
+    """Whoever may choose one part of an ARN must not be able to look like another part of it."""
+    assert not arn_matches(pattern, arn)
+    assert not arn_covers(pattern, arn)
+
+
 def test_an_arn_pattern_fits_only_arns() -> None:
     assert not arn_matches("arn:*:iam::*:role/*", "unknown")
     assert not arn_matches("arn:*:*:*:*:*", "config.amazonaws.com")

@@ -1,0 +1,282 @@
+"""The two runs that no event starts: whom they reach, in which order and time, and what they leave written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from chalicelib import audit, chain
+from chalicelib.errors import AwsError, StoreError
+from chalicelib.guard import Guard, pause
+from chalicelib.model import (
+    GUARD_CHAIN,
+    EncryptionType,
+    GuardState,
+    Outcome,
+    Record,
+    Target,
+    TargetState,
+    Trigger,
+    TriggerKind,
+)
+from chalicelib.ports import Asked
+from chalicelib.sweep import anchored_heads, sweep, tick
+from tests.simulation.fakes import FakeStore
+from tests.simulation.scenarios import Stage
+from tests.simulation.still import still
+from tests.simulation.world import ACCOUNT, HOME, Hazard, Run
+from tests.unit.logbook import Logbook
+
+REGIONS = ("eu-central-1", "eu-west-1", "us-east-1")
+TARGETS = tuple(Target(ACCOUNT, region) for region in REGIONS)
+OPERATOR = f"arn:aws:iam::{ACCOUNT}:user/Ops"
+AN_HOUR = 3600.0
+LONG = 1000.0
+
+
+class Waiting:
+    """`ports.Requests` in memory."""
+
+    def __init__(self, *targets: str) -> None:
+        self.waiting = [Asked(target, "2026-11-20T12:00:00Z", OPERATOR) for target in targets]
+
+    def asked(self, limit: int) -> Sequence[Asked]:
+        return self.waiting[:limit]
+
+    def answered(self, asked: Asked) -> None:
+        self.waiting.remove(asked)
+
+
+class Bucket:
+    """`sweep.Anchors` in memory."""
+
+    def __init__(self) -> None:
+        self.kept: list[tuple[Record, list[tuple[str, int, str]]]] = []
+
+    def keep(self, record: Record, heads: Sequence[tuple[str, int, str]]) -> None:
+        self.kept.append((record, list(heads)))
+
+
+def guard_of(told: Stage, **changes: object) -> Guard:
+    return replace(told.lambdas.guard(Run("test/1", "test")), **changes)
+
+
+def remember(told: Stage, target: Target | str, **fields: object) -> None:
+    """Put a target's state into the tables as it is."""
+    state = TargetState(str(target), **{"version": 1, **fields})  # type: ignore[arg-type]
+    told.tables.states[str(target)] = (state.version, msgspec.json.encode(state), state.due)
+
+
+def all_due(told: Stage) -> None:
+    for target in TARGETS:
+        remember(told, target, look=told.world.clock - timedelta(minutes=1))
+
+
+def put_right(told: Stage) -> list[Target]:
+    return [target for target in TARGETS if told.world.setting(target).type is EncryptionType.KMS]
+
+
+def seconds(*left: float) -> Callable[[], float]:
+    """The time left, as it is asked for again and again; then there is none."""
+    answers = iter(left)
+    return lambda: next(answers, 0.0)
+
+
+def the_sweep(told: Stage) -> Record:
+    return next(record for record in reversed(told.tables.records(GUARD_CHAIN)) if record.reason == "SWEEP")
+
+
+# --- P10 -------------------------------------------------------------------------------------------------------------
+
+
+def test_p10_a_tick_begins_no_target_that_its_function_may_not_live_to_end() -> None:
+    """A remediation polls X-Ray for ten seconds, and a call of its may take eleven."""
+    told = still()
+    all_due(told)
+    report = tick(guard_of(told), seconds(60.0, 24.0, 24.0))
+    assert len(report.results) == 1
+    assert len(put_right(told)) == 1
+    waiting = [target for target in TARGETS if told.tables.state(target).look is not None]
+    assert len(waiting) >= 2, "what was not begun is still due"
+
+
+def test_p10_a_tick_whose_time_is_used_up_leaves_requests_waiting() -> None:
+    told, requests = still(), Waiting(*map(str, TARGETS))
+    tick(guard_of(told, requests=requests), seconds(60.0, 24.0, 24.0))
+    assert [each.target for each in requests.waiting] == [str(target) for target in TARGETS[1:]]
+    assert len(put_right(told)) == 1
+
+
+def test_p10_a_sweep_says_which_targets_its_time_did_not_suffice_for() -> None:
+    told = still()
+    sweep(guard_of(told), lambda: REGIONS, None, seconds(100.0, 24.0, 24.0))
+    assert len(put_right(told)) == 1
+    record = the_sweep(told)
+    assert record.outcome is Outcome.FAILED
+    assert record.error is not None
+    assert record.detail["unreached"] == {
+        str(target): "OUT_OF_TIME" for target in TARGETS if target not in put_right(told)
+    }
+
+
+def test_p6_a_sweep_begins_with_the_target_that_was_not_looked_at_for_longest() -> None:
+    """So that one that never gets to its end reaches every target in turn; one never seen comes first of all."""
+    told = still()
+    hours_ago = {TARGETS[0]: 1, TARGETS[1]: 30}
+    for target, hours in hours_ago.items():
+        remember(told, target, checked_at=told.world.clock - timedelta(hours=hours))
+    order: list[Target] = []
+    for _ in TARGETS:
+        left = seconds(*[LONG] * (len(order) + 1))
+        fresh = still()
+        fresh.tables.states.update(told.tables.states)
+        sweep(guard_of(fresh), lambda: REGIONS, None, left)
+        (new,) = set(put_right(fresh)) - set(order)
+        order.append(new)
+    assert order == [TARGETS[2], TARGETS[1], TARGETS[0]]
+
+
+# --- P11 -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["bug", "throttle"])
+@pytest.mark.parametrize("call", ["BatchGetItem", "GetEncryptionConfig", "TransactWriteItems"])
+@pytest.mark.parametrize("function", ["tick", "sweep", "requests"])
+def test_p11_a_target_that_fails_at_any_call_costs_only_itself(function: str, call: str, kind: str) -> None:
+    told = still()
+    poisoned, *others = TARGETS
+    told.world.hazard = lambda run, number, name: Hazard(kind) if run.about == str(poisoned) and name == call else None
+    if function == "sweep":
+        report = sweep(guard_of(told), lambda: REGIONS, None, lambda: LONG)
+    elif function == "tick":
+        all_due(told)
+        report = tick(guard_of(told), lambda: LONG)
+    else:
+        report = tick(guard_of(told, requests=Waiting(*map(str, TARGETS))), lambda: LONG)
+    assert put_right(told) == others
+    if kind == "bug":
+        assert [type(bug) for bug in report.bugs] == [RuntimeError]
+    if kind == "bug" or call != "GetEncryptionConfig":
+        assert list(report.unreached) == [str(poisoned)], "the caller makes it loud"
+
+
+def test_p11_a_due_name_that_is_no_target_costs_a_tick_only_itself() -> None:
+    told = still()
+    all_due(told)
+    remember(told, "ask#nobody", look=told.world.clock - timedelta(hours=1))
+    report = tick(guard_of(told), lambda: LONG)
+    assert put_right(told) == list(TARGETS)
+    assert {name: problem.code for name, problem in report.unreached.items()} == {"ask#nobody": "NOT_A_TARGET"}
+
+
+# --- what operators asked for ----------------------------------------------------------------------------------------
+
+
+class Down(FakeStore):
+    """Tables that cannot be written."""
+
+    def commit(self, *written: object, **more: object) -> None:
+        raise StoreError("dynamodb:TransactWriteItems", "ThrottlingException", "too many requests")
+
+
+def test_a_request_waits_until_what_came_of_it_is_stored() -> None:
+    told, requests = still(), Waiting(str(HOME))
+    guard = guard_of(told, requests=requests)
+    tick(replace(guard, store=Down(told.world, Run("test/1", "test"), told.tables)), lambda: LONG)
+    assert [each.target for each in requests.waiting] == [str(HOME)]
+    assert not told.world.mutations
+    tick(guard, lambda: LONG)
+    assert requests.waiting == []
+    first = told.tables.records(HOME)[0]
+    assert first.trigger.kind is TriggerKind.OPERATOR
+    assert first.trigger.actor is not None
+    assert first.trigger.actor.arn == OPERATOR
+
+
+def test_a_request_that_ended_in_a_fault_of_the_guards_own_is_not_repeated_every_minute() -> None:
+    told, requests = still(), Waiting(str(HOME))
+    told.world.hazard = lambda run, number, name: Hazard("bug") if name == "GetEncryptionConfig" else None
+    tick(guard_of(told, requests=requests), lambda: LONG)
+    assert requests.waiting == []
+    assert told.tables.records(HOME)[-1].outcome is Outcome.FAILED
+
+
+def test_a_request_for_what_is_no_target_does_not_wait_for_ever() -> None:
+    told, requests = still(), Waiting("us-east-1", str(HOME))
+    tick(guard_of(told, requests=requests), lambda: LONG)
+    assert requests.waiting == []
+    assert put_right(told) == [HOME]
+
+
+# --- P16: anchors ----------------------------------------------------------------------------------------------------
+
+
+def test_p16_every_head_is_anchored_in_the_log_and_in_the_bucket_however_many_there_are() -> None:
+    told, bucket = still(), Bucket()
+    many = {f"111122223333/eu-west-{number}": (number, f"{number:064x}") for number in range(1, 4501)}
+    told.tables.heads.update(many)
+    sweep(guard_of(told), list, bucket, lambda: LONG)
+    records = told.tables.records(GUARD_CHAIN)
+    anchored = {target: (head.seq, head.hash) for target, head in anchored_heads(records)}
+    assert anchored.items() >= many.items()
+    ((record, heads),) = bucket.kept
+    assert {target: (seq, head) for target, seq, head in heads} == many
+    assert record.detail["digest"] == chain.anchor_digest(heads), "what is read back is held against the digest"
+    for row in told.tables.rows[GUARD_CHAIN]:
+        assert len(row.body) < 390_000, "DynamoDB takes 400 KB an item"
+
+
+def test_p16_verification_holds_every_part_of_an_anchor_against_its_chain() -> None:
+    book, at = Logbook(), still().world.clock
+    first, last = (f"{ACCOUNT}/{region}" for region in ("eu-west-1", "us-east-1"))
+    for target in (first, last):
+        book.add(target, at)
+    heads = sorted(book.heads())
+    book.add(GUARD_CHAIN, at, reason="ANCHOR", detail={"heads": heads[:1]})
+    book.add(GUARD_CHAIN, at, reason="SWEEP", detail={"heads": heads[1:], "digest": chain.anchor_digest(heads)})
+    for target in (first, last):
+        del book.stored[(target, chain.sort_key(1))]
+        del book.ends[target]
+    found = {(finding.target, finding.code) for finding in audit.verify(book).findings}
+    assert found == {(first, "TRUNCATED"), (last, "TRUNCATED")}
+
+
+# --- what a sweep writes down ----------------------------------------------------------------------------------------
+
+
+def test_without_the_list_of_regions_there_is_no_sweep_and_the_log_says_so() -> None:
+    told = still()
+
+    def refused() -> list[str]:
+        raise AwsError("ec2:DescribeRegions", "UnauthorizedOperation", "no")
+
+    with pytest.raises(AwsError):
+        sweep(guard_of(told), refused, None, lambda: LONG)
+    (record,) = [each for each in told.tables.records(GUARD_CHAIN) if each.reason != "POLICY_IN_FORCE"]
+    assert (record.outcome, record.reason) == (Outcome.FAILED, "NO_REGIONS")
+    assert record.error is not None
+    assert record.error.code == "UnauthorizedOperation"
+    assert told.tables.guard().swept_at is None
+
+
+def test_a_sweep_leaves_when_it_was_and_what_it_found() -> None:
+    told = still()
+    sweep(guard_of(told), lambda: REGIONS, None, lambda: LONG)
+    guard: GuardState = told.tables.guard()
+    assert guard.swept_at is not None
+    assert abs(guard.swept_at - told.world.clock) < timedelta(seconds=2)
+    record = the_sweep(told)
+    assert record.outcome is Outcome.IGNORED
+    assert record.detail["outcomes"] == {"REMEDIATED": len(TARGETS)}
+    assert record.detail["unreached"] == {}
+
+
+def test_p13_a_tick_tells_of_the_brake_and_pulls_none_itself() -> None:
+    told = still()
+    assert tick(guard_of(told), lambda: LONG).paused is False
+    pause(guard_of(told), Trigger(TriggerKind.OPERATOR), OPERATOR, "migration")
+    assert tick(guard_of(told), lambda: LONG).paused is True
