@@ -14,7 +14,7 @@ from chalicelib.errors import GuardError
 from chalicelib.events import read_actor
 from chalicelib.guard import Guard, Result, record_in_guard_chain
 from chalicelib.model import GUARD_CHAIN, Outcome, Problem, Record, Target, Trigger, TriggerKind
-from chalicelib.ports import Asked
+from chalicelib.ports import Asked, Requests
 from chalicelib.reconcile import reconcile
 
 DUE_AT_ONCE = 200
@@ -130,12 +130,20 @@ def _heed(guard: Guard, asked: Asked, report: Report) -> None:
     try:
         target = Target.parse(asked.target)
     except ValueError:
-        guard.requests.answered(asked)  # nobody can ask for that over the API; waiting would not mend it
+        _done(guard.requests, asked, report)  # nobody can ask for that over the API; waiting would not help
         return
     _reach(guard, target, Trigger(TriggerKind.OPERATOR, actor=actor), report)
     problem = report.unreached.get(asked.target)
     if problem is None or problem.code == INTERNAL_ERROR:
-        guard.requests.answered(asked)
+        _done(guard.requests, asked, report)
+
+
+def _done(requests: Requests, asked: Asked, report: Report) -> None:
+    """Take a request off the list. One that stays is tried again, and does not keep the others waiting."""
+    try:
+        requests.answered(asked)
+    except GuardError as error:
+        report.unreached[asked.target] = error.problem
 
 
 def _reach(guard: Guard, target: Target, trigger: Trigger, report: Report, *, budget_left: bool = True) -> None:

@@ -250,7 +250,7 @@ def test_tables_have_the_keys_and_indexes_that_the_store_uses(tables: dict[str, 
 
 
 class TestAlarms:
-    def test_ten_alarms_tell_one_encrypted_topic(self, sam: dict[str, Any]) -> None:
+    def test_eleven_alarms_tell_one_encrypted_topic(self, sam: dict[str, Any]) -> None:
         alarms = [one["Properties"] for one in sam["Resources"].values() if one["Type"] == "AWS::CloudWatch::Alarm"]
         assert sorted(alarm["AlarmName"] for alarm in alarms) == [
             "xray-guard-dead-letters",
@@ -263,6 +263,7 @@ class TestAlarms:
             "xray-guard-flapping",
             "xray-guard-no-sweep",
             "xray-guard-paused",
+            "xray-guard-region-denied",
         ]
         assert all(alarm["AlarmActions"] == [{"Ref": "Alarms"}] for alarm in alarms)
         assert properties(sam, "Alarms")["KmsMasterKeyId"] == {"Ref": "AlarmKey"}
@@ -279,6 +280,7 @@ class TestAlarms:
             ("FailedAlarm", "Failed"),
             ("FlappingAlarm", "Flapping"),
             ("PausedAlarm", "Paused"),
+            ("RegionDeniedAlarm", "RegionDenied"),
             ("SweepAlarm", "SweepCompleted"),
         ):
             alarm = properties(sam, name)

@@ -41,9 +41,20 @@ def main() -> int:
     if unfit:
         print("\n".join(unfit), file=sys.stderr)
         return 2
+    if failing := _tests_that_fail_without_a_bug(bugs):
+        print(f"{failing} fails without any bug planted, and so would kill every one", file=sys.stderr)
+        return 2
     with ThreadPoolExecutor(options.jobs) as pool:
         verdicts = list(pool.map(_try, bugs))
     return _summarize(bugs, verdicts)
+
+
+def _tests_that_fail_without_a_bug(bugs: Sequence[Bug]) -> str:
+    """Those of the named tests, in one string, if any of them fails in an unchanged copy."""
+    named = tuple(sorted({test for bug in bugs for test in bug.tests}))
+    with tempfile.TemporaryDirectory(prefix="planted-") as name:
+        copy_project(Path(name))
+        return " ".join(named) if named and _fails(Path(name), named) else ""
 
 
 def _try(bug: Bug) -> str:

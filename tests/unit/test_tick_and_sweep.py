@@ -205,6 +205,20 @@ def test_a_request_that_ended_in_a_fault_of_the_guards_own_is_not_repeated_every
     assert told.tables.records(HOME)[-1].outcome is Outcome.FAILED
 
 
+def test_p11_a_request_that_cannot_be_taken_off_the_list_does_not_keep_the_others_waiting() -> None:
+    class Stubborn(Waiting):
+        def answered(self, asked: Asked) -> None:
+            if asked.target == str(TARGETS[0]):
+                raise StoreError("dynamodb:PutItem", "ThrottlingException", "too many requests")
+            super().answered(asked)
+
+    told, requests = still(), Stubborn(*map(str, TARGETS[:3]))
+    report = tick(guard_of(told, requests=requests), lambda: 60.0)
+    assert put_right(told) == list(TARGETS[:3])
+    assert [each.target for each in requests.waiting] == [str(TARGETS[0])]
+    assert list(report.unreached) == [str(TARGETS[0])], "said aloud, for it will be done again"
+
+
 def test_a_request_for_what_is_no_target_does_not_wait_for_ever() -> None:
     told, requests = still(), Waiting("us-east-1", str(HOME))
     tick(guard_of(told, requests=requests), lambda: LONG)
