@@ -27,7 +27,8 @@ def commands(text: str) -> list[str]:
     shown = [line for block in blocks for line in block.splitlines()]
     outside = re.sub(r"```.*?```", "", joined, flags=re.DOTALL)
     shown += re.findall(r"`(aws [a-z0-9-]+ [^`]+ --[^`]+)`", outside)
-    return [line.strip() for line in shown if line.strip().startswith("aws ")]
+    # What a pipe leads to is the shell's.
+    return [line.partition(" | ")[0].strip() for line in shown if line.strip().startswith("aws ")]
 
 
 DOCUMENTED = sorted({(page.name, command) for page in PAGES for command in commands(page.read_text("utf-8"))})
@@ -47,6 +48,7 @@ def folder(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_commands_are_found_in_blocks_in_lists_and_in_running_text() -> None:
     block = "```\naws kms a \\\n    --b  # c\nmake x\n```\n"
     text = f"`aws s3 ls --d NAME`\n{block}   ```\n   aws xray e --f\n   ```\nan `aws` word, `aws kms g`\n"
+    assert commands("```\naws a --b | grep c\n```\n") == ["aws a --b"]
     assert commands(text) == ["aws kms a --b  # c", "aws xray e --f", "aws s3 ls --d NAME"]
     assert len(DOCUMENTED) >= 30
     assert {page for page, _ in DOCUMENTED} >= {"README.md", "deploy.md", "break-glass.md"}
