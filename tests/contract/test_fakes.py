@@ -185,7 +185,7 @@ def adapters() -> Iterator[Ports]:
 
 def _tables(dynamodb: Any) -> tuple[str, str]:
     """The two tables as they ship; answers the names of audit and targets."""
-    resources = json.loads((PROJECT / ".chalice" / "extras.json").read_text("utf-8"))["Resources"]
+    resources = json.loads((PROJECT / ".chalice" / "tables.json").read_text("utf-8"))["Resources"]
     names = []
     for resource in resources.values():
         if resource.get("Type") == "AWS::DynamoDB::Table":
