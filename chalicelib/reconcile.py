@@ -146,6 +146,7 @@ class _Run:
                 Trigger(self.journal.trigger.kind),
                 reason="POLICY_IN_FORCE",
                 unless=lambda state: state.policy_digest == digest,
+                state={"policy_digest": digest},
             )
 
     # --- what kind of run ------------------------------------------------------------------------------------------
