@@ -235,6 +235,7 @@ class Ending:
             incident,
             decision.outcome,
             now,
+            before=seen.setting,
             reason=decision.reason,
             error=decision.blocked,
             suppression=decision.suppression or refusal,
