@@ -362,6 +362,47 @@ def test_p6_a_day_later_a_sweep_reads_everything_though_it_was_swept_every_hour(
     assert scene.witness.right(), scene.witness.story()
 
 
+def test_p6_the_daily_check_is_due_though_a_sweep_wrote_a_record_meanwhile() -> None:
+    """Under a rule of another name a sweep records COMPLIANT, and has read no policy for that."""
+    scene = quiet()
+    scene.world.user_changes_key(HOME, scene.managed_key(), policy=BARE_POLICY)
+    scene.world.run(12 * 3600)
+    scene.lambdas.policy = baseline(id="strict")
+    look(scene, SWEEP, seconds=12 * 3600)
+    assert last(scene).rule == "strict"
+    look(scene, SWEEP)
+    assert scene.witness.right(), scene.witness.story()
+
+
+def test_p1_a_sweep_that_reads_no_policy_does_not_end_the_wait_for_what_kms_shows() -> None:
+    scene = quiet()
+    strip_while_kms_is_slow(scene)
+    scene.world.run(300)
+    scene.world.staleness = lambda rng: 0.0
+    look(scene, SWEEP)
+    look(scene, TICK)
+    assert scene.witness.right(), scene.witness.story()
+
+
+def test_p1_an_operators_look_does_not_end_the_wait_for_what_kms_shows() -> None:
+    scene = quiet()
+    strip_while_kms_is_slow(scene)
+    scene.world.run(100)
+    look(scene, OPERATOR)
+    assert not scene.witness.right()
+    ticking(scene)
+    assert scene.world.run(250, scene.witness.right), scene.witness.story()
+
+
+def strip_while_kms_is_slow(scene: Stage) -> None:
+    """The key loses its statements, its event arrives, and KMS does not show the loss for four minutes."""
+    scene.world.staleness = lambda rng: 240.0
+    scene.world.delivery = lambda rng: [1.0]
+    scene.world.user_changes_key(HOME, scene.managed_key(), policy=BARE_POLICY)
+    scene.world.run(30)
+    scene.world.delivery = lambda rng: []
+
+
 def test_p4_a_failed_read_does_not_begin_the_wait_for_active_anew() -> None:
     scene = quiet()
     scene.world.settling = lambda rng: 7200.0
