@@ -72,6 +72,21 @@ def test_p9_a_fight_of_yesterday_holds_nothing_back() -> None:
     assert len(held_back(scene)) == before
 
 
+def test_p10_a_repair_that_kms_was_slow_to_show_does_not_hold_back_the_next_one() -> None:
+    scene = ticking(quiet())
+    scene.world.staleness = lambda rng: 240.0
+    scene.world.user_changes_key(HOME, scene.managed_key(), state="Disabled")
+    scene.world.user_puts(HOME, None)
+    look(scene)
+    assert scene.world.run(1200, scene.witness.right), scene.witness.story()
+    attempts = [record for record in scene.tables.records(HOME)[2:] if record.outcome is Outcome.REMEDIATING]
+    assert len(attempts) > 3, "KMS was not slow"
+    scene.world.staleness = lambda rng: 0.0
+    scene.world.run(20)
+    scene.lambdas.hear(scene.world.user_puts(HOME, None))
+    assert scene.world.run(30, scene.witness.right), scene.witness.story()
+
+
 def test_p9_x_ray_that_is_updating_for_hours_is_reported_once_in_half_an_hour() -> None:
     scene = ticking(quiet())
     scene.world.settling = lambda rng: 4 * 3600.0

@@ -136,6 +136,39 @@ def test_p1_after_a_refused_create_key_the_key_is_made_without_waiting_for_a_los
     scene.witness.check_whole()
 
 
+def test_p2_no_second_key_is_made_while_kms_may_not_show_the_one_of_a_lost_worker() -> None:
+    scene = stage(delivery=lambda rng: [])
+    scene.world.staleness = lambda rng: 240.0
+    scene.world.user_puts(HOME, None)
+    dies_after(scene, "CreateKey")
+    look(scene)
+    assert ticking(scene).converge(1200), scene.witness.story()
+    scene.witness.check_right()
+    scene.witness.check_whole()
+
+
+def test_p2_the_key_of_a_lost_worker_is_remembered_though_another_key_is_put_to_use_meanwhile() -> None:
+    """A user puts a key behind the alias before KMS lists the lost one; the guard uses that, and goes on searching."""
+    scene = stage(delivery=lambda rng: [], rivals=True)
+    scene.world.user_puts(HOME, None)
+    dies_after(scene, "CreateKey")
+    look(scene)
+    (lost,) = scene.world.place(HOME).kms.keys
+
+    def lists_keys_late(run: Run, number: int, name: str) -> None:
+        scene.world.staleness = lambda rng: 240.0 if name == "ListKeys" else 0.0
+
+    scene.world.hazard = lists_keys_late
+    theirs = scene.make_key(tagged=True)
+    scene.world.user_sets_alias(HOME, ALIAS, theirs)
+    ticking(scene)
+    assert scene.world.run(LEASE_SECONDS + 90, scene.witness.right), scene.witness.story()
+    scene.world.run(600)
+    state = scene.tables.state(HOME)
+    assert (state.managed_key, state.keys_made, state.intent) == (theirs, (lost,), None)
+    scene.witness.check_whole()
+
+
 # --- records ---------------------------------------------------------------------------------------------------------
 
 
