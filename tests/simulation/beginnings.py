@@ -1,4 +1,4 @@
-"""How many stories begin: an account that the guard put right long ago, and where only the test makes things happen."""
+"""How many tests begin: an account that the guard put right long ago, where only the test makes things happen."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TICK = Trigger(TriggerKind.TICK)
 
 
 def quiet(policy: Policy | None = None) -> Stage:
-    """The target is compliant on its managed key and nothing is due. Events arrive, and runs start, only by the test."""
+    """A compliant target with nothing due. Events arrive, and runs start, only when the test makes them."""
     scene = stage(policy=policy)
     scene.world.user_puts(HOME, None)
     scene.world.run(300)

@@ -1,4 +1,4 @@
-"""P8 and P1 where workers stall, retry and meet: whose lease it is, until when it allows a call, and how it is freed."""
+"""P8 and P1 where workers stall, retry and meet: whose lease it is, how long it allows a call, how it is freed."""
 
 from __future__ import annotations
 
@@ -43,13 +43,12 @@ def test_p8_a_stalled_worker_does_not_end_the_attempt_of_the_worker_that_took_ov
 
 def test_p8_each_lease_has_a_greater_number_than_all_before_it() -> None:
     scene = quiet()
-    numbers = []
+    numbers: list[int] = []
     for _ in range(3):
         scene.world.user_puts(HOME, None)
-        numbers.append(look(scene).lease_number)
+        numbers.append(look(scene).lease_number or 0)
         scene.world.run(3 * 3600)
-    assert all(number is not None for number in numbers)
-    assert numbers == sorted({*numbers}), "a number was given twice"
+    assert 0 < numbers[0] < numbers[1] < numbers[2]
     assert scene.tables.state(HOME).lease_number == numbers[-1]
 
 

@@ -6,14 +6,13 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
-from msgspec.structs import replace
 
 from chalicelib.errors import GuardError
 from chalicelib.guard import Guard
 from chalicelib.model import Actor, Outcome, Record
 from chalicelib.replacement import replace_key
-from tests.simulation.beginnings import OPERATOR, SWEEP, brake, look, operate, quiet, stalls, ticking, worker
-from tests.simulation.scenarios import ALIAS, Stage
+from tests.simulation.beginnings import OPERATOR, look, operate, quiet, stalls, ticking, worker
+from tests.simulation.scenarios import Stage
 from tests.simulation.world import ACCOUNT, HOME
 
 CAROL = Actor(f"arn:aws:iam::{ACCOUNT}:user/Carol", "IAMUser")
@@ -152,9 +151,7 @@ def test_p2_a_key_given_up_in_a_fight_is_replaced_within_two_ticks_and_never_tak
     keys = [*given_up, scene.managed_key()]
     assert len(set(keys)) == 3, "a key that was given up is in use again"
     assert scene.tables.state(HOME).keys_retired == tuple(given_up)
-    named = [
-        record.detail["retired"] for record in scene.tables.records(HOME) if record.reason == "KEY_REPLACED"
-    ]
+    named = [record.detail["retired"] for record in scene.tables.records(HOME) if record.reason == "KEY_REPLACED"]
     assert named == given_up
 
 
