@@ -124,9 +124,8 @@ def test_p1_a_failed_attempt_frees_the_target_at_once() -> None:
     scene.world.user_puts(HOME, None)
     scene.world.hazard = lambda run, number, name: Hazard("throttle") if name == "PutEncryptionConfig" else None
     look(scene)
-    state = scene.tables.state(HOME)
-    assert state.outcome is Outcome.FAILED
-    assert not state.is_held(scene.world.clock)
+    assert not scene.witness.right()
+    assert not scene.tables.state(HOME).is_held(scene.world.clock)
     scene.world.hazard = lambda run, number, name: None
     look(scene, Trigger(TriggerKind.OPERATOR))
     assert scene.witness.right(), scene.witness.story()
