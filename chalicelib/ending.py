@@ -240,6 +240,7 @@ class Ending:
             incident,
             decision.outcome,
             now,
+            before=seen.setting,
             reason=decision.reason,
             error=decision.blocked,
             suppression=decision.suppression or refusal,

@@ -120,7 +120,7 @@ def record_in_guard_chain(
         draft = Draft(loaded.guard)
         fields.setdefault("policy_digest", guard.policy.digest)
         record = draft.add(guard.clock.now(), outcome, trigger, **fields)
-        draft.set(version=loaded.guard.version + 1, policy_digest=guard.policy.digest, **(state or {}))
+        draft.set(version=loaded.guard.version + 1, **(state or {}))
         try:
             guard.store.commit(draft.before, draft.after, draft.records, trigger.event_id)
         except Conflict:

@@ -98,7 +98,7 @@ def reconcile(
 def reconcile_key_event(guard: Guard, event: KeyEvent) -> Result:
     """Reconcile the event's target if the key or alias is one that matters there; otherwise one read and no write."""
     rule = guard.policy.rule_for(event.target)
-    ours = event.trigger.actor is not None and event.trigger.actor.arn == guard.role_arn
+    ours = _is_our_own(guard, event)
     if rule is None or rule.mode is Mode.OFF or event.error_code or ours:
         return Result(event.target, Outcome.IGNORED, "ECHO" if ours else "NOT_OURS")
     state = guard.store.load(str(event.target)).state
@@ -107,6 +107,12 @@ def reconcile_key_event(guard: Guard, event: KeyEvent) -> Result:
     if not aliased and keys.isdisjoint(event.key_arns):
         return Result(event.target, Outcome.IGNORED, "NOT_OURS")
     return reconcile(guard, event.target, event.trigger, event)
+
+
+def _is_our_own(guard: Guard, event: ChangeEvent | KeyEvent) -> bool:
+    """Whether the guard itself made the change; what an AWS service does with the guard's role is not the guard's."""
+    actor = event.trigger.actor
+    return actor is not None and actor.arn == guard.role_arn and actor.via is None
 
 
 def assess(guard: Guard, target: Target, trigger: TriggerKind = TriggerKind.OPERATOR) -> Assessment:
@@ -144,6 +150,7 @@ class _Run:
                 Trigger(self.journal.trigger.kind),
                 reason="POLICY_IN_FORCE",
                 unless=lambda state: state.policy_digest == digest,
+                state={"policy_digest": digest},
             )
 
     # --- what kind of run ------------------------------------------------------------------------------------------
@@ -162,10 +169,7 @@ class _Run:
         return self._judge(self.rule)
 
     def _is_echo(self) -> bool:
-        if self.journal.event is None:
-            return False
-        actor = self.journal.event.trigger.actor
-        return actor is not None and actor.arn == self.guard.role_arn and actor.via is None
+        return self.journal.event is not None and _is_our_own(self.guard, self.journal.event)
 
     def _echo(self) -> Result:
         """Our own change, heard of again: confirm what waits for ACTIVE; look closer only if something else is set."""

@@ -102,7 +102,7 @@ def turned(**knobs: Any) -> Iterator[None]:
 
 def make_tables() -> None:
     """The tables that ship."""
-    resources = json.loads((PROJECT / ".chalice" / "extras.json").read_text("utf-8"))["Resources"]
+    resources = json.loads((PROJECT / ".chalice" / "tables.json").read_text("utf-8"))["Resources"]
     for resource in resources.values():
         if resource.get("Type") == "AWS::DynamoDB::Table":
             known = dict(resource["Properties"])

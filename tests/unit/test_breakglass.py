@@ -323,6 +323,18 @@ def test_removed_and_set_again_it_is_in_force_again_until_its_first_end_only() -
     assert watch.look(NOW + timedelta(hours=12)).in_force is None
 
 
+@pytest.mark.parametrize("after_its_end", [timedelta(0), SECOND])
+def test_removed_and_set_again_after_its_end_it_opens_not_even_for_a_moment(after_its_end: timedelta) -> None:
+    watch = Watch(key_value=value_until(NOW + timedelta(hours=2)))
+    watch.look(NOW)
+    value, watch.key_value = watch.key_value, None
+    watch.look(NOW + timedelta(hours=1))
+    watch.key_value = value
+    again = watch.look(NOW + timedelta(hours=2) + after_its_end)
+    assert again.in_force is None
+    assert notes(again) == []
+
+
 def test_a_new_reason_or_end_is_a_new_break_glass_and_ends_the_one_before() -> None:
     watch = Watch(key_value=value_until(NOW + timedelta(hours=2)))
     watch.look(NOW)

@@ -1,0 +1,91 @@
+"""How many tests begin: an account that the guard put right long ago, where only the test makes things happen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from chalicelib.guard import Guard, Result, pause, resume
+from chalicelib.model import Record, Target, Trigger, TriggerKind
+from chalicelib.policy import Policy
+from chalicelib.reconcile import reconcile
+from tests.simulation.lambdas import FUNCTION_SECONDS
+from tests.simulation.scenarios import Stage, stage
+from tests.simulation.world import HOME, Hazard, Run
+
+OPERATOR = Trigger(TriggerKind.OPERATOR)
+SWEEP = Trigger(TriggerKind.SWEEP)
+TICK = Trigger(TriggerKind.TICK)
+
+
+def quiet(policy: Policy | None = None) -> Stage:
+    """A compliant target with nothing due. Events arrive, and runs start, only when the test makes them."""
+    scene = stage(policy=policy)
+    scene.world.user_puts(HOME, None)
+    scene.world.run(300)
+    scene.lambdas.tick()
+    scene.world.run(10)
+    assert scene.witness.settled(), scene.witness.story()
+    assert scene.witness.right(), scene.witness.story()
+    scene.world.delivery = lambda rng: []
+    scene.world.run(3600)
+    return scene
+
+
+def ticking(scene: Stage) -> Stage:
+    """The same, with a tick every minute from now on and no sweep."""
+    scene.lambdas.schedule(first_sweep_after=None)
+    return scene
+
+
+def look(scene: Stage, trigger: Trigger = SWEEP, seconds: float = 30.0) -> Run:
+    """Let one run reconcile the target, and some time pass."""
+    scene.lambdas.look(trigger)
+    run = scene.lambdas.runs[-1]
+    scene.world.run(seconds)
+    return run
+
+
+def worker(scene: Stage, name: str, *, timeout: float | None = FUNCTION_SECONDS) -> Run:
+    """Start a run that reconciles the target under a request id of the test's choice; Lambda does not try it again."""
+
+    def work(guard: Guard, run: Run) -> Result:
+        return reconcile(guard, HOME, SWEEP)
+
+    scene.lambdas.invoke("sweep", work, retries=(), timeout=timeout, name=name)
+    return scene.lambdas.runs[-1]
+
+
+def stalls(scene: Stage, run: Run, call: str, seconds: float, *, after: str | None = None) -> None:
+    """Let a run stand still once, before the call has its effect; of several equal calls the first `after` another."""
+    befalls = scene.world.hazard
+    waited: list[str] = []
+
+    def hazard(of: Run, number: int, name: str) -> Hazard | None:
+        if of is run and name == call and not waited and (after is None or after in of.calls):
+            waited.append(name)
+            scene.world.wait(seconds)
+        return befalls(of, number, name)
+
+    scene.world.hazard = hazard
+
+
+def operate(scene: Stage, act: Callable[[Guard], object]) -> None:
+    """An operator does something at once."""
+    guard = scene.lambdas.guard(Run("operator", "operator"))
+    scene.world.start(lambda: act(guard))
+    scene.world.run(1)
+
+
+def brake(scene: Stage) -> None:
+    """An operator pauses the guard."""
+    operate(scene, lambda guard: pause(guard, OPERATOR, "alice", "testing"))
+
+
+def release(scene: Stage) -> None:
+    """The operator resumes it."""
+    operate(scene, lambda guard: resume(guard, OPERATOR, "alice"))
+
+
+def records_since(scene: Stage, count: int, target: Target = HOME) -> list[Record]:
+    """The target's records but for the first so many."""
+    return scene.tables.records(target)[count:]
