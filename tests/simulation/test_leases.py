@@ -64,7 +64,8 @@ def test_p8_no_mutation_is_sent_so_late_that_it_could_take_effect_after_the_leas
     scene.witness.check_whole()
 
 
-def test_p8_a_run_that_cannot_read_leaves_the_lease_of_the_worker_that_acts() -> None:
+@pytest.mark.parametrize("name", ["sweep/acting", "sweep/other"], ids=["a retry of the same request", "another run"])
+def test_p8_a_run_that_cannot_read_leaves_the_lease_of_the_worker_that_acts(name: str) -> None:
     scene = quiet()
     count = len(scene.tables.records(HOME))
     scene.world.user_puts(HOME, None)
@@ -75,7 +76,12 @@ def test_p8_a_run_that_cannot_read_leaves_the_lease_of_the_worker_that_acts() ->
     scene.world.hazard = lambda run, number, name: (
         Hazard("throttle") if run is not acting and name == "GetEncryptionConfig" else befalls(run, number, name)
     )
-    look(scene, seconds=60)
+    blind = worker(scene, name)
+    scene.world.run(5)
+    assert "GetEncryptionConfig" in blind.calls
+    assert endings(scene, count) == [(Outcome.REMEDIATING, 1, None)], scene.witness.story()
+    assert scene.tables.state(HOME).is_held(scene.world.clock)
+    scene.world.run(60)
     assert endings(scene, count) == [(Outcome.REMEDIATING, 1, None), (Outcome.REMEDIATED, 1, None)]
     scene.witness.check_whole()
 

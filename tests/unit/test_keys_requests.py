@@ -126,6 +126,16 @@ def test_p13_what_kms_leaves_out_of_a_description_is_taken_for_nothing_good() ->
     assert (key.spec, key.usage, key.manager, key.origin) == ("UNKNOWN",) * 4
 
 
+@pytest.mark.parametrize("policy", ["{}", None], ids=["with a policy of ours", "with KMS's default policy"])
+def test_p1_a_new_key_leaves_out_the_check_against_a_lock_out_only_with_a_policy_of_ours(policy: str | None) -> None:
+    """The check asks for rights that the guard's role has by tags only, which it may not see."""
+    endpoint = Endpoint(aws)
+    keys(endpoint).create("for traces", policy, [])
+    (request,) = endpoint.requests
+    assert request.parameters.get("Policy") == policy
+    assert request.parameters.get("BypassPolicyLockoutSafetyCheck", False) is (policy is not None)
+
+
 def test_a_mutation_answers_with_aws_request_id_for_the_record() -> None:
     endpoint = Endpoint(aws)
     assert keys(endpoint).enable(KEY) == "id-1"
