@@ -6,14 +6,14 @@ PORT ?= 4566
 CONSOLE_PORT ?= 8710
 VENV := .venv
 PACKAGE := build/$(STAGE)/package
-CODE := app.py $(sort $(patsubst %/,%,$(dir $(wildcard bench/*.py chalicelib/*.py sandbox/*.py shipping/*.py)))) tests
+CODE := app.py bench chalicelib sandbox shipping tests
 
 # The first Python on the path that is new enough; PYTHON=... on the command line overrules it.
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
 	$$name -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
 
 SHIPPED := app.py requirements.txt $(wildcard .chalice/*.json policies/*.json shipping/*.py) \
-	$(filter-out %.pyc,$(wildcard chalicelib/*.* chalicelib/*/*.*))
+	$(shell find chalicelib -type f -not -name "*.pyc")
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test sandbox check package deploy bench bench-history hunt planted contract-live setup pins clean

@@ -62,9 +62,9 @@ for handler in (on_change, on_key_change, tick, sweep):
 
 def answered(operation: str) -> Response:
     """What the API answers. Imported only when it is asked, for the other functions start without it."""
-    from chalicelib import api
+    from chalicelib.api import handlers
 
-    answer = api.respond(operation, app.current_request, app.lambda_context)
+    answer = handlers.respond(operation, app.current_request, app.lambda_context)
     return Response(answer.body, {**answer.headers}, answer.status)
 
 

@@ -31,7 +31,7 @@ BEFORE = "before"
 
 
 def shares(told: str, handler_module: str) -> dict[str, float]:
-    """Milliseconds by owner (`chalicelib.model` and its like singly), of what was imported from the handler on."""
+    """Milliseconds by owner (each module of `chalicelib` singly), of what was imported from the handler on."""
     found: dict[str, float] = defaultdict(float)
     for owner, module, seconds in _owned(told, handler_module):
         if owner == "chalicelib":

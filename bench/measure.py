@@ -19,7 +19,7 @@ from typing import IO
 from botocore import xform_name
 
 from bench.world import ROLE_ARN, TARGET, Endpoint, Scene
-from chalicelib.policy import load_stamped
+from chalicelib.domain.policy import load_stamped
 from sandbox.functions import build_runtime_folder, has_runtime_client
 
 HERE = Path(__file__).parent

@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.tables import Tables
-from chalicelib import figures, history
-from chalicelib.clients import AwsClock, Clients
-from chalicelib.history import Filter
-from chalicelib.ledger import Draft, exposure, remember
-from chalicelib.model import (
+from chalicelib.auditlog import figures, history
+from chalicelib.auditlog.history import Filter
+from chalicelib.auditlog.ledger import Draft, exposure, remember
+from chalicelib.aws.clients import AwsClock, Clients
+from chalicelib.aws.store import AUDIT_TABLE, TARGETS_TABLE, DynamoStore
+from chalicelib.domain.model import (
     GUARD_CHAIN,
     Action,
     Actor,
@@ -43,7 +44,6 @@ from chalicelib.model import (
     TriggerKind,
     Violation,
 )
-from chalicelib.store import AUDIT_TABLE, TARGETS_TABLE, DynamoStore
 
 START = datetime(2025, 11, 1, tzinfo=UTC)
 QUIET, BUSY = timedelta(minutes=45), timedelta(seconds=30)

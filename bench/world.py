@@ -17,8 +17,9 @@ from typing import Any
 
 import msgspec
 
-from chalicelib import keypolicy
-from chalicelib.model import (
+from chalicelib.aws.store import AUDIT_TABLE, TARGETS_TABLE
+from chalicelib.domain import keypolicy
+from chalicelib.domain.model import (
     GUARD_CHAIN,
     GUARD_TAG_KEY,
     GUARD_TAG_VALUE,
@@ -33,8 +34,7 @@ from chalicelib.model import (
     Target,
     TargetState,
 )
-from chalicelib.policy import Policy
-from chalicelib.store import AUDIT_TABLE, TARGETS_TABLE
+from chalicelib.domain.policy import Policy
 
 TARGET = Target("111122223333", "us-east-1")
 ROLE_ARN = f"arn:aws:iam::{TARGET.account}:role/xray-guard-role"

@@ -14,16 +14,16 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from msgspec.structs import replace
 
-from chalicelib.clients import Clients
-from chalicelib.errors import GuardError
-from chalicelib.events import KEY_EVENTS, KEY_NOTICES, read_change, read_key_event
-from chalicelib.guard import Guard, Result, record_in_guard_chain
-from chalicelib.model import REGION_DENIED, Outcome, Problem, Record, Rejected, Trigger, TriggerKind, arn_part
-from chalicelib.policy import PolicyError, load_stamped
-from chalicelib.reconcile import reconcile, reconcile_key_event
-from chalicelib.sweep import Report
-from chalicelib.sweep import sweep as sweep_targets
-from chalicelib.sweep import tick as take_up_due
+from chalicelib.aws.clients import Clients
+from chalicelib.domain.errors import GuardError
+from chalicelib.domain.events import KEY_EVENTS, KEY_NOTICES, read_change, read_key_event
+from chalicelib.domain.model import REGION_DENIED, Outcome, Problem, Record, Rejected, Trigger, TriggerKind, arn_part
+from chalicelib.domain.policy import PolicyError, load_stamped
+from chalicelib.loop.guard import Guard, Result, record_in_guard_chain
+from chalicelib.loop.reconcile import reconcile, reconcile_key_event
+from chalicelib.loop.sweep import Report
+from chalicelib.loop.sweep import sweep as sweep_targets
+from chalicelib.loop.sweep import tick as take_up_due
 from chalicelib.wiring import POLICIES, AnchorBucket, enabled_regions, make_guard
 
 NAMESPACE = "XRayEncryptionGuard"

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import msgspec
 
-from chalicelib.clients import AwsClock, Clients, Threads, call
-from chalicelib.guard import Guard
-from chalicelib.keys import KeysApi, PrincipalsApi
-from chalicelib.model import Record, Target
-from chalicelib.policy import Policy
-from chalicelib.ports import Reach
-from chalicelib.store import AUDIT_TABLE, TARGETS_TABLE, DynamoStore
-from chalicelib.xray import XRayApi
+from chalicelib.aws.clients import AwsClock, Clients, Threads, call
+from chalicelib.aws.keys import KeysApi, PrincipalsApi
+from chalicelib.aws.store import AUDIT_TABLE, TARGETS_TABLE, DynamoStore
+from chalicelib.aws.xray import XRayApi
+from chalicelib.domain.model import Record, Target
+from chalicelib.domain.policy import Policy
+from chalicelib.domain.ports import Reach
+from chalicelib.loop.guard import Guard
 
 POLICIES = Path(__file__).parent.parent / "policies"
 

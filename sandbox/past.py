@@ -21,17 +21,17 @@ from typing import Any
 import botocore.session
 from msgspec.structs import replace
 
-from chalicelib.clients import Clients
-from chalicelib.events import read_change, read_key_event
-from chalicelib.guard import Guard
-from chalicelib.keys import KeysApi, PrincipalsApi
-from chalicelib.model import Rejected, Target, Trigger, TriggerKind
-from chalicelib.policy import Policy, parse
-from chalicelib.ports import Reach
-from chalicelib.reconcile import reconcile, reconcile_key_event
-from chalicelib.sweep import sweep
+from chalicelib.aws.clients import Clients
+from chalicelib.aws.keys import KeysApi, PrincipalsApi
+from chalicelib.aws.xray import XRayApi
+from chalicelib.domain.events import read_change, read_key_event
+from chalicelib.domain.model import Rejected, Target, Trigger, TriggerKind
+from chalicelib.domain.policy import Policy, parse
+from chalicelib.domain.ports import Reach
+from chalicelib.loop.guard import Guard
+from chalicelib.loop.reconcile import reconcile, reconcile_key_event
+from chalicelib.loop.sweep import sweep
 from chalicelib.wiring import POLICIES, make_guard
-from chalicelib.xray import XRayApi
 
 AWS_CLI = "aws-cli/2.31.4 md/awscrt#0.27.6 ua/2.1 os/linux#6.8 md/arch#x86_64 lang/python#3.13.7 md/command#"
 TERRAFORM = "APN/1.0 HashiCorp/1.0 Terraform/1.13.3 (+https://www.terraform.io) terraform-provider-aws/6.14.1"

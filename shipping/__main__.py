@@ -37,7 +37,7 @@ def package(stage: str, project: Path = PROJECT) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
     say(f"staging {source.relative_to(project)}")
     stage_copy(project, source)
-    told = run([sys.executable, "-m", "chalicelib.policy_check", "stamp", str(source / "policies")], project)
+    told = run([sys.executable, "-m", "chalicelib.operators.policy_check", "stamp", str(source / "policies")], project)
     if told:
         say(told)
     render(source / ".chalice" / "extras.json", source / "policies")

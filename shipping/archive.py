@@ -13,7 +13,7 @@ REQUIRED = (
     "app.py",
     "chalice/app.py",
     "chalicelib/entry.py",
-    "chalicelib/model.py",
+    "chalicelib/domain/model.py",
     "policies/policy.json",
     "policies/policy.stamp.json",
     "aws_lambda_powertools/__init__.py",

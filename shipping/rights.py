@@ -11,8 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from chalicelib.model import GUARD_TAG_KEY, NONCE_TAG_KEY
-from chalicelib.policy import Policy, parse
+from chalicelib.domain.model import GUARD_TAG_KEY, NONCE_TAG_KEY
+from chalicelib.domain.policy import Policy, parse
 
 
 def render(template: Path, policies: Path) -> None:

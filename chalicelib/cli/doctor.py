@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from chalicelib.auditlog.history import target_view
+from chalicelib.aws.clients import call
+from chalicelib.aws.store import AUDIT_TABLE, TARGETS_TABLE
 from chalicelib.cli.letters import Queue
 from chalicelib.cli.session import Operator
 from chalicelib.cli.trouble import Trouble, trouble_of
 from chalicelib.cli.wording import time_text
-from chalicelib.clients import call
-from chalicelib.errors import AwsError
-from chalicelib.history import target_view
-from chalicelib.store import AUDIT_TABLE, TARGETS_TABLE
+from chalicelib.domain.errors import AwsError
 
 GOOD, BAD, UNKNOWN = "good", "bad", "unknown"
 RULE_PREFIX = "xray-guard-"

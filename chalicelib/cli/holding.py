@@ -16,10 +16,10 @@ import click
 from chalicelib.cli.options import AGO, TARGET, UNITS, common_options
 from chalicelib.cli.output import Table, emit, print_table
 from chalicelib.cli.session import Operator, pass_operator, say
-from chalicelib.model import Outcome, Suppression, Target, TargetState, Trigger, TriggerKind
+from chalicelib.domain.model import Outcome, Suppression, Target, TargetState, Trigger, TriggerKind
 
 if TYPE_CHECKING:
-    from chalicelib.policy import BreakGlass
+    from chalicelib.domain.policy import BreakGlass
 
 KMS_TAG_VALUE = re.compile(r"[\w .:/=+\-@]{1,256}", re.ASCII)
 """What every KMS endpoint takes as a tag's value. https://docs.aws.amazon.com/kms/latest/APIReference/API_Tag.html"""
@@ -43,7 +43,7 @@ def pause(operator: Operator, reason: str) -> int:
     remediation that is under way is finished. An alarm is raised for as long as it lasts. Exits with 1 if the guard
     was paused already.
     """
-    from chalicelib.guard import pause as pull
+    from chalicelib.loop.guard import pause as pull
 
     if not reason.strip():
         raise click.BadParameter("say why", param_hint="--reason")
@@ -61,7 +61,7 @@ def resume(operator: Operator) -> int:
 
     What was held back is taken up within a minute. Exits with 1 if the guard was not paused.
     """
-    from chalicelib.guard import resume as release
+    from chalicelib.loop.guard import resume as release
 
     record = release(operator.acting_guard(lambda record: None), _trigger(operator), str(operator.actor))
     return _brake(
@@ -199,7 +199,7 @@ def list_verb(operator: Operator, everything: bool) -> int:
 
 
 def _glass(operator: Operator, state: TargetState, suppression: Suppression) -> Glass:
-    from chalicelib.history import Filter, records
+    from chalicelib.auditlog.history import Filter, records
 
     status = (
         f"refused: {suppression.refused}"
@@ -248,9 +248,9 @@ def _kms(
     operator: Operator, target: Target, glass: BreakGlass, operation: str, key_arn: str | None, **parameters: Any
 ) -> None:
     """Tag or untag the key. Raises Trouble, naming who may, where AWS refuses it."""
+    from chalicelib.aws.clients import call
     from chalicelib.cli.trouble import REFUSED, Trouble
-    from chalicelib.clients import call
-    from chalicelib.errors import DENIED, AwsError
+    from chalicelib.domain.errors import DENIED, AwsError
 
     client = operator.clients.mutating("kms", target.region)
     method = {"TagResource": "tag_resource", "UntagResource": "untag_resource"}[operation]
@@ -301,7 +301,7 @@ def replace_verb(operator: Operator, target: Target, yes: bool) -> int:
     old key is left as it is, since traces stored under it need it to be read: the guard can neither disable nor delete
     it. Without --yes this only says what would be given up.
     """
-    from chalicelib.replacement import replace_key
+    from chalicelib.loop.replacement import replace_key
 
     state = operator.store.load(str(target)).state
     told = {"target": str(target), "retired": state.managed_key, "replaced": False}

@@ -11,12 +11,12 @@ import click
 from chalicelib.cli.options import TARGET, common_options
 from chalicelib.cli.output import Progress, Table, emit, print_table
 from chalicelib.cli.session import LEASE_SECONDS, Operator, pass_operator, say
-from chalicelib.model import REGION_DENIED, Outcome, Problem, Target, Trigger, TriggerKind
+from chalicelib.domain.model import REGION_DENIED, Outcome, Problem, Target, Trigger, TriggerKind
 
 if TYPE_CHECKING:
-    from chalicelib.decide import Step
-    from chalicelib.guard import Assessment, Guard
-    from chalicelib.model import ChangeEvent, KeyEvent, Setting
+    from chalicelib.domain.decide import Step
+    from chalicelib.domain.model import ChangeEvent, KeyEvent, Setting
+    from chalicelib.loop.guard import Assessment, Guard
 
 KEY_DOLLARS_A_MONTH = 1
 """What a customer managed key costs, about; a little more once it has rotated. https://aws.amazon.com/kms/pricing/"""
@@ -61,7 +61,7 @@ class Judgement:
 
 def judgement_of(assessment: Assessment, partition: str) -> Judgement:
     """An assessment with the plan that enforcing would follow, also where something holds it back."""
-    from chalicelib.decide import plan
+    from chalicelib.domain.decide import plan
 
     decision, rule, seen = assessment.decision, assessment.rule, assessment.seen
     steps, blocked = decision.steps, decision.blocked
@@ -179,8 +179,8 @@ def _must_be_own(operator: Operator, target: Target) -> None:
 
 
 def _judged(guard: Guard, target: Target, kind: TriggerKind, *, fail: bool) -> Judgement:
-    from chalicelib.errors import GuardError, denies_region
-    from chalicelib.reconcile import assess
+    from chalicelib.domain.errors import GuardError, denies_region
+    from chalicelib.loop.reconcile import assess
 
     try:
         return judgement_of(assess(guard, target, kind), guard.partition)
@@ -223,7 +223,7 @@ def reconcile_verb(operator: Operator, target: Target, dry_run: bool, yes: bool)
 
 
 def _dry_run(operator: Operator, target: Target) -> int:
-    from chalicelib.reconcile import assess
+    from chalicelib.loop.reconcile import assess
 
     guard = operator.looking_guard()
     judgement = judgement_of(assess(guard, target), guard.partition)
@@ -238,7 +238,7 @@ def _dry_run(operator: Operator, target: Target) -> int:
 
 def _print_plan(judgement: Judgement) -> None:
     from chalicelib.cli.wording import clean, setting_text, step_text
-    from chalicelib.keypolicy import difference
+    from chalicelib.domain.keypolicy import difference
 
     target = str(judgement.target)
     click.echo(f"{target}: {verdict(judgement)} under rule {judgement.rule or '(none)'}")
@@ -262,7 +262,7 @@ def _for_real(operator: Operator, target: Target) -> int:
 
     from chalicelib.cli.trouble import CONFIGURATION, Trouble
     from chalicelib.cli.wording import actor_text, change_text, clean
-    from chalicelib.reconcile import reconcile
+    from chalicelib.loop.reconcile import reconcile
 
     deployed = operator.guard_state().policy_digest
     if deployed is not None and deployed != operator.policy.digest:
@@ -318,8 +318,8 @@ def explain(operator: Operator, event: IO[bytes]) -> int:
 
     Nothing is changed. EVENT is a file with the whole event as EventBridge delivers it, or - for stdin.
     """
-    from chalicelib.events import read_change, read_key_event
-    from chalicelib.model import Rejected
+    from chalicelib.domain.events import read_change, read_key_event
+    from chalicelib.domain.model import Rejected
 
     try:
         read = json.loads(event.read(1 << 21))
@@ -335,8 +335,8 @@ def explain(operator: Operator, event: IO[bytes]) -> int:
 
 def _explain(operator: Operator, event: ChangeEvent | KeyEvent) -> int:
     from chalicelib.cli.wording import actor_text, setting_text
-    from chalicelib.model import ChangeEvent
-    from chalicelib.reconcile import assess
+    from chalicelib.domain.model import ChangeEvent
+    from chalicelib.loop.reconcile import assess
 
     target, trigger = event.target, event.trigger
     actor = trigger.actor

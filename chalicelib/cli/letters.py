@@ -16,10 +16,10 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
+from chalicelib.aws.clients import call
 from chalicelib.cli.session import Operator
 from chalicelib.cli.trouble import CONFIGURATION, Trouble
-from chalicelib.clients import call
-from chalicelib.errors import AwsError
+from chalicelib.domain.errors import AwsError
 
 QUEUE_NAME = "xray-guard-dead-letters"
 HOLD_SECONDS = 120

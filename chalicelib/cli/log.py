@@ -10,11 +10,11 @@ import click
 from chalicelib.cli.options import common_options
 from chalicelib.cli.output import Progress, Table, emit, print_table
 from chalicelib.cli.session import Operator, pass_operator, say
-from chalicelib.model import GUARD_CHAIN, Target
+from chalicelib.domain.model import GUARD_CHAIN, Target
 
 if TYPE_CHECKING:
-    from chalicelib.audit import Report
-    from chalicelib.chain import Anchored, Finding
+    from chalicelib.auditlog.audit import Report
+    from chalicelib.auditlog.chain import Anchored, Finding
 
 
 @click.group("audit")
@@ -48,13 +48,13 @@ def verify(operator: Operator, chain: str | None, anchor_bucket: str | None) -> 
     sweeps, the bucket's where one is named, and the events'
     markers. Exits with 1 if anything is found.
     """
-    from chalicelib import audit
+    from chalicelib.auditlog import audit
 
     progress = Progress()
     extra: list[tuple[str, Anchored]] = []
     odd: list[Finding] = []
     if anchor_bucket:
-        from chalicelib.anchors import read_anchors
+        from chalicelib.aws.anchors import read_anchors
 
         progress(f"Reading the anchors in {anchor_bucket}")
         extra, odd = read_anchors(operator.clients, operator.region, anchor_bucket)
@@ -99,7 +99,7 @@ def export(operator: Operator, chain: str | None, form: str) -> int:
     That is every record's bytes as they were hashed, and each chain's head. docs/verify-export.md has a program
     of twenty lines that verifies the file without this one.
     """
-    from chalicelib import audit
+    from chalicelib.auditlog import audit
 
     if os.isatty(1):
         say("The log goes to stdout: redirect it into a file.")

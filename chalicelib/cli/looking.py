@@ -8,8 +8,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from chalicelib.model import GuardState, Record, Target, TargetState
-from chalicelib.ports import Loaded, Reach, Store
+from chalicelib.domain.model import GuardState, Record, Target, TargetState
+from chalicelib.domain.ports import Loaded, Reach, Store
 
 READS = frozenset({"describe", "policy", "rotation", "tags", "find_by_tag", "get", "in_use"})
 

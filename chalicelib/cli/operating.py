@@ -78,7 +78,7 @@ def _kept(queue: Any, letter: Letter) -> str:
 
 def _sent(queue: Any, letter: Letter) -> str:
     from chalicelib.cli.trouble import trouble_of
-    from chalicelib.errors import AwsError
+    from chalicelib.domain.errors import AwsError
 
     if letter.function is None or letter.payload is None:
         queue.put_back(letter)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from chalicelib.cli.session import Operator
-from chalicelib.model import Target
+from chalicelib.domain.model import Target
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -10,10 +10,10 @@ import click
 from chalicelib.cli.options import TARGET, common_options
 from chalicelib.cli.output import Table, emit, print_table
 from chalicelib.cli.session import Operator, pass_operator, say
-from chalicelib.model import Target
+from chalicelib.domain.model import Target
 
 if TYPE_CHECKING:
-    from chalicelib.policy import Policy, Rule
+    from chalicelib.domain.policy import Policy, Rule
 
 
 @click.group("policy")
@@ -31,7 +31,7 @@ def validate(operator: Operator, path: Path | None) -> int:
     Exits with 1 if it may not be packaged. Without a PATH it is the document of --policy, or the one that comes
     with this program.
     """
-    from chalicelib import policy_check
+    from chalicelib.operators import policy_check
 
     if path is not None:
         operator.choose("policy_path", str(path))
@@ -111,7 +111,7 @@ def explain(operator: Operator, target: Target) -> int:
 
 
 def _considered(policy: Policy, target: Target) -> list[dict[str, Any]]:
-    from chalicelib.policy import glob_matches
+    from chalicelib.domain.policy import glob_matches
 
     told: list[dict[str, Any]] = []
     for rule in policy.rules:
@@ -131,7 +131,7 @@ def _deployed(operator: Operator) -> tuple[str | None, str | None]:
     from botocore.exceptions import BotoCoreError
 
     from chalicelib.cli.trouble import trouble_of
-    from chalicelib.errors import AwsError
+    from chalicelib.domain.errors import AwsError
 
     try:
         return operator.guard_state().policy_digest, None
@@ -141,7 +141,7 @@ def _deployed(operator: Operator) -> tuple[str | None, str | None]:
 
 def asked(rule: Rule) -> list[str]:
     """What a rule asks, in sentences."""
-    from chalicelib.policy import KeyKind, Mode, When
+    from chalicelib.domain.policy import KeyKind, Mode, When
 
     told = {
         Mode.ENFORCE: "It is enforced: what breaks it is put right.",

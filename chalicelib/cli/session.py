@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from chalicelib.clients import AwsClock, Clients
-    from chalicelib.guard import Guard
-    from chalicelib.model import Actor, GuardState, Record
-    from chalicelib.policy import Policy
-    from chalicelib.store import DynamoStore
+    from chalicelib.aws.clients import AwsClock, Clients
+    from chalicelib.aws.store import DynamoStore
+    from chalicelib.domain.model import Actor, GuardState, Record
+    from chalicelib.domain.policy import Policy
+    from chalicelib.loop.guard import Guard
 
 LEASE_SECONDS = 420
 """A request's signature lives five minutes: what was sent in time has had its effect, or none, before this is over."""
@@ -70,7 +70,7 @@ class Operator:
     @cached_property
     def clients(self) -> Clients:
         """The operator's own credentials, and nobody else's."""
-        from chalicelib.clients import Clients
+        from chalicelib.aws.clients import Clients
 
         return Clients(self.session)
 
@@ -87,7 +87,7 @@ class Operator:
     @cached_property
     def clock(self) -> AwsClock:
         """AWS's time, by the answers of DynamoDB."""
-        from chalicelib.clients import AwsClock
+        from chalicelib.aws.clients import AwsClock
 
         return AwsClock()
 
@@ -98,8 +98,8 @@ class Operator:
     @cached_property
     def identity(self) -> Identity:
         """GetCallerIdentity."""
-        from chalicelib.clients import call
-        from chalicelib.model import arn_part
+        from chalicelib.aws.clients import call
+        from chalicelib.domain.model import arn_part
 
         answer = call("sts:GetCallerIdentity", self.clients.reading("sts", self.region).get_caller_identity)
         return Identity(answer["Account"], arn_part(answer["Arn"], 1), answer["Arn"], answer.get("UserId", ""))
@@ -107,7 +107,7 @@ class Operator:
     @property
     def actor(self) -> Actor:
         """The operator, named as CloudTrail's records would be read."""
-        from chalicelib.events import read_actor
+        from chalicelib.domain.events import read_actor
 
         arn = self.identity.arn
         assumed = ":assumed-role/" in arn
@@ -122,7 +122,7 @@ class Operator:
 
     def guard_state(self) -> GuardState:
         """The guard's own state: one read, which also tells whether there are tables and what time it is."""
-        from chalicelib.model import GUARD_CHAIN
+        from chalicelib.domain.model import GUARD_CHAIN
 
         return self.store.load(GUARD_CHAIN).guard
 
@@ -145,8 +145,8 @@ class Operator:
     @cached_property
     def policy(self) -> Policy:
         """The document, validated here and now: the command line needs no stamp, for it does what stamping does."""
-        from chalicelib import policy_check
         from chalicelib.cli.trouble import CONFIGURATION, Trouble
+        from chalicelib.operators import policy_check
 
         try:
             checked = policy_check.validate(self.policy_file)
@@ -188,8 +188,8 @@ class Operator:
         from msgspec.structs import replace
 
         from chalicelib.cli.looking import LookingStore, looking_reach
-        from chalicelib.errors import AwsError
-        from chalicelib.model import GUARD_CHAIN
+        from chalicelib.domain.errors import AwsError
+        from chalicelib.domain.model import GUARD_CHAIN
 
         guard = self.acting_guard(lambda record: None)
         try:

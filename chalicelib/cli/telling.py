@@ -10,11 +10,11 @@ import click
 from chalicelib.cli.options import common_options, moment
 from chalicelib.cli.output import Table, emit, emit_lines, print_table
 from chalicelib.cli.session import Operator, pass_operator, say
-from chalicelib.model import GUARD_CHAIN, Outcome, Target, TriggerKind, is_region
+from chalicelib.domain.model import GUARD_CHAIN, Outcome, Target, TriggerKind, is_region
 
 if TYPE_CHECKING:
-    from chalicelib.history import Entry, Filter, IncidentView, TargetView
-    from chalicelib.model import GuardState, Record
+    from chalicelib.auditlog.history import Entry, Filter, IncidentView, TargetView
+    from chalicelib.domain.model import GuardState, Record
 
 POLL_SECONDS = 3.0
 OUTCOMES = tuple(outcome.value for outcome in Outcome)
@@ -30,7 +30,7 @@ def status(operator: Operator, account: str | None, target_region: str | None) -
     """Every target's posture, as last found."""
     import msgspec
 
-    from chalicelib import history
+    from chalicelib.auditlog import history
 
     guard = operator.guard_state()
     wanted = _filter(None, account, target_region)
@@ -110,7 +110,7 @@ def history_verb(
     A page reads a bounded part of the log; where there is more, the last line on stderr (or `next_token` in JSON) leads
     on. Times without a zone are UTC.
     """
-    from chalicelib import history
+    from chalicelib.auditlog import history
 
     if follow and (until or next_token):
         raise click.UsageError("--follow goes neither with --until nor with --next-token.")
@@ -146,7 +146,7 @@ def _filter(
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> Filter:
-    from chalicelib.history import Filter
+    from chalicelib.auditlog.history import Filter
 
     if target is not None and target != GUARD_CHAIN:
         try:
@@ -202,7 +202,7 @@ def _follow(operator: Operator, wanted: Filter, limit: int) -> int:
     """Tell what there is, oldest first, and then what comes."""
     from dataclasses import replace
 
-    from chalicelib import history
+    from chalicelib.auditlog import history
 
     follower = history.Follower()
     first = history.records(operator.store, wanted, operator.now(), limit)
@@ -221,7 +221,7 @@ def _follow(operator: Operator, wanted: Filter, limit: int) -> int:
 
 
 def _all_since(operator: Operator, wanted: Filter, now: datetime) -> list[Entry]:
-    from chalicelib import history
+    from chalicelib.auditlog import history
 
     found: list[Entry] = []
     cursor = None
@@ -253,7 +253,7 @@ def show(operator: Operator, incident: str) -> int:
     Tells who made the change, from what to what, what was done about it, and the exposure. INCIDENT is its id, or
     the id of any of its records, as `history` and `status` show them.
     """
-    from chalicelib import history
+    from chalicelib.auditlog import history
 
     try:
         view = history.incident(operator.store, incident)
@@ -331,7 +331,7 @@ def _details(record: Record) -> list[tuple[str, str]]:
 
 def _print_action(action: Any, target: str) -> None:
     from chalicelib.cli.wording import clean, key_text
-    from chalicelib.keypolicy import difference
+    from chalicelib.domain.keypolicy import difference
 
     subject = key_text(action.key_arn, target) if action.key_arn else ""
     told = f"    {action.name} {subject}"

@@ -8,11 +8,11 @@ from typing import IO, Any
 import click
 from botocore.exceptions import BotoCoreError
 
+from chalicelib.auditlog.history import BadCursor
+from chalicelib.aws.store import AUDIT_TABLE, TARGETS_TABLE
 from chalicelib.cli.wording import clean
-from chalicelib.errors import AwsError, GuardError
-from chalicelib.history import BadCursor
-from chalicelib.policy import PolicyError
-from chalicelib.store import AUDIT_TABLE, TARGETS_TABLE
+from chalicelib.domain.errors import AwsError, GuardError
+from chalicelib.domain.policy import PolicyError
 
 NO = 1
 USAGE = 2

@@ -8,9 +8,9 @@ from datetime import datetime
 
 from click import BadParameter
 
+from chalicelib.auditlog.history import Filter
 from chalicelib.cli.options import moment
-from chalicelib.history import Filter
-from chalicelib.model import GUARD_CHAIN, Outcome, Target, is_region
+from chalicelib.domain.model import GUARD_CHAIN, Outcome, Target, is_region
 
 FIELDS = ("target", "account", "region", "outcome", "actor", "rule", "since", "until")
 LONGEST_VALUE = 2048

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from chalicelib import audit, chain, figures, history
-from chalicelib.anchors import read_anchors
+from chalicelib.auditlog import audit, chain, figures, history
+from chalicelib.auditlog.history import Entry, Filter, IncidentView, TargetView
+from chalicelib.aws.anchors import read_anchors
 from chalicelib.cli.session import Operator
 from chalicelib.console import asking, pictures
 from chalicelib.console.words import laid_out
-from chalicelib.history import Entry, Filter, IncidentView, TargetView
-from chalicelib.model import GUARD_CHAIN, GuardState, Outcome, Suppression, Target
+from chalicelib.domain.model import GUARD_CHAIN, GuardState, Outcome, Suppression, Target
 
 RANGES = (7, 30, 90)
 STALE_SWEEP = timedelta(hours=2)

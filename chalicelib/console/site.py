@@ -19,13 +19,13 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from werkzeug.routing import Map, MapAdapter, Rule
 from werkzeug.wrappers import Request, Response
 
+from chalicelib.auditlog.history import BadCursor
 from chalicelib.cli import trouble, wording
 from chalicelib.cli.session import Operator
 from chalicelib.console import pages, words
 from chalicelib.console.pages import NotThere, Page
-from chalicelib.errors import GuardError
-from chalicelib.history import BadCursor
-from chalicelib.policy import PolicyError
+from chalicelib.domain.errors import GuardError
+from chalicelib.domain.policy import PolicyError
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment

@@ -9,9 +9,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from chalicelib import keypolicy
 from chalicelib.cli.wording import clean
-from chalicelib.model import Action, Actor, Outcome, Setting, TriggerKind, Violation, arn_part, key_id_of
+from chalicelib.domain import keypolicy
+from chalicelib.domain.model import Action, Actor, Outcome, Setting, TriggerKind, Violation, arn_part, key_id_of
 
 
 @dataclass(frozen=True, slots=True)

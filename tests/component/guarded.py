@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from chalicelib import chain
-from chalicelib.model import Record
-from chalicelib.policy_check import stamp
+from chalicelib.auditlog import chain
+from chalicelib.domain.model import Record
+from chalicelib.operators.policy_check import stamp
 from sandbox.server import Sandbox
 
 PROJECT = Path(__file__).parents[2]

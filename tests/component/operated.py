@@ -17,12 +17,12 @@ from click.testing import CliRunner
 from moto import mock_aws
 
 import sandbox.additions  # noqa: F401 - puts X-Ray's setting and AWS's KMS in moto's place
+from chalicelib.aws.clients import Clients
 from chalicelib.cli import cli
 from chalicelib.cli.session import Operator
-from chalicelib.clients import Clients
-from chalicelib.guard import Guard
-from chalicelib.model import ChangeEvent, Target
-from chalicelib.policy import parse
+from chalicelib.domain.model import ChangeEvent, Target
+from chalicelib.domain.policy import parse
+from chalicelib.loop.guard import Guard
 from chalicelib.wiring import make_guard
 from sandbox.knobs import KNOBS
 
@@ -145,8 +145,8 @@ def event(name: str = "13_success_none_root_console") -> dict[str, Any]:
 
 def heard(told: dict[str, Any]) -> None:
     """Let the guard hear of an event."""
-    from chalicelib.events import read_change
-    from chalicelib.reconcile import reconcile
+    from chalicelib.domain.events import read_change
+    from chalicelib.loop.reconcile import reconcile
 
     change = read_change(told)
     assert isinstance(change, ChangeEvent)
@@ -155,7 +155,7 @@ def heard(told: dict[str, Any]) -> None:
 
 def swept(*regions: str) -> None:
     """Let the guard sweep these Regions."""
-    from chalicelib.sweep import sweep
+    from chalicelib.loop.sweep import sweep
 
     report = sweep(guard(), lambda: regions or (REGION,), None, lambda: 1000.0)
     assert not report.unreached

@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 import pytest
 from hypothesis import HealthCheck, Phase, assume, given, settings
 
-from chalicelib.events import read_change
-from chalicelib.model import GUARD_CHAIN, Outcome, Record, Rejected
-from chalicelib.store import marker_key
+from chalicelib.auditlog.chain import marker_key
+from chalicelib.domain.events import read_change
+from chalicelib.domain.model import GUARD_CHAIN, Outcome, Record, Rejected
 from sandbox.server import Sandbox
 from tests.component.guarded import (
     POLICY,

@@ -11,12 +11,12 @@ import pytest
 
 from bench.million import BUSY, START, questions, written
 from bench.tables import Tables, size_of
-from chalicelib import figures, history
-from chalicelib.clients import AwsClock, Clients
-from chalicelib.errors import Conflict
-from chalicelib.ledger import Draft
-from chalicelib.model import Outcome, TargetState, Trigger, TriggerKind
-from chalicelib.store import DynamoStore
+from chalicelib.auditlog import figures, history
+from chalicelib.auditlog.ledger import Draft
+from chalicelib.aws.clients import AwsClock, Clients
+from chalicelib.aws.store import DynamoStore
+from chalicelib.domain.errors import Conflict
+from chalicelib.domain.model import Outcome, TargetState, Trigger, TriggerKind
 from chalicelib.wiring import make_store
 from tests.component import operated
 from tests.component.operated import HERE, REGION

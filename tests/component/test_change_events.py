@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from chalicelib import keypolicy
-from chalicelib.model import EncryptionType, Outcome, Record, Target, TriggerKind, Violation
-from chalicelib.policy import parse
+from chalicelib.domain import keypolicy
+from chalicelib.domain.model import EncryptionType, Outcome, Record, Target, TriggerKind, Violation
+from chalicelib.domain.policy import parse
 from sandbox.server import Sandbox
 from tests.component.guarded import (
     ALIAS,

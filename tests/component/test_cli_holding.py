@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from chalicelib.model import Outcome, Target, Trigger, TriggerKind
-from chalicelib.reconcile import reconcile
+from chalicelib.domain.model import Outcome, Target, Trigger, TriggerKind
+from chalicelib.loop.reconcile import reconcile
 from tests.component.operated import ACCOUNT, CREDENTIALS, HERE, client, event, guard, heard, typed, world
 
 BREAK_GLASS_ROLE = "SecurityBreakGlass"

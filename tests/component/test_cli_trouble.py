@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from chalicelib.cli.trouble import trouble_of
-from chalicelib.errors import AwsError, GuardError
-from chalicelib.model import Problem
+from chalicelib.domain.errors import AwsError, GuardError
+from chalicelib.domain.model import Problem
 from tests.component.operated import CREDENTIALS, HERE, typed
 
 Refusing = Callable[[str, int], None]

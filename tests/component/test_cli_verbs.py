@@ -12,7 +12,7 @@ import pytest
 
 from chalicelib.cli.output import Table, print_table
 from chalicelib.cli.session import Identity, Operator
-from chalicelib.model import Actor, Outcome
+from chalicelib.domain.model import Actor, Outcome
 from tests.component.operated import (
     ACCOUNT,
     CREDENTIALS,
@@ -440,8 +440,8 @@ class TestAudit:
         assert "TRUNCATED" in answer.out
 
     def test_verify_holds_the_log_against_the_anchors_in_a_bucket(self, remediated: None) -> None:
-        from chalicelib.clients import Clients
-        from chalicelib.sweep import sweep
+        from chalicelib.aws.clients import Clients
+        from chalicelib.loop.sweep import sweep
         from chalicelib.wiring import AnchorBucket
 
         s3 = client("s3")
@@ -459,8 +459,8 @@ class TestAudit:
         assert "TRUNCATED" in answer.out
 
     def test_verify_finds_a_target_that_was_wiped_from_both_tables_by_the_bucket_alone(self, remediated: None) -> None:
-        from chalicelib.clients import Clients
-        from chalicelib.sweep import sweep
+        from chalicelib.aws.clients import Clients
+        from chalicelib.loop.sweep import sweep
         from chalicelib.wiring import AnchorBucket
 
         client("s3").create_bucket(Bucket="anchors", ObjectLockEnabledForBucket=True)

@@ -17,7 +17,7 @@ from typing import Any
 import boto3
 import pytest
 
-from chalicelib.model import GUARD_CHAIN, Outcome, TriggerKind
+from chalicelib.domain.model import GUARD_CHAIN, Outcome, TriggerKind
 from sandbox.server import Sandbox
 from sandbox.tracing import tracing_of
 from tests.component.guarded import (

@@ -11,13 +11,13 @@ import botocore.session
 import pytest
 from botocore.exceptions import ClientError
 
-from chalicelib import figures, history, rollup
-from chalicelib.clients import AwsClock, Clients
-from chalicelib.errors import Conflict
-from chalicelib.history import Filter
-from chalicelib.ledger import Draft
-from chalicelib.model import Outcome, TargetState, Trigger, TriggerKind
-from chalicelib.store import DynamoStore
+from chalicelib.auditlog import figures, history, rollup
+from chalicelib.auditlog.history import Filter
+from chalicelib.auditlog.ledger import Draft
+from chalicelib.aws.clients import AwsClock, Clients
+from chalicelib.aws.store import DynamoStore
+from chalicelib.domain.errors import Conflict
+from chalicelib.domain.model import Outcome, TargetState, Trigger, TriggerKind
 from chalicelib.wiring import make_store
 from tests.component import operated
 from tests.component.operated import HERE, REGION

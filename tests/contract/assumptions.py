@@ -15,12 +15,12 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from chalicelib import keypolicy
-from chalicelib.clients import Clients
-from chalicelib.keys import KeysApi
-from chalicelib.model import Target
-from chalicelib.policy import Rule
-from chalicelib.xray import LOOK_BACK
+from chalicelib.aws.clients import Clients
+from chalicelib.aws.keys import KeysApi
+from chalicelib.aws.xray import LOOK_BACK
+from chalicelib.domain import keypolicy
+from chalicelib.domain.model import Target
+from chalicelib.domain.policy import Rule
 from tests.contract.places import Place
 
 RUN_TAG = "xray-guard-contract"

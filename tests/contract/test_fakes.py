@@ -21,12 +21,15 @@ from moto import mock_aws
 from moto.kms.models import kms_backends
 
 import sandbox.additions  # noqa: F401 - its import is what adds
-from chalicelib import chain, keypolicy
-from chalicelib.clients import AwsClock, Clients
-from chalicelib.errors import AwsError, Conflict
-from chalicelib.keys import KeysApi
-from chalicelib.ledger import Draft
-from chalicelib.model import (
+from chalicelib.auditlog import chain
+from chalicelib.auditlog.ledger import Draft
+from chalicelib.aws.clients import AwsClock, Clients
+from chalicelib.aws.keys import KeysApi
+from chalicelib.aws.store import DynamoStore
+from chalicelib.aws.xray import XRayApi
+from chalicelib.domain import keypolicy
+from chalicelib.domain.errors import AwsError, Conflict
+from chalicelib.domain.model import (
     GUARD_CHAIN,
     Cause,
     EncryptionStatus,
@@ -44,9 +47,7 @@ from chalicelib.model import (
     TriggerKind,
     Violation,
 )
-from chalicelib.ports import Keys, Store, XRay
-from chalicelib.store import DynamoStore
-from chalicelib.xray import XRayApi
+from chalicelib.domain.ports import Keys, Store, XRay
 from sandbox.keys import delete_key, set_key_state
 from sandbox.knobs import KNOBS
 from sandbox.tracing import seed_services

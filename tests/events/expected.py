@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from chalicelib.model import Actor, Outcome, Target, Violation
+from chalicelib.domain.model import Actor, Outcome, Target, Violation
 
 FOLDER = Path(__file__).parent
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from chalicelib import keypolicy
-from chalicelib.model import Target
-from chalicelib.policy import Rule, parse
+from chalicelib.domain import keypolicy
+from chalicelib.domain.model import Target
+from chalicelib.domain.policy import Rule, parse
 from shipping.rights import completed, placeholders
 from tests.iam.simulator import ACCOUNT, PROJECT, Policy, missing
 

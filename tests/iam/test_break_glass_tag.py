@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chalicelib.policy import Rule
+from chalicelib.domain.policy import Rule
 from tests.iam.simulator import ACCOUNT, EVERYTHING, Policy, Question, ask
 
 pytestmark = pytest.mark.usefixtures("simulated")

@@ -11,9 +11,9 @@ import pytest
 from cfnlint.api import lint
 from cfnlint.config import ManualArgs
 
-from chalicelib.events import KEY_EVENTS, KEY_NOTICES
-from chalicelib.keys import METHODS
-from chalicelib.policy import parse
+from chalicelib.aws.keys import METHODS
+from chalicelib.domain.events import KEY_EVENTS, KEY_NOTICES
+from chalicelib.domain.policy import parse
 from tests.package.conftest import of_type
 
 FUNCTIONS = {"on_change": "OnChange", "on_key_change": "OnKeyChange", "tick": "Tick", "sweep": "Sweep"}
@@ -400,7 +400,7 @@ class TestRights:
     def test_the_rights_are_those_of_the_calls_that_the_adapters_make(
         self, statements: list[dict[str, Any]], project: Path
     ) -> None:
-        adapters = ("clients.py", "keys.py", "store.py", "wiring.py", "xray.py")
+        adapters = ("aws/clients.py", "aws/keys.py", "aws/store.py", "aws/xray.py", "wiring.py")
         text = "".join((project / "chalicelib" / name).read_text("utf-8") for name in adapters)
         called = set(re.findall(r'"((?:dynamodb|ec2|iam|s3|sqs|xray):[A-Z]\w+)"', text))
         called |= {f"kms:{operation}" for operation in METHODS}

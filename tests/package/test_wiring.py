@@ -20,7 +20,7 @@ def test_app_knows_chalice_and_the_entry_points_only(project: Path) -> None:
             named |= {one.name for one in node.names}
         elif isinstance(node, ast.ImportFrom):
             named.add(str(node.module))
-    assert named == {"__future__", "typing", "chalice.app", "chalicelib"}
+    assert named == {"__future__", "typing", "chalice.app", "chalicelib", "chalicelib.api"}
 
 
 @pytest.mark.parametrize("name", ["on_change", "on_key_change", "tick", "sweep"])

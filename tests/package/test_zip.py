@@ -15,7 +15,7 @@ from types import CodeType
 
 import pytest
 
-from chalicelib.policy import load_stamped
+from chalicelib.domain.policy import load_stamped
 from shipping import archive
 from shipping.__main__ import PackagingError
 from shipping.__main__ import package as make_package

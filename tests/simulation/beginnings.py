@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from chalicelib.guard import Guard, Result, pause, resume
-from chalicelib.model import Record, Target, Trigger, TriggerKind
-from chalicelib.policy import Policy
-from chalicelib.reconcile import reconcile
+from chalicelib.domain.model import Record, Target, Trigger, TriggerKind
+from chalicelib.domain.policy import Policy
+from chalicelib.loop.guard import Guard, Result, pause, resume
+from chalicelib.loop.reconcile import reconcile
 from tests.simulation.lambdas import FUNCTION_SECONDS
 from tests.simulation.scenarios import Stage, stage
 from tests.simulation.world import HOME, Hazard, Run

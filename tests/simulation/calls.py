@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from chalicelib.model import Trigger, TriggerKind
+from chalicelib.domain.model import Trigger, TriggerKind
 from tests.simulation.scenarios import ALIAS, Stage, stage
 from tests.simulation.world import HOME, MUTATIONS, Hazard, Run
 

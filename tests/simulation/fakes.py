@@ -1,4 +1,4 @@
-"""The interfaces of `chalicelib.ports` over the simulated world. `tests/contract` holds them to what AWS answers."""
+"""`chalicelib.domain.ports` over the simulated world. `tests/contract` holds the fakes to what AWS answers."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import NoReturn, TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from chalicelib import chain
-from chalicelib.errors import AwsError, Conflict, StoreError
-from chalicelib.model import (
+from chalicelib.auditlog import chain
+from chalicelib.domain.errors import AwsError, Conflict, StoreError
+from chalicelib.domain.model import (
     GUARD_CHAIN,
     Actor,
     EncryptionStatus,
@@ -25,7 +25,7 @@ from chalicelib.model import (
     Target,
     TargetState,
 )
-from chalicelib.ports import Loaded
+from chalicelib.domain.ports import Loaded
 from tests.simulation.world import GUARD_ROLE, Run, World
 
 T = TypeVar("T")

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from random import Random
 
-from chalicelib.model import Key, Trigger, TriggerKind
+from chalicelib.domain.model import Key, Trigger, TriggerKind
 from tests.simulation.crashing import CRASHES, FRESH, LOST_ANSWERS, MIXED, OLDEST, check, interrupted
 from tests.simulation.scenarios import ALIAS, BARE_POLICY, SCENARIOS, Stage, stage
 from tests.simulation.world import HOME, MUTATIONS, Hazard, Run

@@ -6,15 +6,15 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from chalicelib.errors import GuardError
-from chalicelib.guard import Guard, Result
-from chalicelib.model import ChangeEvent, KeyEvent, Record, Target, Trigger
-from chalicelib.policy import Policy, parse
-from chalicelib.ports import Reach
-from chalicelib.reconcile import reconcile, reconcile_key_event
-from chalicelib.sweep import Report
-from chalicelib.sweep import sweep as sweep_targets
-from chalicelib.sweep import tick as take_up_due
+from chalicelib.domain.errors import GuardError
+from chalicelib.domain.model import ChangeEvent, KeyEvent, Record, Target, Trigger
+from chalicelib.domain.policy import Policy, parse
+from chalicelib.domain.ports import Reach
+from chalicelib.loop.guard import Guard, Result
+from chalicelib.loop.reconcile import reconcile, reconcile_key_event
+from chalicelib.loop.sweep import Report
+from chalicelib.loop.sweep import sweep as sweep_targets
+from chalicelib.loop.sweep import tick as take_up_due
 from tests.simulation.fakes import (
     FakeClock,
     FakeKeys,

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-from chalicelib import keypolicy
-from chalicelib.chain import verify_chain
-from chalicelib.model import (
+from chalicelib.auditlog.chain import verify_chain
+from chalicelib.domain import keypolicy
+from chalicelib.domain.model import (
     GUARD_CHAIN,
     Action,
     EncryptionStatus,
@@ -22,7 +22,7 @@ from chalicelib.model import (
     Target,
     TargetState,
 )
-from chalicelib.policy import Rule
+from chalicelib.domain.policy import Rule
 from tests.simulation.fakes import Tables
 from tests.simulation.lambdas import Lambdas
 from tests.simulation.world import GUARD_ROLE, HOME, Mutation, Run, World

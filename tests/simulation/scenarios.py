@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
 
-from chalicelib import keypolicy
-from chalicelib.model import GUARD_TAG_KEY, GUARD_TAG_VALUE
-from chalicelib.policy import Policy
+from chalicelib.domain import keypolicy
+from chalicelib.domain.model import GUARD_TAG_KEY, GUARD_TAG_VALUE
+from chalicelib.domain.policy import Policy
 from tests.simulation.fakes import Tables
 from tests.simulation.lambdas import Lambdas, baseline
 from tests.simulation.promises import Witness

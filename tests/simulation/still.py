@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from chalicelib.policy import Policy
+from chalicelib.domain.policy import Policy
 from tests.simulation.fakes import Tables
 from tests.simulation.lambdas import Lambdas, baseline
 from tests.simulation.promises import Witness

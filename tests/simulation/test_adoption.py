@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chalicelib.model import GUARD_TAG_KEY, GUARD_TAG_VALUE, EncryptionType, Outcome
+from chalicelib.domain.model import GUARD_TAG_KEY, GUARD_TAG_VALUE, EncryptionType, Outcome
 from tests.simulation.lambdas import baseline
 from tests.simulation.scenarios import ALIAS, Stage, stage
 from tests.simulation.world import HOME, Hazard, Run

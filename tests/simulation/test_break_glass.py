@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 import pytest
 from msgspec.structs import replace
 
-from chalicelib import keypolicy
-from chalicelib.model import (
+from chalicelib.domain import keypolicy
+from chalicelib.domain.model import (
     GUARD_TAG_KEY,
     GUARD_TAG_VALUE,
     Actor,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from chalicelib.policy import Policy
+from chalicelib.domain.policy import Policy
 from tests.simulation.lambdas import baseline
 from tests.simulation.scenarios import BARE_POLICY, stage
 from tests.simulation.world import HOME

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from chalicelib.model import Outcome, Trigger, TriggerKind
-from chalicelib.replacement import replace_key
+from chalicelib.domain.model import Outcome, Trigger, TriggerKind
+from chalicelib.loop.replacement import replace_key
 from tests.simulation.crashing import CRASHES
 from tests.simulation.lambdas import BASELINE, baseline
 from tests.simulation.scenarios import ALIAS, BARE_POLICY, Stage, stage

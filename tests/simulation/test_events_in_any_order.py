@@ -6,7 +6,7 @@ from itertools import permutations
 
 import pytest
 
-from chalicelib.model import Actor, ChangeEvent, EncryptionStatus, Outcome
+from chalicelib.domain.model import Actor, ChangeEvent, EncryptionStatus, Outcome
 from tests.simulation.scenarios import BARE_POLICY, Stage, stage
 from tests.simulation.world import ACCOUNT, ALICE, HOME
 

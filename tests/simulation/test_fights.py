@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from chalicelib.model import Actor, Outcome
+from chalicelib.domain.model import Actor, Outcome
 from tests.simulation.scenarios import Stage, stage
 from tests.simulation.world import ACCOUNT, HOME, Mutation
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from chalicelib.model import ChangeEvent, Outcome
+from chalicelib.domain.model import ChangeEvent, Outcome
 from tests.simulation.scenarios import stage
 from tests.simulation.world import HOME
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from chalicelib.guard import pause, record_in_guard_chain, resume
-from chalicelib.model import GUARD_CHAIN, Outcome, Record, Trigger, TriggerKind
+from chalicelib.domain.model import GUARD_CHAIN, Outcome, Record, Trigger, TriggerKind
+from chalicelib.loop.guard import pause, record_in_guard_chain, resume
 from tests.simulation.beginnings import OPERATOR, brake, look, operate, quiet, release
 from tests.simulation.lambdas import baseline
 from tests.simulation.scenarios import Stage

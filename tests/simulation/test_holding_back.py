@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from chalicelib.guard import pause, resume
-from chalicelib.model import EncryptionType, Outcome, Trigger, TriggerKind
+from chalicelib.domain.model import EncryptionType, Outcome, Trigger, TriggerKind
+from chalicelib.loop.guard import pause, resume
 from tests.simulation.lambdas import baseline
 from tests.simulation.scenarios import Stage, stage
 from tests.simulation.world import HOME, Hazard, Run

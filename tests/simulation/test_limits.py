@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from chalicelib.model import GUARD_CHAIN, EncryptionType, Outcome, Target
-from chalicelib.policy import parse
-from chalicelib.sweep import Report
+from chalicelib.domain.model import GUARD_CHAIN, EncryptionType, Outcome, Target
+from chalicelib.domain.policy import parse
+from chalicelib.loop.sweep import Report
 from tests.simulation.lambdas import BASELINE
 from tests.simulation.scenarios import Stage, stage
 from tests.simulation.world import ACCOUNT, HOME, STORE, Hazard, Run

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from chalicelib.errors import Busy, Conflict
-from chalicelib.model import GUARD_CHAIN, GuardState, Outcome, Record, TargetState, Trigger, TriggerKind
-from chalicelib.reconcile import reconcile
+from chalicelib.domain.errors import Busy, Conflict
+from chalicelib.domain.model import GUARD_CHAIN, GuardState, Outcome, Record, TargetState, Trigger, TriggerKind
+from chalicelib.loop.reconcile import reconcile
 from tests.simulation.fakes import FakeStore
 from tests.simulation.scenarios import stage
 from tests.simulation.world import HOME, Run

@@ -6,8 +6,8 @@ from random import Random
 
 import pytest
 
-from chalicelib.guard import pause
-from chalicelib.model import Outcome, Trigger, TriggerKind
+from chalicelib.domain.model import Outcome, Trigger, TriggerKind
+from chalicelib.loop.guard import pause
 from tests.simulation.lambdas import LEASE_SECONDS
 from tests.simulation.scenarios import ALIAS, Stage, stage
 from tests.simulation.world import HOME, MUTATIONS, Hazard, Run

@@ -7,10 +7,10 @@ from itertools import pairwise
 
 import pytest
 
-from chalicelib.errors import GuardError
-from chalicelib.guard import Guard
-from chalicelib.model import Actor, Outcome, Record
-from chalicelib.replacement import replace_key
+from chalicelib.domain.errors import GuardError
+from chalicelib.domain.model import Actor, Outcome, Record
+from chalicelib.loop.guard import Guard
+from chalicelib.loop.replacement import replace_key
 from tests.simulation.beginnings import OPERATOR, look, operate, quiet, stalls, ticking, worker
 from tests.simulation.scenarios import Stage
 from tests.simulation.world import ACCOUNT, HOME

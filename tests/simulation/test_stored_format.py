@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from chalicelib import chain
-from chalicelib.model import GUARD_CHAIN, Outcome, Target
+from chalicelib.auditlog import chain
+from chalicelib.domain.model import GUARD_CHAIN, Outcome, Target
 from tests.simulation.beginnings import release
 from tests.simulation.scenarios import Stage, stage
 from tests.simulation.world import ACCOUNT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from chalicelib.model import (
+from chalicelib.domain.model import (
     Action,
     EncryptionStatus,
     Outcome,
@@ -14,7 +14,7 @@ from chalicelib.model import (
     TriggerKind,
     Violation,
 )
-from chalicelib.reconcile import assess, reconcile
+from chalicelib.loop.reconcile import assess, reconcile
 from tests.simulation.beginnings import (
     OPERATOR,
     SWEEP,

@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 
 from msgspec import structs
 
-from chalicelib.errors import UNANSWERED, AwsError, StoreError
-from chalicelib.model import (
+from chalicelib.domain.errors import UNANSWERED, AwsError, StoreError
+from chalicelib.domain.model import (
     Actor,
     ChangeEvent,
     EncryptionStatus,

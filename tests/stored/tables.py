@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from chalicelib import chain
-from chalicelib.model import EncryptionType, Key, Target
+from chalicelib.auditlog import chain
+from chalicelib.domain.model import EncryptionType, Key, Target
 from tests.simulation.fakes import Tables
 from tests.simulation.scenarios import Stage
 from tests.simulation.world import Kms, Place

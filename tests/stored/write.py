@@ -1,4 +1,4 @@
-"""Write down what the guard stores today: `python -m tests.stored.write NAME`, once for a version, and then never again.
+"""Write down what the guard stores today: `python -m tests.stored.write NAME`, once for each version.
 
 The story has every kind of state that a later version must read: an incident under a lease, one that is deferred, past
 incidents, a key made, an intent, a break-glass, backoff, a pause.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 
-from chalicelib.model import GUARD_TAG_KEY, GUARD_TAG_VALUE, Target
+from chalicelib.domain.model import GUARD_TAG_KEY, GUARD_TAG_VALUE, Target
 from tests.simulation.beginnings import brake
 from tests.simulation.scenarios import Stage, stage
 from tests.simulation.world import ACCOUNT, HOME, Hazard, Run

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import botocore.loaders
 import botocore.session
 
-from chalicelib.clients import Clients
+from chalicelib.aws.clients import Clients
 
 MODELS = botocore.loaders.create_loader()
 """Shared, for reading a service's model takes longer than a test."""

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from chalicelib import chain
-from chalicelib.model import ZERO_HASH, Outcome, Record, Trigger, TriggerKind
-from chalicelib.store import Slice, marker_key
+from chalicelib.auditlog import chain
+from chalicelib.auditlog.chain import Slice, marker_key
+from chalicelib.domain.model import ZERO_HASH, Outcome, Record, Trigger, TriggerKind
 
 
 class Logbook:

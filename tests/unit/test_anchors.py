@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from chalicelib.anchors import read_anchors
-from chalicelib.chain import Anchored, anchor_digest
-from chalicelib.errors import AwsError
+from chalicelib.auditlog.chain import Anchored, anchor_digest
+from chalicelib.aws.anchors import read_anchors
+from chalicelib.domain.errors import AwsError
 from tests.unit.endpoint import Endpoint, Refused
 
 HERE, THERE = "111122223333/us-east-1", "111122223333/eu-west-1"

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib import api, openapi
-from chalicelib.errors import AwsError
-from chalicelib.model import Action, GuardState, Outcome, TargetState
-from chalicelib.openapi import BY_NAME, OPERATIONS
-from chalicelib.ports import Loaded
+from chalicelib.api import handlers as api
+from chalicelib.api import openapi
+from chalicelib.api.openapi import BY_NAME, OPERATIONS
+from chalicelib.domain.errors import AwsError
+from chalicelib.domain.model import Action, GuardState, Outcome, TargetState
+from chalicelib.domain.ports import Loaded
 from tests.unit.logbook import Logbook
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from chalicelib import audit, chain
-from chalicelib.chain import Anchored
-from chalicelib.model import Actor, Cause, Outcome, Trigger, TriggerKind
+from chalicelib.auditlog import audit, chain
+from chalicelib.auditlog.chain import Anchored
+from chalicelib.domain.model import Actor, Cause, Outcome, Trigger, TriggerKind
 from tests.unit.logbook import Logbook
 
 T0 = datetime(2026, 11, 20, 12, tzinfo=UTC)

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from chalicelib import keypolicy
-from chalicelib.breakglass import (
+from chalicelib.domain import keypolicy
+from chalicelib.domain.breakglass import (
     FORGET_AFTER,
     MOST_REMEMBERED,
     Closing,
@@ -26,8 +26,8 @@ from chalicelib.breakglass import (
     read_value,
     weigh,
 )
-from chalicelib.decide import Observation
-from chalicelib.model import (
+from chalicelib.domain.decide import Observation
+from chalicelib.domain.model import (
     Actor,
     Cause,
     ChangeEvent,
@@ -44,7 +44,7 @@ from chalicelib.model import (
     Trigger,
     TriggerKind,
 )
-from chalicelib.policy import Rule, parse
+from chalicelib.domain.policy import Rule, parse
 
 ACCOUNT = "111122223333"
 HOME = Target(ACCOUNT, "us-east-1")

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from chalicelib.chain import (
+from chalicelib.auditlog.chain import (
     Anchored,
     Finding,
     StoredRow,
@@ -28,7 +28,7 @@ from chalicelib.chain import (
     unseal,
     verify_chain,
 )
-from chalicelib.model import (
+from chalicelib.domain.model import (
     ZERO_HASH,
     Action,
     Actor,

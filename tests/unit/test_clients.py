@@ -10,8 +10,8 @@ from botocore.exceptions import ClientError, ConnectTimeoutError, NoCredentialsE
 from botocore.parsers import ResponseParserError
 from freezegun import freeze_time
 
-from chalicelib.clients import AwsClock, Threads, call
-from chalicelib.errors import UNANSWERED, AwsError, StoreError
+from chalicelib.aws.clients import AwsClock, Threads, call
+from chalicelib.domain.errors import UNANSWERED, AwsError, StoreError
 
 TOLD = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
 

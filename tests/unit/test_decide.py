@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from chalicelib import keypolicy
-from chalicelib.decide import Blocked, Decision, Observation, Step, StepName, decide, judge, next_step, plan
-from chalicelib.model import (
+from chalicelib.domain import keypolicy
+from chalicelib.domain.decide import Blocked, Decision, Observation, Step, StepName, decide, judge, next_step, plan
+from chalicelib.domain.model import (
     Backoff,
     EncryptionStatus,
     EncryptionType,
@@ -25,7 +25,7 @@ from chalicelib.model import (
     TriggerKind,
     Violation,
 )
-from chalicelib.policy import KeyKind, ManagedKey, Mode, Require, Rule, When
+from chalicelib.domain.policy import KeyKind, ManagedKey, Mode, Require, Rule, When
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 TARGET = Target("111122223333", "eu-west-1")

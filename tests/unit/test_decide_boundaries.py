@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from chalicelib import keypolicy
-from chalicelib.decide import Observation, adoption, decide, why_not_proved
-from chalicelib.model import (
+from chalicelib.domain import keypolicy
+from chalicelib.domain.decide import Observation, adoption, decide, why_not_proved
+from chalicelib.domain.model import (
     EncryptionStatus,
     EncryptionType,
     Incident,
@@ -22,7 +22,7 @@ from chalicelib.model import (
     TargetState,
     TriggerKind,
 )
-from chalicelib.policy import ManagedKey, Mode, Require, Rule, When
+from chalicelib.domain.policy import ManagedKey, Mode, Require, Rule, When
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 TARGET = Target("111122223333", "eu-west-1")

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from chalicelib import entry
-from chalicelib.model import Problem
-from chalicelib.sweep import Report
+from chalicelib.domain.model import Problem
+from chalicelib.loop.sweep import Report
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from chalicelib import entry
-from chalicelib.model import ZERO_HASH, EncryptionType, Outcome, Record, Setting, Trigger, TriggerKind
+from chalicelib.domain.model import ZERO_HASH, EncryptionType, Outcome, Record, Setting, Trigger, TriggerKind
 
 HERE = "111122223333/us-east-1"
 

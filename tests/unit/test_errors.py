@@ -9,7 +9,7 @@ from pathlib import Path
 import botocore.session
 import pytest
 
-from chalicelib.errors import DENIED, LONGEST_MESSAGE, REMEDIES, AwsError, remedy
+from chalicelib.domain.errors import DENIED, LONGEST_MESSAGE, REMEDIES, AwsError, remedy
 
 PROJECT = Path(__file__).parents[2]
 REFUSALS = sorted(REMEDIES)

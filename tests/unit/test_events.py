@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from chalicelib.events import read_actor, read_change
-from chalicelib.model import (
+from chalicelib.domain.events import read_actor, read_change
+from chalicelib.domain.model import (
     Actor,
     ChangeEvent,
     EncryptionStatus,

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chalicelib.chain import seal, unseal
-from chalicelib.events import read_actor, read_change, read_key_event
-from chalicelib.model import (
+from chalicelib.auditlog.chain import seal, unseal
+from chalicelib.domain.events import read_actor, read_change, read_key_event
+from chalicelib.domain.model import (
     ZERO_HASH,
     Actor,
     ChangeEvent,

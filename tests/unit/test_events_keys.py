@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from chalicelib.events import KEY_EVENTS, read_key_event
-from chalicelib.model import KeyEvent, Rejected, Target, TriggerKind
+from chalicelib.domain.events import KEY_EVENTS, read_key_event
+from chalicelib.domain.model import KeyEvent, Rejected, Target, TriggerKind
 
 KEY_ID = "1234abcd-12ab-34cd-56ef-1234567890ab"
 KEY_ARN = f"arn:aws:kms:us-east-1:111122223333:key/{KEY_ID}"

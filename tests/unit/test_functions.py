@@ -13,8 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from chalicelib import entry
-from chalicelib.guard import Guard, pause
-from chalicelib.model import (
+from chalicelib.domain.model import (
     GUARD_CHAIN,
     Actor,
     Backoff,
@@ -25,6 +24,7 @@ from chalicelib.model import (
     TriggerKind,
     Violation,
 )
+from chalicelib.loop.guard import Guard, pause
 from tests.simulation.lambdas import baseline
 from tests.simulation.scenarios import ALIAS, Stage
 from tests.simulation.still import still

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from chalicelib import chain, history
-from chalicelib.history import BadCursor, Entry, Filter
-from chalicelib.model import (
+from chalicelib.auditlog import chain, history
+from chalicelib.auditlog.history import BadCursor, Entry, Filter
+from chalicelib.domain.model import (
     Action,
     Actor,
     Cause,

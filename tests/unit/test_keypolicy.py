@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from chalicelib.keypolicy import (
+from chalicelib.domain.keypolicy import (
     BREAK_GLASS,
     LONGEST_POLICY_BYTES,
     READERS,
@@ -29,8 +29,8 @@ from chalicelib.keypolicy import (
     merge,
     statements_for,
 )
-from chalicelib.model import Target
-from chalicelib.policy import BreakGlass, ManagedKey, Mode, Rule
+from chalicelib.domain.model import Target
+from chalicelib.domain.policy import BreakGlass, ManagedKey, Mode, Rule
 
 ACCOUNT = "111122223333"
 OTHER_ACCOUNT = "444455556666"

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from chalicelib.clients import Clients, Threads
-from chalicelib.errors import UNANSWERED, AwsError
-from chalicelib.keys import KeysApi
-from chalicelib.ports import Gather
+from chalicelib.aws.clients import Clients, Threads
+from chalicelib.aws.keys import KeysApi
+from chalicelib.domain.errors import UNANSWERED, AwsError
+from chalicelib.domain.ports import Gather
 
 T = TypeVar("T")
 

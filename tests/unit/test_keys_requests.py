@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from chalicelib.attempt import LEASE_MARGIN
-from chalicelib.clients import Clients
-from chalicelib.errors import AwsError
-from chalicelib.keys import KeysApi, PrincipalsApi
-from chalicelib.model import Target
-from chalicelib.xray import XRayApi
+from chalicelib.aws.clients import Clients
+from chalicelib.aws.keys import KeysApi, PrincipalsApi
+from chalicelib.aws.xray import XRayApi
+from chalicelib.domain.errors import AwsError
+from chalicelib.domain.model import Target
+from chalicelib.loop.attempt import LEASE_MARGIN
 from tests.unit.endpoint import Endpoint, Refused
 
 REGION = "us-east-1"

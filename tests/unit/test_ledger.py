@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from msgspec.structs import replace
 
-from chalicelib import ledger
-from chalicelib.chain import StoredRow, sort_key, time_index, verify_chain
-from chalicelib.ledger import CLOCK_SKEW, PAST_INCIDENTS, Draft
-from chalicelib.model import (
+from chalicelib.auditlog import ledger
+from chalicelib.auditlog.chain import StoredRow, sort_key, time_index, verify_chain
+from chalicelib.auditlog.ledger import CLOCK_SKEW, PAST_INCIDENTS, Draft
+from chalicelib.domain.model import (
     Actor,
     Backoff,
     Cause,

@@ -9,13 +9,13 @@ from typing import Any, cast
 import pytest
 from msgspec.structs import replace
 
-from chalicelib import keypolicy
-from chalicelib.decide import Observation, Step, StepName, judge, next_step
-from chalicelib.errors import AwsError
-from chalicelib.model import EncryptionStatus, EncryptionType, Key, Setting, Target, TargetState, Violation
-from chalicelib.observe import glance, glance_reads, observe, rule_aliases
-from chalicelib.policy import KeyKind, ManagedKey, Mode, Require, Rule
-from chalicelib.ports import Keys, Principals, Reach, XRay
+from chalicelib.domain import keypolicy
+from chalicelib.domain.decide import Observation, Step, StepName, judge, next_step
+from chalicelib.domain.errors import AwsError
+from chalicelib.domain.model import EncryptionStatus, EncryptionType, Key, Setting, Target, TargetState, Violation
+from chalicelib.domain.policy import KeyKind, ManagedKey, Mode, Require, Rule
+from chalicelib.domain.ports import Keys, Principals, Reach, XRay
+from chalicelib.loop.observe import glance, glance_reads, observe, rule_aliases
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 TARGET = Target("111122223333", "eu-west-1")

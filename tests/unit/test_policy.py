@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.model import Target
-from chalicelib.policy import (
+from chalicelib.domain.model import Target
+from chalicelib.domain.policy import (
     BreakGlass,
     KeyKind,
     Limits,
@@ -31,7 +31,7 @@ from chalicelib.policy import (
     parse,
     sha256_of,
 )
-from chalicelib.policy_check import stamp
+from chalicelib.operators.policy_check import stamp
 
 SHIPPED = Path(__file__).resolve().parents[2] / "policies"
 

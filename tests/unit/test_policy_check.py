@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from chalicelib.policy import (
+from chalicelib.domain.policy import (
     BreakGlass,
     KeyKind,
     Limits,
@@ -28,7 +28,7 @@ from chalicelib.policy import (
     load_stamped,
     sha256_of,
 )
-from chalicelib.policy_check import SCHEMA_PATH, Checked, InvalidPolicy, check, main, stamp, validate
+from chalicelib.operators.policy_check import SCHEMA_PATH, Checked, InvalidPolicy, check, main, stamp, validate
 
 SHIPPED = SCHEMA_PATH.parent
 SCHEMA: dict[str, Any] = json.loads(SCHEMA_PATH.read_bytes())

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from chalicelib import figures, history, rollup
-from chalicelib.ledger import Draft, remember
-from chalicelib.model import (
+from chalicelib.auditlog import figures, history, rollup
+from chalicelib.auditlog.ledger import Draft, remember
+from chalicelib.domain.model import (
     Actor,
     Cause,
     EncryptionType,

@@ -10,13 +10,10 @@ import msgspec
 import pytest
 from freezegun import freeze_time
 
-from chalicelib import chain, rollup
-from chalicelib.clients import AwsClock
-from chalicelib.errors import AwsError, Conflict
-from chalicelib.ledger import Draft
-from chalicelib.model import GUARD_CHAIN, GuardState, Outcome, Pause, TargetState, Trigger, TriggerKind
-from chalicelib.ports import Asked
-from chalicelib.store import (
+from chalicelib.auditlog import chain, rollup
+from chalicelib.auditlog.ledger import Draft
+from chalicelib.aws.clients import AwsClock
+from chalicelib.aws.store import (
     ASKED_PREFIX,
     AUDIT_TABLE,
     DUE_SHARD,
@@ -25,6 +22,9 @@ from chalicelib.store import (
     TARGETS_TABLE,
     DynamoStore,
 )
+from chalicelib.domain.errors import AwsError, Conflict
+from chalicelib.domain.model import GUARD_CHAIN, GuardState, Outcome, Pause, TargetState, Trigger, TriggerKind
+from chalicelib.domain.ports import Asked
 from tests.unit.endpoint import Endpoint, Refused, Request
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)

@@ -9,10 +9,10 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from chalicelib import audit, chain
-from chalicelib.errors import AwsError, StoreError
-from chalicelib.guard import Guard, pause
-from chalicelib.model import (
+from chalicelib.auditlog import audit, chain
+from chalicelib.auditlog.audit import anchored_heads
+from chalicelib.domain.errors import AwsError, StoreError
+from chalicelib.domain.model import (
     GUARD_CHAIN,
     EncryptionType,
     GuardState,
@@ -23,8 +23,9 @@ from chalicelib.model import (
     Trigger,
     TriggerKind,
 )
-from chalicelib.ports import Asked
-from chalicelib.sweep import anchored_heads, sweep, tick
+from chalicelib.domain.ports import Asked
+from chalicelib.loop.guard import Guard, pause
+from chalicelib.loop.sweep import sweep, tick
 from tests.simulation.fakes import FakeStore
 from tests.simulation.scenarios import Stage
 from tests.simulation.still import still

@@ -1,0 +1,181 @@
+"""What a write adds to the figures over the log, so that asking for them never reads it.
+
+What a write adds is a function of the state before, the state after and the records between them, so it is added
+exactly when they are stored, and once. Every addition is an ADD of whole numbers to an item in the targets table:
+
+figures#<day>#<shard>  incidents opened and closed on that UTC day, records by outcome, suppressions by what became of
+                       them, and two histograms over the incidents closed on it: exposure and time to remediate
+actors#<day>#<shard>   incidents opened on that day by who caused them
+present#<shard>        how many targets there are, by outcome, and how many of them are compliant
+
+Sums do not care which shard holds what: targets that write at the same moment take different ones, and reading reads
+them all (`figures`).
+
+A histogram's bucket is `GROWTH` times as wide as the one before, and a percentile read from it is off by less than
+`RELATIVE_ERROR` of itself (by less than `FINEST_SECONDS`, if it is smaller than that).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from chalicelib.auditlog import ledger
+from chalicelib.domain.model import (
+    Cause,
+    GuardState,
+    Incident,
+    Outcome,
+    PastIncident,
+    Record,
+    TargetState,
+    TriggerKind,
+)
+
+SHARDS = 4
+"""How many items one day's figures are spread over. More may be added; fewer would hide what was counted."""
+
+FIGURES, ACTORS, PRESENT = "figures", "actors", "present"
+
+GROWTH = 1.1
+RELATIVE_ERROR = (GROWTH - 1) / (GROWTH + 1)
+FINEST_SECONDS = 0.1
+MOST_BUCKETS = 240
+"""The last bucket takes whatever is longer: about 26 years."""
+
+LONGEST_ACTOR = 256
+COMPLIANT = frozenset({Outcome.COMPLIANT, Outcome.REMEDIATED})
+SUPPRESSIONS = {
+    "BREAK_GLASS_OPENED": "opened",
+    "BREAK_GLASS_REFUSED": "refused",
+    "BREAK_GLASS_ENDED": "ended",
+}
+"""The reasons of records about break-glass, and what each is called here."""
+
+
+class Addition(NamedTuple):
+    """What is added to one item: `item` without its shard (`figures#2026-11-20`), amounts by attribute."""
+
+    item: str
+    amounts: tuple[tuple[str, int], ...]
+
+
+def additions(
+    before: TargetState | GuardState, after: TargetState | GuardState, records: Sequence[Record]
+) -> list[Addition]:
+    """What storing this write adds to the figures; nothing for the guard's own chain."""
+    if not isinstance(before, TargetState) or not isinstance(after, TargetState):
+        return []
+    sums = _Sums()
+    if records and before.incident and (after.incident is None or after.incident.id != before.incident.id):
+        sums.add(_day(FIGURES, records[-1].at), "closed")
+    for record in records:
+        sums.add(_day(FIGURES, record.at), f"outcome:{record.outcome.value}")
+        if record.reason in SUPPRESSIONS:
+            sums.add(_day(FIGURES, record.at), f"suppression:{SUPPRESSIONS[record.reason]}")
+        if record.incident_id == record.record_id:
+            sums.add(_day(FIGURES, record.at), "opened")
+        if record.exposure_seconds is not None:
+            _add_end(sums, before, record, record.exposure_seconds)
+    for incident, cause in _newly_explained(before, after):
+        sums.add(_day(ACTORS, incident.opened_at), f"actor:{_short(cause.actor.arn)}")
+    _add_present(sums, before, after)
+    return sums.told()
+
+
+def _add_end(sums: _Sums, before: TargetState, record: Record, exposure_seconds: float) -> None:
+    """How long an incident lasted, or what a change heard of late says of one that was counted already.
+
+    An incident that ended because nobody asks for encryption any more has no exposure; should its change be heard of
+    after that, the correction takes one away that was never counted. Reading leaves out what is below nothing.
+    """
+    past = next((each for each in before.past if each.id == record.incident_id), None)
+    if past is not None:
+        # It was counted from its discovery on; now the time of the change is known.
+        if past.cause is None and record.trigger.kind is TriggerKind.CHANGE:
+            day = _day(FIGURES, past.closed_at)
+            sums.add(day, f"exposure:{bucket(ledger.seconds(past.closed_at - past.opened_at))}", -1)
+            sums.add(day, f"exposure:{bucket(exposure_seconds)}")
+        return
+    day = _day(FIGURES, record.at)
+    sums.add(day, f"exposure:{bucket(exposure_seconds)}")
+    if record.outcome is Outcome.REMEDIATED and before.incident is not None:
+        sums.add(day, f"remediate:{bucket(ledger.seconds(record.at - before.incident.opened_at))}")
+
+
+def _newly_explained(before: TargetState, after: TargetState) -> Iterator[tuple[Incident | PastIncident, Cause]]:
+    """The incidents whose cause is known since this write."""
+    known = {each.id for each in _incidents(before) if each.cause is not None}
+    for incident in _incidents(after):
+        if incident.cause is not None and incident.id not in known:
+            yield incident, incident.cause
+
+
+def _incidents(state: TargetState) -> Iterator[Incident | PastIncident]:
+    yield from state.past
+    if state.incident is not None:
+        yield state.incident
+
+
+def _add_present(sums: _Sums, before: TargetState, after: TargetState) -> None:
+    if before.version == 0:
+        sums.add(PRESENT, "targets")
+    else:
+        sums.add(PRESENT, f"outcome:{before.outcome or 'UNKNOWN'}", -1)
+        sums.add(PRESENT, "compliant", -is_compliant(before))
+    sums.add(PRESENT, f"outcome:{after.outcome or 'UNKNOWN'}")
+    sums.add(PRESENT, "compliant", +is_compliant(after))
+
+
+def is_compliant(state: TargetState) -> bool:
+    """Whether the setting was as the rule asks when it was last looked at."""
+    return state.outcome in COMPLIANT and state.incident is None
+
+
+class _Sums:
+    """Amounts by item and attribute."""
+
+    def __init__(self) -> None:
+        self._items: dict[str, Counter[str]] = {}
+
+    def add(self, item: str, attribute: str, amount: int = 1) -> None:
+        self._items.setdefault(item, Counter())[attribute] += amount
+
+    def told(self) -> list[Addition]:
+        """Without what comes to nothing."""
+        found = []
+        for item, amounts in sorted(self._items.items()):
+            kept = tuple(sorted((name, amount) for name, amount in amounts.items() if amount))
+            if kept:
+                found.append(Addition(item, kept))
+        return found
+
+
+def bucket(seconds: float) -> int:
+    """The histogram's bucket that holds a span."""
+    if seconds <= FINEST_SECONDS:
+        return 0
+    return min(MOST_BUCKETS, math.ceil(math.log(seconds / FINEST_SECONDS, GROWTH)))
+
+
+def seconds_of(number: int) -> float:
+    """The span that a bucket stands for: as far from its lower end as from its upper, in proportion."""
+    if number <= 0:
+        return FINEST_SECONDS
+    return FINEST_SECONDS * 2 * GROWTH**number / (GROWTH + 1)
+
+
+def _day(kind: str, at: datetime) -> str:
+    return f"{kind}#{at.astimezone(UTC).date().isoformat()}"
+
+
+def _short(arn: str) -> str:
+    """An actor as an attribute's name. Who is named at greater length than any ARN of IAM's is told by a digest."""
+    sent = arn.encode("utf-8", "replace")
+    if len(sent) <= LONGEST_ACTOR:
+        return sent.decode()
+    return f"{sent[: LONGEST_ACTOR - 20].decode('utf-8', 'ignore')}…{hashlib.sha256(sent).hexdigest()[:16]}"

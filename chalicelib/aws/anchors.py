@@ -1,0 +1,72 @@
+"""Reading back the heads that sweeps wrote to a bucket with Object Lock, every version of every object.
+
+Whoever may write to the bucket can put another version over an anchor, or a delete marker; neither takes away a locked
+version, so all of them are read. https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-lock.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from chalicelib.auditlog.chain import Anchored, Finding, anchor_digest
+from chalicelib.aws.clients import Clients, Threads, call
+from chalicelib.domain.model import GUARD_CHAIN
+
+PREFIX = "anchors/"
+AT_ONCE = 16
+
+Heads = list[tuple[str, Anchored]]
+
+
+class _Anchor(msgspec.Struct):
+    record_id: str
+    digest: str
+    heads: list[tuple[str, int, str]]
+
+
+def read_anchors(clients: Clients, region: str, bucket: str) -> tuple[Heads, list[Finding]]:
+    """(chain, anchored head) of every anchor in the bucket, and a finding (BAD_ANCHOR) for each object that is none.
+
+    Raises AwsError where the bucket cannot be listed or read.
+    """
+    client = clients.reading("s3", region)
+    gather = Threads(AT_ONCE)
+    heads: Heads = []
+    findings: list[Finding] = []
+    reads: list[Callable[[], Heads | Finding]] = [
+        partial(_heads, client, bucket, key, version) for key, version in _versions(client, bucket)
+    ]
+    for first in range(0, len(reads), AT_ONCE):
+        for read in gather(reads[first : first + AT_ONCE]):
+            if isinstance(read, Finding):
+                findings.append(read)
+            else:
+                heads += read
+    return heads, findings
+
+
+def _versions(client: Any, bucket: str) -> Iterator[tuple[str, str]]:
+    page: dict[str, str] = {}
+    while True:
+        answer = call("s3:ListBucketVersions", client.list_object_versions, Bucket=bucket, Prefix=PREFIX, **page)
+        for version in answer.get("Versions", ()):
+            yield version["Key"], version["VersionId"]
+        if not answer.get("IsTruncated"):
+            return
+        page = {"KeyMarker": answer["NextKeyMarker"], "VersionIdMarker": answer["NextVersionIdMarker"]}
+
+
+def _heads(client: Any, bucket: str, key: str, version: str) -> Heads | Finding:
+    answer = call("s3:GetObjectVersion", client.get_object, Bucket=bucket, Key=key, VersionId=version)
+    place = f"s3://{bucket}/{key} (version {version})"
+    try:
+        anchor = msgspec.json.decode(answer["Body"].read(), type=_Anchor)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return Finding(GUARD_CHAIN, 0, "BAD_ANCHOR", f"{place} is no anchor")
+    if anchor.digest != anchor_digest(anchor.heads):
+        return Finding(GUARD_CHAIN, 0, "BAD_ANCHOR", f"{place} has a digest that is not its heads'")
+    return [(target, Anchored(seq, head, place)) for target, seq, head in anchor.heads]

@@ -1,0 +1,198 @@
+"""KMS and IAM's tags over boto3. https://docs.aws.amazon.com/kms/latest/APIReference/Welcome.html"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from chalicelib.aws.clients import Clients, Threads, call, request_id
+from chalicelib.domain.errors import DENIED, AwsError
+from chalicelib.domain.model import Key, Target
+from chalicelib.domain.ports import Gather
+
+Tags = tuple[tuple[str, str], ...]
+
+
+class KeysApi:
+    """`ports.Keys` for one Region. `gather` makes the reads of a search in parallel."""
+
+    def __init__(self, clients: Clients, region: str, gather: Gather | None = None) -> None:
+        self._clients = clients
+        self._region = region
+        self._gather = gather or Threads()
+
+    def describe(self, key: str) -> Key | None:
+        """DescribeKey, by ARN, id or alias; None where KMS knows no such key."""
+        try:
+            answer = self._read("DescribeKey", KeyId=key)
+        except AwsError as error:
+            if error.code == "NotFoundException":
+                return None
+            raise
+        return _key(answer["KeyMetadata"])
+
+    def policy(self, key_arn: str) -> str:
+        """GetKeyPolicy of `default`, the only policy a key has."""
+        return str(self._read("GetKeyPolicy", KeyId=key_arn, PolicyName="default")["Policy"])
+
+    def rotation(self, key_arn: str) -> tuple[bool, int | None]:
+        """GetKeyRotationStatus."""
+        answer = self._read("GetKeyRotationStatus", KeyId=key_arn)
+        return bool(answer["KeyRotationEnabled"]), answer.get("RotationPeriodInDays")
+
+    def tags(self, key_arn: str) -> Tags:
+        """ListResourceTags, every page."""
+        found: list[tuple[str, str]] = []
+        page: dict[str, Any] = {}
+        while True:
+            answer = self._read("ListResourceTags", KeyId=key_arn, **page)
+            found += [(tag["TagKey"], tag["TagValue"]) for tag in answer["Tags"]]
+            if not answer.get("Truncated"):
+                return tuple(found)
+            page = {"Marker": answer["NextMarker"]}
+
+    def find_by_tag(self, tag_key: str, tag_value: str, made_after: datetime) -> str | None:
+        """Return the ARN of the customer key that has this tag and was made after then, or None.
+
+        Needed only after a lost CreateKey. It reads every page of ListKeys, and the keys of one page in parallel:
+        DescribeKey of each, ListResourceTags of those that are young enough. KMS allows 2,000 requests a second of
+        both: https://docs.aws.amazon.com/kms/latest/developerguide/requests-per-second.html
+
+        It skips a key that the guard may not read. It raises the error of every other failed read, because such a read
+        does not show that the key is absent.
+        """
+        page: dict[str, Any] = {}
+        while True:
+            response = self._read("ListKeys", **page)
+            arns = [str(entry["KeyArn"]) for entry in response["Keys"]]
+            reads = [partial(self._is_made, arn, (tag_key, tag_value), made_after) for arn in arns]
+            found = [arn for arn, is_made in zip(arns, self._gather(reads), strict=True) if is_made]
+            if found:
+                return found[0]
+            if not response.get("Truncated"):
+                return None
+            page = {"Marker": response["NextMarker"]}
+
+    def _is_made(self, key_arn: str, tag: tuple[str, str], after: datetime) -> bool:
+        try:
+            key = self.describe(key_arn)
+            if key is None or key.manager != "CUSTOMER" or (key.made_at is not None and key.made_at < after):
+                return False
+            return tag in self.tags(key_arn)
+        except AwsError as error:
+            # Keys that are not ours to read cannot be the one that we made.
+            if error.code in DENIED or error.code == "NotFoundException":
+                return False
+            raise
+
+    def create(self, description: str, policy: str | None, tags: Sequence[tuple[str, str]]) -> tuple[Key, str | None]:
+        """CreateKey, sent once: it has no client token, so a repeated one makes a second key.
+
+        KMS's check against a lock-out is left out for a policy of ours: it asks whether the caller itself may put the
+        next policy, which the guard's role may only by tags that the check may not see. Our policy always has the
+        root's statement, so nobody is locked out. https://docs.aws.amazon.com/kms/latest/APIReference/API_CreateKey.html
+        """
+        given = {} if policy is None else {"Policy": policy, "BypassPolicyLockoutSafetyCheck": True}
+        answer = self._mutate(
+            "CreateKey",
+            Description=description,
+            **given,
+            Tags=[{"TagKey": key, "TagValue": value} for key, value in tags],
+        )
+        return _key(answer["KeyMetadata"]), request_id(answer)
+
+    def put_policy(self, key_arn: str, policy: str) -> str | None:
+        """PutKeyPolicy, with KMS's check that the caller does not lock itself out."""
+        return request_id(self._mutate("PutKeyPolicy", KeyId=key_arn, PolicyName="default", Policy=policy))
+
+    def enable(self, key_arn: str) -> str | None:
+        """EnableKey."""
+        return request_id(self._mutate("EnableKey", KeyId=key_arn))
+
+    def cancel_deletion(self, key_arn: str) -> str | None:
+        """CancelKeyDeletion."""
+        return request_id(self._mutate("CancelKeyDeletion", KeyId=key_arn))
+
+    def enable_rotation(self, key_arn: str, days: int) -> str | None:
+        """EnableKeyRotation."""
+        return request_id(self._mutate("EnableKeyRotation", KeyId=key_arn, RotationPeriodInDays=days))
+
+    def create_alias(self, alias: str, key_arn: str) -> str | None:
+        """CreateAlias."""
+        return request_id(self._mutate("CreateAlias", AliasName=alias, TargetKeyId=key_arn))
+
+    def update_alias(self, alias: str, key_arn: str) -> str | None:
+        """UpdateAlias."""
+        return request_id(self._mutate("UpdateAlias", AliasName=alias, TargetKeyId=key_arn))
+
+    def _read(self, operation: str, **parameters: Any) -> dict[str, Any]:
+        return _kms(self._clients.reading("kms", self._region), operation, parameters)
+
+    def _mutate(self, operation: str, **parameters: Any) -> dict[str, Any]:
+        return _kms(self._clients.mutating("kms", self._region), operation, parameters)
+
+
+class PrincipalsApi:
+    """`ports.Principals`: IAM is one for all Regions of a partition; `region` only names the partition's endpoint."""
+
+    def __init__(self, clients: Clients, target: Target) -> None:
+        self._clients = clients
+        self._region = target.region
+
+    def tags(self, principal_arn: str) -> Tags:
+        """ListRoleTags or ListUserTags, every page. Raises ValueError for an ARN that is neither's."""
+        kind, _, name = principal_arn.split(":", 5)[-1].rpartition("/")
+        kind = kind.split("/", 1)[0]
+        operation, method, parameter = {
+            "role": ("iam:ListRoleTags", "list_role_tags", "RoleName"),
+            "user": ("iam:ListUserTags", "list_user_tags", "UserName"),
+        }.get(kind, ("", "", ""))
+        if not operation:
+            raise ValueError(f"{principal_arn} is neither a role nor a user, so it carries no tags")
+        client = self._clients.reading("iam", self._region)
+        found: list[tuple[str, str]] = []
+        page: dict[str, Any] = {parameter: name}
+        while True:
+            answer = call(operation, getattr(client, method), **page)
+            found += [(tag["Key"], tag["Value"]) for tag in answer["Tags"]]
+            if not answer.get("IsTruncated"):
+                return tuple(found)
+            page = {parameter: name, "Marker": answer["Marker"]}
+
+
+METHODS = {
+    "DescribeKey": "describe_key",
+    "GetKeyPolicy": "get_key_policy",
+    "GetKeyRotationStatus": "get_key_rotation_status",
+    "ListResourceTags": "list_resource_tags",
+    "ListKeys": "list_keys",
+    "CreateKey": "create_key",
+    "PutKeyPolicy": "put_key_policy",
+    "EnableKey": "enable_key",
+    "CancelKeyDeletion": "cancel_key_deletion",
+    "EnableKeyRotation": "enable_key_rotation",
+    "CreateAlias": "create_alias",
+    "UpdateAlias": "update_alias",
+}
+
+
+def _kms(client: Any, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    return call(f"kms:{operation}", getattr(client, METHODS[operation]), **parameters)
+
+
+def _key(told: dict[str, Any]) -> Key:
+    arn = told["Arn"]
+    return Key(
+        arn=arn,
+        account=told.get("AWSAccountId") or arn.split(":", 5)[4],
+        region=arn.split(":", 5)[3],
+        state=told["KeyState"],
+        spec=told.get("KeySpec") or "UNKNOWN",
+        usage=told.get("KeyUsage") or "UNKNOWN",
+        manager=told.get("KeyManager") or "UNKNOWN",
+        origin=told.get("Origin") or "UNKNOWN",
+        description=told.get("Description") or "",
+        made_at=told.get("CreationDate"),
+    )

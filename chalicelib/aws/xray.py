@@ -1,0 +1,61 @@
+"""X-Ray's encryption setting over boto3.
+
+https://docs.aws.amazon.com/xray/latest/api/API_EncryptionConfig.html
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from chalicelib.aws.clients import Clients, call, request_id
+from chalicelib.domain.errors import AwsError
+from chalicelib.domain.model import EncryptionStatus, EncryptionType, Setting
+
+LOOK_BACK = timedelta(hours=6)
+"""The longest range that GetServiceGraph takes."""
+
+
+class XRayApi:
+    """`ports.XRay` for one Region."""
+
+    def __init__(self, clients: Clients, region: str) -> None:
+        self._clients = clients
+        self._region = region
+
+    def get(self) -> Setting:
+        """GetEncryptionConfig."""
+        client = self._clients.reading("xray", self._region)
+        answer = call("xray:GetEncryptionConfig", client.get_encryption_config)
+        return _setting("xray:GetEncryptionConfig", answer)
+
+    def put(self, key_arn: str) -> tuple[Setting, str | None]:
+        """PutEncryptionConfig with type KMS, sent once."""
+        client = self._clients.mutating("xray", self._region)
+        answer = call("xray:PutEncryptionConfig", client.put_encryption_config, Type="KMS", KeyId=key_arn)
+        return _setting("xray:PutEncryptionConfig", answer), request_id(answer)
+
+    def in_use(self, now: datetime) -> bool:
+        """GetServiceGraph over the six hours before `now`; the first page with a service answers."""
+        client = self._clients.reading("xray", self._region)
+        token: dict[str, str] = {}
+        while True:
+            answer = call(
+                "xray:GetServiceGraph", client.get_service_graph, StartTime=now - LOOK_BACK, EndTime=now, **token
+            )
+            if answer.get("Services"):
+                return True
+            if not answer.get("NextToken"):
+                return False
+            token = {"NextToken": answer["NextToken"]}
+
+
+def _setting(operation: str, answer: dict[str, Any]) -> Setting:
+    """Branch on `Type`; `KeyId` is optional, and with NONE it says nothing."""
+    told = answer.get("EncryptionConfig") or {}
+    try:
+        kind = EncryptionType(told["Type"])
+        status = EncryptionStatus(told["Status"]) if told.get("Status") else None
+    except (KeyError, ValueError) as error:
+        raise AwsError(operation, "UnexpectedAnswer", f"no Type or Status that the guard knows: {error}") from error
+    return Setting(kind, told.get("KeyId") if kind is EncryptionType.KMS else None, status)

@@ -1,0 +1,480 @@
+"""Break-glass: which tag, set by whom, holds the guard back, since when and until when. Pure.
+
+The tag's value is `<end> <ticket or reason>`, such as `20261120T180000Z INC-1234`. The tag sits either on the managed
+key of the target, and then suppresses the whole target, or on the IAM role or user that made a change, and then
+suppresses that principal's drift. It is in force from the moment it was first seen until its end or the rule's cap,
+whichever is sooner. A value once in force is remembered until its own end, so that seeing it again renews nothing.
+
+Every doubt counts against the break-glass: what cannot be read, who is known not to be allowed, a change that may be
+somebody else's, a list of values that has grown too long.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from chalicelib.domain import keypolicy
+from chalicelib.domain.decide import OF_THE_KEY, Observation, judge, managed_key
+from chalicelib.domain.model import (
+    Actor,
+    ChangeEvent,
+    Key,
+    KeyEvent,
+    Setting,
+    Suppression,
+    Target,
+    TargetState,
+    arn_part,
+)
+from chalicelib.domain.policy import BreakGlass, Rule, arn_matches
+
+Tags = tuple[tuple[str, str], ...]
+
+MOST_REMEMBERED = 64
+"""Keeps a target's state far below DynamoDB's 400 KB an item, whoever floods a key with values."""
+
+FORGET_AFTER = timedelta(minutes=10)
+"""Longer than any two clocks are apart, and than a read of KMS lags behind."""
+
+_BASIC = re.compile(r"(\d{4})(\d\d)(\d\d)[Tt](\d\d)(\d\d)(\d\d)([Zz]|)", re.ASCII)
+_RFC_3339 = re.compile(
+    r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d)(?:\.\d+)?([Zz]|[+-]\d\d:[0-5]\d|)",
+    re.ASCII,
+)
+
+
+class Refusal(StrEnum):
+    """Why a value, or what carries it, does not suppress."""
+
+    NO_END = "NO_END"
+    NO_ZONE = "NO_ZONE"
+    NO_REASON = "NO_REASON"
+    PAST = "PAST"
+    TAG_UNREADABLE = "TAG_UNREADABLE"
+    FOUND_AT_ADOPTION = "FOUND_AT_ADOPTION"
+    OPENER_NOT_ALLOWED = "OPENER_NOT_ALLOWED"
+    DENY_MISSING = "DENY_MISSING"
+    CARRIER_NOT_ALLOWED = "CARRIER_NOT_ALLOWED"
+    CARRIER_CANNOT_BE_TAGGED = "CARRIER_CANNOT_BE_TAGGED"
+    CARRIER_IN_ANOTHER_ACCOUNT = "CARRIER_IN_ANOTHER_ACCOUNT"
+    TOO_MANY = "TOO_MANY"
+
+
+class Closing(StrEnum):
+    """Why a break-glass that was in force no longer is."""
+
+    END = "END"
+    CAP = "CAP"
+    REMOVED = "REMOVED"
+    OVERTAKEN = "OVERTAKEN"
+    RULE_WITHOUT = "RULE_WITHOUT"
+
+
+RESUMABLE = frozenset({Closing.REMOVED, Closing.OVERTAKEN, Closing.RULE_WITHOUT, Refusal.TAG_UNREADABLE})
+"""What may be in force again, within its first time, once the tag stands there again."""
+
+
+class NoteReason(StrEnum):
+    """What the record says of a break-glass."""
+
+    OPENED = "BREAK_GLASS_OPENED"
+    ENDED = "BREAK_GLASS_ENDED"
+    REFUSED = "BREAK_GLASS_REFUSED"
+
+
+class Opening(Struct, frozen=True):
+    """A well-formed value. `normal` is the one spelling by which equal values are recognised."""
+
+    end: datetime
+    reason: str
+    normal: str
+
+
+class Weighed(Struct, frozen=True):
+    """What the tags come to: what to remember, what suppresses now (if anything), and what the record must say.
+
+    `refusal` is the value that stands there now and does not count, with the code of why; where nothing is in force it
+    tells why a drift was put right under the eyes of a tag.
+    """
+
+    suppressions: tuple[Suppression, ...]
+    in_force: Suppression | None
+    notes: tuple[tuple[NoteReason, Suppression], ...] = ()
+    refusal: Suppression | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether any value may still suppress, so that its tag must be read again every minute."""
+        return any(_is_open(each) for each in self.suppressions)
+
+
+def read_value(value: str) -> Opening | Refusal:
+    """Read a tag's value by the grammar, whatever the time is now."""
+    words = value.split()
+    if not words:
+        return Refusal.NO_END
+    end = _read_end(words[0])
+    if isinstance(end, Refusal):
+        return end
+    if len(words) < 2:
+        return Refusal.NO_REASON
+    reason = " ".join(words[1:])
+    return Opening(end, reason, f"{end:%Y-%m-%dT%H:%M:%SZ} {reason}")
+
+
+def _read_end(word: str) -> datetime | Refusal:
+    basic = _BASIC.fullmatch(word)
+    extended = _RFC_3339.fullmatch(word)
+    if basic:
+        year, month, day, hour, minute, second, zone = basic.groups()
+        text = f"{year}-{month}-{day}T{hour}:{minute}:{second}"
+    elif extended:
+        text, zone = f"{extended[1]}T{extended[2]}", extended[3]
+    else:
+        return Refusal.NO_END
+    try:
+        end = datetime.fromisoformat(text + (zone.upper().replace("Z", "+00:00") or "+00:00")).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return Refusal.NO_END
+    return end if zone else Refusal.NO_ZONE
+
+
+def may_open(actor: Actor, glass: BreakGlass) -> bool:
+    """Whether the rule names this principal among those who may open a break-glass."""
+    return _is_named(actor.arn, glass)
+
+
+def _is_named(arn: str, glass: BreakGlass) -> bool:
+    return any(arn_matches(pattern, arn) for pattern in glass.principals)
+
+
+def principals_to_read(
+    rule: Rule, state: TargetState, seen: Observation, change: ChangeEvent | None
+) -> tuple[str, ...]:
+    """The ARNs of the principals whose tags decide something: who made this change, and who is suppressed already."""
+    if rule.break_glass is None:
+        return ()
+    wanted = [each.carrier for each in state.suppressions if _is_open(each) and each.drift is not None]
+    owner = _owner(change, state, seen)
+    if owner is not None and may_open(owner, rule.break_glass) and _carrier_refusal(owner, state.target) is None:
+        wanted.append(owner.arn)
+    return tuple(dict.fromkeys(wanted))
+
+
+def _owner(change: ChangeEvent | None, state: TargetState, seen: Observation) -> Actor | None:
+    """Who owns the drift that stands there: the change's actor, only if it is surely what that change left behind."""
+    if change is None or change.result is None or not seen.setting.same_choice(change.result):
+        return None
+    actor, at = change.trigger.actor, change.trigger.event_time
+    if actor is None or at is None:
+        return None
+    # The setting was seen to be right after this change, or somebody else made a later one (a tie enforces): what
+    # stands there now is not this actor's, though it looks the same.
+    if state.good_at is not None and at <= state.good_at:
+        return None
+    latest = state.incident.latest if state.incident else None
+    if latest is not None and latest.actor.arn != actor.arn and at <= latest.at:
+        return None
+    return actor
+
+
+def _carrier_refusal(actor: Actor, target: str) -> Refusal | None:
+    kind = actor.arn.split(":", 5)[-1].partition("/")[0]
+    if arn_part(actor.arn, 2) != "iam" or kind not in ("role", "user"):
+        return Refusal.CARRIER_CANNOT_BE_TAGGED
+    if arn_part(actor.arn, 4) != Target.parse(target).account:
+        return Refusal.CARRIER_IN_ANOTHER_ACCOUNT
+    return None
+
+
+def weigh(
+    target: Target,
+    rule: Rule,
+    state: TargetState,
+    seen: Observation,
+    now: datetime,
+    *,
+    principal_tags: Mapping[str, Tags | None],
+    change: ChangeEvent | None = None,
+    tagging: KeyEvent | None = None,
+    partition: str,
+) -> Weighed:
+    """Weigh every tag that was read. `principal_tags` maps a principal to its tags, None where they cannot be read.
+
+    `change` is an event that is not on the record yet: one that is has had its say. Asks a deep observation: what was
+    not read is doubt, and doubt enforces.
+    """
+    weighing = _Weighing(target, rule, state, seen, now)
+    if rule.break_glass is None:
+        weighing.close_all(Closing.RULE_WITHOUT)
+    else:
+        weighing.shorten()
+        weighing.key_tag(rule.break_glass, tagging, partition)
+        weighing.principals_known(rule.break_glass, principal_tags, change)
+        weighing.principal_of_change(rule.break_glass, principal_tags, change)
+        weighing.expire()
+    return weighing.weighed()
+
+
+class _Weighing:
+    """The values seen so far, by carrier and spelling, while what was read now is weighed in."""
+
+    def __init__(self, target: Target, rule: Rule, state: TargetState, seen: Observation, now: datetime) -> None:
+        self._target = target
+        self._rule = rule
+        self._state = state
+        self._seen = seen
+        self._now = now
+        self._cap = timedelta(hours=rule.break_glass.max_hours if rule.break_glass else 0)
+        self._values = {(each.carrier, each.value): each for each in state.suppressions}
+        self._here: set[tuple[str, str]] = set()
+        self._notes: list[tuple[NoteReason, Suppression]] = []
+        self._refusal: Suppression | None = None
+
+    def shorten(self) -> None:
+        """A rule that now allows less time than it did shortens what is open; one that allows more renews nothing."""
+        for which, each in self._values.items():
+            if _is_open(each) and each.until is not None:
+                self._values[which] = replace(each, until=min(each.until, each.first_seen + self._cap))
+
+    # --- the key ---------------------------------------------------------------------------------------------------
+
+    def key_tag(self, glass: BreakGlass, tagging: KeyEvent | None, partition: str) -> None:
+        """The tag on the managed key. Only the recorded key counts."""
+        arn = managed_key(self._state, self._seen, self._rule)
+        key = self._seen.keys.get(arn) if arn else None
+        unreadable = key is not None and key.tags is None
+        value = key.tag(glass.tag) if key else None
+        if key is not None and value is not None:
+            opener = _opener(key, value, glass, tagging)
+            self._see(key.arn, value, opener, self._key_refusal(key, value, opener, glass, partition))
+        elif key is not None and key.tags_error:
+            self._refusal = self._unread(key.arn, Refusal.TAG_UNREADABLE)
+        for which, each in list(self._values.items()):
+            if each.drift is not None or which in self._here:
+                continue
+            if _is_open(each):
+                self._close(each, Refusal.TAG_UNREADABLE if unreadable else Closing.REMOVED)
+            elif each.refused and not each.closed and each.until is None and not unreadable:
+                # It never was in force: kept only while KMS may still show it. Who sets it again is judged anew.
+                gone = replace(each, closed=Closing.REMOVED.value, until=self._now + FORGET_AFTER)
+                self._values[which] = gone
+
+    def _key_refusal(
+        self, key: Key, value: str, opener: Actor | None, glass: BreakGlass, partition: str
+    ) -> Refusal | None:
+        if self._state.managed_key != key.arn:
+            return Refusal.FOUND_AT_ADOPTION
+        known = self._values.get((key.arn, _normal(value)))
+        if opener is None and known is not None and _is_open(known):
+            opener = known.opened_by
+        if opener is not None:
+            # Whoever is known to have opened it needs no deny on the key, and must be named by the rule to this day.
+            return None if may_open(opener, glass) else Refusal.OPENER_NOT_ALLOWED
+        verdict = keypolicy.judge(key.policy or "", self._rule, self._target, partition)
+        return Refusal.DENY_MISSING if keypolicy.BREAK_GLASS in verdict.missing else None
+
+    # --- principals ------------------------------------------------------------------------------------------------
+
+    def principals_known(self, glass: BreakGlass, tags: Mapping[str, Tags | None], change: ChangeEvent | None) -> None:
+        """The tags of principals whose drift is suppressed already: still there, and the drift still theirs?"""
+        for each in list(self._values.values()):
+            if each.drift is None or not _is_open(each):
+                continue
+            held = tags.get(each.carrier)
+            if not _is_named(each.carrier, glass):
+                self._close(each, Refusal.CARRIER_NOT_ALLOWED)
+            elif held is None:
+                self._close(each, Refusal.TAG_UNREADABLE)
+            elif each.value not in {_normal(value) for value in _iam_values(held, glass.tag)}:
+                self._close(each, Closing.REMOVED)
+            elif not each.drift.same_choice(self._seen.setting) or self._is_overtaken(each, change):
+                self._close(each, Closing.OVERTAKEN)
+
+    def _is_overtaken(self, each: Suppression, change: ChangeEvent | None) -> bool:
+        """Whether somebody else made the same change later; a tie, or what is not known, enforces."""
+        if change is None or change.result is None or not change.result.same_choice(self._seen.setting):
+            return False
+        actor, at = change.trigger.actor, change.trigger.event_time
+        if actor is not None and actor.arn == each.carrier:
+            return False
+        return at is None or each.drift_at is None or at >= each.drift_at
+
+    def principal_of_change(
+        self, glass: BreakGlass, tags: Mapping[str, Tags | None], change: ChangeEvent | None
+    ) -> None:
+        """The tag of the principal that made this very change, if the rule lets it open a break-glass.
+
+        Only a drift opens it: what the change chose must itself be against the rule.
+        """
+        owner = _owner(change, self._state, self._seen)
+        if owner is None or change is None or not may_open(owner, glass) or not self._choice_is_wrong():
+            return
+        held = tags.get(owner.arn)
+        refusal = _carrier_refusal(owner, self._state.target)
+        if refusal or held is None:
+            self._add(self._unread(owner.arn, refusal or Refusal.TAG_UNREADABLE))
+            return
+        for value in _iam_values(held, glass.tag):
+            # Who set the tag is not heard: IAM tells of it in one Region only.
+            self._see(owner.arn, value, None, None, self._seen.setting, change.trigger.event_time)
+
+    def _choice_is_wrong(self) -> bool:
+        """Whether X-Ray is set to what the rule does not want, rather than to a key that somebody harmed."""
+        return not OF_THE_KEY.issuperset(judge(self._target, self._rule, self._state, self._seen))
+
+    # --- one value -------------------------------------------------------------------------------------------------
+
+    def _see(
+        self,
+        carrier: str,
+        value: str,
+        opener: Actor | None,
+        refusal: Refusal | None,
+        drift: Setting | None = None,
+        drift_at: datetime | None = None,
+    ) -> None:
+        which = (carrier, _normal(value))
+        self._here.add(which)
+        known = self._values.get(which)
+        if known is not None:
+            self._values[which] = self._seen_again(known, opener, refusal, drift, drift_at)
+            return
+        read = read_value(value)
+        new = Suppression(carrier, which[1], "", self._now, None, None, opener, refusal, None, drift, drift_at)
+        if isinstance(read, Refusal):
+            self._add(replace(new, refused=refusal or read))
+            return
+        refusal = refusal or (Refusal.PAST if read.end <= self._now else None)
+        until = None if refusal else min(read.end, self._now + self._cap)
+        self._add(replace(new, reason=read.reason, end=read.end, until=until, refused=refusal))
+
+    def _add(self, new: Suppression) -> None:
+        """A value never seen before. A principal's refused one is told with each drift, and needs no remembering."""
+        has_room = self._make_room()
+        if not (new.refused or has_room):
+            # What cannot be remembered could be renewed.
+            new = replace(new, refused=Refusal.TOO_MANY, until=None)
+        if new.refused:
+            self._refusal = new
+        if not new.refused or arn_part(new.carrier, 2) == "kms":
+            self._values[new.carrier, new.value] = new
+        self._notes.append((NoteReason.REFUSED if new.refused else NoteReason.OPENED, new))
+
+    def _make_room(self) -> bool:
+        """Forget what may be forgotten, and of what was refused and is gone the oldest, if that many are remembered."""
+        if len(self._values) >= MOST_REMEMBERED:
+            self._values = {which: each for which, each in self._values.items() if self._is_kept(each)}
+            gone = [which for which, each in self._values.items() if each.refused and each.closed]
+            for which in gone[: len(self._values) - MOST_REMEMBERED + 1]:
+                del self._values[which]
+        return len(self._values) < MOST_REMEMBERED
+
+    def _seen_again(
+        self,
+        known: Suppression,
+        opener: Actor | None,
+        refusal: Refusal | None,
+        drift: Setting | None,
+        drift_at: datetime | None,
+    ) -> Suppression:
+        if known.refused:
+            self._refusal = replace(known, closed=None, until=None) if known.closed else known
+            return self._refusal
+        if known.closed and not self._may_resume(known):
+            self._refusal = known
+            return known
+        if refusal:
+            self._refusal = replace(known, refused=refusal, opened_by=opener or known.opened_by, closed=None)
+            self._notes.append((NoteReason.REFUSED if known.closed else NoteReason.ENDED, self._refusal))
+            return self._refusal
+        again = replace(known, drift=drift or known.drift, drift_at=drift_at or known.drift_at)
+        if known.closed:
+            # Somebody set it again, who may be another than before.
+            again = replace(again, closed=None, opened_by=opener)
+            self._notes.append((NoteReason.OPENED, again))
+            return again
+        return replace(again, opened_by=known.opened_by or opener)
+
+    def _may_resume(self, known: Suppression) -> bool:
+        return known.closed in RESUMABLE and known.until is not None and self._now < known.until
+
+    def _unread(self, carrier: str, refusal: Refusal) -> Suppression:
+        return Suppression(carrier, "", "", self._now, None, None, refused=refusal)
+
+    # --- the end ---------------------------------------------------------------------------------------------------
+
+    def _close(self, each: Suppression, why: StrEnum) -> None:
+        closed = replace(each, closed=why.value)
+        self._values[each.carrier, each.value] = closed
+        self._notes.append((NoteReason.ENDED, closed))
+
+    def close_all(self, why: Closing) -> None:
+        """Close whatever is open."""
+        for each in list(self._values.values()):
+            if _is_open(each):
+                self._close(each, why)
+
+    def expire(self) -> None:
+        """Close what has reached its end or its cap."""
+        for each in list(self._values.values()):
+            if _is_open(each) and each.until is not None and self._now >= each.until:
+                self._close(each, Closing.END if each.until == each.end else Closing.CAP)
+
+    def weighed(self) -> Weighed:
+        """The outcome, the key's suppression before a principal's."""
+        kept = [each for which, each in self._values.items() if which in self._here or self._is_kept(each)]
+        kept.sort(key=lambda each: (each.first_seen, each.carrier, each.value))
+        in_force = self._in_force([each for each in kept if _is_open(each)])
+        return Weighed(tuple(kept), in_force, tuple(self._notes), None if in_force else self._refusal)
+
+    def _in_force(self, valid: list[Suppression]) -> Suppression | None:
+        for each in valid:
+            if each.drift is None:
+                return each
+        theirs = [each for each in valid if each.drift is not None and each.drift.same_choice(self._seen.setting)]
+        return theirs[0] if theirs and self._choice_is_wrong() else None
+
+    def _is_kept(self, each: Suppression) -> bool:
+        """Whether a value that is not on its carrier now must be remembered: coming back, it would count anew."""
+        if each.refused and each.closed:
+            return each.until is None or self._now < each.until
+        return _is_open(each) or each.end is None or self._now - FORGET_AFTER <= each.end
+
+
+def _is_open(each: Suppression) -> bool:
+    return each.refused is None and each.closed is None
+
+
+def _opener(key: Key, value: str, glass: BreakGlass, tagging: KeyEvent | None) -> Actor | None:
+    """Who set this very value, where the event that was heard tells it."""
+    if tagging is None or key.arn not in tagging.key_arns or tagging.error_code:
+        return None
+    told = dict(tagging.tags).get(glass.tag)
+    return tagging.trigger.actor if told is not None and _normal(told) == _normal(value) else None
+
+
+def _normal(value: str) -> str:
+    read = read_value(value)
+    return read.normal if isinstance(read, Opening) else " ".join(value.split())
+
+
+_ASCII_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
+
+
+def _iam_values(tags: Tags, tag_key: str) -> list[str]:
+    """The tag's value in every spelling of its key: IAM's tag keys are case-insensitive.
+
+    Of ASCII letters only. Unicode's folding takes other letters for these as well (a Kelvin sign for a k), by which a
+    tag could pass that no policy on the key's name denies.
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/id_tags.html
+    """
+    wanted = tag_key.translate(_ASCII_LOWER)
+    return [value for key, value in tags if key.translate(_ASCII_LOWER) == wanted]

@@ -1,0 +1,1 @@
+"""Observe, decide, act, record: the loop, and the runs over many targets."""

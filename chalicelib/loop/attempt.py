@@ -1,0 +1,405 @@
+"""One attempt to remediate, under a lease: mutate step by step, ask what came of it, and store how it ended.
+
+The lease was taken in the transaction that stored REMEDIATING. No mutation is sent after its end (P8), and before each
+one AWS's clock is asked. What KMS or X-Ray answer is what the next step is chosen by; nothing is assumed to have worked
+that can be read (P4, P13).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TypeVar
+
+from msgspec.structs import replace
+
+from chalicelib.auditlog import ledger
+from chalicelib.auditlog.ledger import Draft
+from chalicelib.domain.decide import (
+    MOST_STEPS,
+    SETTLING,
+    SETTLING_CODES,
+    Blocked,
+    Observation,
+    Step,
+    StepName,
+    judge,
+    managed_key,
+    next_step,
+)
+from chalicelib.domain.errors import DENIED, AwsError, Busy, Conflict, GuardError, LeaseOver
+from chalicelib.domain.model import (
+    GUARD_TAG_KEY,
+    GUARD_TAG_VALUE,
+    NONCE_TAG_KEY,
+    Action,
+    EncryptionStatus,
+    Incident,
+    Key,
+    Lease,
+    Outcome,
+    Phase,
+    Problem,
+    TargetState,
+)
+from chalicelib.domain.policy import Rule
+from chalicelib.domain.ports import Reach
+from chalicelib.loop.guard import Result
+from chalicelib.loop.journal import Journal
+from chalicelib.loop.observe import read_key
+
+T = TypeVar("T")
+
+CONFIRM_SECONDS = 10.0
+"""How long a run waits for ACTIVE, or for KMS to show a repair, before it leaves the rest to tick."""
+
+FIRST_POLL_SECONDS = 0.25
+SETTLING_PAUSE = timedelta(seconds=20)
+"""When to look again for what AWS has accepted and does not show yet: with the next tick."""
+
+LEASE_MARGIN = timedelta(seconds=15)
+"""A mutation is sent only while this much is left: AWS's clock is read in whole seconds, and calls take time."""
+
+MOST_CONFLICTS_UNDER_LEASE = 30
+"""Nobody else acts meanwhile; what comes between are audits of changes, and of those there may be many."""
+
+OUTDATED = frozenset({"KMSInvalidStateException", "DisabledException"})
+"""What KMS says of a key whose state is another than it showed."""
+
+LONGEST_SETTLING = timedelta(minutes=15)
+"""Three repairs, one after the other, each of which KMS may take four minutes to show; or X-Ray's UPDATING, five to six
+minutes, two times over. What lasts longer does not pass by itself."""
+
+
+def is_settling(state: TargetState, now: datetime) -> bool:
+    """Whether what stopped the last attempt passes by itself, and may still be expected to."""
+    until = state.incident.settles_until if state.incident else None
+    return state.reason == SETTLING and until is not None and now < until
+
+
+def settles_until(incident: Incident, now: datetime) -> datetime:
+    """Until when an incident may be DEFERRED as settling: counted from the first time that it was."""
+    return incident.settles_until or now + LONGEST_SETTLING
+
+
+class Attempt:
+    """The right to mutate one target for as long as the lease lasts."""
+
+    def __init__(self, journal: Journal, reach: Reach, rule: Rule, lease: Lease) -> None:
+        self.guard = journal.guard
+        self.target = journal.target
+        self.journal = journal
+        self.reach = reach
+        self.rule = rule
+        self.lease = lease
+        self.actions: list[Action] = []
+
+    def run(self, seen: Observation) -> Result:
+        """Act on what was seen, and close the attempt. Raises LeaseOver where somebody else has taken over."""
+        problem, seen = self._act(seen)
+        return self._finish(problem, seen)
+
+    def _act(self, seen: Observation) -> tuple[Problem | None, Observation]:
+        """Make one step after the other until none is left. Answers why it stopped short, and what was last seen."""
+        last: Step | None = None
+        step: Step | Blocked | None = None
+        try:
+            for _ in range(MOST_STEPS):
+                state = self.journal.state()
+                step = next_step(self.target, self.rule, state, seen, self.guard.partition)
+                if isinstance(step, Blocked):
+                    return step.problem, seen
+                if step is None:
+                    return self._confirm(seen)
+                if last is not None and (step.name, step.key_arn) == (last.name, last.key_arn):
+                    return Problem("NOT_YET_TAKEN", f"{step.name} was accepted and does not show yet"), seen
+                seen = self._perform(step, seen)
+                last = step
+        except AwsError as error:
+            return self._settling(step, seen, error) or error.problem, seen
+        except GuardError as error:
+            return error.problem, seen
+        return Problem("TOO_MANY_STEPS", f"{MOST_STEPS} mutations did not lead to what the rule asks"), seen
+
+    def _settling(self, step: Step | Blocked | None, seen: Observation, error: AwsError) -> Problem | None:
+        """A refusal that passes: X-Ray is still UPDATING, or knows better than what KMS still shows; and a key just
+        made is not yet known everywhere, and its tags may take minutes to count in authorization.
+
+        https://docs.aws.amazon.com/kms/latest/developerguide/tag-authorization.html
+        """
+        state = self.journal.state()
+        if not isinstance(step, Step):
+            return None
+        if step.name is StepName.PUT_SETTING:
+            return self._refused_by_xray(step, seen, error)
+        now = self.guard.clock.now()
+        until = state.incident.settles_until if state.incident else None
+        if until is not None and now >= until:
+            return None  # it did not pass: AWS's own words say more
+        outdated = error.code in OUTDATED or (step.name is StepName.UPDATE_ALIAS and error.code == "NotFoundException")
+        if outdated:
+            message = f"{step.name} is refused because of a state that KMS does not show: {error.problem.message}"
+            return Problem("NOT_YET_TAKEN", message)
+        # KMS's check against a lock-out asks for the caller's rights, which rest on those tags, and calls the policy
+        # malformed where it does not see them.
+        passing = {*DENIED, "NotFoundException"}
+        if step.name is StepName.PUT_KEY_POLICY:
+            passing.add("MalformedPolicyDocumentException")
+        if step.key_arn not in state.keys_made or error.code not in passing:
+            return None
+        if state.look is None or now >= state.look:
+            return None
+        return Problem("NOT_YET_TAKEN", f"{step.name} is refused while the new key settles: {error.problem.message}")
+
+    def _refused_by_xray(self, step: Step, seen: Observation, error: AwsError) -> Problem | None:
+        """Why X-Ray refused the key: while it is UPDATING that says nothing of the key."""
+        if error.effect_unknown or error.code in DENIED:
+            return None
+        try:
+            status = self.reach.xray.get().status
+        except AwsError:
+            status = seen.setting.status
+        if status is not EncryptionStatus.ACTIVE:
+            message = f"X-Ray is still UPDATING and refuses another change meanwhile: {error.problem.message}"
+            return Problem("XRAY_UPDATING", message)
+        if error.code != "InvalidRequestException":
+            return None
+        message = f"X-Ray refuses {step.key_arn}, which KMS shows as usable: {error.problem.message}"
+        return Problem("KEY_REFUSED", message)
+
+    def _perform(self, step: Step, seen: Observation) -> Observation:
+        """Make one mutation and learn what it came to."""
+        keys = self.reach.keys
+        arn = step.key_arn or ""
+        match step.name:
+            case StepName.CREATE_KEY:
+                return self._create_key(step, seen)
+            case StepName.CANCEL_DELETION:
+                self._mutate(step, lambda: keys.cancel_deletion(arn))
+                return _with_key(seen, arn, self._until(arn, lambda key: key.state != "PendingDeletion"))
+            case StepName.ENABLE_KEY:
+                self._mutate(step, lambda: keys.enable(arn))
+                return _with_key(seen, arn, self._until(arn, lambda key: key.state == "Enabled"))
+            case StepName.PUT_KEY_POLICY:
+                self._mutate(step, lambda: keys.put_policy(arn, step.after or ""))
+                return _with_key(seen, arn, replace(_known(seen, arn), policy=step.after))
+            case StepName.ENABLE_ROTATION:
+                days = self.rule.managed_key.rotation_days
+                self._mutate(step, lambda: keys.enable_rotation(arn, days))
+                return _with_key(seen, arn, replace(_known(seen, arn), rotation=True, rotation_days=days))
+            case StepName.CREATE_ALIAS:
+                return self._create_alias(step, seen)
+            case StepName.UPDATE_ALIAS:
+                self._mutate(step, lambda: keys.update_alias(step.after or "", arn))
+                return replace(seen, aliases={**seen.aliases, step.after or "": arn})
+            case StepName.PUT_SETTING:
+                return self._put_setting(step, seen)
+
+    def _create_key(self, step: Step, seen: Observation) -> Observation:
+        intent = self.journal.state().intent
+        assert intent is not None
+        tags = (
+            *self.rule.managed_key.tags.items(),
+            (GUARD_TAG_KEY, GUARD_TAG_VALUE),
+            (NONCE_TAG_KEY, intent.nonce),
+        )
+        try:
+            key, policy = self._send_create_key(step, tags)
+        except AwsError as error:
+            if not error.effect_unknown:
+                self._update(lambda state: replace(state, intent=None))
+            raise
+        look = self.guard.clock.now() + ledger.STALE_READS
+        self._update(
+            lambda state: replace(
+                state, keys_made=(*state.keys_made, key.arn), intent=None, look=ledger.later(state.look, look)
+            )
+        )
+        if policy is None:
+            # Of the default policy nobody knows the text before KMS tells it; the next step completes it.
+            return _with_key(seen, key.arn, self._until(key.arn, lambda shown: True))
+        return _with_key(seen, key.arn, replace(key, policy=policy, rotation=False, tags=tags))
+
+    def _send_create_key(self, step: Step, tags: tuple[tuple[str, str], ...]) -> tuple[Key, str | None]:
+        """Make the key with the step's policy; where that is refused, with KMS's default policy, told as None.
+
+        An organization may deny everybody to leave out KMS's check against a lock-out, which a new policy needs.
+        """
+        description = self.rule.managed_key.description
+        for policy in (step.after, None):
+            sent = replace(step, after=policy)
+            try:
+                key, request_id = self._sent(sent, partial(self.reach.keys.create, description, policy, tags))
+            except AwsError as error:
+                if policy is None or error.code not in DENIED:
+                    raise
+            else:
+                self.actions.append(Action(step.name, self.guard.clock.now(), key.arn, None, policy, request_id))
+                return key, policy
+        raise AssertionError("the second refusal is raised")
+
+    def _create_alias(self, step: Step, seen: Observation) -> Observation:
+        alias, arn = step.after or "", step.key_arn or ""
+        try:
+            self._mutate(step, lambda: self.reach.keys.create_alias(alias, arn))
+        except AwsError as error:
+            if error.code != "AlreadyExistsException":
+                raise
+            # KMS did not show what was there, or somebody was faster: the alias decides, and our key is left unused.
+            winner = self.reach.keys.describe(alias)
+            if winner is None:
+                raise GuardError(Problem("NOT_YET_TAKEN", f"{alias} exists, and KMS does not show it yet")) from error
+            if winner.arn != arn:
+                # Whose key it is and which tags came with it, the next look weighs before the key is recorded.
+                message = f"somebody else made {alias} first, for {winner.arn}: that key is looked at from the start"
+                raise GuardError(Problem("ALIAS_TAKEN", message)) from error
+        return replace(seen, aliases={**seen.aliases, alias: arn})
+
+    def _put_setting(self, step: Step, seen: Observation) -> Observation:
+        arn = step.key_arn or ""
+        if self.journal.state().managed_key != arn:
+            # On the record before it is in use: whatever becomes of the alias, this is the key that is meant.
+            self._update(lambda state: replace(state, managed_key=arn))
+        answer, request_id = self._sent(step, lambda: self.reach.xray.put(arn))
+        self.actions.append(Action(step.name, self.guard.clock.now(), arn, step.before, answer.key_arn, request_id))
+        return replace(seen, setting=answer)
+
+    def _mutate(self, step: Step, send: Callable[[], str | None]) -> None:
+        request_id = self._sent(step, send)
+        self.actions.append(
+            Action(step.name, self.guard.clock.now(), step.key_arn, step.before, step.after, request_id)
+        )
+
+    def _sent(self, step: Step, send: Callable[[], T]) -> T:
+        """Send a mutation, if the lease still allows it, and put it on the list of actions if it fails."""
+        now = self.guard.clock.now()
+        if now >= self.lease.until - LEASE_MARGIN:
+            raise LeaseOver
+        try:
+            return send()
+        except AwsError as error:
+            self.actions.append(
+                Action(step.name, now, step.key_arn, step.before, step.after, error.request_id, str(error.problem.code))
+            )
+            raise
+
+    def _until(self, arn: str, shown: Callable[[Key], bool]) -> Key | None:
+        """Read a key until KMS shows a change just made, for some seconds at most."""
+        key: Key | None = None
+        for pause in (*_pauses(), None):
+            key = read_key(self.guard.gather, self.reach, arn)
+            if key is not None and shown(key):
+                return key
+            if pause is not None:
+                self.guard.sleep(pause)
+        return key
+
+    def _confirm(self, seen: Observation) -> tuple[Problem | None, Observation]:
+        """Ask X-Ray what stands now, for ten seconds at most, until it is ACTIVE."""
+        for pause in (*_pauses(), None):
+            seen = replace(seen, setting=self.reach.xray.get())
+            if judge(self.target, self.rule, self.journal.state(), seen):
+                was = seen.setting.key_arn or seen.setting.type
+                return Problem("CHANGED_AGAIN", f"X-Ray now answers {was}: somebody changed it meanwhile"), seen
+            if seen.setting.status is EncryptionStatus.ACTIVE or pause is None:
+                break
+            self.guard.sleep(pause)
+        return None, seen
+
+    def _finish(self, problem: Problem | None, seen: Observation) -> Result:
+        """Close the attempt. If the state moved meanwhile, look at X-Ray again before saying anything of it (P4)."""
+        for _ in range(MOST_CONFLICTS_UNDER_LEASE):
+            try:
+                return self._close_attempt(problem, seen)
+            except Conflict:
+                self._reload()
+                if problem is None:
+                    problem, seen = self._confirm(seen)
+        raise Busy(Problem("BUSY", f"{self.target}: the attempt's end met other writers"))
+
+    def _close_attempt(self, problem: Problem | None, seen: Observation) -> Result:
+        state = self.journal.state()
+        incident = state.incident
+        assert incident is not None
+        now = self.guard.clock.now()
+        self.journal.seen = seen
+        draft = Draft(state)
+        most = self.guard.policy.limits.max_backoff_minutes
+        if self.actions:
+            # What was acted on may have been KMS's past: all is read again once that is over.
+            draft.set(look=ledger.later(state.look, now + ledger.STALE_READS))
+        actions = tuple(self.actions)
+        if problem is not None:
+            passing = problem.code in SETTLING_CODES
+            until = settles_until(incident, now) if passing else incident.settles_until
+            if passing and until is not None and now < until:
+                outcome, reason, due = Outcome.DEFERRED, SETTLING, now + SETTLING_PAUSE
+            else:
+                outcome, reason = Outcome.FAILED, problem.code
+                due = ledger.retry_after(state.backoff, now, self.guard.random(), most)
+            draft.set(
+                incident=replace(incident, phase=Phase.OPEN, lease=None, unended=False, due=due, settles_until=until),
+                outcome=outcome,
+                reason=reason,
+            )
+            self.journal.note_setting(draft, now)
+            fields = {"after": seen.setting, "error": problem, "reason": reason, "actions": actions}
+            self.journal.add_about(draft, incident, outcome, now, **fields)
+            return self.journal.commit(draft, outcome, reason, mutated=True)
+        self.journal.note_good(draft, seen, now)
+        if state.managed_key is None:
+            draft.set(managed_key=managed_key(state, seen, self.rule))
+        if seen.setting.status is EncryptionStatus.ACTIVE:
+            draft.set(incident=None, past=ledger.remember(state, incident, now), outcome=Outcome.REMEDIATED)
+            exposure = ledger.exposure(incident, now)
+            self.journal.add_about(
+                draft, incident, Outcome.REMEDIATED, now, after=seen.setting, actions=actions, exposure_seconds=exposure
+            )
+            return self.journal.commit(draft, Outcome.REMEDIATED, None, mutated=True)
+        draft.set(
+            incident=replace(incident, phase=Phase.APPLIED, lease=None, due=now, applied_at=now),
+            outcome=Outcome.APPLIED,
+        )
+        self.journal.add_about(draft, incident, Outcome.APPLIED, now, after=seen.setting, actions=actions)
+        return self.journal.commit(draft, Outcome.APPLIED, None, mutated=True)
+
+    def _reload(self) -> None:
+        """Read the state again and make sure that the lease is still ours."""
+        state = self.journal.load().state
+        lease = state.incident.lease if state.incident else None
+        if lease is None or not lease.is_same(self.lease):
+            raise LeaseOver
+
+    def _update(self, change: Callable[[TargetState], TargetState]) -> None:
+        """Store a change to the state in the middle of an attempt, whatever others wrote beside it."""
+        for _ in range(MOST_CONFLICTS_UNDER_LEASE):
+            state = self.journal.state()
+            try:
+                self.journal.save(state, change(state))
+            except Conflict:
+                self._reload()
+            else:
+                return
+        raise Busy(Problem("BUSY", f"{self.target}: the attempt's state met other writers"))
+
+
+def _pauses() -> list[float]:
+    """The pauses between polls: growing, ten seconds in all."""
+    pauses, total, pause = [], 0.0, FIRST_POLL_SECONDS
+    while total + pause < CONFIRM_SECONDS:
+        pauses.append(pause)
+        total += pause
+        pause = min(pause * 1.6, 2.0)
+    pauses.append(CONFIRM_SECONDS - total)
+    return pauses
+
+
+def _with_key(seen: Observation, arn: str, key: Key | None) -> Observation:
+    return replace(seen, keys={**seen.keys, arn: key})
+
+
+def _known(seen: Observation, arn: str) -> Key:
+    key = seen.keys[arn]
+    assert key is not None
+    return key

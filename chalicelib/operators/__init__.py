@@ -1,0 +1,1 @@
+"""What the command line and the console share; never shipped to Lambda."""
