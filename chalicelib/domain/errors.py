@@ -90,7 +90,7 @@ def remedy(operation: str, code: str, message: str = "") -> str | None:
 
 def _with_remedy(operation: str, code: str, message: str) -> str:
     advice = remedy(operation, code, message)
-    ending = f" {advice}" if advice else ""
+    ending = f"{'' if message.endswith(('.', '!', '?')) else '.'} {advice}" if advice else ""
     return f"{operation}: {message}"[: LONGEST_MESSAGE - len(ending)] + ending
 
 

@@ -161,7 +161,7 @@ class Attempt:
         except AwsError:
             status = seen.setting.status
         if status is not EncryptionStatus.ACTIVE:
-            message = f"X-Ray is still UPDATING and refuses another change meanwhile: {error.problem.message}"
+            message = f"X-Ray is still UPDATING and refuses another change ({error.code}): tried again every minute"
             return Problem("XRAY_UPDATING", message)
         if error.code != "InvalidRequestException":
             return None

@@ -28,7 +28,7 @@ def test_a_denied_call_says_what_aws_says_and_then_which_statement_to_change(
     operation: str, statement: str, code: str
 ) -> None:
     message = AwsError(operation, code, "no identity-based policy allows the action").problem.message
-    assert message.startswith(f"{operation}: no identity-based policy allows the action ")
+    assert message.startswith(f"{operation}: no identity-based policy allows the action. ")
     assert f"statement {statement} of policies/iam-guard.json" in message
 
 
