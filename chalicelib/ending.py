@@ -214,6 +214,9 @@ class Ending:
             incident = replace(incident, settles_until=settles_until(incident, now))
             if now >= settles_until(incident, now):
                 decision = replace(decision, outcome=Outcome.FAILED, reason=decision.blocked.code)
+        if decision.outcome is Outcome.SUPPRESSED or decision.reason == "PAUSED":
+            # A person holds the guard back: what comes after that has its own time to settle.
+            incident = replace(incident, settles_until=None)
         same = (
             not is_new
             and not lost

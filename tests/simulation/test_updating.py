@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chalicelib.model import Outcome, Record
-from tests.simulation.beginnings import look, quiet, records_since
+from tests.simulation.beginnings import brake, look, quiet, records_since, release, ticking
 from tests.simulation.crashing import CRASHES, LOST_ANSWERS, Updating, check, interrupted
 from tests.simulation.scenarios import SCENARIOS, Stage, stage
 from tests.simulation.world import HOME, Hazard
@@ -153,4 +153,20 @@ def test_p4_a_repair_by_somebody_else_after_nothing_but_refusals_is_not_called_t
     look(scene)
     outcomes = [record.outcome for record in records_since(scene, count)]
     assert outcomes == [Outcome.REMEDIATING, Outcome.DEFERRED, Outcome.COMPLIANT], scene.witness.story()
+    scene.witness.check_whole()
+
+
+def test_what_settles_after_a_pause_is_no_failure_because_of_what_settled_before_it() -> None:
+    scene = ticking(quiet())
+    count = len(scene.tables.records(HOME))
+    scene.world.settling = lambda rng: 6 * MINUTE
+    scene.world.refuses_while_updating = True
+    scene.world.user_puts(HOME, None)
+    look(scene)
+    brake(scene)
+    scene.world.run(20 * MINUTE)
+    scene.world.user_puts(HOME, None)
+    release(scene)
+    assert scene.converge(14 * MINUTE), scene.witness.story()
+    assert Outcome.FAILED not in {record.outcome for record in records_since(scene, count)}, scene.witness.story()
     scene.witness.check_whole()
