@@ -73,9 +73,16 @@ REMEDIES = MappingProxyType(
             "If KMS shows the key as enabled and the message speaks of a grant or a permission, widen statement "
             f"LetXRayUseTheKey of {_IAM}, and deploy."
         ),
+        ("kms:PutKeyPolicy", "MalformedPolicyDocumentException"): (
+            "If the message says that the policy could not be updated in the future, KMS does not see the role's "
+            "right to: put this action's policy on the key yourself (docs/first-hour.md says how)."
+        ),
     }
 )
 """What an operator does about a refusal, by operation and code. docs/aws-assumptions.md says which belief is wrong."""
+
+BEYOND_THE_ROLE = ("explicit deny", "service control policy", "permissions boundary")
+"""How AWS's messages tell of a refusal that no right of the role's can mend."""
 
 LONGEST_MESSAGE = 1000
 
@@ -83,9 +90,10 @@ LONGEST_MESSAGE = 1000
 def remedy(operation: str, code: str, message: str = "") -> str | None:
     """Return what to do about a refused call, or None where there is nothing better than AWS's own message.
 
-    An explicit deny has no remedy here: the guard's own rights cannot overrule it.
+    An explicit deny, and what the organization or a permissions boundary leaves out, have no remedy here: the guard's
+    own rights cannot overrule it.
     """
-    return None if "explicit deny" in message else REMEDIES.get((operation, code))
+    return None if any(sign in message for sign in BEYOND_THE_ROLE) else REMEDIES.get((operation, code))
 
 
 def _with_remedy(operation: str, code: str, message: str) -> str:

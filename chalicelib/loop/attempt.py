@@ -73,9 +73,14 @@ minutes, two times over. What lasts longer does not pass by itself."""
 
 
 def is_settling(state: TargetState, now: datetime) -> bool:
-    """Whether what stopped the last attempt passes by itself, and may still be expected to."""
+    """Whether what stopped the last attempt passes by itself, and may still be expected to.
+
+    Not in a fight: each incident may settle for a quarter of an hour, and a rival who ends one in time would begin the
+    next with no backoff and no alarm.
+    """
     until = state.incident.settles_until if state.incident else None
-    return state.reason == SETTLING and until is not None and now < until
+    lately = sum(now - past.closed_at < ledger.QUIET for past in state.past)
+    return state.reason == SETTLING and until is not None and now < until and lately < ledger.FREE_ATTEMPTS
 
 
 def settles_until(incident: Incident, now: datetime) -> datetime:
@@ -84,15 +89,19 @@ def settles_until(incident: Incident, now: datetime) -> datetime:
 
 
 class Attempt:
-    """The right to mutate one target for as long as the lease lasts."""
+    """The right to mutate one target for as long as the lease lasts.
 
-    def __init__(self, journal: Journal, reach: Reach, rule: Rule, lease: Lease) -> None:
+    `mutated` says whether anything that the guard sent in this incident, before or now, may have taken effect.
+    """
+
+    def __init__(self, journal: Journal, reach: Reach, rule: Rule, lease: Lease, *, mutated: bool) -> None:
         self.guard = journal.guard
         self.target = journal.target
         self.journal = journal
         self.reach = reach
         self.rule = rule
         self.lease = lease
+        self.mutated = mutated
         self.actions: list[Action] = []
 
     def run(self, seen: Observation) -> Result:
@@ -277,12 +286,15 @@ class Attempt:
         if now >= self.lease.until - LEASE_MARGIN:
             raise LeaseOver
         try:
-            return send()
+            answer = send()
         except AwsError as error:
+            self.mutated = self.mutated or error.effect_unknown
             self.actions.append(
                 Action(step.name, now, step.key_arn, step.before, step.after, error.request_id, str(error.problem.code))
             )
             raise
+        self.mutated = True
+        return answer
 
     def _until(self, arn: str, shown: Callable[[Key], bool]) -> Key | None:
         """Read a key until KMS shows a change just made, for some seconds at most."""
@@ -315,8 +327,15 @@ class Attempt:
             except Conflict:
                 self._reload()
                 if problem is None:
-                    problem, seen = self._confirm(seen)
+                    problem, seen = self._confirmed_again(seen)
         raise Busy(Problem("BUSY", f"{self.target}: the attempt's end met other writers"))
+
+    def _confirmed_again(self, seen: Observation) -> tuple[Problem | None, Observation]:
+        """Like `_confirm`. Where X-Ray does not answer, what was done still belongs on the record: a problem, too."""
+        try:
+            return self._confirm(seen)
+        except AwsError as error:
+            return error.problem, seen
 
     def _close_attempt(self, problem: Problem | None, seen: Observation) -> Result:
         state = self.journal.state()
@@ -338,6 +357,8 @@ class Attempt:
             else:
                 outcome, reason = Outcome.FAILED, problem.code
                 due = ledger.retry_after(state.backoff, now, self.guard.random(), most)
+            # Where all was refused, whatever ends the incident was not the guard.
+            incident = replace(incident, mutated=self.mutated)
             draft.set(
                 incident=replace(incident, phase=Phase.OPEN, lease=None, unended=False, due=due, settles_until=until),
                 outcome=outcome,

@@ -154,7 +154,10 @@ class Ending:
                 draft, incident, Outcome.FAILED, now, reason=problem.code, after=after, error=problem
             )
             return self.journal.commit(draft, Outcome.FAILED, problem.code)
-        if self.journal.unheard():
+        opened_again = state.reason == REGION_DENIED
+        if opened_again:
+            draft.set(outcome=Outcome.APPLIED, reason=None)
+        if self.journal.unheard() or opened_again:
             draft.set(incident=self.journal.joined(incident))
             self.journal.add(
                 draft,
@@ -211,6 +214,9 @@ class Ending:
             incident = replace(incident, settles_until=settles_until(incident, now))
             if now >= settles_until(incident, now):
                 decision = replace(decision, outcome=Outcome.FAILED, reason=decision.blocked.code)
+        if decision.outcome is Outcome.SUPPRESSED or decision.reason == "PAUSED":
+            # A person holds the guard back: what comes after that has its own time to settle.
+            incident = replace(incident, settles_until=None)
         same = (
             not is_new
             and not lost
@@ -219,7 +225,8 @@ class Ending:
             and seen.setting.same_choice(state.setting)
         )
         tried_again = decision.outcome is Outcome.FAILED and (_due_of(state) or now) <= now
-        waiting = decision.reason == "BACKOFF" and not is_new and not lost
+        # A Region that was denied and is open again must say so, or it would count as denied until the next sweep.
+        waiting = decision.reason == "BACKOFF" and not is_new and not lost and state.reason != REGION_DENIED
         heard = self.journal.unheard()
         if heard:
             incident = self.journal.joined(incident)

@@ -254,7 +254,8 @@ class _Run:
         self, rule: Rule, state: TargetState, seen: Observation, decision: Decision, refusal: Suppression | None
     ) -> Result:
         self.lease = self._take_lease(state, seen, decision, refusal)
-        return Attempt(self.journal, self.reach, rule, self.lease).run(seen)
+        mutated = state.incident is not None and state.incident.mutated
+        return Attempt(self.journal, self.reach, rule, self.lease, mutated=mutated).run(seen)
 
     def _take_lease(
         self, state: TargetState, seen: Observation, decision: Decision, refusal: Suppression | None

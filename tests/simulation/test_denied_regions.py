@@ -6,6 +6,7 @@ import pytest
 
 from chalicelib.auditlog.history import target_view
 from chalicelib.domain.model import EncryptionType, Outcome, Phase
+from tests.simulation.beginnings import look, quiet, ticking
 from tests.simulation.scenarios import Stage, stage
 from tests.simulation.world import HOME, STORE, Hazard, Run
 
@@ -127,3 +128,36 @@ def test_any_other_refusal_is_a_failure_that_is_tried_again(kind: str, only: str
     assert {(record.outcome, record.reason) for record in records} == {(Outcome.FAILED, "AccessDeniedException")}
     assert told.tables.state(HOME).due is not None
     told.witness.check_whole()
+
+
+def test_a_region_opened_again_in_the_midst_of_a_fight_says_so_and_is_not_left_to_the_next_sweep() -> None:
+    scene = quiet()
+    while scene.tables.state(HOME).reason != "BACKOFF":
+        scene.world.user_puts(HOME, None)
+        look(scene, seconds=5)
+    denied(scene, only="GetEncryptionConfig")
+    look(scene, seconds=1)
+    assert scene.tables.state(HOME).reason == "REGION_DENIED"
+    allowed(scene)
+    look(scene, seconds=1)
+    state = scene.tables.state(HOME)
+    assert (state.outcome, state.reason) == (Outcome.DEFERRED, "BACKOFF"), scene.witness.story()
+    assert state.due is not None
+    assert ticking(scene).converge(600), scene.witness.story()
+    scene.witness.check_whole()
+
+
+def test_a_region_opened_again_while_x_ray_is_updating_is_waited_for_by_the_tick() -> None:
+    scene = quiet()
+    scene.world.settling = lambda rng: 360.0
+    scene.world.user_puts(HOME, None)
+    look(scene)
+    denied(scene, only="GetEncryptionConfig")
+    look(scene)
+    assert scene.tables.state(HOME).reason == "REGION_DENIED"
+    allowed(scene)
+    look(scene)
+    state = scene.tables.state(HOME)
+    assert (state.outcome, state.reason) == (Outcome.APPLIED, None), scene.witness.story()
+    assert ticking(scene).converge(600), scene.witness.story()
+    scene.witness.check_whole()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chalicelib.domain.model import Outcome, Record
+from tests.simulation.beginnings import brake, look, quiet, records_since, release, ticking
 from tests.simulation.crashing import CRASHES, LOST_ANSWERS, Updating, check, interrupted
 from tests.simulation.scenarios import SCENARIOS, Stage, stage
 from tests.simulation.world import HOME, Hazard
@@ -122,3 +123,50 @@ def test_p1_to_p4_wherever_a_run_is_interrupted_while_updating_lasts_six_minutes
     updating = Updating(6 * MINUTE, refuses)
     for story in interrupted(BY_NAME[name], hazards, every_poll=False, updating=updating):
         check(story)
+
+
+def test_p9_a_rival_who_ends_each_incident_before_it_fails_is_named_within_the_hour() -> None:
+    """Fourteen minutes off the key, seven on it, and so on: each incident begins a new quarter of an hour."""
+    told = guarded(Updating(6 * MINUTE, refuses=True), empty=False)
+    key, began = told.managed_key(), told.world.clock
+    for _ in range(3):
+        for _ in range(3):
+            told.world.user_puts(HOME, None)
+            told.world.run(280)
+        told.world.user_puts(HOME, key)
+        told.world.run(7 * MINUTE)
+    named = [record for record in told.tables.records(HOME) if record.reason == "BACKOFF"]
+    assert named, told.witness.story()
+    assert (named[0].at - began).total_seconds() < 60 * MINUTE
+    told.witness.check_whole()
+
+
+def test_p4_a_repair_by_somebody_else_after_nothing_but_refusals_is_not_called_the_guards() -> None:
+    scene = quiet()
+    key, count = scene.managed_key(), len(scene.tables.records(HOME))
+    scene.world.settling = lambda rng: 6 * MINUTE
+    scene.world.refuses_while_updating = True
+    scene.world.user_puts(HOME, None)
+    look(scene)
+    scene.world.settling = lambda rng: 0.0
+    scene.world.user_puts(HOME, key)
+    look(scene)
+    outcomes = [record.outcome for record in records_since(scene, count)]
+    assert outcomes == [Outcome.REMEDIATING, Outcome.DEFERRED, Outcome.COMPLIANT], scene.witness.story()
+    scene.witness.check_whole()
+
+
+def test_what_settles_after_a_pause_is_no_failure_because_of_what_settled_before_it() -> None:
+    scene = ticking(quiet())
+    count = len(scene.tables.records(HOME))
+    scene.world.settling = lambda rng: 6 * MINUTE
+    scene.world.refuses_while_updating = True
+    scene.world.user_puts(HOME, None)
+    look(scene)
+    brake(scene)
+    scene.world.run(20 * MINUTE)
+    scene.world.user_puts(HOME, None)
+    release(scene)
+    assert scene.converge(14 * MINUTE), scene.witness.story()
+    assert Outcome.FAILED not in {record.outcome for record in records_since(scene, count)}, scene.witness.story()
+    scene.witness.check_whole()

@@ -24,6 +24,7 @@ from tests.simulation.beginnings import (
     operate,
     quiet,
     records_since,
+    stalls,
     ticking,
     worker,
 )
@@ -453,3 +454,24 @@ def test_p4_a_failed_read_does_not_begin_the_wait_for_active_anew() -> None:
     waiting = scene.tables.state(HOME).incident
     assert waiting is not None
     assert replace(waiting, due=None) == replace(applied, due=None), scene.witness.story()
+
+
+def test_p3_what_was_done_is_on_the_record_though_x_ray_cannot_be_asked_again_after_a_conflict() -> None:
+    scene = quiet()
+    count = len(scene.tables.records(HOME))
+    scene.world.settling = lambda rng: 0.0
+    scene.world.user_puts(HOME, None)
+    acting = worker(scene, "sweep/acting")
+
+    def again(run: Run, number: int, name: str) -> Hazard | None:
+        asked = run.calls.count("GetEncryptionConfig") if "PutEncryptionConfig" in run.calls else 0
+        return Hazard("throttle") if run is acting and name == "GetEncryptionConfig" and asked > 2 else None
+
+    scene.world.hazard = again
+    stalls(scene, acting, "GetEncryptionConfig", 10, after="PutEncryptionConfig")
+    scene.world.later(3, lambda: scene.lambdas.hear(scene.world.user_fails(HOME)))
+    scene.world.run(30)
+    end = records_since(scene, count)[-1]
+    assert (end.outcome, end.reason) == (Outcome.FAILED, "ThrottlingException"), scene.witness.story()
+    assert [sent.name for sent in end.actions] == ["PutEncryptionConfig"]
+    scene.witness.check_whole()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from chalicelib.domain.errors import AwsError
-from chalicelib.domain.model import EncryptionType, Outcome, Record
+from chalicelib.domain.model import EncryptionType, Outcome, Problem, Record
 from tests.simulation.lambdas import baseline
 from tests.simulation.scenarios import Stage, stage
 from tests.simulation.world import ACCOUNT, HOME, Hazard, Run
@@ -165,12 +165,38 @@ def test_p10_a_service_graph_that_is_throttled_is_failed_and_read_again_and_noth
     assert own_mutations(told) == []
 
 
+def test_a_lock_out_check_that_never_sees_the_roles_right_is_failed_with_what_to_do_and_one_key_is_made() -> None:
+    """The organization denies the bypass, and KMS then refuses the policy: a key of the operator's would fare alike."""
+    refusal = "The new key policy will not allow you to update the key policy in the future."
+
+    def hazard(run: Run, number: int, name: str) -> Hazard | None:
+        if name == "PutKeyPolicy":
+            raise AwsError("kms:PutKeyPolicy", "MalformedPolicyDocumentException", refusal)
+        return None
+
+    told = stage(hazard=hazard, denies_bypass=True)
+    told.lambdas.schedule(first_sweep_after=None)
+    told.world.user_puts(HOME, None)
+    told.world.run(WAITS)
+    failed = latest(told, Outcome.FAILED)
+    assert failed.error is not None
+    assert "yourself (docs/first-hour.md" in failed.error.message
+    (wanted,) = [action.after for action in failed.actions if action.name == "PutKeyPolicy"]
+    (key,) = told.tables.state(HOME).keys_made
+    assert told.world.setting(HOME).type is EncryptionType.NONE
+    told.world.user_changes_key(HOME, key, policy=wanted)
+    assert told.converge(LONGEST_BACKOFF), told.witness.story()
+    assert own_mutations(told).count("CreateKey") == 1
+    told.witness.check_whole()
+
+
 @pytest.mark.parametrize("text", ["with an explicit deny in a service control policy", "with an explicit deny"])
 def test_a_denial_that_the_guards_rights_cannot_overrule_names_no_statement_to_widen(text: str) -> None:
     told = stage(hazard=denied("kms:CreateKey", f"not authorized to perform: kms:CreateKey {text}"))
     told.lambdas.schedule(first_sweep_after=None)
     told.world.user_puts(HOME, None)
     told.world.run(600)
+    assert "explicit deny" in (latest(told, Outcome.FAILED).error or Problem("", "")).message
     assert "iam-guard.json" not in "".join(
         record.error.message for record in told.tables.records(HOME) if record.error is not None
     )

@@ -43,9 +43,12 @@ def test_a_long_message_of_aws_is_cut_and_the_remedy_is_not(operation: str, code
     assert message.endswith(REMEDIES[operation, code])
 
 
+@pytest.mark.parametrize(
+    "why", ["with an explicit deny", "no service control policy allows", "no permissions boundary"]
+)
 @pytest.mark.parametrize(("operation", "code"), REFUSALS)
-def test_an_explicit_deny_has_no_remedy_among_the_guards_own_rights(operation: str, code: str) -> None:
-    assert remedy(operation, code, "with an explicit deny in a service control policy") is None
+def test_what_the_roles_rights_cannot_overrule_has_no_remedy_among_them(operation: str, code: str, why: str) -> None:
+    assert remedy(operation, code, why) is None
 
 
 @pytest.mark.parametrize(("operation", "code"), REFUSALS)
