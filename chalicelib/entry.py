@@ -31,6 +31,9 @@ LEASE_OUTLIVES_SECONDS = 60
 WORKER_LOST = "WORKER_LOST"
 """The end of an attempt whose worker died. Another took it over, so nobody must act; Lambda counts the error itself."""
 
+TRIES = 3
+"""From so many tries in a row on, a call that AWS throttles or leaves unanswered counts as a failure."""
+
 COUNTED = {Outcome.FAILED: "Failed", Outcome.REMEDIATED: "Remediated", Outcome.DEFERRED: "Deferred"}
 KEY_CHANGES = {
     "source": ["aws.kms"],
@@ -194,6 +197,12 @@ def _reported(report: Report) -> dict[str, Any]:
     return {"targets": len(report.results), "outcomes": report.outcomes}
 
 
+def _passes(record: Record) -> bool:
+    """Whether a failure may well end without anybody's help: a lost worker, or the first tries of what AWS refuses."""
+    retryable = record.error is not None and record.error.retryable
+    return record.reason == WORKER_LOST or (retryable and record.detail.get("tries", TRIES) < TRIES)
+
+
 def _emit(record: Record) -> None:
     """One log line and at most one metric for a record. Never the event itself, nor what came with it as free text."""
     extra = {
@@ -208,7 +217,7 @@ def _emit(record: Record) -> None:
     if record.reason == "SWEEP":
         extra["anchor_digest"] = record.detail.get("digest")
     logger.info("record", extra=extra)
-    if record.outcome in COUNTED and record.reason != WORKER_LOST:
+    if record.outcome in COUNTED and not _passes(record):
         metrics.add_metric(COUNTED[record.outcome], MetricUnit.Count, 1)
     if record.outcome is Outcome.DEFERRED and record.reason == "BACKOFF":
         metrics.add_metric("Flapping", MetricUnit.Count, 1)

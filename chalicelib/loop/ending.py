@@ -353,6 +353,7 @@ class Ending:
             error=problem,
             reason=problem.code,
             attempt=incident.attempt if ours else None,
+            detail={"tries": backoff.count},
         )
         return self.journal.commit(draft, Outcome.FAILED, problem.code)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from chalicelib import entry
-from chalicelib.domain.model import ZERO_HASH, EncryptionType, Outcome, Record, Setting, Trigger, TriggerKind
+from chalicelib.domain.model import ZERO_HASH, EncryptionType, Outcome, Problem, Record, Setting, Trigger, TriggerKind
 
 HERE = "111122223333/us-east-1"
 
@@ -35,6 +35,17 @@ def test_a_failure_that_needs_a_person_counts_as_failed() -> None:
 
 def test_a_lost_worker_whose_attempt_another_took_over_does_not_count_as_failed() -> None:
     assert counted(Outcome.FAILED, "WORKER_LOST") == set()
+
+
+@pytest.mark.parametrize(("tries", "names"), [(1, set()), (2, set()), (3, {"Failed"}), (9, {"Failed"})])
+def test_a_call_that_aws_throttles_counts_as_failed_from_the_third_try_on(tries: int, names: set[str]) -> None:
+    throttled = Problem("ThrottlingException", "too many requests")
+    assert counted(Outcome.FAILED, throttled.code, error=throttled, detail={"tries": tries}) == names
+
+
+def test_a_refusal_that_trying_again_cannot_change_counts_at_once() -> None:
+    denied = Problem("AccessDeniedException", "no", retryable=False)
+    assert counted(Outcome.FAILED, denied.code, error=denied, detail={"tries": 1}) == {"Failed"}
 
 
 def test_what_settles_by_itself_counts_neither_as_failed_nor_as_flapping() -> None:
