@@ -264,9 +264,11 @@ class Ending:
         return detail
 
     def _rivals(self, state: TargetState) -> list[str]:
-        """The ARNs of those who made the latest drifts, as far as they are known."""
+        """The ARNs of those who made the drifts of this fight, as far as they are known."""
         event = self.journal.event
-        causes = [past.cause for past in state.past] + ([state.incident.cause] if state.incident else [])
+        # Each attempt ended one incident at most; what came before them is no part of the fight.
+        fought = state.past[-state.backoff.count :]
+        causes = [past.cause for past in fought] + ([state.incident.cause] if state.incident else [])
         arns = {cause.actor.arn for cause in causes if cause}
         if event is not None and event.trigger.actor is not None:
             arns.add(event.trigger.actor.arn)
