@@ -14,8 +14,8 @@ from chalicelib.cli.session import LEASE_SECONDS, Operator, pass_operator, say
 from chalicelib.domain.model import REGION_DENIED, Outcome, Problem, Target, Trigger, TriggerKind
 
 if TYPE_CHECKING:
-    from chalicelib.domain.decide import Step
     from chalicelib.domain.model import ChangeEvent, KeyEvent, Setting
+    from chalicelib.domain.steps import Step
     from chalicelib.loop.guard import Assessment, Guard
 
 KEY_DOLLARS_A_MONTH = 1
@@ -61,7 +61,7 @@ class Judgement:
 
 def judgement_of(assessment: Assessment, partition: str) -> Judgement:
     """An assessment with the plan that enforcing would follow, also where something holds it back."""
-    from chalicelib.domain.decide import plan
+    from chalicelib.domain.steps import plan
 
     decision, rule, seen = assessment.decision, assessment.rule, assessment.seen
     steps, blocked = decision.steps, decision.blocked

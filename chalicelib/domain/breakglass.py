@@ -21,7 +21,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from chalicelib.domain import keypolicy
-from chalicelib.domain.decide import OF_THE_KEY, Observation, judge, managed_key
+from chalicelib.domain.judge import OF_THE_KEY, judge
+from chalicelib.domain.keychoice import managed_key
 from chalicelib.domain.model import (
     Actor,
     ChangeEvent,
@@ -33,6 +34,7 @@ from chalicelib.domain.model import (
     TargetState,
     arn_part,
 )
+from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import BreakGlass, Rule, arn_matches
 
 Tags = tuple[tuple[str, str], ...]

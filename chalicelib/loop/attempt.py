@@ -16,19 +16,10 @@ from msgspec.structs import replace
 
 from chalicelib.auditlog import ledger
 from chalicelib.auditlog.ledger import Draft
-from chalicelib.domain.decide import (
-    MOST_STEPS,
-    SETTLING,
-    SETTLING_CODES,
-    Blocked,
-    Observation,
-    Step,
-    StepName,
-    judge,
-    managed_key,
-    next_step,
-)
+from chalicelib.domain.decide import SETTLING, SETTLING_CODES
 from chalicelib.domain.errors import DENIED, AwsError, Busy, Conflict, GuardError, LeaseOver
+from chalicelib.domain.judge import judge
+from chalicelib.domain.keychoice import managed_key
 from chalicelib.domain.model import (
     GUARD_TAG_KEY,
     GUARD_TAG_VALUE,
@@ -43,8 +34,10 @@ from chalicelib.domain.model import (
     Problem,
     TargetState,
 )
+from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import Rule
 from chalicelib.domain.ports import Reach
+from chalicelib.domain.steps import MOST_STEPS, Blocked, Step, StepName, next_step
 from chalicelib.loop.guard import Result
 from chalicelib.loop.journal import Journal
 from chalicelib.loop.observe import read_key

@@ -14,7 +14,8 @@ from msgspec.structs import replace
 
 from chalicelib.auditlog import ledger
 from chalicelib.auditlog.ledger import Draft
-from chalicelib.domain.decide import SETTLING, Decision, Observation, adoption
+from chalicelib.domain.decide import SETTLING, Decision
+from chalicelib.domain.keychoice import adoption
 from chalicelib.domain.model import (
     REGION_DENIED,
     EncryptionStatus,
@@ -29,6 +30,7 @@ from chalicelib.domain.model import (
     TargetState,
     TriggerKind,
 )
+from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import Rule
 from chalicelib.loop.attempt import SETTLING_PAUSE, settles_until
 from chalicelib.loop.guard import Result

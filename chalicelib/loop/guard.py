@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import Struct
 
 from chalicelib.auditlog.ledger import Draft
-from chalicelib.domain.decide import Decision, Observation
+from chalicelib.domain.decide import Decision
 from chalicelib.domain.errors import Busy, Conflict
 from chalicelib.domain.model import (
     GUARD_CHAIN,
@@ -22,6 +22,7 @@ from chalicelib.domain.model import (
     Trigger,
     Violation,
 )
+from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import Policy, Rule
 from chalicelib.domain.ports import Clock, Gather, Reach, Requests, Store
 

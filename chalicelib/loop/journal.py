@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from chalicelib.auditlog import ledger
 from chalicelib.auditlog.ledger import Draft
-from chalicelib.domain.decide import OF_THE_KEY, Observation
+from chalicelib.domain.judge import OF_THE_KEY
 from chalicelib.domain.model import (
     Actor,
     Cause,
@@ -28,6 +28,7 @@ from chalicelib.domain.model import (
     TriggerKind,
     Violation,
 )
+from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import Rule
 from chalicelib.domain.ports import Loaded
 from chalicelib.loop.guard import Guard, Result

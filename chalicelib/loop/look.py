@@ -12,8 +12,9 @@ from msgspec.structs import replace
 
 from chalicelib.auditlog.ledger import Draft
 from chalicelib.domain.breakglass import NoteReason, Weighed, principals_to_read, weigh
-from chalicelib.domain.decide import Observation, adoption, judge
 from chalicelib.domain.errors import AwsError
+from chalicelib.domain.judge import judge
+from chalicelib.domain.keychoice import adoption
 from chalicelib.domain.model import (
     NONCE_TAG_KEY,
     EncryptionType,
@@ -24,6 +25,7 @@ from chalicelib.domain.model import (
     TargetState,
     TriggerKind,
 )
+from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import Rule
 from chalicelib.domain.ports import Loaded, Reach
 from chalicelib.loop.journal import Journal

@@ -17,9 +17,10 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from chalicelib.domain.decide import CLOSED_KEY, Observation, allowed_arns, is_ruled_out, managed_key
 from chalicelib.domain.errors import DENIED, AwsError
+from chalicelib.domain.keychoice import allowed_arns, is_ruled_out, managed_key
 from chalicelib.domain.model import EncryptionType, Key, Setting, TargetState
+from chalicelib.domain.observation import CLOSED_KEY, Observation
 from chalicelib.domain.policy import Rule
 from chalicelib.domain.ports import Gather, Reach
 

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from chalicelib.auditlog import ledger
 from chalicelib.auditlog.ledger import Draft
-from chalicelib.domain.decide import Decision, Observation, StepName, decide
+from chalicelib.domain.decide import Decision, decide
 from chalicelib.domain.errors import AwsError, Busy, Conflict, GuardError, LeaseOver, StoreError, denies_region
 from chalicelib.domain.model import (
     Backoff,
@@ -39,7 +39,9 @@ from chalicelib.domain.model import (
     Trigger,
     TriggerKind,
 )
+from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import Mode, Rule
+from chalicelib.domain.steps import StepName
 from chalicelib.loop.attempt import Attempt, is_settling
 from chalicelib.loop.ending import Ending
 from chalicelib.loop.guard import MOST_CONFLICTS, Assessment, Guard, Result, record_in_guard_chain

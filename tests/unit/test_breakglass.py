@@ -26,7 +26,6 @@ from chalicelib.domain.breakglass import (
     read_value,
     weigh,
 )
-from chalicelib.domain.decide import Observation
 from chalicelib.domain.model import (
     Actor,
     Cause,
@@ -44,6 +43,7 @@ from chalicelib.domain.model import (
     Trigger,
     TriggerKind,
 )
+from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import Rule, parse
 
 ACCOUNT = "111122223333"

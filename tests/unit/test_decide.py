@@ -9,7 +9,8 @@ import pytest
 from msgspec.structs import replace
 
 from chalicelib.domain import keypolicy
-from chalicelib.domain.decide import Blocked, Decision, Observation, Step, StepName, decide, judge, next_step, plan
+from chalicelib.domain.decide import Decision, decide
+from chalicelib.domain.judge import judge
 from chalicelib.domain.model import (
     Backoff,
     EncryptionStatus,
@@ -25,7 +26,9 @@ from chalicelib.domain.model import (
     TriggerKind,
     Violation,
 )
+from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import KeyKind, ManagedKey, Mode, Require, Rule, When
+from chalicelib.domain.steps import Blocked, Step, StepName, next_step, plan
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 TARGET = Target("111122223333", "eu-west-1")

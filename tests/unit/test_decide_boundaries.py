@@ -9,7 +9,8 @@ import pytest
 from msgspec.structs import replace
 
 from chalicelib.domain import keypolicy
-from chalicelib.domain.decide import Observation, adoption, decide, why_not_proved
+from chalicelib.domain.decide import decide
+from chalicelib.domain.keychoice import adoption
 from chalicelib.domain.model import (
     EncryptionStatus,
     EncryptionType,
@@ -22,7 +23,9 @@ from chalicelib.domain.model import (
     TargetState,
     TriggerKind,
 )
+from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import ManagedKey, Mode, Require, Rule, When
+from chalicelib.domain.steps import why_not_proved
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 TARGET = Target("111122223333", "eu-west-1")
