@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from chalicelib.aws.store import AUDIT_TABLE, TARGETS_TABLE
-from chalicelib.domain import keypolicy
+from chalicelib.domain.keypolicy.wanted import initial_policy
 from chalicelib.domain.model import (
     GUARD_CHAIN,
     GUARD_TAG_KEY,
@@ -177,7 +177,7 @@ def _answers(policy: Policy) -> dict[str, bytes]:
         "BatchGetItem": {"Responses": {TARGETS_TABLE: items, AUDIT_TABLE: []}, "UnprocessedKeys": {}},
         "TransactWriteItems": {},
         "DescribeKey": {"KeyMetadata": key},
-        "GetKeyPolicy": {"Policy": keypolicy.initial(rule, TARGET, "aws"), "PolicyName": "default"},
+        "GetKeyPolicy": {"Policy": initial_policy(rule, TARGET, "aws"), "PolicyName": "default"},
         "GetKeyRotationStatus": {
             "KeyId": KEY_ARN,
             "KeyRotationEnabled": True,

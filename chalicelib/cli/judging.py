@@ -238,7 +238,7 @@ def _dry_run(operator: Operator, target: Target) -> int:
 
 def _print_plan(judgement: Judgement) -> None:
     from chalicelib.cli.wording import clean, setting_text, step_text
-    from chalicelib.domain.keypolicy import difference
+    from chalicelib.domain.keypolicy.document import difference
 
     target = str(judgement.target)
     click.echo(f"{target}: {verdict(judgement)} under rule {judgement.rule or '(none)'}")

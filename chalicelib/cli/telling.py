@@ -331,7 +331,7 @@ def _details(record: Record) -> list[tuple[str, str]]:
 
 def _print_action(action: Any, target: str) -> None:
     from chalicelib.cli.wording import clean, key_text
-    from chalicelib.domain.keypolicy import difference
+    from chalicelib.domain.keypolicy.document import difference
 
     subject = key_text(action.key_arn, target) if action.key_arn else ""
     told = f"    {action.name} {subject}"

@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from chalicelib.cli.wording import clean
-from chalicelib.domain import keypolicy
+from chalicelib.domain.keypolicy import document
 from chalicelib.domain.model import Action, Actor, Outcome, Setting, TriggerKind, Violation, arn_part, key_id_of
 
 
@@ -183,7 +183,7 @@ def difference(action: Action) -> list[tuple[str, str]]:
     if not (is_long(action.before) or is_long(action.after)):
         return []
     kinds = {"+": "add", "-": "cut", " ": "same"}
-    lines = keypolicy.difference(action.before or "", action.after or "").splitlines()[2:]
+    lines = document.difference(action.before or "", action.after or "").splitlines()[2:]
     return [("place", "…") if line.startswith("@@") else (kinds.get(line[:1], "same"), line[1:]) for line in lines]
 
 

@@ -20,9 +20,10 @@ from enum import StrEnum
 from msgspec import Struct
 from msgspec.structs import replace
 
-from chalicelib.domain import keypolicy
 from chalicelib.domain.judge import OF_THE_KEY, judge
 from chalicelib.domain.keychoice import managed_key
+from chalicelib.domain.keypolicy.judge import judge_policy
+from chalicelib.domain.keypolicy.wanted import BREAK_GLASS
 from chalicelib.domain.model import (
     Actor,
     ChangeEvent,
@@ -280,8 +281,8 @@ class _Weighing:
         if opener is not None:
             # Whoever is known to have opened it needs no deny on the key, and must be named by the rule to this day.
             return None if may_open(opener, glass) else Refusal.OPENER_NOT_ALLOWED
-        verdict = keypolicy.judge(key.policy or "", self._rule, self._target, partition)
-        return Refusal.DENY_MISSING if keypolicy.BREAK_GLASS in verdict.missing else None
+        verdict = judge_policy(key.policy or "", self._rule, self._target, partition)
+        return Refusal.DENY_MISSING if BREAK_GLASS in verdict.missing else None
 
     # --- principals ------------------------------------------------------------------------------------------------
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from chalicelib.domain import keypolicy
 from chalicelib.domain.keychoice import is_ruled_out, managed_key
+from chalicelib.domain.keypolicy.judge import judge_policy
+from chalicelib.domain.keypolicy.wanted import XRAY
 from chalicelib.domain.model import EncryptionType, Key, Target, TargetState, Violation, arn_part
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import KeyKind, Rule
@@ -93,7 +94,7 @@ def _judge_key(key: Key, rule: Rule, target: Target, *, ours: bool) -> list[Viol
 
 def policy_lets_xray(key: Key, rule: Rule, target: Target, *, ours: bool) -> bool:
     """Whether the key's policy certainly lets X-Ray use it and, of our own key, says all that the rule asks."""
-    verdict = keypolicy.judge(key.policy or "", rule, target, arn_part(key.arn, 1))
+    verdict = judge_policy(key.policy or "", rule, target, arn_part(key.arn, 1))
     if verdict.problem or verdict.foreign_denies:
         return False
-    return not verdict.missing if ours else keypolicy.XRAY not in verdict.missing
+    return not verdict.missing if ours else XRAY not in verdict.missing

@@ -17,9 +17,11 @@ from enum import StrEnum
 from msgspec import Struct
 from msgspec.structs import replace
 
-from chalicelib.domain import keypolicy
 from chalicelib.domain.judge import judge, judge_setting, policy_lets_xray
 from chalicelib.domain.keychoice import managed_key
+from chalicelib.domain.keypolicy.document import UnreadablePolicy
+from chalicelib.domain.keypolicy.judge import judge_policy
+from chalicelib.domain.keypolicy.wanted import PolicyTooLong, initial_policy, merge
 from chalicelib.domain.model import (
     GUARD_TAG_KEY,
     GUARD_TAG_VALUE,
@@ -85,7 +87,7 @@ def next_step(
         other = _alias_step(rule, seen, arn) if Violation.ALIAS_MOVED in violations else None
         return other or _left_alone(seen, violations)
     if arn is None:
-        text = keypolicy.initial(rule, target, partition)
+        text = initial_policy(rule, target, partition)
         return Step(StepName.CREATE_KEY, after=text)
     key = seen.keys.get(arn)
     if key is None:
@@ -145,7 +147,7 @@ def _repair_step(key: Key, rule: Rule, target: Target) -> Step | Blocked | None:
         return _if_ours(key, Step(StepName.ENABLE_KEY, key.arn, key.state, "Enabled"), "enable it")
     if key.state != "Enabled":
         return Blocked(Problem("KEY_UNAVAILABLE", f"{key.arn} is {key.state}, which nobody but its owner can change"))
-    verdict = keypolicy.judge(key.policy or "", rule, target, arn_part(key.arn, 1))
+    verdict = judge_policy(key.policy or "", rule, target, arn_part(key.arn, 1))
     if verdict.problem:
         return Blocked(Problem("KEY_POLICY_UNREADABLE", f"the policy of {key.arn}: {verdict.problem}"))
     if verdict.foreign_denies:
@@ -158,8 +160,8 @@ def _repair_step(key: Key, rule: Rule, target: Target) -> Step | Blocked | None:
         )
     if verdict.missing:
         try:
-            merged = keypolicy.merge(key.policy or "", rule, target, arn_part(key.arn, 1))
-        except (keypolicy.PolicyTooLong, keypolicy.UnreadablePolicy) as error:
+            merged = merge(key.policy or "", rule, target, arn_part(key.arn, 1))
+        except (PolicyTooLong, UnreadablePolicy) as error:
             return Blocked(Problem("KEY_POLICY_TOO_LONG", f"the policy of {key.arn} cannot be completed: {error}"))
         step = Step(StepName.PUT_KEY_POLICY, key.arn, key.policy, merged)
         return _if_ours(key, step, f"add the statements {', '.join(verdict.missing)} to its policy")

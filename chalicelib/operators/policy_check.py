@@ -20,7 +20,7 @@ import jsonschema
 import msgspec
 from jsonschema.exceptions import ValidationError
 
-from chalicelib.domain.keypolicy import LONGEST_POLICY_BYTES, initial
+from chalicelib.domain.keypolicy.wanted import LONGEST_POLICY_BYTES, initial_policy
 from chalicelib.domain.model import Target, is_region
 from chalicelib.domain.policy import (
     DOCUMENT_NAME,
@@ -319,7 +319,7 @@ def _people_findings(at: str, rule: Rule) -> Iterator[Finding]:
     readers = rule.managed_key.trace_readers
     if not isinstance(readers, str):
         yield from _principal_findings(f"{at}/managed_key/trace_readers", readers)
-        length = len(initial(rule, Target("1" * 12, "x" * 32), "aws-us-gov").encode())
+        length = len(initial_policy(rule, Target("1" * 12, "x" * 32), "aws-us-gov").encode())
         if length > LONGEST_POLICY_BYTES:
             yield Finding(
                 f"{at}/managed_key/trace_readers",

@@ -27,8 +27,8 @@ from chalicelib.aws.clients import AwsClock, Clients
 from chalicelib.aws.keys import KeysApi
 from chalicelib.aws.store import DynamoStore
 from chalicelib.aws.xray import XRayApi
-from chalicelib.domain import keypolicy
 from chalicelib.domain.errors import AwsError, Conflict
+from chalicelib.domain.keypolicy.wanted import initial_policy
 from chalicelib.domain.model import (
     GUARD_CHAIN,
     Cause,
@@ -87,7 +87,7 @@ class Ports:
         """A key policy with all that the rule asks."""
         rule = baseline().rule_for(self.target)
         assert rule is not None
-        return keypolicy.initial(rule, self.target, "aws")
+        return initial_policy(rule, self.target, "aws")
 
     def make(self, *tags: tuple[str, str]) -> str:
         """A new key's ARN."""

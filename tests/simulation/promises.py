@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 
 from chalicelib.auditlog.chain import verify_chain
-from chalicelib.domain import keypolicy
+from chalicelib.domain.keypolicy.judge import judge_policy
 from chalicelib.domain.model import (
     GUARD_CHAIN,
     Action,
@@ -220,7 +220,7 @@ def proved(policy: str, rule: Rule, target: Target) -> bool:
     """Whether a key policy says all that the rule asks; asked so often that the answers are kept."""
     asked = (policy, rule.id, target)
     if asked not in _PROVED:
-        _PROVED[asked] = keypolicy.judge(policy, rule, target, "aws").proved
+        _PROVED[asked] = judge_policy(policy, rule, target, "aws").proved
     return _PROVED[asked]
 
 

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import pytest
 from msgspec.structs import replace
 
-from chalicelib.domain import keypolicy
+from chalicelib.domain.keypolicy.wanted import initial_policy
 from chalicelib.domain.model import (
     GUARD_TAG_KEY,
     GUARD_TAG_VALUE,
@@ -380,7 +380,7 @@ def test_attack_a_role_of_the_name_in_another_account_or_under_a_path() -> None:
 
 
 def without_deny(told: Stage) -> str:
-    return keypolicy.initial(replace(told.witness.rule(HOME), break_glass=None), HOME, "aws")
+    return initial_policy(replace(told.witness.rule(HOME), break_glass=None), HOME, "aws")
 
 
 @pytest.mark.parametrize("restored", [True, False], ids=["restored", "left"])

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from chalicelib.domain import keypolicy
 from chalicelib.domain.breakglass import (
     FORGET_AFTER,
     MOST_REMEMBERED,
@@ -26,6 +25,7 @@ from chalicelib.domain.breakglass import (
     read_value,
     weigh,
 )
+from chalicelib.domain.keypolicy.wanted import initial_policy
 from chalicelib.domain.model import (
     Actor,
     Cause,
@@ -60,8 +60,8 @@ GOOD = Setting(EncryptionType.KMS, KEY, EncryptionStatus.ACTIVE)
 POLICY = parse((Path(__file__).parents[2] / "policies" / "policy.json").read_bytes())
 (RULE,) = POLICY.rules
 assert RULE.break_glass is not None
-FULL = keypolicy.initial(RULE, HOME, "aws")
-WITHOUT_DENY = keypolicy.initial(replace(RULE, break_glass=None), HOME, "aws")
+FULL = initial_policy(RULE, HOME, "aws")
+WITHOUT_DENY = initial_policy(replace(RULE, break_glass=None), HOME, "aws")
 
 
 def value_until(end: datetime, reason: str = "INC-1") -> str:

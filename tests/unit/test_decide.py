@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from chalicelib.domain import keypolicy
 from chalicelib.domain.decide import Decision, decide
 from chalicelib.domain.judge import judge
+from chalicelib.domain.keypolicy.wanted import initial_policy
 from chalicelib.domain.model import (
     Backoff,
     EncryptionStatus,
@@ -45,7 +45,7 @@ RULE = Rule(
     require=Require(allowed_keys=(ALIAS, "alias/theirs")),
     managed_key=ManagedKey(alias=ALIAS),
 )
-POLICY = keypolicy.initial(RULE, TARGET, "aws")
+POLICY = initial_policy(RULE, TARGET, "aws")
 NONE = Setting(EncryptionType.NONE, None, EncryptionStatus.ACTIVE)
 
 

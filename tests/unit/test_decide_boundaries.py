@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from chalicelib.domain import keypolicy
 from chalicelib.domain.decide import decide
 from chalicelib.domain.keychoice import adoption
+from chalicelib.domain.keypolicy.wanted import initial_policy
 from chalicelib.domain.model import (
     EncryptionStatus,
     EncryptionType,
@@ -47,7 +47,7 @@ HEALTHY = Key(
     TARGET.account,
     TARGET.region,
     "Enabled",
-    policy=keypolicy.initial(RULE, TARGET, "aws"),
+    policy=initial_policy(RULE, TARGET, "aws"),
     rotation=True,
     tags=(("xray-guard", "managed"),),
 )

@@ -9,9 +9,9 @@ from typing import Any, cast
 import pytest
 from msgspec.structs import replace
 
-from chalicelib.domain import keypolicy
 from chalicelib.domain.errors import AwsError
 from chalicelib.domain.judge import judge
+from chalicelib.domain.keypolicy.wanted import initial_policy
 from chalicelib.domain.model import EncryptionStatus, EncryptionType, Key, Setting, Target, TargetState, Violation
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import KeyKind, ManagedKey, Mode, Require, Rule
@@ -32,7 +32,7 @@ HEALTHY = Key(
     TARGET.account,
     TARGET.region,
     "Enabled",
-    policy=keypolicy.initial(RULE, TARGET, "aws"),
+    policy=initial_policy(RULE, TARGET, "aws"),
     rotation=True,
     tags=(("xray-guard", "managed"),),
 )
