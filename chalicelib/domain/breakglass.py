@@ -11,10 +11,8 @@ somebody else's, a list of values that has grown too long.
 
 from __future__ import annotations
 
-import re
-import string
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from msgspec import Struct
@@ -37,37 +35,13 @@ from chalicelib.domain.model import (
 )
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import BreakGlass, Rule, arn_matches
-
-Tags = tuple[tuple[str, str], ...]
+from chalicelib.domain.tagvalue import Refusal, Tags, iam_values, normal, read_value
 
 MOST_REMEMBERED = 64
 """Keeps a target's state far below DynamoDB's 400 KB an item, whoever floods a key with values."""
 
 FORGET_AFTER = timedelta(minutes=10)
 """Longer than any two clocks are apart, and than a read of KMS lags behind."""
-
-_BASIC = re.compile(r"(\d{4})(\d\d)(\d\d)[Tt](\d\d)(\d\d)(\d\d)([Zz]|)", re.ASCII)
-_RFC_3339 = re.compile(
-    r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d)(?:\.\d+)?([Zz]|[+-]\d\d:[0-5]\d|)",
-    re.ASCII,
-)
-
-
-class Refusal(StrEnum):
-    """Why a value, or what carries it, does not suppress."""
-
-    NO_END = "NO_END"
-    NO_ZONE = "NO_ZONE"
-    NO_REASON = "NO_REASON"
-    PAST = "PAST"
-    TAG_UNREADABLE = "TAG_UNREADABLE"
-    FOUND_AT_ADOPTION = "FOUND_AT_ADOPTION"
-    OPENER_NOT_ALLOWED = "OPENER_NOT_ALLOWED"
-    DENY_MISSING = "DENY_MISSING"
-    CARRIER_NOT_ALLOWED = "CARRIER_NOT_ALLOWED"
-    CARRIER_CANNOT_BE_TAGGED = "CARRIER_CANNOT_BE_TAGGED"
-    CARRIER_IN_ANOTHER_ACCOUNT = "CARRIER_IN_ANOTHER_ACCOUNT"
-    TOO_MANY = "TOO_MANY"
 
 
 class Closing(StrEnum):
@@ -92,14 +66,6 @@ class NoteReason(StrEnum):
     REFUSED = "BREAK_GLASS_REFUSED"
 
 
-class Opening(Struct, frozen=True):
-    """A well-formed value. `normal` is the one spelling by which equal values are recognised."""
-
-    end: datetime
-    reason: str
-    normal: str
-
-
 class Weighed(Struct, frozen=True):
     """What the tags come to: what to remember, what suppresses now (if anything), and what the record must say.
 
@@ -116,37 +82,6 @@ class Weighed(Struct, frozen=True):
     def is_open(self) -> bool:
         """Whether any value may still suppress, so that its tag must be read again every minute."""
         return any(_is_open(each) for each in self.suppressions)
-
-
-def read_value(value: str) -> Opening | Refusal:
-    """Read a tag's value by the grammar, whatever the time is now."""
-    words = value.split()
-    if not words:
-        return Refusal.NO_END
-    end = _read_end(words[0])
-    if isinstance(end, Refusal):
-        return end
-    if len(words) < 2:
-        return Refusal.NO_REASON
-    reason = " ".join(words[1:])
-    return Opening(end, reason, f"{end:%Y-%m-%dT%H:%M:%SZ} {reason}")
-
-
-def _read_end(word: str) -> datetime | Refusal:
-    basic = _BASIC.fullmatch(word)
-    extended = _RFC_3339.fullmatch(word)
-    if basic:
-        year, month, day, hour, minute, second, zone = basic.groups()
-        text = f"{year}-{month}-{day}T{hour}:{minute}:{second}"
-    elif extended:
-        text, zone = f"{extended[1]}T{extended[2]}", extended[3]
-    else:
-        return Refusal.NO_END
-    try:
-        end = datetime.fromisoformat(text + (zone.upper().replace("Z", "+00:00") or "+00:00")).astimezone(UTC)
-    except (ValueError, OverflowError):
-        return Refusal.NO_END
-    return end if zone else Refusal.NO_ZONE
 
 
 def may_open(actor: Actor, glass: BreakGlass) -> bool:
@@ -275,7 +210,7 @@ class _Weighing:
     ) -> Refusal | None:
         if self._state.managed_key != key.arn:
             return Refusal.FOUND_AT_ADOPTION
-        known = self._values.get((key.arn, _normal(value)))
+        known = self._values.get((key.arn, normal(value)))
         if opener is None and known is not None and _is_open(known):
             opener = known.opened_by
         if opener is not None:
@@ -296,7 +231,7 @@ class _Weighing:
                 self._close(each, Refusal.CARRIER_NOT_ALLOWED)
             elif held is None:
                 self._close(each, Refusal.TAG_UNREADABLE)
-            elif each.value not in {_normal(value) for value in _iam_values(held, glass.tag)}:
+            elif each.value not in {normal(value) for value in iam_values(held, glass.tag)}:
                 self._close(each, Closing.REMOVED)
             elif not each.drift.same_choice(self._seen.setting) or self._is_overtaken(each, change):
                 self._close(each, Closing.OVERTAKEN)
@@ -325,7 +260,7 @@ class _Weighing:
         if refusal or held is None:
             self._add(self._unread(owner.arn, refusal or Refusal.TAG_UNREADABLE))
             return
-        for value in _iam_values(held, glass.tag):
+        for value in iam_values(held, glass.tag):
             # Who set the tag is not heard: IAM tells of it in one Region only.
             self._see(owner.arn, value, None, None, self._seen.setting, change.trigger.event_time)
 
@@ -344,7 +279,7 @@ class _Weighing:
         drift: Setting | None = None,
         drift_at: datetime | None = None,
     ) -> None:
-        which = (carrier, _normal(value))
+        which = (carrier, normal(value))
         self._here.add(which)
         known = self._values.get(which)
         if known is not None:
@@ -461,23 +396,4 @@ def _opener(key: Key, value: str, glass: BreakGlass, tagging: KeyEvent | None) -
     if tagging is None or key.arn not in tagging.key_arns or tagging.error_code:
         return None
     told = dict(tagging.tags).get(glass.tag)
-    return tagging.trigger.actor if told is not None and _normal(told) == _normal(value) else None
-
-
-def _normal(value: str) -> str:
-    read = read_value(value)
-    return read.normal if isinstance(read, Opening) else " ".join(value.split())
-
-
-_ASCII_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
-
-
-def _iam_values(tags: Tags, tag_key: str) -> list[str]:
-    """The tag's value in every spelling of its key: IAM's tag keys are case-insensitive.
-
-    Of ASCII letters only. Unicode's folding takes other letters for these as well (a Kelvin sign for a k), by which a
-    tag could pass that no policy on the key's name denies.
-    https://docs.aws.amazon.com/IAM/latest/UserGuide/id_tags.html
-    """
-    wanted = tag_key.translate(_ASCII_LOWER)
-    return [value for key, value in tags if key.translate(_ASCII_LOWER) == wanted]
+    return tagging.trigger.actor if told is not None and normal(told) == normal(value) else None

@@ -17,12 +17,8 @@ from chalicelib.domain.breakglass import (
     MOST_REMEMBERED,
     Closing,
     NoteReason,
-    Opening,
-    Refusal,
-    Tags,
     Weighed,
     principals_to_read,
-    read_value,
     weigh,
 )
 from chalicelib.domain.keypolicy.wanted import initial_policy
@@ -45,6 +41,7 @@ from chalicelib.domain.model import (
 )
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import Rule, parse
+from chalicelib.domain.tagvalue import Opening, Refusal, Tags, read_value
 
 ACCOUNT = "111122223333"
 HOME = Target(ACCOUNT, "us-east-1")
