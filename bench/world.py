@@ -20,21 +20,17 @@ import msgspec
 from chalicelib.aws.store import AUDIT_TABLE, TARGETS_TABLE
 from chalicelib.domain.keypolicy.wanted import initial_policy
 from chalicelib.domain.model import (
-    GUARD_CHAIN,
     GUARD_TAG_KEY,
     GUARD_TAG_VALUE,
     Actor,
-    Cause,
     EncryptionStatus,
     EncryptionType,
-    GuardState,
-    Outcome,
-    PastIncident,
     Setting,
     Target,
-    TargetState,
 )
 from chalicelib.domain.policy import Policy
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.stored import GUARD_CHAIN, Cause, GuardState, PastIncident, TargetState
 
 TARGET = Target("111122223333", "us-east-1")
 ROLE_ARN = f"arn:aws:iam::{TARGET.account}:role/xray-guard-role"

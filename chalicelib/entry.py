@@ -17,8 +17,10 @@ from msgspec.structs import replace
 from chalicelib.aws.clients import Clients
 from chalicelib.domain.errors import GuardError
 from chalicelib.domain.events import KEY_EVENTS, KEY_NOTICES, read_change, read_key_event
-from chalicelib.domain.model import REGION_DENIED, Outcome, Problem, Record, Rejected, Trigger, TriggerKind, arn_part
+from chalicelib.domain.model import Rejected, Trigger, TriggerKind, arn_part
 from chalicelib.domain.policy import PolicyError, load_stamped
+from chalicelib.domain.reasons import REGION_DENIED, Outcome, Problem
+from chalicelib.domain.stored import Record
 from chalicelib.loop.guard import Guard, Result, record_in_guard_chain
 from chalicelib.loop.reconcile import reconcile, reconcile_key_event
 from chalicelib.loop.sweep import Report

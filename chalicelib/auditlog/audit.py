@@ -23,7 +23,8 @@ import msgspec
 from chalicelib.auditlog import chain
 from chalicelib.auditlog.chain import Anchored, Finding, StoredRow
 from chalicelib.domain.breakglass import NoteReason
-from chalicelib.domain.model import GUARD_CHAIN, Record, TriggerKind
+from chalicelib.domain.model import TriggerKind
+from chalicelib.domain.stored import GUARD_CHAIN, Record
 
 MOST_READS = 4
 """How often a chain is read again because records were appended in between."""

@@ -24,21 +24,10 @@ import msgspec
 
 from chalicelib.auditlog import chain
 from chalicelib.auditlog.ledger import CLOCK_SKEW
-from chalicelib.domain.model import (
-    GUARD_CHAIN,
-    Actor,
-    Cause,
-    Incident,
-    Outcome,
-    Problem,
-    Record,
-    Setting,
-    Suppression,
-    Target,
-    TargetState,
-    Violation,
-)
+from chalicelib.domain.model import Actor, Setting, Target
 from chalicelib.domain.policy import glob_matches
+from chalicelib.domain.reasons import Outcome, Problem, Violation
+from chalicelib.domain.stored import GUARD_CHAIN, Cause, Incident, Record, Suppression, TargetState
 
 MOST_ITEMS = 1000
 LEAST_ITEMS = 12

@@ -25,16 +25,9 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from chalicelib.auditlog import ledger
-from chalicelib.domain.model import (
-    Cause,
-    GuardState,
-    Incident,
-    Outcome,
-    PastIncident,
-    Record,
-    TargetState,
-    TriggerKind,
-)
+from chalicelib.domain.model import TriggerKind
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.stored import Cause, GuardState, Incident, PastIncident, Record, TargetState
 
 SHARDS = 4
 """How many items one day's figures are spread over. More may be added; fewer would hide what was counted."""

@@ -11,7 +11,8 @@ import click
 from chalicelib.cli.options import TARGET, common_options
 from chalicelib.cli.output import Progress, Table, emit, print_table
 from chalicelib.cli.session import LEASE_SECONDS, Operator, pass_operator, say
-from chalicelib.domain.model import REGION_DENIED, Outcome, Problem, Target, Trigger, TriggerKind
+from chalicelib.domain.model import Target, Trigger, TriggerKind
+from chalicelib.domain.reasons import REGION_DENIED, Outcome, Problem
 
 if TYPE_CHECKING:
     from chalicelib.domain.model import ChangeEvent, KeyEvent, Setting

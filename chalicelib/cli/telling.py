@@ -10,11 +10,13 @@ import click
 from chalicelib.cli.options import common_options, moment
 from chalicelib.cli.output import Table, emit, emit_lines, print_table
 from chalicelib.cli.session import Operator, pass_operator, say
-from chalicelib.domain.model import GUARD_CHAIN, Outcome, Target, TriggerKind, is_region
+from chalicelib.domain.model import Target, TriggerKind, is_region
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.stored import GUARD_CHAIN
 
 if TYPE_CHECKING:
     from chalicelib.auditlog.history import Entry, Filter, IncidentView, TargetView
-    from chalicelib.domain.model import GuardState, Record
+    from chalicelib.domain.stored import GuardState, Record
 
 POLL_SECONDS = 3.0
 OUTCOMES = tuple(outcome.value for outcome in Outcome)

@@ -11,7 +11,9 @@ from markupsafe import Markup
 
 from chalicelib.cli.wording import clean
 from chalicelib.domain.keypolicy import document
-from chalicelib.domain.model import Action, Actor, Outcome, Setting, TriggerKind, Violation, arn_part, key_id_of
+from chalicelib.domain.model import Actor, Setting, TriggerKind, arn_part, key_id_of
+from chalicelib.domain.reasons import Outcome, Violation
+from chalicelib.domain.stored import Action
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,19 +22,10 @@ from chalicelib.domain.judge import OF_THE_KEY, judge
 from chalicelib.domain.keychoice import managed_key
 from chalicelib.domain.keypolicy.judge import judge_policy
 from chalicelib.domain.keypolicy.wanted import BREAK_GLASS
-from chalicelib.domain.model import (
-    Actor,
-    ChangeEvent,
-    Key,
-    KeyEvent,
-    Setting,
-    Suppression,
-    Target,
-    TargetState,
-    arn_part,
-)
+from chalicelib.domain.model import Actor, ChangeEvent, Key, KeyEvent, Setting, Target, arn_part
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import BreakGlass, Rule, arn_matches
+from chalicelib.domain.stored import Suppression, TargetState
 from chalicelib.domain.tagvalue import Refusal, Tags, iam_values, normal, read_value
 
 MOST_REMEMBERED = 64

@@ -10,20 +10,12 @@ from datetime import datetime
 from msgspec import Struct
 
 from chalicelib.domain.judge import judge
-from chalicelib.domain.model import (
-    EncryptionType,
-    Outcome,
-    Pause,
-    Problem,
-    Suppression,
-    Target,
-    TargetState,
-    TriggerKind,
-    Violation,
-)
+from chalicelib.domain.model import EncryptionType, Target, TriggerKind
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import Mode, Rule, When
+from chalicelib.domain.reasons import Outcome, Problem, Violation
 from chalicelib.domain.steps import Step, StepName, plan
+from chalicelib.domain.stored import Pause, Suppression, TargetState
 
 SETTLING = "SETTLING"
 """The reason of DEFERRED where nothing is wrong but time: AWS has not finished, or shows its past."""

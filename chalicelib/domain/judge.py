@@ -5,9 +5,11 @@ from __future__ import annotations
 from chalicelib.domain.keychoice import is_ruled_out, managed_key
 from chalicelib.domain.keypolicy.judge import judge_policy
 from chalicelib.domain.keypolicy.wanted import XRAY
-from chalicelib.domain.model import EncryptionType, Key, Target, TargetState, Violation, arn_part
+from chalicelib.domain.model import EncryptionType, Key, Target, arn_part
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import KeyKind, Rule
+from chalicelib.domain.reasons import Violation
+from chalicelib.domain.stored import TargetState
 
 _STATE_VIOLATIONS = {
     "Disabled": Violation.KEY_DISABLED,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from chalicelib.domain.model import TargetState
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import KeyKind, Rule, arn_matches
+from chalicelib.domain.stored import TargetState
 
 
 def managed_key(state: TargetState, seen: Observation, rule: Rule) -> str | None:

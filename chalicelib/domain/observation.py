@@ -7,7 +7,8 @@ from datetime import datetime
 
 from msgspec import Struct, field
 
-from chalicelib.domain.model import Key, Problem, Setting
+from chalicelib.domain.model import Key, Setting
+from chalicelib.domain.reasons import Problem
 
 CLOSED_KEY = "a key that the guard may not read"
 """Stands for the ARN of a key behind an alias where the key's policy does not even let the guard see which it is."""

@@ -28,15 +28,14 @@ from chalicelib.domain.model import (
     EncryptionStatus,
     EncryptionType,
     Key,
-    Problem,
     Setting,
     Target,
-    TargetState,
-    Violation,
     arn_part,
 )
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import Rule
+from chalicelib.domain.reasons import Problem, Violation
+from chalicelib.domain.stored import TargetState
 
 MOST_STEPS = 12
 """More mutations than any repair needs; a plan that grows past this is a mistake and stops."""

@@ -20,24 +20,13 @@ from chalicelib.domain.decide import SETTLING, SETTLING_CODES
 from chalicelib.domain.errors import DENIED, AwsError, Busy, Conflict, GuardError, LeaseOver
 from chalicelib.domain.judge import judge
 from chalicelib.domain.keychoice import managed_key
-from chalicelib.domain.model import (
-    GUARD_TAG_KEY,
-    GUARD_TAG_VALUE,
-    NONCE_TAG_KEY,
-    Action,
-    EncryptionStatus,
-    Incident,
-    Key,
-    Lease,
-    Outcome,
-    Phase,
-    Problem,
-    TargetState,
-)
+from chalicelib.domain.model import GUARD_TAG_KEY, GUARD_TAG_VALUE, NONCE_TAG_KEY, EncryptionStatus, Key
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import Rule
 from chalicelib.domain.ports import Reach
+from chalicelib.domain.reasons import Outcome, Problem
 from chalicelib.domain.steps import MOST_STEPS, Blocked, Step, StepName, next_step
+from chalicelib.domain.stored import Action, Incident, Lease, Phase, TargetState
 from chalicelib.loop.guard import Result
 from chalicelib.loop.journal import Journal
 from chalicelib.loop.observe import read_key

@@ -16,22 +16,11 @@ from chalicelib.auditlog import ledger
 from chalicelib.auditlog.ledger import Draft
 from chalicelib.domain.decide import SETTLING, Decision
 from chalicelib.domain.keychoice import adoption
-from chalicelib.domain.model import (
-    REGION_DENIED,
-    EncryptionStatus,
-    EncryptionType,
-    Incident,
-    Lease,
-    Outcome,
-    Phase,
-    Problem,
-    Setting,
-    Suppression,
-    TargetState,
-    TriggerKind,
-)
+from chalicelib.domain.model import EncryptionStatus, EncryptionType, Setting, TriggerKind
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import Rule
+from chalicelib.domain.reasons import REGION_DENIED, Outcome, Problem
+from chalicelib.domain.stored import Incident, Lease, Phase, Suppression, TargetState
 from chalicelib.loop.attempt import SETTLING_PAUSE, settles_until
 from chalicelib.loop.guard import Result
 from chalicelib.loop.journal import Journal, worker_lost

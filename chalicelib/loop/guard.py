@@ -10,21 +10,12 @@ from msgspec import Struct
 from chalicelib.auditlog.ledger import Draft
 from chalicelib.domain.decide import Decision
 from chalicelib.domain.errors import Busy, Conflict
-from chalicelib.domain.model import (
-    GUARD_CHAIN,
-    GuardState,
-    Outcome,
-    Pause,
-    Problem,
-    Record,
-    Target,
-    TargetState,
-    Trigger,
-    Violation,
-)
+from chalicelib.domain.model import Target, Trigger
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import Policy, Rule
 from chalicelib.domain.ports import Clock, Gather, Reach, Requests, Store
+from chalicelib.domain.reasons import Outcome, Problem, Violation
+from chalicelib.domain.stored import GUARD_CHAIN, GuardState, Pause, Record, TargetState
 
 MOST_CONFLICTS = 6
 

@@ -10,27 +10,12 @@ from msgspec.structs import replace
 from chalicelib.auditlog import ledger
 from chalicelib.auditlog.ledger import Draft
 from chalicelib.domain.judge import OF_THE_KEY
-from chalicelib.domain.model import (
-    Actor,
-    Cause,
-    ChangeEvent,
-    EncryptionType,
-    Incident,
-    KeyEvent,
-    Outcome,
-    PastIncident,
-    Phase,
-    Problem,
-    Record,
-    Target,
-    TargetState,
-    Trigger,
-    TriggerKind,
-    Violation,
-)
+from chalicelib.domain.model import Actor, ChangeEvent, EncryptionType, KeyEvent, Target, Trigger, TriggerKind
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import Rule
 from chalicelib.domain.ports import Loaded
+from chalicelib.domain.reasons import Outcome, Problem, Violation
+from chalicelib.domain.stored import Cause, Incident, PastIncident, Phase, Record, TargetState
 from chalicelib.loop.guard import Guard, Result
 
 UNKNOWN_ACTOR = Actor("unknown")

@@ -15,19 +15,12 @@ from chalicelib.domain.breakglass import NoteReason, Weighed, principals_to_read
 from chalicelib.domain.errors import AwsError
 from chalicelib.domain.judge import judge
 from chalicelib.domain.keychoice import adoption
-from chalicelib.domain.model import (
-    NONCE_TAG_KEY,
-    EncryptionType,
-    KeyEvent,
-    Outcome,
-    Setting,
-    Suppression,
-    TargetState,
-    TriggerKind,
-)
+from chalicelib.domain.model import NONCE_TAG_KEY, EncryptionType, KeyEvent, Setting, TriggerKind
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import Rule
 from chalicelib.domain.ports import Loaded, Reach
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.stored import Suppression, TargetState
 from chalicelib.loop.journal import Journal
 from chalicelib.loop.observe import Glance, glance, glance_reads, observe
 

@@ -19,10 +19,11 @@ from msgspec.structs import replace
 
 from chalicelib.domain.errors import DENIED, AwsError
 from chalicelib.domain.keychoice import allowed_arns, is_ruled_out, managed_key
-from chalicelib.domain.model import EncryptionType, Key, Setting, TargetState
+from chalicelib.domain.model import EncryptionType, Key, Setting
 from chalicelib.domain.observation import CLOSED_KEY, Observation
 from chalicelib.domain.policy import Rule
 from chalicelib.domain.ports import Gather, Reach
+from chalicelib.domain.stored import TargetState
 
 ROTATION_UNKNOWN = frozenset({"KMSInvalidStateException", "DisabledException", "UnsupportedOperationException"})
 """KMS tells no rotation of such a key; its state or spec is the violation then."""

@@ -23,25 +23,19 @@ from chalicelib.auditlog.ledger import Draft
 from chalicelib.domain.decide import Decision, decide
 from chalicelib.domain.errors import AwsError, Busy, Conflict, GuardError, LeaseOver, StoreError, denies_region
 from chalicelib.domain.model import (
-    Backoff,
     ChangeEvent,
     EncryptionStatus,
     EncryptionType,
-    Intent,
     KeyEvent,
-    Lease,
-    Outcome,
-    Phase,
-    Problem,
-    Suppression,
     Target,
-    TargetState,
     Trigger,
     TriggerKind,
 )
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import Mode, Rule
+from chalicelib.domain.reasons import Outcome, Problem
 from chalicelib.domain.steps import StepName
+from chalicelib.domain.stored import Backoff, Intent, Lease, Phase, Suppression, TargetState
 from chalicelib.loop.attempt import Attempt, is_settling
 from chalicelib.loop.ending import Ending
 from chalicelib.loop.guard import MOST_CONFLICTS, Assessment, Guard, Result, record_in_guard_chain

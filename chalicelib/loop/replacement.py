@@ -6,7 +6,9 @@ from msgspec.structs import replace
 
 from chalicelib.auditlog.ledger import Draft
 from chalicelib.domain.errors import Busy, Conflict, GuardError
-from chalicelib.domain.model import Backoff, Outcome, Problem, Target, Trigger
+from chalicelib.domain.model import Target, Trigger
+from chalicelib.domain.reasons import Outcome, Problem
+from chalicelib.domain.stored import Backoff
 from chalicelib.loop.guard import MOST_CONFLICTS, Guard, Result
 from chalicelib.loop.journal import Journal
 

@@ -10,10 +10,12 @@ from typing import Protocol
 from msgspec import Struct, field
 
 from chalicelib.auditlog import chain
+from chalicelib.domain.actors import read_actor
 from chalicelib.domain.errors import GuardError
-from chalicelib.domain.events import read_actor
-from chalicelib.domain.model import GUARD_CHAIN, Outcome, Problem, Record, Target, Trigger, TriggerKind
+from chalicelib.domain.model import Target, Trigger, TriggerKind
 from chalicelib.domain.ports import Asked, Requests
+from chalicelib.domain.reasons import Outcome, Problem
+from chalicelib.domain.stored import GUARD_CHAIN, Record
 from chalicelib.loop.guard import Guard, Result, record_in_guard_chain
 from chalicelib.loop.reconcile import reconcile
 

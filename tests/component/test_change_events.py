@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from chalicelib.domain.keypolicy.wanted import XRAY_SERVICE, initial_policy
-from chalicelib.domain.model import EncryptionType, Outcome, Record, Target, TriggerKind, Violation
+from chalicelib.domain.model import EncryptionType, Target, TriggerKind
 from chalicelib.domain.policy import parse
+from chalicelib.domain.reasons import Outcome, Violation
+from chalicelib.domain.stored import Record
 from sandbox.server import Sandbox
 from tests.component.guarded import (
     ALIAS,

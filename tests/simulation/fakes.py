@@ -13,19 +13,9 @@ from msgspec.structs import replace
 
 from chalicelib.auditlog import chain
 from chalicelib.domain.errors import AwsError, Conflict, StoreError
-from chalicelib.domain.model import (
-    GUARD_CHAIN,
-    Actor,
-    EncryptionStatus,
-    EncryptionType,
-    GuardState,
-    Key,
-    Record,
-    Setting,
-    Target,
-    TargetState,
-)
+from chalicelib.domain.model import Actor, EncryptionStatus, EncryptionType, Key, Setting, Target
 from chalicelib.domain.ports import Loaded
+from chalicelib.domain.stored import GUARD_CHAIN, GuardState, Record, TargetState
 from tests.simulation.world import GUARD_ROLE, Run, World
 
 T = TypeVar("T")

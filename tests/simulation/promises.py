@@ -10,19 +10,10 @@ from collections import Counter
 
 from chalicelib.auditlog.chain import verify_chain
 from chalicelib.domain.keypolicy.judge import judge_policy
-from chalicelib.domain.model import (
-    GUARD_CHAIN,
-    Action,
-    EncryptionStatus,
-    EncryptionType,
-    GuardState,
-    Key,
-    Outcome,
-    Record,
-    Target,
-    TargetState,
-)
+from chalicelib.domain.model import EncryptionStatus, EncryptionType, Key, Target
 from chalicelib.domain.policy import Rule
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.stored import GUARD_CHAIN, Action, GuardState, Record, TargetState
 from tests.simulation.fakes import Tables
 from tests.simulation.lambdas import Lambdas
 from tests.simulation.world import GUARD_ROLE, HOME, Mutation, Run, World

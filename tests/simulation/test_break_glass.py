@@ -16,11 +16,11 @@ from chalicelib.domain.model import (
     Actor,
     EncryptionType,
     KeyEvent,
-    Outcome,
-    Record,
     Trigger,
     TriggerKind,
 )
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.stored import Record
 from tests.simulation.crashing import CRASHES, LOST_ANSWERS, TICK_SECONDS, check, interrupted
 from tests.simulation.scenarios import ALIAS, Scenario, Stage, stage
 from tests.simulation.world import ACCOUNT, ALICE, HOME, Hazard

@@ -24,23 +24,19 @@ from chalicelib.domain.breakglass import (
 from chalicelib.domain.keypolicy.wanted import initial_policy
 from chalicelib.domain.model import (
     Actor,
-    Cause,
     ChangeEvent,
     EncryptionStatus,
     EncryptionType,
-    Incident,
     Key,
     KeyEvent,
-    Phase,
     Setting,
-    Suppression,
     Target,
-    TargetState,
     Trigger,
     TriggerKind,
 )
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import Rule, parse
+from chalicelib.domain.stored import Cause, Incident, Phase, Suppression, TargetState
 from chalicelib.domain.tagvalue import Opening, Refusal, Tags, read_value
 
 ACCOUNT = "111122223333"

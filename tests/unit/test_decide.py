@@ -11,24 +11,12 @@ from msgspec.structs import replace
 from chalicelib.domain.decide import Decision, decide
 from chalicelib.domain.judge import judge
 from chalicelib.domain.keypolicy.wanted import initial_policy
-from chalicelib.domain.model import (
-    Backoff,
-    EncryptionStatus,
-    EncryptionType,
-    Intent,
-    Key,
-    Outcome,
-    Pause,
-    Setting,
-    Suppression,
-    Target,
-    TargetState,
-    TriggerKind,
-    Violation,
-)
+from chalicelib.domain.model import EncryptionStatus, EncryptionType, Key, Setting, Target, TriggerKind
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import KeyKind, ManagedKey, Mode, Require, Rule, When
+from chalicelib.domain.reasons import Outcome, Violation
 from chalicelib.domain.steps import Blocked, Step, StepName, next_step, plan
+from chalicelib.domain.stored import Backoff, Intent, Pause, Suppression, TargetState
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 TARGET = Target("111122223333", "eu-west-1")

@@ -11,21 +11,12 @@ from msgspec.structs import replace
 from chalicelib.domain.decide import decide
 from chalicelib.domain.keychoice import adoption
 from chalicelib.domain.keypolicy.wanted import initial_policy
-from chalicelib.domain.model import (
-    EncryptionStatus,
-    EncryptionType,
-    Incident,
-    Key,
-    Outcome,
-    Phase,
-    Setting,
-    Target,
-    TargetState,
-    TriggerKind,
-)
+from chalicelib.domain.model import EncryptionStatus, EncryptionType, Key, Setting, Target, TriggerKind
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import ManagedKey, Mode, Require, Rule, When
+from chalicelib.domain.reasons import Outcome
 from chalicelib.domain.steps import why_not_proved
+from chalicelib.domain.stored import Incident, Phase, TargetState
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 TARGET = Target("111122223333", "eu-west-1")

@@ -23,8 +23,10 @@ from chalicelib.aws.store import (
     DynamoStore,
 )
 from chalicelib.domain.errors import AwsError, Conflict
-from chalicelib.domain.model import GUARD_CHAIN, GuardState, Outcome, Pause, TargetState, Trigger, TriggerKind
+from chalicelib.domain.model import Trigger, TriggerKind
 from chalicelib.domain.ports import Asked
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.stored import GUARD_CHAIN, GuardState, Pause, TargetState
 from tests.unit.endpoint import Endpoint, Refused, Request
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)

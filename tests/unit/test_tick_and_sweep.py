@@ -12,18 +12,10 @@ from msgspec.structs import replace
 from chalicelib.auditlog import audit, chain
 from chalicelib.auditlog.audit import anchored_heads
 from chalicelib.domain.errors import AwsError, StoreError
-from chalicelib.domain.model import (
-    GUARD_CHAIN,
-    EncryptionType,
-    GuardState,
-    Outcome,
-    Record,
-    Target,
-    TargetState,
-    Trigger,
-    TriggerKind,
-)
+from chalicelib.domain.model import EncryptionType, Target, Trigger, TriggerKind
 from chalicelib.domain.ports import Asked
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.stored import GUARD_CHAIN, GuardState, Record, TargetState
 from chalicelib.loop.guard import Guard, pause
 from chalicelib.loop.sweep import sweep, tick
 from tests.simulation.fakes import FakeStore
