@@ -19,7 +19,7 @@ from chalicelib.domain.errors import GuardError
 from chalicelib.domain.events import KEY_EVENTS, KEY_NOTICES, read_change, read_key_event
 from chalicelib.domain.model import Rejected, Trigger, TriggerKind, arn_part
 from chalicelib.domain.policy import PolicyError, load_stamped
-from chalicelib.domain.reasons import REGION_DENIED, Outcome, Problem
+from chalicelib.domain.reasons import Outcome, Problem, Reason
 from chalicelib.domain.stored import Record
 from chalicelib.loop.guard import Guard, Result, record_in_guard_chain
 from chalicelib.loop.reconcile import reconcile, reconcile_key_event
@@ -30,8 +30,6 @@ from chalicelib.wiring import POLICIES, AnchorBucket, enabled_regions, make_guar
 
 NAMESPACE = "XRayEncryptionGuard"
 LEASE_OUTLIVES_SECONDS = 60
-WORKER_LOST = "WORKER_LOST"
-"""The end of an attempt whose worker died. Another took it over, so nobody must act; Lambda counts the error itself."""
 
 COUNTED = {Outcome.FAILED: "Failed", Outcome.REMEDIATED: "Remediated", Outcome.DEFERRED: "Deferred"}
 KEY_CHANGES = {
@@ -207,13 +205,14 @@ def _emit(record: Record) -> None:
         "actions": [action.name for action in record.actions],
         "trigger": record.trigger.kind.value,
     }
-    if record.reason == "SWEEP":
+    if record.reason == Reason.SWEEP:
         extra["anchor_digest"] = record.detail.get("digest")
     logger.info("record", extra=extra)
-    if record.outcome in COUNTED and record.reason != WORKER_LOST:
+    # The end of an attempt whose worker died: another took it over, so nobody must act; Lambda counts the error itself.
+    if record.outcome in COUNTED and record.reason != Reason.WORKER_LOST:
         metrics.add_metric(COUNTED[record.outcome], MetricUnit.Count, 1)
-    if record.outcome is Outcome.DEFERRED and record.reason == "BACKOFF":
+    if record.outcome is Outcome.DEFERRED and record.reason == Reason.BACKOFF:
         metrics.add_metric("Flapping", MetricUnit.Count, 1)
-    if record.reason == REGION_DENIED and record.before is not None:
+    if record.reason == Reason.REGION_DENIED and record.before is not None:
         # A Region that was never open to the guard is no news; one that it could read has been shut.
         metrics.add_metric("RegionDenied", MetricUnit.Count, 1)

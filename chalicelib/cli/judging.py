@@ -12,7 +12,7 @@ from chalicelib.cli.options import TARGET, common_options
 from chalicelib.cli.output import Progress, Table, emit, print_table
 from chalicelib.cli.session import LEASE_SECONDS, Operator, pass_operator, say
 from chalicelib.domain.model import Target, Trigger, TriggerKind
-from chalicelib.domain.reasons import REGION_DENIED, Outcome, Problem
+from chalicelib.domain.reasons import Outcome, Problem, Reason
 
 if TYPE_CHECKING:
     from chalicelib.domain.model import ChangeEvent, KeyEvent, Setting
@@ -191,7 +191,7 @@ def _judged(guard: Guard, target: Target, kind: TriggerKind, *, fail: bool) -> J
         # Among many, one Region that cannot be read is one bad row; one that nobody may enter is none.
         problem = error.problem
         if denies_region(error):
-            return Judgement(target, Outcome.IGNORED, None, reason=REGION_DENIED, message=problem.message)
+            return Judgement(target, Outcome.IGNORED, None, reason=Reason.REGION_DENIED, message=problem.message)
         return Judgement(target, Outcome.FAILED, False, reason=problem.code, message=problem.message)
 
 

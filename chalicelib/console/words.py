@@ -12,7 +12,7 @@ from markupsafe import Markup
 from chalicelib.cli.wording import clean
 from chalicelib.domain.keypolicy import document
 from chalicelib.domain.model import Actor, Setting, TriggerKind, arn_part, key_id_of
-from chalicelib.domain.reasons import Outcome, Violation
+from chalicelib.domain.reasons import NOTES, Outcome, Violation
 from chalicelib.domain.stored import Action
 
 
@@ -37,21 +37,6 @@ OUTCOMES = {
     Outcome.IGNORED: Sign("dash", "Ignored", "calm"),
 }
 NOTED = Sign("dash", "Noted", "calm")
-NOTES = frozenset(
-    {
-        "ANCHOR",
-        "BREAK_GLASS_ENDED",
-        "BREAK_GLASS_OPENED",
-        "BREAK_GLASS_REFUSED",
-        "KEY_REPLACED",
-        "PAUSED",
-        "POLICY_IN_FORCE",
-        "RESUMED",
-        "SWEEP",
-    }
-)
-"""Reasons of records that judge nothing: they note what happened to the guard or to break-glass."""
-
 UNSEEN = Sign("dash", "Not seen", "calm")
 
 MEANINGS = {

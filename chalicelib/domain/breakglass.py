@@ -25,6 +25,7 @@ from chalicelib.domain.keypolicy.wanted import BREAK_GLASS
 from chalicelib.domain.model import Actor, ChangeEvent, Key, KeyEvent, Setting, Target, arn_part
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import BreakGlass, Rule, arn_matches
+from chalicelib.domain.reasons import Reason
 from chalicelib.domain.stored import Suppression, TargetState
 from chalicelib.domain.tagvalue import Refusal, Tags, iam_values, normal, read_value
 
@@ -49,14 +50,6 @@ RESUMABLE = frozenset({Closing.REMOVED, Closing.OVERTAKEN, Closing.RULE_WITHOUT,
 """What may be in force again, within its first time, once the tag stands there again."""
 
 
-class NoteReason(StrEnum):
-    """What the record says of a break-glass."""
-
-    OPENED = "BREAK_GLASS_OPENED"
-    ENDED = "BREAK_GLASS_ENDED"
-    REFUSED = "BREAK_GLASS_REFUSED"
-
-
 class Weighed(Struct, frozen=True):
     """What the tags come to: what to remember, what suppresses now (if anything), and what the record must say.
 
@@ -66,7 +59,7 @@ class Weighed(Struct, frozen=True):
 
     suppressions: tuple[Suppression, ...]
     in_force: Suppression | None
-    notes: tuple[tuple[NoteReason, Suppression], ...] = ()
+    notes: tuple[tuple[Reason, Suppression], ...] = ()
     refusal: Suppression | None = None
 
     @property
@@ -164,7 +157,7 @@ class _Weighing:
         self._cap = timedelta(hours=rule.break_glass.max_hours if rule.break_glass else 0)
         self._values = {(each.carrier, each.value): each for each in state.suppressions}
         self._here: set[tuple[str, str]] = set()
-        self._notes: list[tuple[NoteReason, Suppression]] = []
+        self._notes: list[tuple[Reason, Suppression]] = []
         self._refusal: Suppression | None = None
 
     def shorten(self) -> None:
@@ -295,7 +288,7 @@ class _Weighing:
             self._refusal = new
         if not new.refused or arn_part(new.carrier, 2) == "kms":
             self._values[new.carrier, new.value] = new
-        self._notes.append((NoteReason.REFUSED if new.refused else NoteReason.OPENED, new))
+        self._notes.append((Reason.BREAK_GLASS_REFUSED if new.refused else Reason.BREAK_GLASS_OPENED, new))
 
     def _make_room(self) -> bool:
         """Forget what may be forgotten, and of what was refused and is gone the oldest, if that many are remembered."""
@@ -322,13 +315,15 @@ class _Weighing:
             return known
         if refusal:
             self._refusal = replace(known, refused=refusal, opened_by=opener or known.opened_by, closed=None)
-            self._notes.append((NoteReason.REFUSED if known.closed else NoteReason.ENDED, self._refusal))
+            self._notes.append(
+                (Reason.BREAK_GLASS_REFUSED if known.closed else Reason.BREAK_GLASS_ENDED, self._refusal)
+            )
             return self._refusal
         again = replace(known, drift=drift or known.drift, drift_at=drift_at or known.drift_at)
         if known.closed:
             # Somebody set it again, who may be another than before.
             again = replace(again, closed=None, opened_by=opener)
-            self._notes.append((NoteReason.OPENED, again))
+            self._notes.append((Reason.BREAK_GLASS_OPENED, again))
             return again
         return replace(again, opened_by=known.opened_by or opener)
 
@@ -343,7 +338,7 @@ class _Weighing:
     def _close(self, each: Suppression, why: StrEnum) -> None:
         closed = replace(each, closed=why.value)
         self._values[each.carrier, each.value] = closed
-        self._notes.append((NoteReason.ENDED, closed))
+        self._notes.append((Reason.BREAK_GLASS_ENDED, closed))
 
     def close_all(self, why: Closing) -> None:
         """Close whatever is open."""

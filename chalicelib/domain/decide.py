@@ -13,24 +13,9 @@ from chalicelib.domain.judge import judge
 from chalicelib.domain.model import EncryptionType, Target, TriggerKind
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import Mode, Rule, When
-from chalicelib.domain.reasons import Outcome, Problem, Violation
+from chalicelib.domain.reasons import SETTLING_CODES, Outcome, Problem, Reason, Violation
 from chalicelib.domain.steps import Step, StepName, plan
 from chalicelib.domain.stored import Pause, Suppression, TargetState
-
-SETTLING = "SETTLING"
-"""The reason of DEFERRED where nothing is wrong but time: AWS has not finished, or shows its past."""
-
-SETTLING_CODES = frozenset(
-    {
-        "ALIAS_TAKEN",
-        "KEY_CREATION_UNCERTAIN",
-        "KEY_NOT_YET_SEEN",
-        "KEY_REFUSED",
-        "NOT_YET_TAKEN",
-        "XRAY_UPDATING",
-    }
-)
-"""Problems that pass without anybody's help, or that need only another look. No backoff holds that look back."""
 
 
 class Decision(Struct, frozen=True):
@@ -61,27 +46,31 @@ def decide(
 ) -> Decision:
     """What to do about the observation. Whatever holds a remediation back is named, the most deliberate first."""
     if is_idle(rule, state, seen, trigger):
-        return Decision(Outcome.IGNORED, reason="IDLE", message="never encrypted, and no traces in six hours")
+        return Decision(Outcome.IGNORED, reason=Reason.IDLE, message="never encrypted, and no traces in six hours")
     violations = judge(target, rule, state, seen)
     if not violations:
         return Decision(Outcome.COMPLIANT)
     if rule.mode is Mode.OBSERVE:
-        return Decision(Outcome.OBSERVED, violations, reason="RULE_OBSERVES")
+        return Decision(Outcome.OBSERVED, violations, reason=Reason.RULE_OBSERVES)
     if suppression is not None:
-        return Decision(Outcome.SUPPRESSED, violations, reason="BREAK_GLASS", suppression=suppression)
+        return Decision(Outcome.SUPPRESSED, violations, reason=Reason.BREAK_GLASS, suppression=suppression)
     if paused is not None:
-        return Decision(Outcome.DEFERRED, violations, "PAUSED", f"paused by {paused.by}: {paused.reason}")
+        return Decision(Outcome.DEFERRED, violations, Reason.PAUSED, f"paused by {paused.by}: {paused.reason}")
     held_until = state.backoff.until
     if held_until is not None and now < held_until and trigger is not TriggerKind.OPERATOR:
         return Decision(
-            Outcome.DEFERRED, violations, "BACKOFF", f"held back until {held_until:%Y-%m-%dT%H:%M:%SZ}", due=held_until
+            Outcome.DEFERRED,
+            violations,
+            Reason.BACKOFF,
+            f"held back until {held_until:%Y-%m-%dT%H:%M:%SZ}",
+            due=held_until,
         )
     if not budget_left:
-        return Decision(Outcome.DEFERRED, violations, "BLAST_RADIUS", "this sweep has mutated as many as it may")
+        return Decision(Outcome.DEFERRED, violations, Reason.BLAST_RADIUS, "this sweep has mutated as many as it may")
     steps, blocked = plan(target, rule, state, seen, partition)
     if state.intent and now < state.intent.due and any(step.name is StepName.CREATE_KEY for step in steps):
         uncertain = Problem(
-            "KEY_CREATION_UNCERTAIN",
+            Reason.KEY_CREATION_UNCERTAIN,
             f"a key may have been made whose answer was lost; known for certain at {state.intent.due:%H:%M:%SZ}",
         )
         return _stopped(violations, uncertain)
@@ -98,7 +87,7 @@ def decide(
 def _stopped(violations: tuple[Violation, ...], problem: Problem) -> Decision:
     """Nothing can be done: for now, where the problem passes by itself, else until somebody helps."""
     if problem.code in SETTLING_CODES:
-        return Decision(Outcome.DEFERRED, violations, SETTLING, problem.message, blocked=problem)
+        return Decision(Outcome.DEFERRED, violations, Reason.SETTLING, problem.message, blocked=problem)
     return Decision(Outcome.FAILED, violations, problem.code, problem.message, blocked=problem)
 
 

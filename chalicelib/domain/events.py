@@ -29,6 +29,7 @@ from chalicelib.domain.model import (
     TriggerKind,
     is_region,
 )
+from chalicelib.domain.reasons import Reason
 
 CHANGE_EVENT = "PutEncryptionConfig"
 
@@ -75,6 +76,10 @@ _KEY_ARN = re.compile(r"arn:aws[a-z0-9-]{0,32}:kms:[a-z0-9-]{1,32}:[0-9]{12}:key
 _ALIAS_ARN = re.compile(r"arn:aws[a-z0-9-]{0,32}:kms:[a-z0-9-]{1,32}:[0-9]{12}:(alias/[A-Za-z0-9/_-]{1,250})")
 _KEY_ID = re.compile(r"[A-Za-z0-9-]{1,128}")
 _ALIAS = re.compile(r"alias/[A-Za-z0-9/_-]{1,250}")
+
+
+_INVALID = {"ACCOUNT": Reason.ACCOUNT_INVALID, "REGION": Reason.REGION_INVALID}
+_MISSING = {"ACCOUNT": Reason.ACCOUNT_MISSING, "REGION": Reason.REGION_MISSING}
 
 
 def read_change(event: object) -> ChangeEvent | Rejected:
@@ -134,27 +139,27 @@ def _open(
 ) -> tuple[dict[str, object], dict[str, object], Target] | Rejected:
     """The envelope, the CloudTrail record in it, and their target; or what is wrong with them."""
     if not isinstance(event, dict):
-        return _reject(event, "NOT_AN_OBJECT", f"the event is no JSON object but {type(event).__name__[:40]}")
+        return _reject(event, Reason.NOT_AN_OBJECT, f"the event is no JSON object but {type(event).__name__[:40]}")
     if event.get("source") != source:
-        return _reject(event, "NOT_OUR_EVENT", f"source is not {source}")
+        return _reject(event, Reason.NOT_OUR_EVENT, f"source is not {source}")
     detail = event.get("detail")
     if not isinstance(detail, dict) or not detail:
-        return _reject(event, "DETAIL_MISSING", "detail is missing, empty or no object")
+        return _reject(event, Reason.DETAIL_MISSING, "detail is missing, empty or no object")
     if detail.get("omitted") is True and "eventName" not in detail:
-        return _reject(event, "DETAIL_OMITTED", "detail was left out for its size")
+        return _reject(event, Reason.DETAIL_OMITTED, "detail was left out for its size")
     name = detail.get("eventName")
     if not isinstance(name, str) or name not in names:
-        return _reject(event, "NOT_OUR_EVENT", "detail.eventName is not one that is listened for")
+        return _reject(event, Reason.NOT_OUR_EVENT, "detail.eventName is not one that is listened for")
     service = detail.get("eventSource")
     if service is not None and not (isinstance(service, str) and service.startswith(endpoint)):
-        return _reject(event, "NOT_OUR_EVENT", f"detail.eventSource is not {endpoint}amazonaws.com")
+        return _reject(event, Reason.NOT_OUR_EVENT, f"detail.eventSource is not {endpoint}amazonaws.com")
     target = _target(event, detail)
     return target if isinstance(target, Rejected) else (event, detail, target)
 
 
 def _read_key_notice(event: dict[str, object], notice: str) -> KeyEvent | Rejected:
     if event.get("source") != "aws.kms":
-        return _reject(event, "NOT_OUR_EVENT", "source is not aws.kms")
+        return _reject(event, Reason.NOT_OUR_EVENT, "source is not aws.kms")
     target = _target(event, {})
     if isinstance(target, Rejected):
         return target
@@ -180,11 +185,11 @@ def _target(envelope: dict[str, object], detail: dict[str, object]) -> Target | 
                 continue
             if not isinstance(claim, str) or not (_ACCOUNT.fullmatch(claim) if what == "ACCOUNT" else is_region(claim)):
                 shape = "12 digits" if what == "ACCOUNT" else "the name of a Region"
-                return _reject(envelope, f"{what}_INVALID", f"{where} is not {shape}")
+                return _reject(envelope, _INVALID[what], f"{where} is not {shape}")
             if found.setdefault(what, claim) != claim:
-                return _reject(envelope, "TARGET_MISMATCH", f"{claims[0][0]} and {claims[1][0]} disagree")
+                return _reject(envelope, Reason.TARGET_MISMATCH, f"{claims[0][0]} and {claims[1][0]} disagree")
         if what not in found:
-            return _reject(envelope, f"{what}_MISSING", f"neither {claims[0][0]} nor {claims[1][0]} is there")
+            return _reject(envelope, _MISSING[what], f"neither {claims[0][0]} nor {claims[1][0]} is there")
     return Target(found["ACCOUNT"], found["REGION"])
 
 

@@ -196,7 +196,7 @@ class Key(Struct, frozen=True):
 
 
 def arn_part(arn: str, index: int) -> str:
-    """The colon-separated part of an ARN: 1 partition, 2 service, 3 Region, 4 account; empty where there is none."""
+    """The part of an ARN: 1 partition, 2 service, 3 Region, 4 account, 5 resource; empty where there is none."""
     parts = arn.split(":", 5)
     return parts[index] if arn.startswith("arn:") and len(parts) == 6 else ""
 

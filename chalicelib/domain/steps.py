@@ -34,7 +34,7 @@ from chalicelib.domain.model import (
 )
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import Rule
-from chalicelib.domain.reasons import Problem, Violation
+from chalicelib.domain.reasons import Problem, Reason, Violation
 from chalicelib.domain.stored import TargetState
 
 MOST_STEPS = 12
@@ -115,7 +115,7 @@ def _works_but_is_not_ours(target: Target, rule: Rule, state: TargetState, seen:
 def _left_alone(seen: Observation, violations: tuple[Violation, ...]) -> Blocked:
     return Blocked(
         Problem(
-            "KEY_NOT_OURS",
+            Reason.KEY_NOT_OURS,
             f"{seen.setting.key_arn} is allowed and works, and {', '.join(violations)} is for its owner to mend: "
             f"turn rotation on, or tag it {GUARD_TAG_KEY}={GUARD_TAG_VALUE} and put the rule's alias on it",
         ),
@@ -127,10 +127,10 @@ def _missing(arn: str, state: TargetState) -> Blocked:
     if arn in state.keys_made and state.look is not None:
         certain = f"{state.look:%H:%M:%SZ}"
         message = f"KMS does not show {arn}, which was made here: it may be slow to, and at {certain} that is certain"
-        return Blocked(Problem("KEY_NOT_YET_SEEN", message))
+        return Blocked(Problem(Reason.KEY_NOT_YET_SEEN, message))
     return Blocked(
         Problem(
-            "KEY_BEYOND_REPAIR",
+            Reason.KEY_BEYOND_REPAIR,
             f"the managed key {arn} does not exist any more: after making sure, run `xray-guard key replace`",
         )
     )
@@ -145,14 +145,16 @@ def _repair_step(key: Key, rule: Rule, target: Target) -> Step | Blocked | None:
     if key.state == "Disabled":
         return _if_ours(key, Step(StepName.ENABLE_KEY, key.arn, key.state, "Enabled"), "enable it")
     if key.state != "Enabled":
-        return Blocked(Problem("KEY_UNAVAILABLE", f"{key.arn} is {key.state}, which nobody but its owner can change"))
+        return Blocked(
+            Problem(Reason.KEY_UNAVAILABLE, f"{key.arn} is {key.state}, which nobody but its owner can change")
+        )
     verdict = judge_policy(key.policy or "", rule, target, arn_part(key.arn, 1))
     if verdict.problem:
-        return Blocked(Problem("KEY_POLICY_UNREADABLE", f"the policy of {key.arn}: {verdict.problem}"))
+        return Blocked(Problem(Reason.KEY_POLICY_UNREADABLE, f"the policy of {key.arn}: {verdict.problem}"))
     if verdict.foreign_denies:
         return Blocked(
             Problem(
-                "KEY_POLICY_DENIES",
+                Reason.KEY_POLICY_DENIES,
                 f"the policy of {key.arn} may deny X-Ray its use: {'; '.join(verdict.foreign_denies)}. "
                 "Remove or narrow the statement",
             )
@@ -161,13 +163,15 @@ def _repair_step(key: Key, rule: Rule, target: Target) -> Step | Blocked | None:
         try:
             merged = merge(key.policy or "", rule, target, arn_part(key.arn, 1))
         except (PolicyTooLong, UnreadablePolicy) as error:
-            return Blocked(Problem("KEY_POLICY_TOO_LONG", f"the policy of {key.arn} cannot be completed: {error}"))
+            return Blocked(Problem(Reason.KEY_POLICY_TOO_LONG, f"the policy of {key.arn} cannot be completed: {error}"))
         step = Step(StepName.PUT_KEY_POLICY, key.arn, key.policy, merged)
         return _if_ours(key, step, f"add the statements {', '.join(verdict.missing)} to its policy")
     if rule.require.rotation and key.rotation is False:
         if key.origin != "AWS_KMS":
             return Blocked(
-                Problem("KEY_NOT_ROTATABLE", f"{key.arn} has origin {key.origin}, which KMS does not rotate by itself")
+                Problem(
+                    Reason.KEY_NOT_ROTATABLE, f"{key.arn} has origin {key.origin}, which KMS does not rotate by itself"
+                )
             )
         step = Step(StepName.ENABLE_ROTATION, key.arn, "off", f"{rule.managed_key.rotation_days} days")
         return _if_ours(key, step, "turn its rotation on")
@@ -179,7 +183,7 @@ def _if_ours(key: Key, step: Step, remedy: str) -> Step | Blocked:
         return step
     return Blocked(
         Problem(
-            "KEY_NOT_TAGGED",
+            Reason.KEY_NOT_TAGGED,
             f"{key.arn} carries no tag {GUARD_TAG_KEY}={GUARD_TAG_VALUE}, so the guard may not change it: "
             f"{remedy}, or add the tag",
         )
@@ -200,7 +204,7 @@ def _not_repairable(key: Key, target: Target) -> Problem | None:
     if not faults:
         return None
     return Problem(
-        "KEY_BEYOND_REPAIR",
+        Reason.KEY_BEYOND_REPAIR,
         f"{key.arn} {' and '.join(faults)}, so it cannot be X-Ray's key: point the rule's alias at another key, "
         "or run `xray-guard key replace`",
     )
@@ -212,9 +216,11 @@ def why_not_proved(key: Key, rule: Rule, target: Target) -> Problem | None:
     if problem:
         return problem
     if key.state != "Enabled":
-        return Problem("KEY_NOT_PROVED", f"KMS last answered that {key.arn} is {key.state}")
+        return Problem(Reason.KEY_NOT_PROVED, f"KMS last answered that {key.arn} is {key.state}")
     if key.policy is None or not policy_lets_xray(key, rule, target, ours=True):
-        return Problem("KEY_NOT_PROVED", f"the policy of {key.arn}, as KMS last answered it, does not let X-Ray in")
+        return Problem(
+            Reason.KEY_NOT_PROVED, f"the policy of {key.arn}, as KMS last answered it, does not let X-Ray in"
+        )
     return None
 
 

@@ -13,7 +13,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from chalicelib.domain.model import Actor, Setting, Trigger
-from chalicelib.domain.reasons import REGION_DENIED, Outcome, Problem, Violation
+from chalicelib.domain.reasons import Outcome, Problem, Reason, Violation
 
 GUARD_CHAIN = "guard"
 """The chain for what belongs to no target: sweeps, anchors, policy digests, unreadable events, pause and resume."""
@@ -190,7 +190,7 @@ class TargetState(Struct, frozen=True):
     def due(self) -> datetime | None:
         """When somebody must look again: the soonest of all that waits. What waits in a denied Region, waits for the
         sweep."""
-        if self.reason == REGION_DENIED:
+        if self.reason == Reason.REGION_DENIED:
             return None
         waits = [
             self.look,

@@ -14,7 +14,7 @@ from chalicelib.domain.model import Actor, ChangeEvent, EncryptionType, KeyEvent
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import Rule
 from chalicelib.domain.ports import Loaded
-from chalicelib.domain.reasons import Outcome, Problem, Violation
+from chalicelib.domain.reasons import Outcome, Problem, Reason, Violation
 from chalicelib.domain.stored import Cause, Incident, PastIncident, Phase, Record, TargetState
 from chalicelib.loop.guard import Guard, Result
 
@@ -230,4 +230,4 @@ def cause_of(trigger: Trigger) -> Cause | None:
 def worker_lost(incident: Incident) -> Problem:
     lease = incident.lease
     owner = lease.owner if lease else "unknown"
-    return Problem("WORKER_LOST", f"worker {owner} did not report back; what it did in this attempt is not known")
+    return Problem(Reason.WORKER_LOST, f"worker {owner} did not report back; what it did in this attempt is not known")
