@@ -71,7 +71,7 @@ def actor_text(actor: Actor | None, target: str = "") -> str:
         return NOTHING
     account = target.partition("/")[0]
     own = actor.arn.startswith("arn:") and arn_part(actor.arn, 4) == account
-    name = actor.arn.split(":", 5)[-1] if own else actor.arn
+    name = arn_part(actor.arn, 5) if own else actor.arn
     extras = [actor.session, actor.via and f"via {actor.via}", actor.issued_by and f"issued by {actor.issued_by}"]
     told = ", ".join(text for text in extras if text)
     return f"{name} ({told})" if told else name

@@ -136,7 +136,7 @@ def actor_word(actor: Actor | None, target: str = "") -> str:
         return "unknown"
     account = target.partition("/")[0]
     own = arn_part(actor.arn, 4) == account
-    resource = actor.arn.split(":", 5)[-1] if own else actor.arn
+    resource = (arn_part(actor.arn, 5) if own else "") or actor.arn
     kind, _, path = resource.partition("/")
     name = f"{kind}/{path.rsplit('/', 1)[-1]}" if path and own else resource
     return f"{name} ({actor.session})" if actor.session else name

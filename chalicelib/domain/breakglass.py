@@ -108,7 +108,7 @@ def _owner(change: ChangeEvent | None, state: TargetState, seen: Observation) ->
 
 
 def _carrier_refusal(actor: Actor, target: str) -> Refusal | None:
-    kind = actor.arn.split(":", 5)[-1].partition("/")[0]
+    kind = arn_part(actor.arn, 5).partition("/")[0]
     if arn_part(actor.arn, 2) != "iam" or kind not in ("role", "user"):
         return Refusal.CARRIER_CANNOT_BE_TAGGED
     if arn_part(actor.arn, 4) != Target.parse(target).account:

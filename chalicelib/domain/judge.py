@@ -56,8 +56,7 @@ def judge_setting(target: Target, rule: Rule, state: TargetState, seen: Observat
     setting = seen.setting
     if setting.type is not EncryptionType.KMS or not setting.key_arn:
         return [Violation.NOT_KMS]
-    account = setting.key_arn.split(":", 5)[4]
-    if account != target.account and rule.require.same_account:
+    if arn_part(setting.key_arn, 4) != target.account and rule.require.same_account:
         return [Violation.KEY_FOREIGN_ACCOUNT]
     if setting.key_arn in seen.closed:
         return [Violation.KEY_NOT_ALLOWED]

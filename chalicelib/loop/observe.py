@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from chalicelib.domain.errors import DENIED, AwsError
 from chalicelib.domain.keychoice import allowed_arns, is_ruled_out, managed_key
-from chalicelib.domain.model import EncryptionType, Key, Setting
+from chalicelib.domain.model import EncryptionType, Key, Setting, arn_part
 from chalicelib.domain.observation import CLOSED_KEY, Observation
 from chalicelib.domain.policy import Rule
 from chalicelib.domain.ports import Gather, Reach
@@ -139,7 +139,7 @@ def _resolved(reach: Reach, setting: Setting) -> Setting:
 
 
 def _is_own(arn: str, reach: Reach) -> bool:
-    return arn.split(":", 5)[4] == reach.target.account
+    return arn_part(arn, 4) == reach.target.account
 
 
 def _is_customers(key: Key | None) -> bool:

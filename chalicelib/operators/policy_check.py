@@ -21,7 +21,7 @@ import msgspec
 from jsonschema.exceptions import ValidationError
 
 from chalicelib.domain.keypolicy.wanted import LONGEST_POLICY_BYTES, initial_policy
-from chalicelib.domain.model import Target, is_region
+from chalicelib.domain.model import Target, arn_part, is_region
 from chalicelib.domain.policy import (
     DOCUMENT_NAME,
     SCHEMA_NAME,
@@ -287,7 +287,7 @@ def _key_findings(at: str, rule: Rule) -> Iterator[Finding]:
                 _shown(allowed),
                 "of an AWS managed key; allowed: aliases of customer keys (with key any-kms it needs no entry)",
             )
-        elif allowed.startswith("arn:") and not _could_be_account(allowed.split(":")[4]):
+        elif allowed.startswith("arn:") and not _could_be_account(arn_part(allowed, 4)):
             yield Finding(
                 f"{at}/require/allowed_keys/{number}",
                 _shown(allowed),
@@ -306,12 +306,11 @@ def _allows_managed(allowed: str, rule: Rule) -> bool:
     """Whether an entry of `allowed_keys` certainly lets the managed key of every target of the rule pass."""
     if not allowed.startswith("arn:"):
         return allowed == rule.managed_key.alias
-    _, partition, _, region, account, key = allowed.split(":", 5)
     return (
-        glob_covers(partition, "aws*")
-        and key == "key/*"
-        and all(glob_covers(region, each) for each in rule.regions)
-        and all(glob_covers(account, each) for each in rule.accounts)
+        glob_covers(arn_part(allowed, 1), "aws*")
+        and arn_part(allowed, 5) == "key/*"
+        and all(glob_covers(arn_part(allowed, 3), each) for each in rule.regions)
+        and all(glob_covers(arn_part(allowed, 4), each) for each in rule.accounts)
     )
 
 
@@ -330,7 +329,7 @@ def _people_findings(at: str, rule: Rule) -> Iterator[Finding]:
         return
     yield from _principal_findings(f"{at}/break_glass/principals", rule.break_glass.principals)
     for number, principal in enumerate(rule.break_glass.principals):
-        name = principal.split(":", 5)[5].partition("/")[2]
+        name = arn_part(principal, 5).partition("/")[2]
         if not name.strip("*?/"):
             yield Finding(
                 f"{at}/break_glass/principals/{number}",
@@ -350,7 +349,7 @@ def _people_findings(at: str, rule: Rule) -> Iterator[Finding]:
 
 def _principal_findings(at: str, patterns: Iterable[str]) -> Iterator[Finding]:
     for number, pattern in enumerate(patterns):
-        if not _could_be_account(pattern.split(":", 5)[4]):
+        if not _could_be_account(arn_part(pattern, 4)):
             yield Finding(
                 f"{at}/{number}", _shown(pattern), "allowed: an ARN pattern whose account can be twelve digits"
             )

@@ -10,7 +10,7 @@ from msgspec import Struct
 from chalicelib.domain.keypolicy.document import Condition, Statement, UnreadablePolicy, read_document
 from chalicelib.domain.keypolicy.meaning import catches_tag, varies
 from chalicelib.domain.keypolicy.wanted import TAGGING_ACTIONS, missing_statements, via, wanted_statements
-from chalicelib.domain.model import Target
+from chalicelib.domain.model import Target, arn_part
 from chalicelib.domain.policy import Rule, arn_covers, glob_matches
 
 # What X-Ray, through its statement or through grants, and those who configure it and read traces may do with the key.
@@ -103,8 +103,7 @@ def _could_be_user(kind: str, name: str, target: Target) -> bool:
 
 def _account_of(principal: str) -> str | None:
     """The account that an account id, or a principal's ARN or ARN pattern, certainly belongs to."""
-    parts = principal.split(":", 5)
-    account = parts[4] if len(parts) == 6 and parts[0] == "arn" else principal
+    account = arn_part(principal, 4) or principal
     return account if len(account) == 12 and account.isascii() and account.isdigit() else None
 
 
