@@ -36,8 +36,8 @@ class Guard(Struct, frozen=True):
     new_id: Callable[[], str]
     emit: Callable[[Record], None]
     worker: str
+    requests: Requests
     lease_seconds: int = 120
-    requests: Requests | None = None
 
     def step_aside(self) -> None:
         """Wait a moment before another attempt at a write that met another writer."""

@@ -70,7 +70,7 @@ def tick(guard: Guard, seconds_left: Callable[[], float]) -> Report:
             report.unreached[name] = Problem(Reason.NOT_A_TARGET, str(error), retryable=False)
             continue
         _reach(guard, target, Trigger(TriggerKind.TICK), report)
-    for asked in guard.requests.asked(DUE_AT_ONCE) if guard.requests else ():
+    for asked in guard.requests.asked(DUE_AT_ONCE):
         if seconds_left() < SECONDS_FOR_ONE:
             break
         _heed(guard, asked, report)
@@ -125,7 +125,6 @@ def _longest_unseen_first(guard: Guard, targets: Sequence[Target]) -> list[Targe
 
 def _heed(guard: Guard, asked: Asked, report: Report) -> None:
     """Look at a target because an operator asked. It goes on waiting where not even that could be stored."""
-    assert guard.requests is not None
     arn = asked.by
     actor = read_actor({"type": "AssumedRole" if ":assumed-role/" in arn else "IAMUser", "arn": arn})
     try:

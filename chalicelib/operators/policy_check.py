@@ -69,10 +69,6 @@ class Checked:
     def errors(self) -> tuple[Finding, ...]:
         return tuple(finding for finding in self.findings if not finding.warning)
 
-    @property
-    def warnings(self) -> tuple[Finding, ...]:
-        return tuple(finding for finding in self.findings if finding.warning)
-
 
 class InvalidPolicy(Exception):
     """The document was not stamped; `findings` say why."""

@@ -20,6 +20,7 @@ from tests.simulation.fakes import (
     FakeClock,
     FakeKeys,
     FakePrincipals,
+    FakeRequests,
     FakeStore,
     FakeXRay,
     Gathered,
@@ -85,6 +86,7 @@ class Lambdas:
             new_id=lambda: world.new_id("nonce"),
             emit=self.emitted.append,
             worker=run.name,
+            requests=FakeRequests(),
             lease_seconds=lease_seconds,
         )
 
