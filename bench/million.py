@@ -26,24 +26,9 @@ from chalicelib.auditlog.history import Filter
 from chalicelib.auditlog.ledger import Draft, exposure, remember
 from chalicelib.aws.clients import AwsClock, Clients
 from chalicelib.aws.store import AUDIT_TABLE, TARGETS_TABLE, DynamoStore
-from chalicelib.domain.model import (
-    GUARD_CHAIN,
-    Action,
-    Actor,
-    Cause,
-    EncryptionStatus,
-    EncryptionType,
-    GuardState,
-    Incident,
-    Outcome,
-    Phase,
-    Problem,
-    Setting,
-    TargetState,
-    Trigger,
-    TriggerKind,
-    Violation,
-)
+from chalicelib.domain.model import Actor, EncryptionStatus, EncryptionType, Setting, Trigger, TriggerKind
+from chalicelib.domain.reasons import Outcome, Problem, Violation
+from chalicelib.domain.stored import GUARD_CHAIN, Action, Cause, GuardState, Incident, Phase, TargetState
 
 START = datetime(2025, 11, 1, tzinfo=UTC)
 QUIET, BUSY = timedelta(minutes=45), timedelta(seconds=30)

@@ -18,23 +18,19 @@ from typing import Any
 import msgspec
 
 from chalicelib.aws.store import AUDIT_TABLE, TARGETS_TABLE
-from chalicelib.domain import keypolicy
+from chalicelib.domain.keypolicy.wanted import initial_policy
 from chalicelib.domain.model import (
-    GUARD_CHAIN,
     GUARD_TAG_KEY,
     GUARD_TAG_VALUE,
     Actor,
-    Cause,
     EncryptionStatus,
     EncryptionType,
-    GuardState,
-    Outcome,
-    PastIncident,
     Setting,
     Target,
-    TargetState,
 )
 from chalicelib.domain.policy import Policy
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.stored import GUARD_CHAIN, Cause, GuardState, PastIncident, TargetState
 
 TARGET = Target("111122223333", "us-east-1")
 ROLE_ARN = f"arn:aws:iam::{TARGET.account}:role/xray-guard-role"
@@ -177,7 +173,7 @@ def _answers(policy: Policy) -> dict[str, bytes]:
         "BatchGetItem": {"Responses": {TARGETS_TABLE: items, AUDIT_TABLE: []}, "UnprocessedKeys": {}},
         "TransactWriteItems": {},
         "DescribeKey": {"KeyMetadata": key},
-        "GetKeyPolicy": {"Policy": keypolicy.initial(rule, TARGET, "aws"), "PolicyName": "default"},
+        "GetKeyPolicy": {"Policy": initial_policy(rule, TARGET, "aws"), "PolicyName": "default"},
         "GetKeyRotationStatus": {
             "KeyId": KEY_ARN,
             "KeyRotationEnabled": True,

@@ -17,8 +17,10 @@ from msgspec.structs import replace
 from chalicelib.aws.clients import Clients
 from chalicelib.domain.errors import GuardError
 from chalicelib.domain.events import KEY_EVENTS, KEY_NOTICES, read_change, read_key_event
-from chalicelib.domain.model import REGION_DENIED, Outcome, Problem, Record, Rejected, Trigger, TriggerKind, arn_part
+from chalicelib.domain.model import Rejected, Trigger, TriggerKind, arn_part
 from chalicelib.domain.policy import PolicyError, load_stamped
+from chalicelib.domain.reasons import Outcome, Problem, Reason
+from chalicelib.domain.stored import Record
 from chalicelib.loop.guard import Guard, Result, record_in_guard_chain
 from chalicelib.loop.reconcile import reconcile, reconcile_key_event
 from chalicelib.loop.sweep import Report
@@ -28,8 +30,6 @@ from chalicelib.wiring import POLICIES, AnchorBucket, enabled_regions, make_guar
 
 NAMESPACE = "XRayEncryptionGuard"
 LEASE_OUTLIVES_SECONDS = 60
-WORKER_LOST = "WORKER_LOST"
-"""The end of an attempt whose worker died. Another took it over, so nobody must act; Lambda counts the error itself."""
 
 TRIES = 3
 """From so many tries in a row on, a call that AWS throttles or leaves unanswered counts as a failure."""
@@ -200,7 +200,7 @@ def _reported(report: Report) -> dict[str, Any]:
 def _passes(record: Record) -> bool:
     """Whether a failure may well end without anybody's help: a lost worker, or the first tries of what AWS refuses."""
     retryable = record.error is not None and record.error.retryable
-    return record.reason == WORKER_LOST or (retryable and record.detail.get("tries", TRIES) < TRIES)
+    return record.reason == Reason.WORKER_LOST or (retryable and record.detail.get("tries", TRIES) < TRIES)
 
 
 def _emit(record: Record) -> None:
@@ -214,13 +214,13 @@ def _emit(record: Record) -> None:
         "actions": [action.name for action in record.actions],
         "trigger": record.trigger.kind.value,
     }
-    if record.reason == "SWEEP":
+    if record.reason == Reason.SWEEP:
         extra["anchor_digest"] = record.detail.get("digest")
     logger.info("record", extra=extra)
     if record.outcome in COUNTED and not _passes(record):
         metrics.add_metric(COUNTED[record.outcome], MetricUnit.Count, 1)
-    if record.outcome is Outcome.DEFERRED and record.reason == "BACKOFF":
+    if record.outcome is Outcome.DEFERRED and record.reason == Reason.BACKOFF:
         metrics.add_metric("Flapping", MetricUnit.Count, 1)
-    if record.reason == REGION_DENIED and record.before is not None:
+    if record.reason == Reason.REGION_DENIED and record.before is not None:
         # A Region that was never open to the guard is no news; one that it could read has been shut.
         metrics.add_metric("RegionDenied", MetricUnit.Count, 1)

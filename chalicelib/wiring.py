@@ -16,9 +16,10 @@ from chalicelib.aws.clients import AwsClock, Clients, Threads, call
 from chalicelib.aws.keys import KeysApi, PrincipalsApi
 from chalicelib.aws.store import AUDIT_TABLE, TARGETS_TABLE, DynamoStore
 from chalicelib.aws.xray import XRayApi
-from chalicelib.domain.model import Record, Target
+from chalicelib.domain.model import Target
 from chalicelib.domain.policy import Policy
 from chalicelib.domain.ports import Reach
+from chalicelib.domain.stored import Record
 from chalicelib.loop.guard import Guard
 
 POLICIES = Path(__file__).parent.parent / "policies"

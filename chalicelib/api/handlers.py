@@ -29,8 +29,10 @@ from chalicelib.auditlog.history import BadCursor, Filter, IncidentView
 from chalicelib.aws.clients import AwsClock, Clients
 from chalicelib.aws.store import DynamoStore
 from chalicelib.domain.errors import AwsError
-from chalicelib.domain.model import GUARD_CHAIN, GuardState, Outcome, Target, arn_part
+from chalicelib.domain.model import Target, arn_part
 from chalicelib.domain.policy import DOCUMENT_NAME, PolicyError, load_stamped
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.stored import GUARD_CHAIN, GuardState
 from chalicelib.wiring import POLICIES, make_store
 
 DEFAULT_LIMIT = 50

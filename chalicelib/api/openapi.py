@@ -16,8 +16,9 @@ from typing import Any
 import msgspec
 
 from chalicelib.auditlog import figures, history
-from chalicelib.domain import model
-from chalicelib.domain.model import Outcome, Record
+from chalicelib.domain import model, reasons, stored
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.stored import Record
 
 API_VERSION = "1.0.0"
 PROBLEM_TYPE = "application/problem+json"
@@ -370,7 +371,7 @@ def _give_format(schema: dict[str, Any]) -> None:
 
 
 def _class_of(name: str) -> type[Any]:
-    modules: tuple[ModuleType, ...] = (model, history, figures)
+    modules: tuple[ModuleType, ...] = (model, reasons, stored, history, figures)
     for module in modules:
         kind = getattr(module, name, None)
         if isinstance(kind, type) and (dataclasses.is_dataclass(kind) or issubclass(kind, msgspec.Struct)):

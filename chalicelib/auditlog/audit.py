@@ -22,16 +22,15 @@ import msgspec
 
 from chalicelib.auditlog import chain
 from chalicelib.auditlog.chain import Anchored, Finding, StoredRow
-from chalicelib.domain.breakglass import NoteReason
-from chalicelib.domain.model import GUARD_CHAIN, Record, TriggerKind
+from chalicelib.domain.model import TriggerKind
+from chalicelib.domain.reasons import BREAK_GLASS_NOTES, Reason
+from chalicelib.domain.stored import GUARD_CHAIN, Record
 
 MOST_READS = 4
 """How often a chain is read again because records were appended in between."""
 
 LATE = frozenset({"UNKNOWN_TO_HEAD", "HEAD_MISSING", "MARKER_MISSING"})
 """What an honest append between two reads looks like, too."""
-
-NOTES = frozenset(reason.value for reason in NoteReason)
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """A cell that begins so would be run by a spreadsheet."""
@@ -225,7 +224,7 @@ def _marker_of(row: StoredRow) -> tuple[str | None, bool]:
         return None, False
     trigger = record.trigger
     marker = chain.marker_key(trigger.event_id) if trigger.event_id is not None else None
-    return marker, trigger.kind == TriggerKind.CHANGE and record.reason not in NOTES
+    return marker, trigger.kind == TriggerKind.CHANGE and record.reason not in BREAK_GLASS_NOTES
 
 
 # --- handing it on ---------------------------------------------------------------------------------------------------
@@ -310,6 +309,6 @@ def _row(cells: Iterable[object]) -> str:
 def anchored_heads(records: Iterable[Record]) -> Iterable[tuple[str, chain.Anchored]]:
     """(chain, anchored head) of every sweep and anchor among the records of the guard's own chain."""
     for record in records:
-        if record.target == GUARD_CHAIN and record.reason in ("SWEEP", "ANCHOR"):
+        if record.target == GUARD_CHAIN and record.reason in (Reason.SWEEP, Reason.ANCHOR):
             for target, seq, head in record.detail.get("heads", ()):
                 yield target, chain.Anchored(seq, head, f"sweep {record.record_id} of {record.at:%Y-%m-%dT%H:%M:%SZ}")

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field
 
-from chalicelib.domain.model import ZERO_HASH, Record
+from chalicelib.domain.stored import ZERO_HASH, Record
 
 TIME_SHARDS = 4
 LONGEST_EVENT_ID = 256

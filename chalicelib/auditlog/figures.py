@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import msgspec
 
 from chalicelib.auditlog.rollup import ACTORS, FIGURES, PRESENT, RELATIVE_ERROR, seconds_of
-from chalicelib.domain.model import Outcome
+from chalicelib.domain.reasons import Outcome
 
 LONGEST_RANGE = timedelta(days=400)
 TOP_ACTORS = 10

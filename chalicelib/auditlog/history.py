@@ -24,21 +24,10 @@ import msgspec
 
 from chalicelib.auditlog import chain
 from chalicelib.auditlog.ledger import CLOCK_SKEW
-from chalicelib.domain.model import (
-    GUARD_CHAIN,
-    Actor,
-    Cause,
-    Incident,
-    Outcome,
-    Problem,
-    Record,
-    Setting,
-    Suppression,
-    Target,
-    TargetState,
-    Violation,
-)
+from chalicelib.domain.model import Actor, Setting, Target
 from chalicelib.domain.policy import glob_matches
+from chalicelib.domain.reasons import NOT_JUDGED, Outcome, Problem, Reason, Violation
+from chalicelib.domain.stored import GUARD_CHAIN, Cause, Incident, Record, Suppression, TargetState
 
 MOST_ITEMS = 1000
 LEAST_ITEMS = 12
@@ -62,9 +51,6 @@ RECENT = timedelta(days=62)
 
 MARGIN = timedelta(days=31)
 """How much older than the guard's own first record any record might be."""
-
-NOT_JUDGED = frozenset({"UNGOVERNED", "RULE_OFF", "IDLE"})
-"""Reasons of IGNORED that end an incident: nobody asks any more that the target be encrypted."""
 
 
 class BadCursor(ValueError):
@@ -456,13 +442,13 @@ def _incident_from(store: Reads, first: Entry, budget: _Budget, most: int) -> In
 def _closing(record: Record) -> datetime | None:
     if record.outcome is Outcome.REMEDIATED:
         return record.at
-    return record.at if record.outcome is Outcome.COMPLIANT and record.reason != "UPDATING" else None
+    return record.at if record.outcome is Outcome.COMPLIANT and record.reason != Reason.UPDATING else None
 
 
 def _view(entries: tuple[Entry, ...], closed_at: datetime | None, *, complete: bool) -> IncidentView:
     own = [entry.record for entry in entries]
     first = own[0]
-    telling = [record for record in own if record.reason not in ("IN_PROGRESS", "UPDATING")]
+    telling = [record for record in own if record.reason not in (Reason.IN_PROGRESS, Reason.UPDATING)]
     until_end = [record for record in telling if closed_at is None or record.at <= closed_at] or telling
     last = until_end[-1]
     cause = next((record.cause for record in reversed(own) if record.cause), None)

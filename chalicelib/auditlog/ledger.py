@@ -8,17 +8,9 @@ from typing import Any
 from msgspec.structs import replace
 
 from chalicelib.auditlog import chain
-from chalicelib.domain.model import (
-    Backoff,
-    Cause,
-    ChangeEvent,
-    Incident,
-    Outcome,
-    PastIncident,
-    Record,
-    TargetState,
-    Trigger,
-)
+from chalicelib.domain.model import ChangeEvent, Trigger
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.stored import Backoff, Cause, Incident, PastIncident, Record, TargetState
 
 PAST_INCIDENTS = 8
 """How many closed incidents a target remembers, for change events that come late."""

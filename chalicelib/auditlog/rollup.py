@@ -25,16 +25,9 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from chalicelib.auditlog import ledger
-from chalicelib.domain.model import (
-    Cause,
-    GuardState,
-    Incident,
-    Outcome,
-    PastIncident,
-    Record,
-    TargetState,
-    TriggerKind,
-)
+from chalicelib.domain.model import TriggerKind
+from chalicelib.domain.reasons import Outcome, Reason
+from chalicelib.domain.stored import Cause, GuardState, Incident, PastIncident, Record, TargetState
 
 SHARDS = 4
 """How many items one day's figures are spread over. More may be added; fewer would hide what was counted."""
@@ -49,10 +42,10 @@ MOST_BUCKETS = 240
 
 LONGEST_ACTOR = 256
 COMPLIANT = frozenset({Outcome.COMPLIANT, Outcome.REMEDIATED})
-SUPPRESSIONS = {
-    "BREAK_GLASS_OPENED": "opened",
-    "BREAK_GLASS_REFUSED": "refused",
-    "BREAK_GLASS_ENDED": "ended",
+SUPPRESSIONS: dict[str, str] = {
+    Reason.BREAK_GLASS_OPENED: "opened",
+    Reason.BREAK_GLASS_REFUSED: "refused",
+    Reason.BREAK_GLASS_ENDED: "ended",
 }
 """The reasons of records about break-glass, and what each is called here."""
 

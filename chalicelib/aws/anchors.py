@@ -14,7 +14,7 @@ import msgspec
 
 from chalicelib.auditlog.chain import Anchored, Finding, anchor_digest
 from chalicelib.aws.clients import Clients, Threads, call
-from chalicelib.domain.model import GUARD_CHAIN
+from chalicelib.domain.stored import GUARD_CHAIN
 
 PREFIX = "anchors/"
 AT_ONCE = 16

@@ -9,7 +9,7 @@ from typing import Any
 
 from chalicelib.aws.clients import Clients, Threads, call, request_id
 from chalicelib.domain.errors import DENIED, AwsError
-from chalicelib.domain.model import Key, Target
+from chalicelib.domain.model import Key, Target, arn_part
 from chalicelib.domain.ports import Gather
 
 Tags = tuple[tuple[str, str], ...]
@@ -143,7 +143,7 @@ class PrincipalsApi:
 
     def tags(self, principal_arn: str) -> Tags:
         """ListRoleTags or ListUserTags, every page. Raises ValueError for an ARN that is neither's."""
-        kind, _, name = principal_arn.split(":", 5)[-1].rpartition("/")
+        kind, _, name = arn_part(principal_arn, 5).rpartition("/")
         kind = kind.split("/", 1)[0]
         operation, method, parameter = {
             "role": ("iam:ListRoleTags", "list_role_tags", "RoleName"),
@@ -186,8 +186,8 @@ def _key(told: dict[str, Any]) -> Key:
     arn = told["Arn"]
     return Key(
         arn=arn,
-        account=told.get("AWSAccountId") or arn.split(":", 5)[4],
-        region=arn.split(":", 5)[3],
+        account=told.get("AWSAccountId") or arn_part(arn, 4),
+        region=arn_part(arn, 3),
         state=told["KeyState"],
         spec=told.get("KeySpec") or "UNKNOWN",
         usage=told.get("KeyUsage") or "UNKNOWN",

@@ -26,8 +26,8 @@ import msgspec
 from chalicelib.auditlog import chain, rollup
 from chalicelib.aws.clients import AwsClock, Clients, call
 from chalicelib.domain.errors import AwsError, Conflict, StoreError
-from chalicelib.domain.model import GUARD_CHAIN, GuardState, Record, TargetState
 from chalicelib.domain.ports import Asked, Loaded
+from chalicelib.domain.stored import GUARD_CHAIN, GuardState, Record, TargetState
 
 AUDIT_TABLE = "xray-guard-audit"
 TARGETS_TABLE = "xray-guard-targets"

@@ -16,7 +16,9 @@ import click
 from chalicelib.cli.options import AGO, TARGET, UNITS, common_options
 from chalicelib.cli.output import Table, emit, print_table
 from chalicelib.cli.session import Operator, pass_operator, say
-from chalicelib.domain.model import Outcome, Suppression, Target, TargetState, Trigger, TriggerKind
+from chalicelib.domain.model import Target, Trigger, TriggerKind
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.stored import Suppression, TargetState
 
 if TYPE_CHECKING:
     from chalicelib.domain.policy import BreakGlass

@@ -11,11 +11,12 @@ import click
 from chalicelib.cli.options import TARGET, common_options
 from chalicelib.cli.output import Progress, Table, emit, print_table
 from chalicelib.cli.session import LEASE_SECONDS, Operator, pass_operator, say
-from chalicelib.domain.model import REGION_DENIED, Outcome, Problem, Target, Trigger, TriggerKind
+from chalicelib.domain.model import Target, Trigger, TriggerKind
+from chalicelib.domain.reasons import Outcome, Problem, Reason
 
 if TYPE_CHECKING:
-    from chalicelib.domain.decide import Step
     from chalicelib.domain.model import ChangeEvent, KeyEvent, Setting
+    from chalicelib.domain.steps import Step
     from chalicelib.loop.guard import Assessment, Guard
 
 KEY_DOLLARS_A_MONTH = 1
@@ -61,7 +62,7 @@ class Judgement:
 
 def judgement_of(assessment: Assessment, partition: str) -> Judgement:
     """An assessment with the plan that enforcing would follow, also where something holds it back."""
-    from chalicelib.domain.decide import plan
+    from chalicelib.domain.steps import plan
 
     decision, rule, seen = assessment.decision, assessment.rule, assessment.seen
     steps, blocked = decision.steps, decision.blocked
@@ -190,7 +191,7 @@ def _judged(guard: Guard, target: Target, kind: TriggerKind, *, fail: bool) -> J
         # Among many, one Region that cannot be read is one bad row; one that nobody may enter is none.
         problem = error.problem
         if denies_region(error):
-            return Judgement(target, Outcome.IGNORED, None, reason=REGION_DENIED, message=problem.message)
+            return Judgement(target, Outcome.IGNORED, None, reason=Reason.REGION_DENIED, message=problem.message)
         return Judgement(target, Outcome.FAILED, False, reason=problem.code, message=problem.message)
 
 
@@ -238,7 +239,7 @@ def _dry_run(operator: Operator, target: Target) -> int:
 
 def _print_plan(judgement: Judgement) -> None:
     from chalicelib.cli.wording import clean, setting_text, step_text
-    from chalicelib.domain.keypolicy import difference
+    from chalicelib.domain.keypolicy.document import difference
 
     target = str(judgement.target)
     click.echo(f"{target}: {verdict(judgement)} under rule {judgement.rule or '(none)'}")

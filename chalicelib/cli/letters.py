@@ -20,6 +20,7 @@ from chalicelib.aws.clients import call
 from chalicelib.cli.session import Operator
 from chalicelib.cli.trouble import CONFIGURATION, Trouble
 from chalicelib.domain.errors import AwsError
+from chalicelib.domain.model import arn_part
 
 QUEUE_NAME = "xray-guard-dead-letters"
 HOLD_SECONDS = 120
@@ -160,8 +161,10 @@ def letter_of(message: dict[str, Any]) -> Letter:
 
 def _function_name(arn: object) -> str | None:
     """The name in a function's ARN, without the version."""
-    parts = arn.split(":") if isinstance(arn, str) else []
-    return parts[6] if len(parts) >= 7 and parts[2] == "lambda" and parts[5] == "function" else None
+    if not isinstance(arn, str) or arn_part(arn, 2) != "lambda":
+        return None
+    kind, _, rest = arn_part(arn, 5).partition(":")
+    return rest.partition(":")[0] if kind == "function" and rest else None
 
 
 def _decoded(text: str) -> Any:

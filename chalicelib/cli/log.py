@@ -10,7 +10,8 @@ import click
 from chalicelib.cli.options import common_options
 from chalicelib.cli.output import Progress, Table, emit, print_table
 from chalicelib.cli.session import Operator, pass_operator, say
-from chalicelib.domain.model import GUARD_CHAIN, Target
+from chalicelib.domain.model import Target
+from chalicelib.domain.stored import GUARD_CHAIN
 
 if TYPE_CHECKING:
     from chalicelib.auditlog.audit import Report

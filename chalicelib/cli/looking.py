@@ -8,8 +8,9 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from chalicelib.domain.model import GuardState, Record, Target, TargetState
+from chalicelib.domain.model import Target
 from chalicelib.domain.ports import Loaded, Reach, Store
+from chalicelib.domain.stored import GuardState, Record, TargetState
 
 READS = frozenset({"describe", "policy", "rotation", "tags", "find_by_tag", "get", "in_use"})
 

@@ -16,8 +16,9 @@ import click
 if TYPE_CHECKING:
     from chalicelib.aws.clients import AwsClock, Clients
     from chalicelib.aws.store import DynamoStore
-    from chalicelib.domain.model import Actor, GuardState, Record
+    from chalicelib.domain.model import Actor
     from chalicelib.domain.policy import Policy
+    from chalicelib.domain.stored import GuardState, Record
     from chalicelib.loop.guard import Guard
 
 LEASE_SECONDS = 420
@@ -107,7 +108,7 @@ class Operator:
     @property
     def actor(self) -> Actor:
         """The operator, named as CloudTrail's records would be read."""
-        from chalicelib.domain.events import read_actor
+        from chalicelib.domain.actors import read_actor
 
         arn = self.identity.arn
         assumed = ":assumed-role/" in arn
@@ -122,7 +123,7 @@ class Operator:
 
     def guard_state(self) -> GuardState:
         """The guard's own state: one read, which also tells whether there are tables and what time it is."""
-        from chalicelib.domain.model import GUARD_CHAIN
+        from chalicelib.domain.stored import GUARD_CHAIN
 
         return self.store.load(GUARD_CHAIN).guard
 
@@ -189,7 +190,7 @@ class Operator:
 
         from chalicelib.cli.looking import LookingStore, looking_reach
         from chalicelib.domain.errors import AwsError
-        from chalicelib.domain.model import GUARD_CHAIN
+        from chalicelib.domain.stored import GUARD_CHAIN
 
         guard = self.acting_guard(lambda record: None)
         try:

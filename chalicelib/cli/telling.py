@@ -10,11 +10,13 @@ import click
 from chalicelib.cli.options import common_options, moment
 from chalicelib.cli.output import Table, emit, emit_lines, print_table
 from chalicelib.cli.session import Operator, pass_operator, say
-from chalicelib.domain.model import GUARD_CHAIN, Outcome, Target, TriggerKind, is_region
+from chalicelib.domain.model import Target, TriggerKind, is_region
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.stored import GUARD_CHAIN
 
 if TYPE_CHECKING:
     from chalicelib.auditlog.history import Entry, Filter, IncidentView, TargetView
-    from chalicelib.domain.model import GuardState, Record
+    from chalicelib.domain.stored import GuardState, Record
 
 POLL_SECONDS = 3.0
 OUTCOMES = tuple(outcome.value for outcome in Outcome)
@@ -331,7 +333,7 @@ def _details(record: Record) -> list[tuple[str, str]]:
 
 def _print_action(action: Any, target: str) -> None:
     from chalicelib.cli.wording import clean, key_text
-    from chalicelib.domain.keypolicy import difference
+    from chalicelib.domain.keypolicy.document import difference
 
     subject = key_text(action.key_arn, target) if action.key_arn else ""
     told = f"    {action.name} {subject}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from chalicelib.domain.model import Actor, EncryptionType, Setting, Target, arn_part, key_id_of
 
 if TYPE_CHECKING:
-    from chalicelib.domain.decide import Step
+    from chalicelib.domain.steps import Step
 
 UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\ufff9-\ufffb]")
 UNSAFE_BUT_LINES = re.compile(UNSAFE.pattern.replace("\x00-\x1f", "\x00-\x08\x0b-\x1f"))
@@ -71,7 +71,7 @@ def actor_text(actor: Actor | None, target: str = "") -> str:
         return NOTHING
     account = target.partition("/")[0]
     own = actor.arn.startswith("arn:") and arn_part(actor.arn, 4) == account
-    name = actor.arn.split(":", 5)[-1] if own else actor.arn
+    name = arn_part(actor.arn, 5) if own else actor.arn
     extras = [actor.session, actor.via and f"via {actor.via}", actor.issued_by and f"issued by {actor.issued_by}"]
     told = ", ".join(text for text in extras if text)
     return f"{name} ({told})" if told else name

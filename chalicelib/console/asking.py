@@ -10,7 +10,9 @@ from click import BadParameter
 
 from chalicelib.auditlog.history import Filter
 from chalicelib.cli.options import moment
-from chalicelib.domain.model import GUARD_CHAIN, Outcome, Target, is_region
+from chalicelib.domain.model import Target, is_region
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.stored import GUARD_CHAIN
 
 FIELDS = ("target", "account", "region", "outcome", "actor", "rule", "since", "until")
 LONGEST_VALUE = 2048

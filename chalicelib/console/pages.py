@@ -15,7 +15,9 @@ from chalicelib.aws.anchors import read_anchors
 from chalicelib.cli.session import Operator
 from chalicelib.console import asking, pictures
 from chalicelib.console.words import laid_out
-from chalicelib.domain.model import GUARD_CHAIN, GuardState, Outcome, Suppression, Target
+from chalicelib.domain.model import Target
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.stored import GUARD_CHAIN, GuardState, Suppression
 
 RANGES = (7, 30, 90)
 STALE_SWEEP = timedelta(hours=2)

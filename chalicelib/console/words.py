@@ -10,8 +10,10 @@ from typing import Any
 from markupsafe import Markup
 
 from chalicelib.cli.wording import clean
-from chalicelib.domain import keypolicy
-from chalicelib.domain.model import Action, Actor, Outcome, Setting, TriggerKind, Violation, arn_part, key_id_of
+from chalicelib.domain.keypolicy import document
+from chalicelib.domain.model import Actor, Setting, TriggerKind, arn_part, key_id_of
+from chalicelib.domain.reasons import NOTES, Outcome, Violation
+from chalicelib.domain.stored import Action
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +37,6 @@ OUTCOMES = {
     Outcome.IGNORED: Sign("dash", "Ignored", "calm"),
 }
 NOTED = Sign("dash", "Noted", "calm")
-NOTES = frozenset(
-    {
-        "ANCHOR",
-        "BREAK_GLASS_ENDED",
-        "BREAK_GLASS_OPENED",
-        "BREAK_GLASS_REFUSED",
-        "KEY_REPLACED",
-        "PAUSED",
-        "POLICY_IN_FORCE",
-        "RESUMED",
-        "SWEEP",
-    }
-)
-"""Reasons of records that judge nothing: they note what happened to the guard or to break-glass."""
-
 UNSEEN = Sign("dash", "Not seen", "calm")
 
 MEANINGS = {
@@ -149,7 +136,7 @@ def actor_word(actor: Actor | None, target: str = "") -> str:
         return "unknown"
     account = target.partition("/")[0]
     own = arn_part(actor.arn, 4) == account
-    resource = actor.arn.split(":", 5)[-1] if own else actor.arn
+    resource = (arn_part(actor.arn, 5) if own else "") or actor.arn
     kind, _, path = resource.partition("/")
     name = f"{kind}/{path.rsplit('/', 1)[-1]}" if path and own else resource
     return f"{name} ({actor.session})" if actor.session else name
@@ -183,7 +170,7 @@ def difference(action: Action) -> list[tuple[str, str]]:
     if not (is_long(action.before) or is_long(action.after)):
         return []
     kinds = {"+": "add", "-": "cut", " ": "same"}
-    lines = keypolicy.difference(action.before or "", action.after or "").splitlines()[2:]
+    lines = document.difference(action.before or "", action.after or "").splitlines()[2:]
     return [("place", "…") if line.startswith("@@") else (kinds.get(line[:1], "same"), line[1:]) for line in lines]
 
 

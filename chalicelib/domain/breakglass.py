@@ -11,60 +11,29 @@ somebody else's, a list of values that has grown too long.
 
 from __future__ import annotations
 
-import re
-import string
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from chalicelib.domain import keypolicy
-from chalicelib.domain.decide import OF_THE_KEY, Observation, judge, managed_key
-from chalicelib.domain.model import (
-    Actor,
-    ChangeEvent,
-    Key,
-    KeyEvent,
-    Setting,
-    Suppression,
-    Target,
-    TargetState,
-    arn_part,
-)
+from chalicelib.domain.judge import OF_THE_KEY, judge
+from chalicelib.domain.keychoice import managed_key
+from chalicelib.domain.keypolicy.judge import judge_policy
+from chalicelib.domain.keypolicy.wanted import BREAK_GLASS
+from chalicelib.domain.model import Actor, ChangeEvent, Key, KeyEvent, Setting, Target, arn_part
+from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import BreakGlass, Rule, arn_matches
-
-Tags = tuple[tuple[str, str], ...]
+from chalicelib.domain.reasons import Reason
+from chalicelib.domain.stored import Suppression, TargetState
+from chalicelib.domain.tagvalue import Refusal, Tags, iam_values, normal, read_value
 
 MOST_REMEMBERED = 64
 """Keeps a target's state far below DynamoDB's 400 KB an item, whoever floods a key with values."""
 
 FORGET_AFTER = timedelta(minutes=10)
 """Longer than any two clocks are apart, and than a read of KMS lags behind."""
-
-_BASIC = re.compile(r"(\d{4})(\d\d)(\d\d)[Tt](\d\d)(\d\d)(\d\d)([Zz]|)", re.ASCII)
-_RFC_3339 = re.compile(
-    r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d)(?:\.\d+)?([Zz]|[+-]\d\d:[0-5]\d|)",
-    re.ASCII,
-)
-
-
-class Refusal(StrEnum):
-    """Why a value, or what carries it, does not suppress."""
-
-    NO_END = "NO_END"
-    NO_ZONE = "NO_ZONE"
-    NO_REASON = "NO_REASON"
-    PAST = "PAST"
-    TAG_UNREADABLE = "TAG_UNREADABLE"
-    FOUND_AT_ADOPTION = "FOUND_AT_ADOPTION"
-    OPENER_NOT_ALLOWED = "OPENER_NOT_ALLOWED"
-    DENY_MISSING = "DENY_MISSING"
-    CARRIER_NOT_ALLOWED = "CARRIER_NOT_ALLOWED"
-    CARRIER_CANNOT_BE_TAGGED = "CARRIER_CANNOT_BE_TAGGED"
-    CARRIER_IN_ANOTHER_ACCOUNT = "CARRIER_IN_ANOTHER_ACCOUNT"
-    TOO_MANY = "TOO_MANY"
 
 
 class Closing(StrEnum):
@@ -81,22 +50,6 @@ RESUMABLE = frozenset({Closing.REMOVED, Closing.OVERTAKEN, Closing.RULE_WITHOUT,
 """What may be in force again, within its first time, once the tag stands there again."""
 
 
-class NoteReason(StrEnum):
-    """What the record says of a break-glass."""
-
-    OPENED = "BREAK_GLASS_OPENED"
-    ENDED = "BREAK_GLASS_ENDED"
-    REFUSED = "BREAK_GLASS_REFUSED"
-
-
-class Opening(Struct, frozen=True):
-    """A well-formed value. `normal` is the one spelling by which equal values are recognised."""
-
-    end: datetime
-    reason: str
-    normal: str
-
-
 class Weighed(Struct, frozen=True):
     """What the tags come to: what to remember, what suppresses now (if anything), and what the record must say.
 
@@ -106,44 +59,13 @@ class Weighed(Struct, frozen=True):
 
     suppressions: tuple[Suppression, ...]
     in_force: Suppression | None
-    notes: tuple[tuple[NoteReason, Suppression], ...] = ()
+    notes: tuple[tuple[Reason, Suppression], ...] = ()
     refusal: Suppression | None = None
 
     @property
     def is_open(self) -> bool:
         """Whether any value may still suppress, so that its tag must be read again every minute."""
         return any(_is_open(each) for each in self.suppressions)
-
-
-def read_value(value: str) -> Opening | Refusal:
-    """Read a tag's value by the grammar, whatever the time is now."""
-    words = value.split()
-    if not words:
-        return Refusal.NO_END
-    end = _read_end(words[0])
-    if isinstance(end, Refusal):
-        return end
-    if len(words) < 2:
-        return Refusal.NO_REASON
-    reason = " ".join(words[1:])
-    return Opening(end, reason, f"{end:%Y-%m-%dT%H:%M:%SZ} {reason}")
-
-
-def _read_end(word: str) -> datetime | Refusal:
-    basic = _BASIC.fullmatch(word)
-    extended = _RFC_3339.fullmatch(word)
-    if basic:
-        year, month, day, hour, minute, second, zone = basic.groups()
-        text = f"{year}-{month}-{day}T{hour}:{minute}:{second}"
-    elif extended:
-        text, zone = f"{extended[1]}T{extended[2]}", extended[3]
-    else:
-        return Refusal.NO_END
-    try:
-        end = datetime.fromisoformat(text + (zone.upper().replace("Z", "+00:00") or "+00:00")).astimezone(UTC)
-    except (ValueError, OverflowError):
-        return Refusal.NO_END
-    return end if zone else Refusal.NO_ZONE
 
 
 def may_open(actor: Actor, glass: BreakGlass) -> bool:
@@ -186,7 +108,7 @@ def _owner(change: ChangeEvent | None, state: TargetState, seen: Observation) ->
 
 
 def _carrier_refusal(actor: Actor, target: str) -> Refusal | None:
-    kind = actor.arn.split(":", 5)[-1].partition("/")[0]
+    kind = arn_part(actor.arn, 5).partition("/")[0]
     if arn_part(actor.arn, 2) != "iam" or kind not in ("role", "user"):
         return Refusal.CARRIER_CANNOT_BE_TAGGED
     if arn_part(actor.arn, 4) != Target.parse(target).account:
@@ -235,7 +157,7 @@ class _Weighing:
         self._cap = timedelta(hours=rule.break_glass.max_hours if rule.break_glass else 0)
         self._values = {(each.carrier, each.value): each for each in state.suppressions}
         self._here: set[tuple[str, str]] = set()
-        self._notes: list[tuple[NoteReason, Suppression]] = []
+        self._notes: list[tuple[Reason, Suppression]] = []
         self._refusal: Suppression | None = None
 
     def shorten(self) -> None:
@@ -272,14 +194,14 @@ class _Weighing:
     ) -> Refusal | None:
         if self._state.managed_key != key.arn:
             return Refusal.FOUND_AT_ADOPTION
-        known = self._values.get((key.arn, _normal(value)))
+        known = self._values.get((key.arn, normal(value)))
         if opener is None and known is not None and _is_open(known):
             opener = known.opened_by
         if opener is not None:
             # Whoever is known to have opened it needs no deny on the key, and must be named by the rule to this day.
             return None if may_open(opener, glass) else Refusal.OPENER_NOT_ALLOWED
-        verdict = keypolicy.judge(key.policy or "", self._rule, self._target, partition)
-        return Refusal.DENY_MISSING if keypolicy.BREAK_GLASS in verdict.missing else None
+        verdict = judge_policy(key.policy or "", self._rule, self._target, partition)
+        return Refusal.DENY_MISSING if BREAK_GLASS in verdict.missing else None
 
     # --- principals ------------------------------------------------------------------------------------------------
 
@@ -293,7 +215,7 @@ class _Weighing:
                 self._close(each, Refusal.CARRIER_NOT_ALLOWED)
             elif held is None:
                 self._close(each, Refusal.TAG_UNREADABLE)
-            elif each.value not in {_normal(value) for value in _iam_values(held, glass.tag)}:
+            elif each.value not in {normal(value) for value in iam_values(held, glass.tag)}:
                 self._close(each, Closing.REMOVED)
             elif not each.drift.same_choice(self._seen.setting) or self._is_overtaken(each, change):
                 self._close(each, Closing.OVERTAKEN)
@@ -322,7 +244,7 @@ class _Weighing:
         if refusal or held is None:
             self._add(self._unread(owner.arn, refusal or Refusal.TAG_UNREADABLE))
             return
-        for value in _iam_values(held, glass.tag):
+        for value in iam_values(held, glass.tag):
             # Who set the tag is not heard: IAM tells of it in one Region only.
             self._see(owner.arn, value, None, None, self._seen.setting, change.trigger.event_time)
 
@@ -341,7 +263,7 @@ class _Weighing:
         drift: Setting | None = None,
         drift_at: datetime | None = None,
     ) -> None:
-        which = (carrier, _normal(value))
+        which = (carrier, normal(value))
         self._here.add(which)
         known = self._values.get(which)
         if known is not None:
@@ -366,7 +288,7 @@ class _Weighing:
             self._refusal = new
         if not new.refused or arn_part(new.carrier, 2) == "kms":
             self._values[new.carrier, new.value] = new
-        self._notes.append((NoteReason.REFUSED if new.refused else NoteReason.OPENED, new))
+        self._notes.append((Reason.BREAK_GLASS_REFUSED if new.refused else Reason.BREAK_GLASS_OPENED, new))
 
     def _make_room(self) -> bool:
         """Forget what may be forgotten, and of what was refused and is gone the oldest, if that many are remembered."""
@@ -393,13 +315,15 @@ class _Weighing:
             return known
         if refusal:
             self._refusal = replace(known, refused=refusal, opened_by=opener or known.opened_by, closed=None)
-            self._notes.append((NoteReason.REFUSED if known.closed else NoteReason.ENDED, self._refusal))
+            self._notes.append(
+                (Reason.BREAK_GLASS_REFUSED if known.closed else Reason.BREAK_GLASS_ENDED, self._refusal)
+            )
             return self._refusal
         again = replace(known, drift=drift or known.drift, drift_at=drift_at or known.drift_at)
         if known.closed:
             # Somebody set it again, who may be another than before.
             again = replace(again, closed=None, opened_by=opener)
-            self._notes.append((NoteReason.OPENED, again))
+            self._notes.append((Reason.BREAK_GLASS_OPENED, again))
             return again
         return replace(again, opened_by=known.opened_by or opener)
 
@@ -414,7 +338,7 @@ class _Weighing:
     def _close(self, each: Suppression, why: StrEnum) -> None:
         closed = replace(each, closed=why.value)
         self._values[each.carrier, each.value] = closed
-        self._notes.append((NoteReason.ENDED, closed))
+        self._notes.append((Reason.BREAK_GLASS_ENDED, closed))
 
     def close_all(self, why: Closing) -> None:
         """Close whatever is open."""
@@ -458,23 +382,4 @@ def _opener(key: Key, value: str, glass: BreakGlass, tagging: KeyEvent | None) -
     if tagging is None or key.arn not in tagging.key_arns or tagging.error_code:
         return None
     told = dict(tagging.tags).get(glass.tag)
-    return tagging.trigger.actor if told is not None and _normal(told) == _normal(value) else None
-
-
-def _normal(value: str) -> str:
-    read = read_value(value)
-    return read.normal if isinstance(read, Opening) else " ".join(value.split())
-
-
-_ASCII_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
-
-
-def _iam_values(tags: Tags, tag_key: str) -> list[str]:
-    """The tag's value in every spelling of its key: IAM's tag keys are case-insensitive.
-
-    Of ASCII letters only. Unicode's folding takes other letters for these as well (a Kelvin sign for a k), by which a
-    tag could pass that no policy on the key's name denies.
-    https://docs.aws.amazon.com/IAM/latest/UserGuide/id_tags.html
-    """
-    wanted = tag_key.translate(_ASCII_LOWER)
-    return [value for key, value in tags if key.translate(_ASCII_LOWER) == wanted]
+    return tagging.trigger.actor if told is not None and normal(told) == normal(value) else None

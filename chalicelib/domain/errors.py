@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from chalicelib.domain.model import Problem
+from chalicelib.domain.reasons import Problem
 
 TERMINAL_CODES = frozenset(
     {

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Struct, field
 
 from chalicelib.domain.model import Target
+from chalicelib.domain.reasons import Reason
 
 DOCUMENT_NAME = "policy.json"
 STAMP_NAME = "policy.stamp.json"
@@ -152,18 +153,20 @@ def load_stamped(folder: Path) -> Policy:
     Raises PolicyError with code POLICY_ABSENT, POLICY_UNSTAMPED, POLICY_ALTERED or POLICY_UNREADABLE.
     """
     document_path, stamp_path = folder / DOCUMENT_NAME, folder / STAMP_NAME
-    document = _read(document_path, "POLICY_ABSENT", "put the policy document there and package again")
-    stamp_bytes = _read(stamp_path, "POLICY_UNSTAMPED", "package again: packaging validates the document and stamps it")
+    document = _read(document_path, Reason.POLICY_ABSENT, "put the policy document there and package again")
+    stamp_bytes = _read(
+        stamp_path, Reason.POLICY_UNSTAMPED, "package again: packaging validates the document and stamps it"
+    )
     try:
         stamp = msgspec.json.decode(stamp_bytes, type=Stamp)
     except (ValueError, RecursionError) as error:
         raise PolicyError(
-            "POLICY_UNSTAMPED", f"the stamp {stamp_path} cannot be read ({error}); package again"
+            Reason.POLICY_UNSTAMPED, f"the stamp {stamp_path} cannot be read ({error}); package again"
         ) from error
     digest = sha256_of(document)
     if digest != stamp.sha256:
         raise PolicyError(
-            "POLICY_ALTERED",
+            Reason.POLICY_ALTERED,
             f"{document_path} is not the document that was validated: its SHA-256 is {digest}, the stamp names "
             f"{stamp.sha256[:64]}; package again from the policy you mean",
         )
@@ -171,7 +174,7 @@ def load_stamped(folder: Path) -> Policy:
         return parse(document)
     except (ValueError, RecursionError) as error:
         raise PolicyError(
-            "POLICY_UNREADABLE",
+            Reason.POLICY_UNREADABLE,
             f"{document_path} was stamped but this code cannot read it ({error}); package document and code together",
         ) from error
 
@@ -193,7 +196,7 @@ def _read(path: Path, code: str, remedy: str) -> bytes:
     except FileNotFoundError as error:
         raise PolicyError(code, f"{path} does not exist; {remedy}") from error
     except OSError as error:
-        raise PolicyError("POLICY_UNREADABLE", f"{path} cannot be read ({error.strerror}); {remedy}") from error
+        raise PolicyError(Reason.POLICY_UNREADABLE, f"{path} cannot be read ({error.strerror}); {remedy}") from error
 
 
 def glob_matches(pattern: str, text: str) -> bool:

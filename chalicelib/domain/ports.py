@@ -12,7 +12,8 @@ from typing import Protocol, TypeVar
 
 from msgspec import Struct
 
-from chalicelib.domain.model import GuardState, Key, Record, Setting, Target, TargetState
+from chalicelib.domain.model import Key, Setting, Target
+from chalicelib.domain.stored import GuardState, Record, TargetState
 
 T = TypeVar("T")
 

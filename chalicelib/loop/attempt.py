@@ -16,35 +16,16 @@ from msgspec.structs import replace
 
 from chalicelib.auditlog import ledger
 from chalicelib.auditlog.ledger import Draft
-from chalicelib.domain.decide import (
-    MOST_STEPS,
-    SETTLING,
-    SETTLING_CODES,
-    Blocked,
-    Observation,
-    Step,
-    StepName,
-    judge,
-    managed_key,
-    next_step,
-)
 from chalicelib.domain.errors import DENIED, AwsError, Busy, Conflict, GuardError, LeaseOver
-from chalicelib.domain.model import (
-    GUARD_TAG_KEY,
-    GUARD_TAG_VALUE,
-    NONCE_TAG_KEY,
-    Action,
-    EncryptionStatus,
-    Incident,
-    Key,
-    Lease,
-    Outcome,
-    Phase,
-    Problem,
-    TargetState,
-)
+from chalicelib.domain.judge import judge
+from chalicelib.domain.keychoice import managed_key
+from chalicelib.domain.model import GUARD_TAG_KEY, GUARD_TAG_VALUE, NONCE_TAG_KEY, EncryptionStatus, Key
+from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import Rule
 from chalicelib.domain.ports import Reach
+from chalicelib.domain.reasons import SETTLING_CODES, Outcome, Problem, Reason
+from chalicelib.domain.steps import MOST_STEPS, Blocked, Step, StepName, next_step
+from chalicelib.domain.stored import Action, Incident, Lease, Phase, TargetState
 from chalicelib.loop.guard import Result
 from chalicelib.loop.journal import Journal
 from chalicelib.loop.observe import read_key
@@ -80,7 +61,7 @@ def is_settling(state: TargetState, now: datetime) -> bool:
     """
     until = state.incident.settles_until if state.incident else None
     lately = sum(now - past.closed_at < ledger.QUIET for past in state.past)
-    return state.reason == SETTLING and until is not None and now < until and lately < ledger.FREE_ATTEMPTS
+    return state.reason == Reason.SETTLING and until is not None and now < until and lately < ledger.FREE_ATTEMPTS
 
 
 def settles_until(incident: Incident, now: datetime) -> datetime:
@@ -122,14 +103,14 @@ class Attempt:
                 if step is None:
                     return self._confirm(seen)
                 if last is not None and (step.name, step.key_arn) == (last.name, last.key_arn):
-                    return Problem("NOT_YET_TAKEN", f"{step.name} was accepted and does not show yet"), seen
+                    return Problem(Reason.NOT_YET_TAKEN, f"{step.name} was accepted and does not show yet"), seen
                 seen = self._perform(step, seen)
                 last = step
         except AwsError as error:
             return self._settling(step, seen, error) or error.problem, seen
         except GuardError as error:
             return error.problem, seen
-        return Problem("TOO_MANY_STEPS", f"{MOST_STEPS} mutations did not lead to what the rule asks"), seen
+        return Problem(Reason.TOO_MANY_STEPS, f"{MOST_STEPS} mutations did not lead to what the rule asks"), seen
 
     def _settling(self, step: Step | Blocked | None, seen: Observation, error: AwsError) -> Problem | None:
         """A refusal that passes: X-Ray is still UPDATING, or knows better than what KMS still shows; and a key just
@@ -149,7 +130,7 @@ class Attempt:
         outdated = error.code in OUTDATED or (step.name is StepName.UPDATE_ALIAS and error.code == "NotFoundException")
         if outdated:
             message = f"{step.name} is refused because of a state that KMS does not show: {error.problem.message}"
-            return Problem("NOT_YET_TAKEN", message)
+            return Problem(Reason.NOT_YET_TAKEN, message)
         # KMS's check against a lock-out asks for the caller's rights, which rest on those tags, and calls the policy
         # malformed where it does not see them.
         passing = {*DENIED, "NotFoundException"}
@@ -159,7 +140,9 @@ class Attempt:
             return None
         if state.look is None or now >= state.look:
             return None
-        return Problem("NOT_YET_TAKEN", f"{step.name} is refused while the new key settles: {error.problem.message}")
+        return Problem(
+            Reason.NOT_YET_TAKEN, f"{step.name} is refused while the new key settles: {error.problem.message}"
+        )
 
     def _refused_by_xray(self, step: Step, seen: Observation, error: AwsError) -> Problem | None:
         """Why X-Ray refused the key: while it is UPDATING that says nothing of the key."""
@@ -171,11 +154,11 @@ class Attempt:
             status = seen.setting.status
         if status is not EncryptionStatus.ACTIVE:
             message = f"X-Ray is still UPDATING and refuses another change ({error.code}): tried again every minute"
-            return Problem("XRAY_UPDATING", message)
+            return Problem(Reason.XRAY_UPDATING, message)
         if error.code != "InvalidRequestException":
             return None
         message = f"X-Ray refuses {step.key_arn}, which KMS shows as usable: {error.problem.message}"
-        return Problem("KEY_REFUSED", message)
+        return Problem(Reason.KEY_REFUSED, message)
 
     def _perform(self, step: Step, seen: Observation) -> Observation:
         """Make one mutation and learn what it came to."""
@@ -258,11 +241,13 @@ class Attempt:
             # KMS did not show what was there, or somebody was faster: the alias decides, and our key is left unused.
             winner = self.reach.keys.describe(alias)
             if winner is None:
-                raise GuardError(Problem("NOT_YET_TAKEN", f"{alias} exists, and KMS does not show it yet")) from error
+                raise GuardError(
+                    Problem(Reason.NOT_YET_TAKEN, f"{alias} exists, and KMS does not show it yet")
+                ) from error
             if winner.arn != arn:
                 # Whose key it is and which tags came with it, the next look weighs before the key is recorded.
                 message = f"somebody else made {alias} first, for {winner.arn}: that key is looked at from the start"
-                raise GuardError(Problem("ALIAS_TAKEN", message)) from error
+                raise GuardError(Problem(Reason.ALIAS_TAKEN, message)) from error
         return replace(seen, aliases={**seen.aliases, alias: arn})
 
     def _put_setting(self, step: Step, seen: Observation) -> Observation:
@@ -313,7 +298,7 @@ class Attempt:
             seen = replace(seen, setting=self.reach.xray.get())
             if judge(self.target, self.rule, self.journal.state(), seen):
                 was = seen.setting.key_arn or seen.setting.type
-                return Problem("CHANGED_AGAIN", f"X-Ray now answers {was}: somebody changed it meanwhile"), seen
+                return Problem(Reason.CHANGED_AGAIN, f"X-Ray now answers {was}: somebody changed it meanwhile"), seen
             if seen.setting.status is EncryptionStatus.ACTIVE or pause is None:
                 break
             self.guard.sleep(pause)
@@ -328,7 +313,7 @@ class Attempt:
                 self._reload()
                 if problem is None:
                     problem, seen = self._confirmed_again(seen)
-        raise Busy(Problem("BUSY", f"{self.target}: the attempt's end met other writers"))
+        raise Busy(Problem(Reason.BUSY, f"{self.target}: the attempt's end met other writers"))
 
     def _confirmed_again(self, seen: Observation) -> tuple[Problem | None, Observation]:
         """Like `_confirm`. Where X-Ray does not answer, what was done still belongs on the record: a problem, too."""
@@ -352,8 +337,9 @@ class Attempt:
         if problem is not None:
             passing = problem.code in SETTLING_CODES
             until = settles_until(incident, now) if passing else incident.settles_until
+            reason: str
             if passing and until is not None and now < until:
-                outcome, reason, due = Outcome.DEFERRED, SETTLING, now + SETTLING_PAUSE
+                outcome, reason, due = Outcome.DEFERRED, Reason.SETTLING, now + SETTLING_PAUSE
             else:
                 outcome, reason = Outcome.FAILED, problem.code
                 due = ledger.retry_after(state.backoff, now, self.guard.random(), most)
@@ -402,7 +388,7 @@ class Attempt:
                 self._reload()
             else:
                 return
-        raise Busy(Problem("BUSY", f"{self.target}: the attempt's state met other writers"))
+        raise Busy(Problem(Reason.BUSY, f"{self.target}: the attempt's state met other writers"))
 
 
 def _pauses() -> list[float]:

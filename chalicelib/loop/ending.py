@@ -14,22 +14,13 @@ from msgspec.structs import replace
 
 from chalicelib.auditlog import ledger
 from chalicelib.auditlog.ledger import Draft
-from chalicelib.domain.decide import SETTLING, Decision, Observation, adoption
-from chalicelib.domain.model import (
-    REGION_DENIED,
-    EncryptionStatus,
-    EncryptionType,
-    Incident,
-    Lease,
-    Outcome,
-    Phase,
-    Problem,
-    Setting,
-    Suppression,
-    TargetState,
-    TriggerKind,
-)
+from chalicelib.domain.decide import Decision
+from chalicelib.domain.keychoice import adoption
+from chalicelib.domain.model import EncryptionStatus, EncryptionType, Setting, TriggerKind
+from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import Rule
+from chalicelib.domain.reasons import NOT_JUDGED, Outcome, Problem, Reason
+from chalicelib.domain.stored import Incident, Lease, Phase, Suppression, TargetState
 from chalicelib.loop.attempt import SETTLING_PAUSE, settles_until
 from chalicelib.loop.guard import Result
 from chalicelib.loop.journal import Journal, worker_lost
@@ -53,7 +44,7 @@ class Ending:
         draft = Draft(state)
         now = self.guard.clock.now()
         # While a worker is at it, its attempt must get its end first: it is due when the lease is over.
-        judged_rule = reason in ("UNGOVERNED", "RULE_OFF", "IDLE") and not state.is_held(now)
+        judged_rule = reason in NOT_JUDGED and not state.is_held(now)
         news = judged_rule and (state.incident or (state.outcome, state.reason) != (Outcome.IGNORED, reason))
         wanted = self.journal.unheard() or (news and not self.journal.event)
         if not wanted:
@@ -75,10 +66,10 @@ class Ending:
         draft = Draft(state)
         if self.journal.unheard():
             draft.set(incident=self.journal.joined(incident), look=ledger.later(state.look, now))
-            self.journal.add(draft, Outcome.DEFERRED, now, incident_id=incident.id, reason="IN_PROGRESS")
+            self.journal.add(draft, Outcome.DEFERRED, now, incident_id=incident.id, reason=Reason.IN_PROGRESS)
         elif self.journal.trigger.kind is not TriggerKind.KEY:
-            return Result(self.target, Outcome.DEFERRED, "IN_PROGRESS")
-        return self.journal.commit(draft, Outcome.DEFERRED, "IN_PROGRESS")
+            return Result(self.target, Outcome.DEFERRED, Reason.IN_PROGRESS)
+        return self.journal.commit(draft, Outcome.DEFERRED, Reason.IN_PROGRESS)
 
     def compliant(self, rule: Rule, state: TargetState, seen: Observation) -> Result:
         """All is as the rule asks: as before, or at last, or as soon as X-Ray has done with it."""
@@ -146,7 +137,7 @@ class Ending:
         overdue = incident.applied_at is not None and now - incident.applied_at > LONGEST_UPDATE
         if overdue and incident.due is not None and incident.due <= now:
             minutes = int((now - (incident.applied_at or now)).total_seconds() // 60)
-            problem = Problem("UPDATING_TOO_LONG", f"X-Ray has been UPDATING for {minutes} minutes")
+            problem = Problem(Reason.UPDATING_TOO_LONG, f"X-Ray has been UPDATING for {minutes} minutes")
             again = now + timedelta(minutes=self.guard.policy.limits.max_backoff_minutes)
             draft.set(incident=replace(incident, due=again), outcome=Outcome.FAILED, reason=problem.code)
             after = self.journal.seen.setting
@@ -154,7 +145,7 @@ class Ending:
                 draft, incident, Outcome.FAILED, now, reason=problem.code, after=after, error=problem
             )
             return self.journal.commit(draft, Outcome.FAILED, problem.code)
-        opened_again = state.reason == REGION_DENIED
+        opened_again = state.reason == Reason.REGION_DENIED
         if opened_again:
             draft.set(outcome=Outcome.APPLIED, reason=None)
         if self.journal.unheard() or opened_again:
@@ -165,10 +156,10 @@ class Ending:
                 now,
                 incident_id=incident.id,
                 after=self.journal.seen.setting,
-                reason="UPDATING",
+                reason=Reason.UPDATING,
             )
-            return self.journal.commit(draft, Outcome.COMPLIANT, "UPDATING")
-        return Result(self.target, Outcome.APPLIED, "UPDATING")
+            return self.journal.commit(draft, Outcome.COMPLIANT, Reason.UPDATING)
+        return Result(self.target, Outcome.APPLIED, Reason.UPDATING)
 
     def close_good(self, incident: Incident, setting: Setting, now: datetime) -> Result:
         """All is as the rule asks, and was not: the incident ends, by our doing or by somebody else's."""
@@ -210,7 +201,7 @@ class Ending:
         if lost:
             self.journal.close_lost(draft, incident, now)
             incident = replace(incident, lease=None, phase=Phase.OPEN, unended=False)
-        if decision.reason == SETTLING and decision.blocked is not None:
+        if decision.reason == Reason.SETTLING and decision.blocked is not None:
             incident = replace(incident, settles_until=settles_until(incident, now))
             if now >= settles_until(incident, now):
                 decision = replace(decision, outcome=Outcome.FAILED, reason=decision.blocked.code)
@@ -226,7 +217,7 @@ class Ending:
         )
         tried_again = decision.outcome is Outcome.FAILED and (_due_of(state) or now) <= now
         # A Region that was denied and is open again must say so, or it would count as denied until the next sweep.
-        waiting = decision.reason == "BACKOFF" and not is_new and not lost and state.reason != REGION_DENIED
+        waiting = decision.reason == Reason.BACKOFF and not is_new and not lost and state.reason != Reason.REGION_DENIED
         heard = self.journal.unheard()
         if heard:
             incident = self.journal.joined(incident)
@@ -259,7 +250,7 @@ class Ending:
     def _held_detail(self, state: TargetState, decision: Decision) -> dict[str, Any]:
         """What the record says of why nothing was done; of a fight, against whom and how often."""
         detail: dict[str, Any] = {"message": decision.message} if decision.message else {}
-        if decision.reason == "BACKOFF":
+        if decision.reason == Reason.BACKOFF:
             detail |= {"attempts": state.backoff.count, "against": self._rivals(state)}
         return detail
 
@@ -284,11 +275,11 @@ class Ending:
             backoff = ledger.backoff_after_attempt(state.backoff, now, self.guard.random(), most)
             draft.set(backoff=backoff)
             return ledger.retry_after(backoff, now, self.guard.random(), most)
-        if decision.reason == SETTLING:
+        if decision.reason == Reason.SETTLING:
             return now + SETTLING_PAUSE
         if decision.outcome is Outcome.DEFERRED:
             # A pause ends with the operator's word, so the next tick asks again; a budget returns with the next sweep.
-            return decision.due or (now if decision.reason == "PAUSED" else None)
+            return decision.due or (now if decision.reason == Reason.PAUSED else None)
         return now if decision.outcome is Outcome.SUPPRESSED else None
 
     def region_denied(self, problem: Problem) -> Result:
@@ -306,20 +297,20 @@ class Ending:
         if incident and incident.lease:
             self.journal.close_lost(draft, incident, now)
             draft.set(incident=replace(incident, lease=None, phase=Phase.OPEN, unended=False))
-        news = state.reason != REGION_DENIED
+        news = state.reason != Reason.REGION_DENIED
         if not (news or self.journal.unheard()):
-            return Result(self.target, Outcome.IGNORED, REGION_DENIED)
-        draft.set(outcome=Outcome.IGNORED, reason=REGION_DENIED, rule=self.journal.rule_id)
+            return Result(self.target, Outcome.IGNORED, Reason.REGION_DENIED)
+        draft.set(outcome=Outcome.IGNORED, reason=Reason.REGION_DENIED, rule=self.journal.rule_id)
         self.journal.add(
             draft,
             Outcome.IGNORED,
             now,
             incident_id=incident.id if incident else None,
             before=state.setting if news else None,
-            reason=REGION_DENIED,
+            reason=Reason.REGION_DENIED,
             error=problem,
         )
-        return self.journal.commit(draft, Outcome.IGNORED, REGION_DENIED)
+        return self.journal.commit(draft, Outcome.IGNORED, Reason.REGION_DENIED)
 
     def failed(self, problem: Problem, held: Lease | None = None) -> Result:
         """What could not be read or done: on the record, and due again. `held` is the lease that this run took.

@@ -8,22 +8,14 @@ from typing import Any
 from msgspec import Struct
 
 from chalicelib.auditlog.ledger import Draft
-from chalicelib.domain.decide import Decision, Observation
+from chalicelib.domain.decide import Decision
 from chalicelib.domain.errors import Busy, Conflict
-from chalicelib.domain.model import (
-    GUARD_CHAIN,
-    GuardState,
-    Outcome,
-    Pause,
-    Problem,
-    Record,
-    Target,
-    TargetState,
-    Trigger,
-    Violation,
-)
+from chalicelib.domain.model import Target, Trigger
+from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import Policy, Rule
 from chalicelib.domain.ports import Clock, Gather, Reach, Requests, Store
+from chalicelib.domain.reasons import Outcome, Problem, Reason, Violation
+from chalicelib.domain.stored import GUARD_CHAIN, GuardState, Pause, Record, TargetState
 
 MOST_CONFLICTS = 6
 
@@ -44,8 +36,8 @@ class Guard(Struct, frozen=True):
     new_id: Callable[[], str]
     emit: Callable[[Record], None]
     worker: str
+    requests: Requests
     lease_seconds: int = 120
-    requests: Requests | None = None
 
     def step_aside(self) -> None:
         """Wait a moment before another attempt at a write that met another writer."""
@@ -82,7 +74,7 @@ def pause(guard: Guard, trigger: Trigger, by: str, reason: str) -> Record | None
         trigger,
         unless=lambda state: state.paused is not None,
         state={"paused": brake},
-        reason="PAUSED",
+        reason=Reason.PAUSED,
         detail={"by": by, "message": reason},
     )
 
@@ -95,7 +87,7 @@ def resume(guard: Guard, trigger: Trigger, by: str) -> Record | None:
         trigger,
         unless=lambda state: state.paused is None,
         state={"paused": None},
-        reason="RESUMED",
+        reason=Reason.RESUMED,
         detail={"by": by},
     )
 
@@ -128,4 +120,4 @@ def record_in_guard_chain(
             continue
         guard.emit(record)
         return record
-    raise Busy(Problem("BUSY", "the guard's own chain met other writers"))
+    raise Busy(Problem(Reason.BUSY, "the guard's own chain met other writers"))

@@ -9,27 +9,13 @@ from msgspec.structs import replace
 
 from chalicelib.auditlog import ledger
 from chalicelib.auditlog.ledger import Draft
-from chalicelib.domain.decide import OF_THE_KEY, Observation
-from chalicelib.domain.model import (
-    Actor,
-    Cause,
-    ChangeEvent,
-    EncryptionType,
-    Incident,
-    KeyEvent,
-    Outcome,
-    PastIncident,
-    Phase,
-    Problem,
-    Record,
-    Target,
-    TargetState,
-    Trigger,
-    TriggerKind,
-    Violation,
-)
+from chalicelib.domain.judge import OF_THE_KEY
+from chalicelib.domain.model import Actor, ChangeEvent, EncryptionType, KeyEvent, Target, Trigger, TriggerKind
+from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import Rule
 from chalicelib.domain.ports import Loaded
+from chalicelib.domain.reasons import Outcome, Problem, Reason, Violation
+from chalicelib.domain.stored import Cause, Incident, PastIncident, Phase, Record, TargetState
 from chalicelib.loop.guard import Guard, Result
 
 UNKNOWN_ACTOR = Actor("unknown")
@@ -244,4 +230,4 @@ def cause_of(trigger: Trigger) -> Cause | None:
 def worker_lost(incident: Incident) -> Problem:
     lease = incident.lease
     owner = lease.owner if lease else "unknown"
-    return Problem("WORKER_LOST", f"worker {owner} did not report back; what it did in this attempt is not known")
+    return Problem(Reason.WORKER_LOST, f"worker {owner} did not report back; what it did in this attempt is not known")

@@ -11,21 +11,16 @@ from datetime import datetime, timedelta
 from msgspec.structs import replace
 
 from chalicelib.auditlog.ledger import Draft
-from chalicelib.domain.breakglass import NoteReason, Weighed, principals_to_read, weigh
-from chalicelib.domain.decide import Observation, adoption, judge
+from chalicelib.domain.breakglass import Weighed, principals_to_read, weigh
 from chalicelib.domain.errors import AwsError
-from chalicelib.domain.model import (
-    NONCE_TAG_KEY,
-    EncryptionType,
-    KeyEvent,
-    Outcome,
-    Setting,
-    Suppression,
-    TargetState,
-    TriggerKind,
-)
+from chalicelib.domain.judge import judge
+from chalicelib.domain.keychoice import adoption
+from chalicelib.domain.model import NONCE_TAG_KEY, EncryptionType, KeyEvent, Setting, TriggerKind
+from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import Rule
 from chalicelib.domain.ports import Loaded, Reach
+from chalicelib.domain.reasons import Outcome, Reason
+from chalicelib.domain.stored import Suppression, TargetState
 from chalicelib.loop.journal import Journal
 from chalicelib.loop.observe import Glance, glance, glance_reads, observe
 
@@ -119,8 +114,8 @@ class Look:
             now = self.guard.clock.now()
             draft = Draft(state)
             for reason, suppression in weighed.notes:
-                outcome = Outcome.SUPPRESSED if reason is NoteReason.OPENED else Outcome.IGNORED
-                self.journal.add(draft, outcome, now, reason=reason.value, suppression=suppression)
+                outcome = Outcome.SUPPRESSED if reason is Reason.BREAK_GLASS_OPENED else Outcome.IGNORED
+                self.journal.add(draft, outcome, now, reason=reason, suppression=suppression)
             draft.set(suppressions=weighed.suppressions, watch=now if weighed.is_open else None)
             self.journal.note(draft)
         return weighed.in_force

@@ -17,11 +17,13 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from chalicelib.domain.decide import CLOSED_KEY, Observation, allowed_arns, is_ruled_out, managed_key
 from chalicelib.domain.errors import DENIED, AwsError
-from chalicelib.domain.model import EncryptionType, Key, Setting, TargetState
+from chalicelib.domain.keychoice import allowed_arns, is_ruled_out, managed_key
+from chalicelib.domain.model import EncryptionType, Key, Setting, arn_part
+from chalicelib.domain.observation import CLOSED_KEY, Observation
 from chalicelib.domain.policy import Rule
 from chalicelib.domain.ports import Gather, Reach
+from chalicelib.domain.stored import TargetState
 
 ROTATION_UNKNOWN = frozenset({"KMSInvalidStateException", "DisabledException", "UnsupportedOperationException"})
 """KMS tells no rotation of such a key; its state or spec is the violation then."""
@@ -137,7 +139,7 @@ def _resolved(reach: Reach, setting: Setting) -> Setting:
 
 
 def _is_own(arn: str, reach: Reach) -> bool:
-    return arn.split(":", 5)[4] == reach.target.account
+    return arn_part(arn, 4) == reach.target.account
 
 
 def _is_customers(key: Key | None) -> bool:

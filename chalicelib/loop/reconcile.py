@@ -20,26 +20,22 @@ from msgspec.structs import replace
 
 from chalicelib.auditlog import ledger
 from chalicelib.auditlog.ledger import Draft
-from chalicelib.domain.decide import Decision, Observation, StepName, decide
+from chalicelib.domain.decide import Decision, decide
 from chalicelib.domain.errors import AwsError, Busy, Conflict, GuardError, LeaseOver, StoreError, denies_region
 from chalicelib.domain.model import (
-    Backoff,
     ChangeEvent,
     EncryptionStatus,
     EncryptionType,
-    Intent,
     KeyEvent,
-    Lease,
-    Outcome,
-    Phase,
-    Problem,
-    Suppression,
     Target,
-    TargetState,
     Trigger,
     TriggerKind,
 )
+from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import Mode, Rule
+from chalicelib.domain.reasons import Outcome, Problem, Reason
+from chalicelib.domain.steps import StepName
+from chalicelib.domain.stored import Backoff, Intent, Lease, Phase, Suppression, TargetState
 from chalicelib.loop.attempt import Attempt, is_settling
 from chalicelib.loop.ending import Ending
 from chalicelib.loop.guard import MOST_CONFLICTS, Assessment, Guard, Result, record_in_guard_chain
@@ -83,16 +79,16 @@ def reconcile(
             except Conflict:
                 continue
         except LeaseOver:
-            return Result(target, Outcome.DEFERRED, "LEASE_OVER")
+            return Result(target, Outcome.DEFERRED, Reason.LEASE_OVER)
         except Exception as error:
-            problem = Problem("INTERNAL_ERROR", f"{type(error).__name__} in the guard; see the function's log")
+            problem = Problem(Reason.INTERNAL_ERROR, f"{type(error).__name__} in the guard; see the function's log")
             run.ending.failed(problem, run.lease)
             raise
         else:
             # Whatever goes wrong with this is no failure of the target's: it is raised as it is.
             run.announce_policy()
             return result
-    raise Busy(Problem("BUSY", f"{target}: {MOST_CONFLICTS} attempts met other writers"))
+    raise Busy(Problem(Reason.BUSY, f"{target}: {MOST_CONFLICTS} attempts met other writers"))
 
 
 def reconcile_key_event(guard: Guard, event: KeyEvent) -> Result:
@@ -100,12 +96,12 @@ def reconcile_key_event(guard: Guard, event: KeyEvent) -> Result:
     rule = guard.policy.rule_for(event.target)
     ours = _is_our_own(guard, event)
     if rule is None or rule.mode is Mode.OFF or event.error_code or ours:
-        return Result(event.target, Outcome.IGNORED, "ECHO" if ours else "NOT_OURS")
+        return Result(event.target, Outcome.IGNORED, Reason.ECHO if ours else Reason.NOT_OURS)
     state = guard.store.load(str(event.target)).state
     keys = {state.managed_key, *state.keys_made, state.setting.key_arn if state.setting else None}
     aliased = event.alias is not None and event.alias in rule_aliases(rule)
     if not aliased and keys.isdisjoint(event.key_arns):
-        return Result(event.target, Outcome.IGNORED, "NOT_OURS")
+        return Result(event.target, Outcome.IGNORED, Reason.NOT_OURS)
     return reconcile(guard, event.target, event.trigger, event)
 
 
@@ -148,7 +144,7 @@ class _Run:
                 self.guard,
                 Outcome.IGNORED,
                 Trigger(self.journal.trigger.kind),
-                reason="POLICY_IN_FORCE",
+                reason=Reason.POLICY_IN_FORCE,
                 unless=lambda state: state.policy_digest == digest,
                 state={"policy_digest": digest},
             )
@@ -157,15 +153,15 @@ class _Run:
 
     def once(self) -> Result:
         if self.target.account != self.guard.account:
-            return self.ending.ignored("ACCOUNT_NOT_OURS", f"this guard acts in account {self.guard.account}")
+            return self.ending.ignored(Reason.ACCOUNT_NOT_OURS, f"this guard acts in account {self.guard.account}")
         if self._is_echo():
             return self._echo()
         if self.journal.change and self.journal.change.error_code:
             return self.ending.ignored(self.journal.change.error_code, self.journal.change.error_message)
         if self.rule is None:
-            return self.ending.ignored("UNGOVERNED", "no rule of the policy matches this target")
+            return self.ending.ignored(Reason.UNGOVERNED, "no rule of the policy matches this target")
         if self.rule.mode is Mode.OFF:
-            return self.ending.ignored("RULE_OFF", f"rule {self.rule.id} is off")
+            return self.ending.ignored(Reason.RULE_OFF, f"rule {self.rule.id} is off")
         return self._judge(self.rule)
 
     def _is_echo(self) -> bool:
@@ -175,22 +171,22 @@ class _Run:
         """Our own change, heard of again: confirm what waits for ACTIVE; look closer only if something else is set."""
         if self.journal.change and self.journal.change.error_code:
             # A call of ours that was refused changed nothing, and the attempt that made it has its due time.
-            return Result(self.target, Outcome.IGNORED, "ECHO")
+            return Result(self.target, Outcome.IGNORED, Reason.ECHO)
         state = self.journal.load().state
         try:
             setting = self.reach.xray.get()
         except AwsError:
             # What waits for ACTIVE has its due time, and whatever else may be set has an event of its own.
-            return Result(self.target, Outcome.IGNORED, "ECHO")
+            return Result(self.target, Outcome.IGNORED, Reason.ECHO)
         now = self.guard.clock.now()
         if state.is_held(now):
-            return Result(self.target, Outcome.IGNORED, "ECHO")
+            return Result(self.target, Outcome.IGNORED, Reason.ECHO)
         if setting.type is EncryptionType.KMS and setting.key_arn == state.managed_key:
             incident = state.incident
             if incident and incident.phase is Phase.APPLIED and setting.status is EncryptionStatus.ACTIVE:
                 self.journal.forget_event(Trigger(TriggerKind.CHANGE))
                 return self.ending.close_good(incident, setting, now)
-            return Result(self.target, Outcome.IGNORED, "ECHO")
+            return Result(self.target, Outcome.IGNORED, Reason.ECHO)
         # Somebody overtook us. Whoever it was, it was not the guard that the event names.
         self.journal.forget_event(Trigger(TriggerKind.CHANGE))
         return self.once()
@@ -203,7 +199,7 @@ class _Run:
         state = loaded.state
         now = self.guard.clock.now()
         if self.journal.trigger.kind is TriggerKind.TICK and (state.due is None or state.due > now):
-            return Result(self.target, state.outcome or Outcome.IGNORED, "NOT_DUE")
+            return Result(self.target, state.outcome or Outcome.IGNORED, Reason.NOT_DUE)
         if state.is_held(now):
             return self.ending.step_back(state, now)
         seen = look.whole(state, first)
@@ -224,7 +220,7 @@ class _Run:
         """Observe and judge without writing or mutating anything."""
         state = self.journal.load().state
         if self.rule is None or self.rule.mode is Mode.OFF:
-            reason = "RULE_OFF" if self.rule else "UNGOVERNED"
+            reason = Reason.RULE_OFF if self.rule else Reason.UNGOVERNED
             return Assessment(self.target, self.rule, Decision(Outcome.IGNORED, reason=reason), state, None)
         look = Look(self.journal, self.reach, self.rule)
         seen = look.observed(state, look.glance(), deep=True)

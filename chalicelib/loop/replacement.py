@@ -6,7 +6,9 @@ from msgspec.structs import replace
 
 from chalicelib.auditlog.ledger import Draft
 from chalicelib.domain.errors import Busy, Conflict, GuardError
-from chalicelib.domain.model import Backoff, Outcome, Problem, Target, Trigger
+from chalicelib.domain.model import Target, Trigger
+from chalicelib.domain.reasons import Outcome, Problem, Reason
+from chalicelib.domain.stored import Backoff
 from chalicelib.loop.guard import MOST_CONFLICTS, Guard, Result
 from chalicelib.loop.journal import Journal
 
@@ -21,9 +23,9 @@ def replace_key(guard: Guard, target: Target, trigger: Trigger) -> Result:
         state = journal.load().state
         now = guard.clock.now()
         if state.managed_key is None:
-            raise GuardError(Problem("NO_MANAGED_KEY", f"the guard recorded no managed key for {target}", False))
+            raise GuardError(Problem(Reason.NO_MANAGED_KEY, f"the guard recorded no managed key for {target}", False))
         if state.is_held(now):
-            raise GuardError(Problem("IN_PROGRESS", f"a worker is at {target}; try again in two minutes"))
+            raise GuardError(Problem(Reason.IN_PROGRESS, f"a worker is at {target}; try again in two minutes"))
         draft = Draft(state)
         incident = replace(state.incident, due=now) if state.incident else None
         draft.set(
@@ -33,9 +35,9 @@ def replace_key(guard: Guard, target: Target, trigger: Trigger) -> Result:
             backoff=Backoff(),
             look=now,
         )
-        journal.add(draft, Outcome.IGNORED, now, reason="KEY_REPLACED", detail={"retired": state.managed_key})
+        journal.add(draft, Outcome.IGNORED, now, reason=Reason.KEY_REPLACED, detail={"retired": state.managed_key})
         try:
-            return journal.commit(draft, Outcome.IGNORED, "KEY_REPLACED")
+            return journal.commit(draft, Outcome.IGNORED, Reason.KEY_REPLACED)
         except Conflict:
             guard.step_aside()
-    raise Busy(Problem("BUSY", f"{target}: {MOST_CONFLICTS} attempts met other writers"))
+    raise Busy(Problem(Reason.BUSY, f"{target}: {MOST_CONFLICTS} attempts met other writers"))

@@ -10,10 +10,12 @@ from typing import Protocol
 from msgspec import Struct, field
 
 from chalicelib.auditlog import chain
+from chalicelib.domain.actors import read_actor
 from chalicelib.domain.errors import GuardError
-from chalicelib.domain.events import read_actor
-from chalicelib.domain.model import GUARD_CHAIN, Outcome, Problem, Record, Target, Trigger, TriggerKind
+from chalicelib.domain.model import Target, Trigger, TriggerKind
 from chalicelib.domain.ports import Asked, Requests
+from chalicelib.domain.reasons import Outcome, Problem, Reason
+from chalicelib.domain.stored import GUARD_CHAIN, Record
 from chalicelib.loop.guard import Guard, Result, record_in_guard_chain
 from chalicelib.loop.reconcile import reconcile
 
@@ -23,7 +25,6 @@ DUE_AT_ONCE = 200
 HEADS_PER_RECORD = 2000
 """Keeps an anchor's record well under DynamoDB's 400 KB an item."""
 
-INTERNAL_ERROR = "INTERNAL_ERROR"
 SECONDS_FOR_ONE = 25.0
 """A run does not begin another target with less than this left."""
 
@@ -66,10 +67,10 @@ def tick(guard: Guard, seconds_left: Callable[[], float]) -> Report:
         try:
             target = Target.parse(name)
         except ValueError as error:
-            report.unreached[name] = Problem("NOT_A_TARGET", str(error), retryable=False)
+            report.unreached[name] = Problem(Reason.NOT_A_TARGET, str(error), retryable=False)
             continue
         _reach(guard, target, Trigger(TriggerKind.TICK), report)
-    for asked in guard.requests.asked(DUE_AT_ONCE) if guard.requests else ():
+    for asked in guard.requests.asked(DUE_AT_ONCE):
         if seconds_left() < SECONDS_FOR_ONE:
             break
         _heed(guard, asked, report)
@@ -92,12 +93,12 @@ def sweep(
     try:
         targets = [Target(guard.account, region) for region in regions()]
     except GuardError as error:
-        record_in_guard_chain(guard, Outcome.FAILED, trigger, reason="NO_REGIONS", error=error.problem)
+        record_in_guard_chain(guard, Outcome.FAILED, trigger, reason=Reason.NO_REGIONS, error=error.problem)
         raise
     budget = guard.policy.limits.remediations_per_sweep
     for target in _longest_unseen_first(guard, targets):
         if seconds_left() < SECONDS_FOR_ONE:
-            report.unreached[str(target)] = Problem("OUT_OF_TIME", "the sweep's time was used up by other targets")
+            report.unreached[str(target)] = Problem(Reason.OUT_OF_TIME, "the sweep's time was used up by other targets")
             continue
         mutated = sum(result.mutated for result in report.results)
         _reach(guard, target, trigger, report, budget_left=mutated < budget)
@@ -124,7 +125,6 @@ def _longest_unseen_first(guard: Guard, targets: Sequence[Target]) -> list[Targe
 
 def _heed(guard: Guard, asked: Asked, report: Report) -> None:
     """Look at a target because an operator asked. It goes on waiting where not even that could be stored."""
-    assert guard.requests is not None
     arn = asked.by
     actor = read_actor({"type": "AssumedRole" if ":assumed-role/" in arn else "IAMUser", "arn": arn})
     try:
@@ -134,7 +134,7 @@ def _heed(guard: Guard, asked: Asked, report: Report) -> None:
         return
     _reach(guard, target, Trigger(TriggerKind.OPERATOR, actor=actor), report)
     problem = report.unreached.get(asked.target)
-    if problem is None or problem.code == INTERNAL_ERROR:
+    if problem is None or problem.code == Reason.INTERNAL_ERROR:
         _done(guard.requests, asked, report)
 
 
@@ -153,7 +153,7 @@ def _reach(guard: Guard, target: Target, trigger: Trigger, report: Report, *, bu
         report.unreached[str(target)] = error.problem
     except Exception as error:
         # On the target's record already; the others still get their turn, and the caller makes it loud.
-        report.unreached[str(target)] = Problem(INTERNAL_ERROR, type(error).__name__)
+        report.unreached[str(target)] = Problem(Reason.INTERNAL_ERROR, type(error).__name__)
         report.bugs.append(error)
 
 
@@ -161,14 +161,14 @@ def _anchor(guard: Guard, trigger: Trigger, report: Report, anchors: Anchors | N
     heads = sorted(guard.store.heads())
     parts = [heads[first : first + HEADS_PER_RECORD] for first in range(0, len(heads), HEADS_PER_RECORD)] or [[]]
     for part in parts[:-1]:
-        record_in_guard_chain(guard, Outcome.IGNORED, trigger, reason="ANCHOR", detail={"heads": part})
+        record_in_guard_chain(guard, Outcome.IGNORED, trigger, reason=Reason.ANCHOR, detail={"heads": part})
     outcome = Outcome.FAILED if report.unreached else Outcome.IGNORED
     record = record_in_guard_chain(
         guard,
         outcome,
         trigger,
         state={"swept_at": guard.clock.now()},
-        reason="SWEEP",
+        reason=Reason.SWEEP,
         error=next(iter(report.unreached.values()), None),
         detail={
             "outcomes": report.outcomes,

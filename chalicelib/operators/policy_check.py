@@ -20,8 +20,8 @@ import jsonschema
 import msgspec
 from jsonschema.exceptions import ValidationError
 
-from chalicelib.domain.keypolicy import LONGEST_POLICY_BYTES, initial
-from chalicelib.domain.model import Target, is_region
+from chalicelib.domain.keypolicy.wanted import LONGEST_POLICY_BYTES, initial_policy
+from chalicelib.domain.model import Target, arn_part, is_region
 from chalicelib.domain.policy import (
     DOCUMENT_NAME,
     SCHEMA_NAME,
@@ -68,10 +68,6 @@ class Checked:
     @property
     def errors(self) -> tuple[Finding, ...]:
         return tuple(finding for finding in self.findings if not finding.warning)
-
-    @property
-    def warnings(self) -> tuple[Finding, ...]:
-        return tuple(finding for finding in self.findings if finding.warning)
 
 
 class InvalidPolicy(Exception):
@@ -287,7 +283,7 @@ def _key_findings(at: str, rule: Rule) -> Iterator[Finding]:
                 _shown(allowed),
                 "of an AWS managed key; allowed: aliases of customer keys (with key any-kms it needs no entry)",
             )
-        elif allowed.startswith("arn:") and not _could_be_account(allowed.split(":")[4]):
+        elif allowed.startswith("arn:") and not _could_be_account(arn_part(allowed, 4)):
             yield Finding(
                 f"{at}/require/allowed_keys/{number}",
                 _shown(allowed),
@@ -306,12 +302,11 @@ def _allows_managed(allowed: str, rule: Rule) -> bool:
     """Whether an entry of `allowed_keys` certainly lets the managed key of every target of the rule pass."""
     if not allowed.startswith("arn:"):
         return allowed == rule.managed_key.alias
-    _, partition, _, region, account, key = allowed.split(":", 5)
     return (
-        glob_covers(partition, "aws*")
-        and key == "key/*"
-        and all(glob_covers(region, each) for each in rule.regions)
-        and all(glob_covers(account, each) for each in rule.accounts)
+        glob_covers(arn_part(allowed, 1), "aws*")
+        and arn_part(allowed, 5) == "key/*"
+        and all(glob_covers(arn_part(allowed, 3), each) for each in rule.regions)
+        and all(glob_covers(arn_part(allowed, 4), each) for each in rule.accounts)
     )
 
 
@@ -319,7 +314,7 @@ def _people_findings(at: str, rule: Rule) -> Iterator[Finding]:
     readers = rule.managed_key.trace_readers
     if not isinstance(readers, str):
         yield from _principal_findings(f"{at}/managed_key/trace_readers", readers)
-        length = len(initial(rule, Target("1" * 12, "x" * 32), "aws-us-gov").encode())
+        length = len(initial_policy(rule, Target("1" * 12, "x" * 32), "aws-us-gov").encode())
         if length > LONGEST_POLICY_BYTES:
             yield Finding(
                 f"{at}/managed_key/trace_readers",
@@ -330,7 +325,7 @@ def _people_findings(at: str, rule: Rule) -> Iterator[Finding]:
         return
     yield from _principal_findings(f"{at}/break_glass/principals", rule.break_glass.principals)
     for number, principal in enumerate(rule.break_glass.principals):
-        name = principal.split(":", 5)[5].partition("/")[2]
+        name = arn_part(principal, 5).partition("/")[2]
         if not name.strip("*?/"):
             yield Finding(
                 f"{at}/break_glass/principals/{number}",
@@ -350,7 +345,7 @@ def _people_findings(at: str, rule: Rule) -> Iterator[Finding]:
 
 def _principal_findings(at: str, patterns: Iterable[str]) -> Iterator[Finding]:
     for number, pattern in enumerate(patterns):
-        if not _could_be_account(pattern.split(":", 5)[4]):
+        if not _could_be_account(arn_part(pattern, 4)):
             yield Finding(
                 f"{at}/{number}", _shown(pattern), "allowed: an ARN pattern whose account can be twelve digits"
             )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from chalicelib.auditlog import chain
-from chalicelib.domain.model import Record
+from chalicelib.domain.stored import Record
 from chalicelib.operators.policy_check import stamp
 from sandbox.server import Sandbox
 

@@ -16,7 +16,9 @@ from hypothesis import HealthCheck, Phase, assume, given, settings
 
 from chalicelib.auditlog.chain import marker_key
 from chalicelib.domain.events import read_change
-from chalicelib.domain.model import GUARD_CHAIN, Outcome, Record, Rejected
+from chalicelib.domain.model import Rejected
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.stored import GUARD_CHAIN, Record
 from sandbox.server import Sandbox
 from tests.component.guarded import (
     POLICY,

@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain import keypolicy
-from chalicelib.domain.model import EncryptionType, Outcome, Record, Target, TriggerKind, Violation
+from chalicelib.domain.keypolicy.wanted import XRAY_SERVICE, initial_policy
+from chalicelib.domain.model import EncryptionType, Target, TriggerKind
 from chalicelib.domain.policy import parse
+from chalicelib.domain.reasons import Outcome, Violation
+from chalicelib.domain.stored import Record
 from sandbox.server import Sandbox
 from tests.component.guarded import (
     ALIAS,
@@ -239,7 +241,7 @@ class TestWhereTheRuleAllowsTheOtherKeyToo:
                 if not rotated:
                     kms.disable_key_rotation(KeyId=key_arn)
                 if complete:
-                    policy = keypolicy.initial(parse(POLICY.read_bytes()).rules[0], US_EAST_1, "aws")
+                    policy = initial_policy(parse(POLICY.read_bytes()).rules[0], US_EAST_1, "aws")
                     kms.put_key_policy(KeyId=key_arn, PolicyName="default", Policy=policy)
                 lenient.client("xray").put_encryption_config(Type="KMS", KeyId=key_arn)
             event = event_of(next(each for each in EXPECTED if number(each) == "03"), key_arn)
@@ -273,7 +275,7 @@ class TestWhereTheRuleAllowsTheOtherKeyToo:
         assert record.outcome is Outcome.REMEDIATED
         assert record.violations == (Violation.KEY_POLICY_INCOMPLETE,)
         assert setting_of(account)["KeyId"] == aliased_key(account, ALIAS) != key_arn
-        assert keypolicy.XRAY_SERVICE not in before
+        assert XRAY_SERVICE not in before
 
 
 class TestInAGuardOfAnotherAccount:

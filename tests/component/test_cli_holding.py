@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.model import Outcome, Target, Trigger, TriggerKind
+from chalicelib.domain.model import Target, Trigger, TriggerKind
+from chalicelib.domain.reasons import Outcome
 from chalicelib.loop.reconcile import reconcile
 from tests.component.operated import ACCOUNT, CREDENTIALS, HERE, client, event, guard, heard, typed, world
 

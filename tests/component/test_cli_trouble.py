@@ -15,7 +15,7 @@ import pytest
 
 from chalicelib.cli.trouble import trouble_of
 from chalicelib.domain.errors import AwsError, GuardError
-from chalicelib.domain.model import Problem
+from chalicelib.domain.reasons import Problem
 from tests.component.operated import CREDENTIALS, HERE, typed
 
 Refusing = Callable[[str, int], None]

@@ -12,7 +12,8 @@ import pytest
 
 from chalicelib.cli.output import Table, print_table
 from chalicelib.cli.session import Identity, Operator
-from chalicelib.domain.model import Actor, Outcome
+from chalicelib.domain.model import Actor
+from chalicelib.domain.reasons import Outcome
 from tests.component.operated import (
     ACCOUNT,
     CREDENTIALS,

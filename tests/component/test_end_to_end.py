@@ -17,7 +17,9 @@ from typing import Any
 import boto3
 import pytest
 
-from chalicelib.domain.model import GUARD_CHAIN, Outcome, TriggerKind
+from chalicelib.domain.model import TriggerKind
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.stored import GUARD_CHAIN
 from sandbox.server import Sandbox
 from sandbox.tracing import tracing_of
 from tests.component.guarded import (

@@ -17,7 +17,9 @@ from chalicelib.auditlog.ledger import Draft
 from chalicelib.aws.clients import AwsClock, Clients
 from chalicelib.aws.store import DynamoStore
 from chalicelib.domain.errors import Conflict
-from chalicelib.domain.model import Outcome, TargetState, Trigger, TriggerKind
+from chalicelib.domain.model import Trigger, TriggerKind
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.stored import TargetState
 from chalicelib.wiring import make_store
 from tests.component import operated
 from tests.component.operated import HERE, REGION

@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError
 from chalicelib.aws.clients import Clients
 from chalicelib.aws.keys import KeysApi
 from chalicelib.aws.xray import LOOK_BACK
-from chalicelib.domain import keypolicy
+from chalicelib.domain.keypolicy.wanted import initial_policy
 from chalicelib.domain.model import Target
 from chalicelib.domain.policy import Rule
 from tests.contract.places import Place
@@ -269,7 +269,7 @@ def _is_created(live: Live) -> Iterator[Settled]:
 
 def _create(live: Live, *, bypass: bool) -> str | None:
     """Create the key. Returns KMS's message where it takes the policy for malformed."""
-    policy = keypolicy.initial(live.rule, live.target, live.partition)
+    policy = initial_policy(live.rule, live.target, live.partition)
     tags = [{"TagKey": RUN_TAG, "TagValue": live.run_id}]
     live.unanswered = True
     try:

@@ -27,27 +27,12 @@ from chalicelib.aws.clients import AwsClock, Clients
 from chalicelib.aws.keys import KeysApi
 from chalicelib.aws.store import DynamoStore
 from chalicelib.aws.xray import XRayApi
-from chalicelib.domain import keypolicy
 from chalicelib.domain.errors import AwsError, Conflict
-from chalicelib.domain.model import (
-    GUARD_CHAIN,
-    Cause,
-    EncryptionStatus,
-    EncryptionType,
-    GuardState,
-    Incident,
-    Intent,
-    Lease,
-    Outcome,
-    Phase,
-    Setting,
-    Target,
-    TargetState,
-    Trigger,
-    TriggerKind,
-    Violation,
-)
+from chalicelib.domain.keypolicy.wanted import initial_policy
+from chalicelib.domain.model import EncryptionStatus, EncryptionType, Setting, Target, Trigger, TriggerKind
 from chalicelib.domain.ports import Keys, Store, XRay
+from chalicelib.domain.reasons import Outcome, Violation
+from chalicelib.domain.stored import GUARD_CHAIN, Cause, GuardState, Incident, Intent, Lease, Phase, TargetState
 from sandbox.keys import delete_key, set_key_state
 from sandbox.knobs import KNOBS
 from sandbox.tracing import seed_services
@@ -87,7 +72,7 @@ class Ports:
         """A key policy with all that the rule asks."""
         rule = baseline().rule_for(self.target)
         assert rule is not None
-        return keypolicy.initial(rule, self.target, "aws")
+        return initial_policy(rule, self.target, "aws")
 
     def make(self, *tags: tuple[str, str]) -> str:
         """A new key's ARN."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from chalicelib.domain.model import Actor, Outcome, Target, Violation
+from chalicelib.domain.model import Actor, Target
+from chalicelib.domain.reasons import Outcome, Violation
 
 FOLDER = Path(__file__).parent
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain import keypolicy
+from chalicelib.domain.keypolicy.wanted import initial_policy
 from chalicelib.domain.model import Target
 from chalicelib.domain.policy import Rule, parse
 from shipping.rights import completed, placeholders
@@ -37,7 +37,7 @@ def rule() -> Rule:
 @pytest.fixture(scope="session")
 def key_policy(rule: Rule) -> Policy:
     """The policy that the guard gives a new key."""
-    policy: Policy = json.loads(keypolicy.initial(rule, Target(ACCOUNT, "us-east-1"), "aws"))
+    policy: Policy = json.loads(initial_policy(rule, Target(ACCOUNT, "us-east-1"), "aws"))
     return policy
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from chalicelib.domain.model import Record, Target, Trigger, TriggerKind
+from chalicelib.domain.model import Target, Trigger, TriggerKind
 from chalicelib.domain.policy import Policy
+from chalicelib.domain.stored import Record
 from chalicelib.loop.guard import Guard, Result, pause, resume
 from chalicelib.loop.reconcile import reconcile
 from tests.simulation.lambdas import FUNCTION_SECONDS

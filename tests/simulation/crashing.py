@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
 
-from chalicelib.domain.model import Outcome
+from chalicelib.domain.reasons import Outcome
 from tests.simulation.lambdas import LEASE_SECONDS
 from tests.simulation.scenarios import Scenario, Stage, stage
 from tests.simulation.world import HOME, MUTATIONS, Hazard, Run

@@ -13,23 +13,14 @@ from msgspec.structs import replace
 
 from chalicelib.auditlog import chain
 from chalicelib.domain.errors import AwsError, Conflict, StoreError
-from chalicelib.domain.model import (
-    GUARD_CHAIN,
-    Actor,
-    EncryptionStatus,
-    EncryptionType,
-    GuardState,
-    Key,
-    Record,
-    Setting,
-    Target,
-    TargetState,
-)
-from chalicelib.domain.ports import Loaded
-from tests.simulation.world import GUARD_ROLE, Run, World
+from chalicelib.domain.model import Actor, EncryptionStatus, EncryptionType, Key, Setting, Target
+from chalicelib.domain.ports import Asked, Loaded
+from chalicelib.domain.stored import GUARD_CHAIN, GuardState, Record, TargetState
+from tests.simulation.world import ACCOUNT, GUARD_ROLE, Run, World
 
 T = TypeVar("T")
 
+OPERATOR_ARN = f"arn:aws:iam::{ACCOUNT}:user/Ops"
 PENDING = ("PendingDeletion",)
 NOT_WORKING = {"Disabled": "DisabledException", "PendingDeletion": "KMSInvalidStateException"}
 
@@ -386,6 +377,19 @@ class FakeClock:
 
     def now(self) -> datetime:
         return self._world.clock - self._behind
+
+
+class FakeRequests:
+    """`ports.Requests` in memory, with these targets waiting."""
+
+    def __init__(self, *targets: str) -> None:
+        self.waiting = [Asked(target, "2026-11-20T12:00:00Z", OPERATOR_ARN) for target in targets]
+
+    def asked(self, limit: int) -> Sequence[Asked]:
+        return self.waiting[:limit]
+
+    def answered(self, asked: Asked) -> None:
+        self.waiting.remove(asked)
 
 
 class Gathered:

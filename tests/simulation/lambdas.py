@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from chalicelib.domain.errors import GuardError
-from chalicelib.domain.model import ChangeEvent, KeyEvent, Record, Target, Trigger
+from chalicelib.domain.model import ChangeEvent, KeyEvent, Target, Trigger
 from chalicelib.domain.policy import Policy, parse
 from chalicelib.domain.ports import Reach
+from chalicelib.domain.stored import Record
 from chalicelib.loop.guard import Guard, Result
 from chalicelib.loop.reconcile import reconcile, reconcile_key_event
 from chalicelib.loop.sweep import Report
@@ -19,6 +20,7 @@ from tests.simulation.fakes import (
     FakeClock,
     FakeKeys,
     FakePrincipals,
+    FakeRequests,
     FakeStore,
     FakeXRay,
     Gathered,
@@ -84,6 +86,7 @@ class Lambdas:
             new_id=lambda: world.new_id("nonce"),
             emit=self.emitted.append,
             worker=run.name,
+            requests=FakeRequests(),
             lease_seconds=lease_seconds,
         )
 

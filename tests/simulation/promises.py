@@ -9,20 +9,11 @@ from __future__ import annotations
 from collections import Counter
 
 from chalicelib.auditlog.chain import verify_chain
-from chalicelib.domain import keypolicy
-from chalicelib.domain.model import (
-    GUARD_CHAIN,
-    Action,
-    EncryptionStatus,
-    EncryptionType,
-    GuardState,
-    Key,
-    Outcome,
-    Record,
-    Target,
-    TargetState,
-)
+from chalicelib.domain.keypolicy.judge import judge_policy
+from chalicelib.domain.model import EncryptionStatus, EncryptionType, Key, Target
 from chalicelib.domain.policy import Rule
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.stored import GUARD_CHAIN, Action, GuardState, Record, TargetState
 from tests.simulation.fakes import Tables
 from tests.simulation.lambdas import Lambdas
 from tests.simulation.world import GUARD_ROLE, HOME, Mutation, Run, World
@@ -220,7 +211,7 @@ def proved(policy: str, rule: Rule, target: Target) -> bool:
     """Whether a key policy says all that the rule asks; asked so often that the answers are kept."""
     asked = (policy, rule.id, target)
     if asked not in _PROVED:
-        _PROVED[asked] = keypolicy.judge(policy, rule, target, "aws").proved
+        _PROVED[asked] = judge_policy(policy, rule, target, "aws").proved
     return _PROVED[asked]
 
 

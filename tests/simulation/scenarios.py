@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
 
-from chalicelib.domain import keypolicy
+from chalicelib.domain.keypolicy.wanted import initial_policy
 from chalicelib.domain.model import GUARD_TAG_KEY, GUARD_TAG_VALUE
 from chalicelib.domain.policy import Policy
 from tests.simulation.fakes import Tables
@@ -35,7 +35,7 @@ class Stage:
     @property
     def full_policy(self) -> str:
         """A key policy that says all that the rule asks."""
-        return keypolicy.initial(self.witness.rule(HOME), HOME, "aws")
+        return initial_policy(self.witness.rule(HOME), HOME, "aws")
 
     def managed_key(self) -> str:
         """The managed key's ARN."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from chalicelib.domain.model import GUARD_TAG_KEY, GUARD_TAG_VALUE, EncryptionType, Outcome
+from chalicelib.domain.model import GUARD_TAG_KEY, GUARD_TAG_VALUE, EncryptionType
+from chalicelib.domain.reasons import Outcome
 from tests.simulation.lambdas import baseline
 from tests.simulation.scenarios import ALIAS, Stage, stage
 from tests.simulation.world import HOME, Hazard, Run

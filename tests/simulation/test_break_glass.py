@@ -9,18 +9,18 @@ from datetime import datetime, timedelta
 import pytest
 from msgspec.structs import replace
 
-from chalicelib.domain import keypolicy
+from chalicelib.domain.keypolicy.wanted import initial_policy
 from chalicelib.domain.model import (
     GUARD_TAG_KEY,
     GUARD_TAG_VALUE,
     Actor,
     EncryptionType,
     KeyEvent,
-    Outcome,
-    Record,
     Trigger,
     TriggerKind,
 )
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.stored import Record
 from tests.simulation.crashing import CRASHES, LOST_ANSWERS, TICK_SECONDS, check, interrupted
 from tests.simulation.scenarios import ALIAS, Scenario, Stage, stage
 from tests.simulation.world import ACCOUNT, ALICE, HOME, Hazard
@@ -380,7 +380,7 @@ def test_attack_a_role_of_the_name_in_another_account_or_under_a_path() -> None:
 
 
 def without_deny(told: Stage) -> str:
-    return keypolicy.initial(replace(told.witness.rule(HOME), break_glass=None), HOME, "aws")
+    return initial_policy(replace(told.witness.rule(HOME), break_glass=None), HOME, "aws")
 
 
 @pytest.mark.parametrize("restored", [True, False], ids=["restored", "left"])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from chalicelib.auditlog.history import target_view
-from chalicelib.domain.model import EncryptionType, Outcome, Phase
+from chalicelib.domain.model import EncryptionType
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.stored import Phase
 from tests.simulation.beginnings import look, quiet, ticking
 from tests.simulation.scenarios import Stage, stage
 from tests.simulation.world import HOME, STORE, Hazard, Run

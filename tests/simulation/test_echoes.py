@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chalicelib.domain.model import Outcome
+from chalicelib.domain.reasons import Outcome
 from tests.simulation.scenarios import Stage, stage
 from tests.simulation.world import HOME, MUTATIONS
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from chalicelib.domain.model import Outcome, Trigger, TriggerKind
+from chalicelib.domain.model import Trigger, TriggerKind
+from chalicelib.domain.reasons import Outcome
 from chalicelib.loop.replacement import replace_key
 from tests.simulation.crashing import CRASHES
 from tests.simulation.lambdas import BASELINE, baseline

@@ -6,7 +6,8 @@ from itertools import permutations
 
 import pytest
 
-from chalicelib.domain.model import Actor, ChangeEvent, EncryptionStatus, Outcome
+from chalicelib.domain.model import Actor, ChangeEvent, EncryptionStatus
+from chalicelib.domain.reasons import Outcome
 from tests.simulation.scenarios import BARE_POLICY, Stage, stage
 from tests.simulation.world import ACCOUNT, ALICE, HOME
 

@@ -6,7 +6,8 @@ from itertools import pairwise
 
 import pytest
 
-from chalicelib.domain.model import Actor, Outcome
+from chalicelib.domain.model import Actor
+from chalicelib.domain.reasons import Outcome
 from tests.simulation.scenarios import Stage, stage
 from tests.simulation.world import ACCOUNT, HOME, Mutation
 

@@ -6,7 +6,8 @@ from collections import Counter
 
 import pytest
 
-from chalicelib.domain.model import ChangeEvent, Outcome
+from chalicelib.domain.model import ChangeEvent
+from chalicelib.domain.reasons import Outcome
 from tests.simulation.scenarios import stage
 from tests.simulation.world import HOME
 

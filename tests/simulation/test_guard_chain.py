@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from chalicelib.domain.model import GUARD_CHAIN, Outcome, Record, Trigger, TriggerKind
+from chalicelib.domain.model import Trigger, TriggerKind
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.stored import GUARD_CHAIN, Record
 from chalicelib.loop.guard import pause, record_in_guard_chain, resume
 from tests.simulation.beginnings import OPERATOR, brake, look, operate, quiet, release
 from tests.simulation.lambdas import baseline

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from chalicelib.domain.model import EncryptionType, Outcome, Trigger, TriggerKind
+from chalicelib.domain.model import EncryptionType, Trigger, TriggerKind
+from chalicelib.domain.reasons import Outcome
 from chalicelib.loop.guard import pause, resume
 from tests.simulation.lambdas import baseline
 from tests.simulation.scenarios import Stage, stage

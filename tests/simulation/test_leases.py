@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from chalicelib.domain.model import Outcome, Trigger, TriggerKind
+from chalicelib.domain.model import Trigger, TriggerKind
+from chalicelib.domain.reasons import Outcome
 from tests.simulation.beginnings import brake, look, quiet, records_since, stalls, ticking, worker
 from tests.simulation.lambdas import LEASE_SECONDS, baseline
 from tests.simulation.scenarios import Stage

@@ -6,8 +6,10 @@ import json
 
 import pytest
 
-from chalicelib.domain.model import GUARD_CHAIN, EncryptionType, Outcome, Target
+from chalicelib.domain.model import EncryptionType, Target
 from chalicelib.domain.policy import parse
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.stored import GUARD_CHAIN
 from chalicelib.loop.sweep import Report
 from tests.simulation.lambdas import BASELINE
 from tests.simulation.scenarios import Stage, stage

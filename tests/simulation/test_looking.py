@@ -6,7 +6,9 @@ from datetime import timedelta
 
 from msgspec.structs import replace
 
-from chalicelib.domain.model import Actor, Outcome, Record
+from chalicelib.domain.model import Actor
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.stored import Record
 from tests.simulation.beginnings import SWEEP, TICK, look, quiet, records_since
 from tests.simulation.scenarios import Stage
 from tests.simulation.world import ACCOUNT, HOME, Hazard

@@ -6,7 +6,9 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from chalicelib.domain.model import Actor, Cause, EncryptionType, Outcome, PastIncident, Record
+from chalicelib.domain.model import Actor, EncryptionType
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.stored import Cause, PastIncident, Record
 from tests.simulation.beginnings import TICK, brake, look, quiet, records_since
 from tests.simulation.lambdas import baseline
 from tests.simulation.scenarios import BARE_POLICY, Stage

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from chalicelib.domain.errors import Busy, Conflict
-from chalicelib.domain.model import GUARD_CHAIN, GuardState, Outcome, Record, TargetState, Trigger, TriggerKind
+from chalicelib.domain.model import Trigger, TriggerKind
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.stored import GUARD_CHAIN, GuardState, Record, TargetState
 from chalicelib.loop.reconcile import reconcile
 from tests.simulation.fakes import FakeStore
 from tests.simulation.scenarios import stage

@@ -6,7 +6,8 @@ from random import Random
 
 import pytest
 
-from chalicelib.domain.model import Outcome, Trigger, TriggerKind
+from chalicelib.domain.model import Trigger, TriggerKind
+from chalicelib.domain.reasons import Outcome
 from chalicelib.loop.guard import pause
 from tests.simulation.lambdas import LEASE_SECONDS
 from tests.simulation.scenarios import ALIAS, Stage, stage

@@ -8,7 +8,9 @@ from itertools import pairwise
 import pytest
 
 from chalicelib.domain.errors import GuardError
-from chalicelib.domain.model import Actor, Outcome, Record
+from chalicelib.domain.model import Actor
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.stored import Record
 from chalicelib.loop.guard import Guard
 from chalicelib.loop.replacement import replace_key
 from tests.simulation.beginnings import OPERATOR, look, operate, quiet, stalls, ticking, worker

@@ -7,7 +7,9 @@ import json
 import pytest
 
 from chalicelib.auditlog import chain
-from chalicelib.domain.model import GUARD_CHAIN, Outcome, Target
+from chalicelib.domain.model import Target
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.stored import GUARD_CHAIN
 from tests.simulation.beginnings import release
 from tests.simulation.scenarios import Stage, stage
 from tests.simulation.world import ACCOUNT

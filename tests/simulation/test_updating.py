@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from chalicelib.domain.model import Outcome, Record
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.stored import Record
 from tests.simulation.beginnings import brake, look, quiet, records_since, release, ticking
 from tests.simulation.crashing import CRASHES, LOST_ANSWERS, Updating, check, interrupted
 from tests.simulation.scenarios import SCENARIOS, Stage, stage

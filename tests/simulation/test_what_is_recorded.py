@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from chalicelib.domain.model import (
-    Action,
-    EncryptionStatus,
-    Outcome,
-    Record,
-    Target,
-    Trigger,
-    TriggerKind,
-    Violation,
-)
+from chalicelib.domain.model import EncryptionStatus, Target, Trigger, TriggerKind
+from chalicelib.domain.reasons import Outcome, Violation
+from chalicelib.domain.stored import Action, Record
 from chalicelib.loop.reconcile import assess, reconcile
 from tests.simulation.beginnings import (
     OPERATOR,

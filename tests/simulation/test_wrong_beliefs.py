@@ -8,7 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from chalicelib.domain.errors import AwsError
-from chalicelib.domain.model import EncryptionType, Outcome, Problem, Record
+from chalicelib.domain.model import EncryptionType
+from chalicelib.domain.reasons import Outcome, Problem
+from chalicelib.domain.stored import Record
 from tests.simulation.lambdas import baseline
 from tests.simulation.scenarios import Stage, stage
 from tests.simulation.world import ACCOUNT, HOME, Hazard, Run

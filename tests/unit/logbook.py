@@ -8,7 +8,9 @@ from typing import Any
 
 from chalicelib.auditlog import chain
 from chalicelib.auditlog.chain import Slice, marker_key
-from chalicelib.domain.model import ZERO_HASH, Outcome, Record, Trigger, TriggerKind
+from chalicelib.domain.model import Trigger, TriggerKind
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.stored import ZERO_HASH, Record
 
 
 class Logbook:

@@ -16,8 +16,9 @@ from chalicelib.api import handlers as api
 from chalicelib.api import openapi
 from chalicelib.api.openapi import BY_NAME, OPERATIONS
 from chalicelib.domain.errors import AwsError
-from chalicelib.domain.model import Action, GuardState, Outcome, TargetState
 from chalicelib.domain.ports import Loaded
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.stored import Action, GuardState, TargetState
 from tests.unit.logbook import Logbook
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)

@@ -16,7 +16,9 @@ from msgspec.structs import replace
 
 from chalicelib.auditlog import audit, chain
 from chalicelib.auditlog.chain import Anchored
-from chalicelib.domain.model import Actor, Cause, Outcome, Trigger, TriggerKind
+from chalicelib.domain.model import Actor, Trigger, TriggerKind
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.stored import Cause
 from tests.unit.logbook import Logbook
 
 T0 = datetime(2026, 11, 20, 12, tzinfo=UTC)

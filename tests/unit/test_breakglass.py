@@ -12,39 +12,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from chalicelib.domain import keypolicy
-from chalicelib.domain.breakglass import (
-    FORGET_AFTER,
-    MOST_REMEMBERED,
-    Closing,
-    NoteReason,
-    Opening,
-    Refusal,
-    Tags,
-    Weighed,
-    principals_to_read,
-    read_value,
-    weigh,
-)
-from chalicelib.domain.decide import Observation
+from chalicelib.domain.breakglass import FORGET_AFTER, MOST_REMEMBERED, Closing, Weighed, principals_to_read, weigh
+from chalicelib.domain.keypolicy.wanted import initial_policy
 from chalicelib.domain.model import (
     Actor,
-    Cause,
     ChangeEvent,
     EncryptionStatus,
     EncryptionType,
-    Incident,
     Key,
     KeyEvent,
-    Phase,
     Setting,
-    Suppression,
     Target,
-    TargetState,
     Trigger,
     TriggerKind,
 )
+from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import Rule, parse
+from chalicelib.domain.reasons import BREAK_GLASS_NOTES, Reason
+from chalicelib.domain.stored import Cause, Incident, Phase, Suppression, TargetState
+from chalicelib.domain.tagvalue import Opening, Refusal, Tags, read_value
 
 ACCOUNT = "111122223333"
 HOME = Target(ACCOUNT, "us-east-1")
@@ -60,8 +46,8 @@ GOOD = Setting(EncryptionType.KMS, KEY, EncryptionStatus.ACTIVE)
 POLICY = parse((Path(__file__).parents[2] / "policies" / "policy.json").read_bytes())
 (RULE,) = POLICY.rules
 assert RULE.break_glass is not None
-FULL = keypolicy.initial(RULE, HOME, "aws")
-WITHOUT_DENY = keypolicy.initial(replace(RULE, break_glass=None), HOME, "aws")
+FULL = initial_policy(RULE, HOME, "aws")
+WITHOUT_DENY = initial_policy(replace(RULE, break_glass=None), HOME, "aws")
 
 
 def value_until(end: datetime, reason: str = "INC-1") -> str:
@@ -132,7 +118,7 @@ def admin_tagged(value: str, key: str = TAG) -> dict[str, Tags | None]:
     return {ADMIN.arn: ((key, value),)}
 
 
-def notes(weighed: Weighed) -> list[tuple[NoteReason, str | None]]:
+def notes(weighed: Weighed) -> list[tuple[Reason, str | None]]:
     return [(reason, each.refused or each.closed) for reason, each in weighed.notes]
 
 
@@ -221,7 +207,7 @@ def test_one_second_before_its_end_a_value_suppresses_and_at_its_end_it_does_not
     assert watch.look(NOW + timedelta(hours=2) - SECOND).in_force
     at_end = watch.look(NOW + timedelta(hours=2))
     assert at_end.in_force is None
-    assert notes(at_end) == [(NoteReason.ENDED, "END")]
+    assert notes(at_end) == [(Reason.BREAK_GLASS_ENDED, "END")]
     assert not at_end.is_open
     assert watch.look(NOW + timedelta(hours=2) + SECOND).in_force is None
 
@@ -235,7 +221,7 @@ def test_a_value_first_seen_one_second_before_its_end_suppresses_for_that_second
 def test_a_value_first_seen_at_its_end_is_past() -> None:
     weighed = Watch(key_value=value_until(NOW)).look(NOW)
     assert weighed.in_force is None
-    assert notes(weighed) == [(NoteReason.REFUSED, "PAST")]
+    assert notes(weighed) == [(Reason.BREAK_GLASS_REFUSED, "PAST")]
 
 
 @pytest.mark.parametrize(
@@ -264,7 +250,7 @@ def test_a_value_is_capped_from_when_it_was_first_seen() -> None:
     assert watch.look(NOW + timedelta(hours=12) - SECOND).in_force
     capped = watch.look(NOW + timedelta(hours=12))
     assert capped.in_force is None
-    assert notes(capped) == [(NoteReason.ENDED, "CAP")]
+    assert notes(capped) == [(Reason.BREAK_GLASS_ENDED, "CAP")]
 
 
 def test_a_capped_value_is_never_in_force_again_not_even_when_no_more_than_the_cap_remains() -> None:
@@ -314,10 +300,10 @@ def test_removed_and_set_again_it_is_in_force_again_until_its_first_end_only() -
     value, watch.key_value = watch.key_value, None
     removed = watch.look(NOW + timedelta(hours=1))
     assert removed.in_force is None
-    assert notes(removed) == [(NoteReason.ENDED, "REMOVED")]
+    assert notes(removed) == [(Reason.BREAK_GLASS_ENDED, "REMOVED")]
     watch.key_value = value
     again = watch.look(NOW + timedelta(hours=2))
-    assert notes(again) == [(NoteReason.OPENED, None)]
+    assert notes(again) == [(Reason.BREAK_GLASS_OPENED, None)]
     assert again.in_force
     assert again.in_force.until == NOW + timedelta(hours=12)
     assert watch.look(NOW + timedelta(hours=12)).in_force is None
@@ -342,7 +328,7 @@ def test_a_new_reason_or_end_is_a_new_break_glass_and_ends_the_one_before() -> N
     second = watch.look(NOW + timedelta(hours=1))
     assert second.in_force
     assert second.in_force.reason == "INC-2"
-    assert sorted(notes(second)) == [(NoteReason.ENDED, "REMOVED"), (NoteReason.OPENED, None)]
+    assert sorted(notes(second)) == [(Reason.BREAK_GLASS_ENDED, "REMOVED"), (Reason.BREAK_GLASS_OPENED, None)]
 
 
 def test_a_value_that_is_overwritten_by_a_bad_one_ends_at_once() -> None:
@@ -351,7 +337,7 @@ def test_a_value_that_is_overwritten_by_a_bad_one_ends_at_once() -> None:
     watch.key_value = "20261120T180000 INC-1"
     weighed = watch.look(NOW + SECOND)
     assert weighed.in_force is None
-    assert sorted(notes(weighed)) == [(NoteReason.ENDED, "REMOVED"), (NoteReason.REFUSED, "NO_ZONE")]
+    assert sorted(notes(weighed)) == [(Reason.BREAK_GLASS_ENDED, "REMOVED"), (Reason.BREAK_GLASS_REFUSED, "NO_ZONE")]
 
 
 @pytest.mark.parametrize("skew", [timedelta(minutes=5), -timedelta(minutes=5)])
@@ -371,7 +357,7 @@ def test_two_workers_five_minutes_apart_agree_within_five_minutes_and_renew_noth
 
 def test_a_tag_forgotten_on_the_key_is_told_of_once_and_not_with_every_look() -> None:
     watch = Watch(key_value=value_until(NOW - timedelta(days=3)))
-    assert notes(watch.look(NOW)) == [(NoteReason.REFUSED, "PAST")]
+    assert notes(watch.look(NOW)) == [(Reason.BREAK_GLASS_REFUSED, "PAST")]
     for hours in range(1, 60):
         assert watch.look(NOW + timedelta(hours=hours)).notes == ()
 
@@ -406,7 +392,7 @@ def test_a_rule_without_break_glass_closes_what_is_open_and_renews_nothing_when_
     watch.rule = replace(RULE, break_glass=None)
     without = watch.look(NOW + timedelta(hours=1))
     assert without.in_force is None
-    assert notes(without) == [(NoteReason.ENDED, "RULE_WITHOUT")]
+    assert notes(without) == [(Reason.BREAK_GLASS_ENDED, "RULE_WITHOUT")]
     watch.rule = RULE
     assert watch.look(NOW + timedelta(hours=2)).in_force
     assert watch.look(NOW + timedelta(hours=12)).in_force is None
@@ -419,7 +405,7 @@ def test_a_flood_of_values_is_bounded_and_what_cannot_be_remembered_does_not_cou
         weighed = watch.look(NOW + timedelta(seconds=number))
         assert bool(weighed.in_force) is (number < MOST_REMEMBERED)
         assert len(watch.state.suppressions) <= MOST_REMEMBERED + 2
-    assert notes(weighed) == [(NoteReason.REFUSED, "TOO_MANY")]
+    assert notes(weighed) == [(Reason.BREAK_GLASS_REFUSED, "TOO_MANY")]
     watch.key_value = value_until(NOW + timedelta(hours=12), "INC-later")
     assert watch.look(NOW + timedelta(hours=10)).in_force
 
@@ -463,7 +449,7 @@ def test_a_value_counts_by_who_opened_it_or_while_unknown_by_the_deny_of_the_key
     watch = Watch(key_value=value, key_policy=FULL if deny else WITHOUT_DENY)
     weighed = watch.look(NOW, tagged=tagging(value, opener) if opener else None)
     assert (weighed.in_force is None) == (refusal is not None)
-    assert notes(weighed) == [(NoteReason.REFUSED if refusal else NoteReason.OPENED, refusal)]
+    assert notes(weighed) == [(Reason.BREAK_GLASS_REFUSED if refusal else Reason.BREAK_GLASS_OPENED, refusal)]
     (note,) = weighed.notes
     assert note[1].opened_by == opener
 
@@ -485,14 +471,14 @@ def test_a_forbidden_opener_heard_later_ends_it_for_good() -> None:
     assert watch.look(NOW).in_force
     weighed = watch.look(NOW + SECOND, tagged=tagging(value, DEVELOPER))
     assert weighed.in_force is None
-    assert notes(weighed) == [(NoteReason.ENDED, "OPENER_NOT_ALLOWED")]
+    assert notes(weighed) == [(Reason.BREAK_GLASS_ENDED, "OPENER_NOT_ALLOWED")]
     assert watch.look(NOW + 2 * SECOND).in_force is None
     assert watch.look(NOW + 3 * SECOND, tagged=tagging(value, ADMIN)).in_force is None
 
 
 def test_a_value_set_while_the_deny_was_stripped_stays_refused_once_it_is_restored() -> None:
     watch = Watch(key_value=value_until(NOW + timedelta(hours=2)), key_policy=WITHOUT_DENY)
-    assert notes(watch.look(NOW)) == [(NoteReason.REFUSED, "DENY_MISSING")]
+    assert notes(watch.look(NOW)) == [(Reason.BREAK_GLASS_REFUSED, "DENY_MISSING")]
     watch.key_policy = FULL
     for minutes in range(1, 119):
         assert watch.look(NOW + timedelta(minutes=minutes)).in_force is None
@@ -554,7 +540,7 @@ def test_a_tagging_event_about_another_value_or_key_or_that_failed_names_no_open
 
 def test_a_tag_found_on_a_key_at_its_adoption_does_not_count_then_or_later() -> None:
     watch = Watch(key_value=value_until(NOW + timedelta(hours=2)), state=TargetState(str(HOME)))
-    assert notes(watch.look(NOW)) == [(NoteReason.REFUSED, "FOUND_AT_ADOPTION")]
+    assert notes(watch.look(NOW)) == [(Reason.BREAK_GLASS_REFUSED, "FOUND_AT_ADOPTION")]
     watch.state = replace(watch.state, managed_key=KEY)
     assert watch.look(NOW + SECOND).in_force is None
     watch.key_value = value_until(NOW + timedelta(hours=2), "INC-2")
@@ -596,7 +582,7 @@ def test_tags_that_cannot_be_read_any_more_end_what_was_open_until_they_can_be_r
     watch.tags_error = "AccessDeniedException"
     unread = watch.look(NOW + SECOND)
     assert unread.in_force is None
-    assert notes(unread) == [(NoteReason.ENDED, "TAG_UNREADABLE")]
+    assert notes(unread) == [(Reason.BREAK_GLASS_ENDED, "TAG_UNREADABLE")]
     watch.tags_error = None
     assert watch.look(NOW + 2 * SECOND).in_force
 
@@ -604,7 +590,7 @@ def test_tags_that_cannot_be_read_any_more_end_what_was_open_until_they_can_be_r
 @pytest.mark.parametrize("policy", [None, "", "not a policy", WITHOUT_DENY])
 def test_a_policy_that_does_not_surely_hold_the_deny_makes_an_unknown_opener_doubtful(policy: str | None) -> None:
     watch = Watch(key_value=value_until(NOW + timedelta(hours=2)), key_policy=policy)
-    assert notes(watch.look(NOW)) == [(NoteReason.REFUSED, "DENY_MISSING")]
+    assert notes(watch.look(NOW)) == [(Reason.BREAK_GLASS_REFUSED, "DENY_MISSING")]
 
 
 # --- principals ------------------------------------------------------------------------------------------------------
@@ -669,7 +655,7 @@ def test_a_named_principal_that_cannot_carry_a_tag_here_is_refused_with_the_reas
     watch = Watch(rule=every, principals={arn: ((TAG, value_until(NOW + timedelta(hours=2))),)})
     weighed = watch.drift_by(Actor(arn))
     assert weighed.in_force is None
-    assert notes(weighed) == [(NoteReason.REFUSED, refusal)]
+    assert notes(weighed) == [(Reason.BREAK_GLASS_REFUSED, refusal)]
     assert weighed.refusal is not None
     assert weighed.refusal.refused == refusal
 
@@ -700,7 +686,7 @@ def test_a_tag_of_a_principal_that_is_wrong_is_refused_with_every_drift_and_neve
     for hours in range(3):
         weighed = watch.drift_by(ADMIN, NOW + timedelta(hours=hours))
         assert weighed.in_force is None
-        assert notes(weighed) == [(NoteReason.REFUSED, refusal)]
+        assert notes(weighed) == [(Reason.BREAK_GLASS_REFUSED, refusal)]
         assert weighed.refusal is not None
     assert watch.state.suppressions == ()
 
@@ -722,7 +708,7 @@ def test_the_same_drift_by_another_later_or_at_the_same_time_is_not_covered_and_
     other = watch.look(NOW + timedelta(minutes=11), change_by(DEVELOPER, NOW + timedelta(seconds=seconds)))
     assert bool(other.in_force) is still
     if not still:
-        assert notes(other) == [(NoteReason.ENDED, "OVERTAKEN")]
+        assert notes(other) == [(Reason.BREAK_GLASS_ENDED, "OVERTAKEN")]
     assert bool(watch.look(NOW + timedelta(minutes=12)).in_force) is still
 
 
@@ -764,7 +750,7 @@ def test_once_the_setting_is_another_the_principals_drift_is_over_and_the_same_o
     watch = Watch(principals=admin_tagged(value_until(NOW + timedelta(hours=2))))
     watch.drift_by(ADMIN)
     watch.setting = GOOD
-    assert notes(watch.look(NOW + timedelta(minutes=1))) == [(NoteReason.ENDED, "OVERTAKEN")]
+    assert notes(watch.look(NOW + timedelta(minutes=1))) == [(Reason.BREAK_GLASS_ENDED, "OVERTAKEN")]
     watch.setting = NONE
     assert watch.look(NOW + timedelta(minutes=2)).in_force is None
 
@@ -797,7 +783,7 @@ def test_a_removed_tag_of_a_principal_ends_its_suppression() -> None:
     watch.principals = {ADMIN.arn: ()}
     weighed = watch.look(NOW + timedelta(minutes=1))
     assert weighed.in_force is None
-    assert notes(weighed) == [(NoteReason.ENDED, "REMOVED")]
+    assert notes(weighed) == [(Reason.BREAK_GLASS_ENDED, "REMOVED")]
 
 
 def test_a_principal_whom_the_rule_names_no_more_suppresses_no_more() -> None:
@@ -806,7 +792,7 @@ def test_a_principal_whom_the_rule_names_no_more_suppresses_no_more() -> None:
     glass = RULE.break_glass
     assert glass is not None
     watch.rule = replace(RULE, break_glass=replace(glass, principals=("arn:*:iam::*:role/Other",)))
-    assert notes(watch.look(NOW + timedelta(minutes=1))) == [(NoteReason.ENDED, "CARRIER_NOT_ALLOWED")]
+    assert notes(watch.look(NOW + timedelta(minutes=1))) == [(Reason.BREAK_GLASS_ENDED, "CARRIER_NOT_ALLOWED")]
 
 
 def test_a_key_tag_covers_the_whole_target_whoever_made_the_drift() -> None:
@@ -870,6 +856,5 @@ def test_a_suppression_is_kept_in_the_state_as_it_was_decided() -> None:
 
 def test_the_documentation_explains_every_code_that_a_record_may_hold() -> None:
     text = (Path(__file__).parents[2] / "docs" / "break-glass.md").read_text("utf-8")
-    assert [
-        code.value for kind in (Refusal, Closing, NoteReason) for code in kind if f"`{code.value}`" not in text
-    ] == []
+    codes = {*Refusal, *Closing, *BREAK_GLASS_NOTES}
+    assert sorted(code.value for code in codes if f"`{code.value}`" not in text) == []

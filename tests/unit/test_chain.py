@@ -28,20 +28,9 @@ from chalicelib.auditlog.chain import (
     unseal,
     verify_chain,
 )
-from chalicelib.domain.model import (
-    ZERO_HASH,
-    Action,
-    Actor,
-    EncryptionStatus,
-    EncryptionType,
-    Outcome,
-    Problem,
-    Record,
-    Setting,
-    Trigger,
-    TriggerKind,
-    Violation,
-)
+from chalicelib.domain.model import Actor, EncryptionStatus, EncryptionType, Setting, Trigger, TriggerKind
+from chalicelib.domain.reasons import Outcome, Problem, Violation
+from chalicelib.domain.stored import ZERO_HASH, Action, Record
 
 TARGET = "111122223333/us-east-1"
 START = datetime(2026, 9, 30, 10, tzinfo=UTC)

@@ -8,24 +8,15 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from chalicelib.domain import keypolicy
-from chalicelib.domain.decide import Blocked, Decision, Observation, Step, StepName, decide, judge, next_step, plan
-from chalicelib.domain.model import (
-    Backoff,
-    EncryptionStatus,
-    EncryptionType,
-    Intent,
-    Key,
-    Outcome,
-    Pause,
-    Setting,
-    Suppression,
-    Target,
-    TargetState,
-    TriggerKind,
-    Violation,
-)
+from chalicelib.domain.decide import Decision, decide
+from chalicelib.domain.judge import judge
+from chalicelib.domain.keypolicy.wanted import initial_policy
+from chalicelib.domain.model import EncryptionStatus, EncryptionType, Key, Setting, Target, TriggerKind
+from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import KeyKind, ManagedKey, Mode, Require, Rule, When
+from chalicelib.domain.reasons import Outcome, Violation
+from chalicelib.domain.steps import Blocked, Step, StepName, next_step, plan
+from chalicelib.domain.stored import Backoff, Intent, Pause, Suppression, TargetState
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 TARGET = Target("111122223333", "eu-west-1")
@@ -42,7 +33,7 @@ RULE = Rule(
     require=Require(allowed_keys=(ALIAS, "alias/theirs")),
     managed_key=ManagedKey(alias=ALIAS),
 )
-POLICY = keypolicy.initial(RULE, TARGET, "aws")
+POLICY = initial_policy(RULE, TARGET, "aws")
 NONE = Setting(EncryptionType.NONE, None, EncryptionStatus.ACTIVE)
 
 

@@ -8,21 +8,15 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from chalicelib.domain import keypolicy
-from chalicelib.domain.decide import Observation, adoption, decide, why_not_proved
-from chalicelib.domain.model import (
-    EncryptionStatus,
-    EncryptionType,
-    Incident,
-    Key,
-    Outcome,
-    Phase,
-    Setting,
-    Target,
-    TargetState,
-    TriggerKind,
-)
+from chalicelib.domain.decide import decide
+from chalicelib.domain.keychoice import adoption
+from chalicelib.domain.keypolicy.wanted import initial_policy
+from chalicelib.domain.model import EncryptionStatus, EncryptionType, Key, Setting, Target, TriggerKind
+from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import ManagedKey, Mode, Require, Rule, When
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.steps import why_not_proved
+from chalicelib.domain.stored import Incident, Phase, TargetState
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 TARGET = Target("111122223333", "eu-west-1")
@@ -44,7 +38,7 @@ HEALTHY = Key(
     TARGET.account,
     TARGET.region,
     "Enabled",
-    policy=keypolicy.initial(RULE, TARGET, "aws"),
+    policy=initial_policy(RULE, TARGET, "aws"),
     rotation=True,
     tags=(("xray-guard", "managed"),),
 )

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from chalicelib import entry
-from chalicelib.domain.model import Problem
+from chalicelib.domain.reasons import Problem
 from chalicelib.loop.sweep import Report
 
 

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from chalicelib import entry
-from chalicelib.domain.model import ZERO_HASH, EncryptionType, Outcome, Problem, Record, Setting, Trigger, TriggerKind
+from chalicelib.domain.model import EncryptionType, Setting, Trigger, TriggerKind
+from chalicelib.domain.reasons import Outcome, Problem
+from chalicelib.domain.stored import ZERO_HASH, Record
 
 HERE = "111122223333/us-east-1"
 

@@ -9,18 +9,19 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.events import read_actor, read_change
+from chalicelib.domain.actors import read_actor
+from chalicelib.domain.events import read_change
 from chalicelib.domain.model import (
     Actor,
     ChangeEvent,
     EncryptionStatus,
     EncryptionType,
-    Outcome,
     Rejected,
     Setting,
     Target,
     TriggerKind,
 )
+from chalicelib.domain.reasons import Outcome
 from tests.events.expected import EXPECTED, FOLDER, Expected
 
 KEY_ARN = "arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"

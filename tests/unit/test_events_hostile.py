@@ -13,18 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chalicelib.auditlog.chain import seal, unseal
-from chalicelib.domain.events import read_actor, read_change, read_key_event
-from chalicelib.domain.model import (
-    ZERO_HASH,
-    Actor,
-    ChangeEvent,
-    KeyEvent,
-    Outcome,
-    Record,
-    Rejected,
-    Target,
-    Trigger,
-)
+from chalicelib.domain.actors import read_actor
+from chalicelib.domain.events import read_change, read_key_event
+from chalicelib.domain.model import Actor, ChangeEvent, KeyEvent, Rejected, Target, Trigger
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.stored import ZERO_HASH, Record
 from tests.events.expected import EXPECTED
 from tests.unit.test_events_keys import ALIAS_ARN, KEY_ARN, KEY_ID, kms_event, kms_notice
 

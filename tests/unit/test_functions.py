@@ -13,17 +13,9 @@ import pytest
 from msgspec.structs import replace
 
 from chalicelib import entry
-from chalicelib.domain.model import (
-    GUARD_CHAIN,
-    Actor,
-    Backoff,
-    EncryptionType,
-    Outcome,
-    Record,
-    Trigger,
-    TriggerKind,
-    Violation,
-)
+from chalicelib.domain.model import Actor, EncryptionType, Trigger, TriggerKind
+from chalicelib.domain.reasons import Outcome, Violation
+from chalicelib.domain.stored import GUARD_CHAIN, Backoff, Record
 from chalicelib.loop.guard import Guard, pause
 from tests.simulation.lambdas import baseline
 from tests.simulation.scenarios import ALIAS, Stage

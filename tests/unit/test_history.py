@@ -15,21 +15,9 @@ from msgspec.structs import replace
 
 from chalicelib.auditlog import chain, history
 from chalicelib.auditlog.history import BadCursor, Entry, Filter
-from chalicelib.domain.model import (
-    Action,
-    Actor,
-    Cause,
-    EncryptionStatus,
-    EncryptionType,
-    Incident,
-    Outcome,
-    Phase,
-    Setting,
-    TargetState,
-    Trigger,
-    TriggerKind,
-    Violation,
-)
+from chalicelib.domain.model import Actor, EncryptionStatus, EncryptionType, Setting, Trigger, TriggerKind
+from chalicelib.domain.reasons import Outcome, Violation
+from chalicelib.domain.stored import Action, Cause, Incident, Phase, TargetState
 from tests.unit.logbook import Logbook
 
 T0 = datetime(2026, 11, 20, 12, tzinfo=UTC)

@@ -15,19 +15,17 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from chalicelib.domain.keypolicy import (
+from chalicelib.domain.keypolicy.document import UnreadablePolicy, difference
+from chalicelib.domain.keypolicy.judge import judge_policy
+from chalicelib.domain.keypolicy.wanted import (
     BREAK_GLASS,
     LONGEST_POLICY_BYTES,
     READERS,
     ROOT,
     XRAY,
     PolicyTooLong,
-    UnreadablePolicy,
-    difference,
-    initial,
-    judge,
+    initial_policy,
     merge,
-    statements_for,
 )
 from chalicelib.domain.model import Target
 from chalicelib.domain.policy import BreakGlass, ManagedKey, Mode, Rule
@@ -85,7 +83,7 @@ def policy(*statements: object, **others: object) -> str:
 
 
 def missing(*statements: object, rule: Rule = RULE) -> tuple[str, ...]:
-    return judge(policy(*statements), rule, TARGET, "aws").missing
+    return judge_policy(policy(*statements), rule, TARGET, "aws").missing
 
 
 def denies(statement: dict[str, Any]) -> bool:
@@ -93,7 +91,7 @@ def denies(statement: dict[str, Any]) -> bool:
     deny = {"Effect": "Deny", "Principal": "*", "Action": "kms:*", "Resource": "*", **statement}
     for absent in [name for name, value in deny.items() if value is None]:
         del deny[absent]
-    verdict = judge(policy(*WHOLE, deny), RULE, TARGET, "aws")
+    verdict = judge_policy(policy(*WHOLE, deny), RULE, TARGET, "aws")
     assert verdict.missing == ()
     assert verdict.proved is not bool(verdict.foreign_denies)
     return bool(verdict.foreign_denies)
@@ -102,17 +100,24 @@ def denies(statement: dict[str, Any]) -> bool:
 # --- What a new key gets ---------------------------------------------------------------------------------------------
 
 
+def new_statement(sid: str, rule: Rule) -> dict[str, Any]:
+    statements = json.loads(initial_policy(rule, TARGET, "aws"))["Statement"]
+    (statement,) = [each for each in statements if each["Sid"] == sid]
+    assert isinstance(statement, dict)
+    return statement
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_a_new_keys_policy_has_all_that_the_rule_asks_and_no_more(rule: Rule) -> None:
-    text = initial(rule, TARGET, "aws")
+    text = initial_policy(rule, TARGET, "aws")
 
-    assert judge(text, rule, TARGET, "aws").proved
+    assert judge_policy(text, rule, TARGET, "aws").proved
     assert len(json.loads(text)["Statement"]) == (3 if rule.break_glass is None else 4)
     assert merge(text, rule, TARGET, "aws") == text
 
 
 def test_xray_gets_exactly_two_actions_under_no_condition() -> None:
-    (statement,) = json.loads(statements_for([XRAY], RULE, TARGET, "aws"))
+    statement = new_statement("XRayEncryptsTraces", RULE)
 
     assert statement["Principal"] == {"Service": "xray.amazonaws.com"}
     assert statement["Action"] == ["kms:GenerateDataKey", "kms:Decrypt"]
@@ -120,7 +125,7 @@ def test_xray_gets_exactly_two_actions_under_no_condition() -> None:
 
 
 def test_every_arn_is_of_the_callers_partition() -> None:
-    text = initial(RULE, Target(ACCOUNT, "us-gov-west-1"), "aws-us-gov")
+    text = initial_policy(RULE, Target(ACCOUNT, "us-gov-west-1"), "aws-us-gov")
 
     assert f"arn:aws-us-gov:iam::{ACCOUNT}:root" in text
     assert "arn:aws:" not in text
@@ -130,11 +135,11 @@ def test_every_arn_is_of_the_callers_partition() -> None:
 def test_the_policy_shown_to_owners_is_the_one_that_the_guard_writes() -> None:
     shown = Path(__file__).resolve().parents[2] / "policies" / "key-policy.json"
 
-    assert json.loads(shown.read_bytes()) == json.loads(initial(RULE, TARGET, "aws"))
+    assert json.loads(shown.read_bytes()) == json.loads(initial_policy(RULE, TARGET, "aws"))
 
 
 def test_listed_readers_are_chosen_by_condition_and_never_named_as_principals() -> None:
-    (statement,) = json.loads(statements_for([READERS], FEW_READERS, TARGET, "aws"))
+    statement = new_statement("TraceReadersThroughXRay", FEW_READERS)
 
     assert statement["Principal"] == {"AWS": "*"}
     assert statement["Condition"]["ArnLike"] == {"aws:PrincipalArn": list(READER_PATTERNS)}
@@ -416,7 +421,7 @@ def test_p13_a_deny_whose_condition_is_known_only_to_the_request_could_hit_x_ray
 def test_a_foreign_deny_is_described_by_number_name_and_content() -> None:
     deny = {"Sid": "NoReading", "Effect": "Deny", "Principal": "*", "Action": "kms:Decrypt", "Resource": "*"}
 
-    (told,) = judge(policy(ROOT_STATEMENT, deny), RULE, TARGET, "aws").foreign_denies
+    (told,) = judge_policy(policy(ROOT_STATEMENT, deny), RULE, TARGET, "aws").foreign_denies
     assert told == "statement 2 ('NoReading') denies kms:Decrypt to *"
 
 
@@ -432,7 +437,7 @@ def test_a_foreign_deny_is_described_by_number_name_and_content() -> None:
     ],
 )
 def test_a_deny_that_keeps_the_rules_own_people_from_the_tag_is_told_of(deny: object, locked_out: bool) -> None:
-    assert bool(judge(policy(*WHOLE, deny), RULE, TARGET, "aws").lockouts) is locked_out
+    assert bool(judge_policy(policy(*WHOLE, deny), RULE, TARGET, "aws").lockouts) is locked_out
 
 
 # --- Merging ---------------------------------------------------------------------------------------------------------
@@ -471,14 +476,14 @@ def test_p13_no_statement_is_lost_however_many_there_are() -> None:
     after = merge(policy(*theirs), RULE, TARGET, "aws")
 
     assert json.loads(after)["Statement"][:200] == theirs
-    assert judge(after, RULE, TARGET, "aws").missing == ()
+    assert judge_policy(after, RULE, TARGET, "aws").missing == ()
 
 
 def test_a_policy_of_one_statement_outside_a_list_keeps_it() -> None:
     after = merge(json.dumps({"Statement": ROOT_STATEMENT}), RULE, TARGET, "aws")
 
     assert json.loads(after)["Statement"][0] == ROOT_STATEMENT
-    assert judge(after, RULE, TARGET, "aws").proved
+    assert judge_policy(after, RULE, TARGET, "aws").proved
 
 
 def test_a_policy_that_lacks_nothing_is_left_as_it_was_written() -> None:
@@ -532,7 +537,7 @@ GARBAGE = [
 
 @pytest.mark.parametrize("text", GARBAGE)
 def test_what_is_no_policy_is_never_written_over(text: str) -> None:
-    verdict = judge(text, RULE, TARGET, "aws")
+    verdict = judge_policy(text, RULE, TARGET, "aws")
 
     assert verdict.problem
     assert verdict.missing == EVERY_NAME
@@ -689,8 +694,8 @@ def test_P13_merging_loses_nothing_adds_all_and_is_done_at_once(
     merged = merge(text, rule, TARGET, "aws")
 
     read = json.loads(merged)
-    before = judge(text, rule, TARGET, "aws")
-    after = judge(merged, rule, TARGET, "aws")
+    before = judge_policy(text, rule, TARGET, "aws")
+    after = judge_policy(merged, rule, TARGET, "aws")
     assert {name: value for name, value in read.items() if name != "Statement"} == {
         name: value for name, value in document.items() if name != "Statement"
     }
@@ -728,8 +733,8 @@ def test_the_verdict_depends_on_no_order_and_no_spelling(
 
     others = [respelled(statement) for statement in statements]
     dice.shuffle(others)
-    before = judge(policy(*statements), rule, TARGET, "aws")
-    after = judge(json.dumps({"Statement": others}, indent=dice.choice([None, 4])), rule, TARGET, "aws")
+    before = judge_policy(policy(*statements), rule, TARGET, "aws")
+    after = judge_policy(json.dumps({"Statement": others}, indent=dice.choice([None, 4])), rule, TARGET, "aws")
 
     assert after.missing == before.missing
     assert len(after.foreign_denies) == len(before.foreign_denies)
@@ -739,13 +744,13 @@ def test_the_verdict_depends_on_no_order_and_no_spelling(
 @given(st.text(max_size=40) | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps))
 @example('{"Statement": [{"Effect": "Allow", "Principal": {"AWS": 1}, "Action": {}, "Condition": []}]}')
 def test_P13_no_text_brings_the_guard_down_or_is_overwritten_unread(text: str) -> None:
-    verdict = judge(text, RULE, TARGET, "aws")
+    verdict = judge_policy(text, RULE, TARGET, "aws")
 
     if verdict.problem:
         with pytest.raises(UnreadablePolicy):
             merge(text, RULE, TARGET, "aws")
     else:
-        assert not judge(merge(text, RULE, TARGET, "aws"), RULE, TARGET, "aws").missing
+        assert not judge_policy(merge(text, RULE, TARGET, "aws"), RULE, TARGET, "aws").missing
 
 
 # --- Against a judge who decides single requests ---------------------------------------------------------------------
@@ -860,7 +865,7 @@ def test_P13_what_is_proved_by_the_whole_holds_for_each_request(
     text = policy(*statements)
     text = merge(text, rule, TARGET, "aws") if merged else text
     document = json.loads(text)
-    verdict = judge(text, rule, TARGET, "aws")
+    verdict = judge_policy(text, rule, TARGET, "aws")
     denied_to_nobody = not verdict.foreign_denies
 
     for request in XRAYS_OWN:

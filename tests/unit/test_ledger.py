@@ -12,21 +12,16 @@ from chalicelib.auditlog.chain import StoredRow, sort_key, time_index, verify_ch
 from chalicelib.auditlog.ledger import CLOCK_SKEW, PAST_INCIDENTS, Draft
 from chalicelib.domain.model import (
     Actor,
-    Backoff,
-    Cause,
     ChangeEvent,
     EncryptionStatus,
     EncryptionType,
-    Incident,
-    Outcome,
-    PastIncident,
-    Phase,
     Setting,
     Target,
-    TargetState,
     Trigger,
     TriggerKind,
 )
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.stored import Backoff, Cause, Incident, PastIncident, Phase, TargetState
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)

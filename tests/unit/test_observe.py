@@ -9,12 +9,16 @@ from typing import Any, cast
 import pytest
 from msgspec.structs import replace
 
-from chalicelib.domain import keypolicy
-from chalicelib.domain.decide import Observation, Step, StepName, judge, next_step
 from chalicelib.domain.errors import AwsError
-from chalicelib.domain.model import EncryptionStatus, EncryptionType, Key, Setting, Target, TargetState, Violation
+from chalicelib.domain.judge import judge
+from chalicelib.domain.keypolicy.wanted import initial_policy
+from chalicelib.domain.model import EncryptionStatus, EncryptionType, Key, Setting, Target
+from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import KeyKind, ManagedKey, Mode, Require, Rule
 from chalicelib.domain.ports import Keys, Principals, Reach, XRay
+from chalicelib.domain.reasons import Violation
+from chalicelib.domain.steps import Step, StepName, next_step
+from chalicelib.domain.stored import TargetState
 from chalicelib.loop.observe import glance, glance_reads, observe, rule_aliases
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -30,7 +34,7 @@ HEALTHY = Key(
     TARGET.account,
     TARGET.region,
     "Enabled",
-    policy=keypolicy.initial(RULE, TARGET, "aws"),
+    policy=initial_policy(RULE, TARGET, "aws"),
     rotation=True,
     tags=(("xray-guard", "managed"),),
 )

@@ -14,19 +14,9 @@ from msgspec.structs import replace
 
 from chalicelib.auditlog import figures, history, rollup
 from chalicelib.auditlog.ledger import Draft, remember
-from chalicelib.domain.model import (
-    Actor,
-    Cause,
-    EncryptionType,
-    GuardState,
-    Incident,
-    Outcome,
-    Phase,
-    Setting,
-    TargetState,
-    Trigger,
-    TriggerKind,
-)
+from chalicelib.domain.model import Actor, EncryptionType, Setting, Trigger, TriggerKind
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.stored import Cause, GuardState, Incident, Phase, TargetState
 
 HERE = "111122223333/us-east-1"
 MORNING = datetime(2026, 11, 20, 8, tzinfo=UTC)

@@ -13,18 +13,12 @@ from freezegun import freeze_time
 from chalicelib.auditlog import chain, rollup
 from chalicelib.auditlog.ledger import Draft
 from chalicelib.aws.clients import AwsClock
-from chalicelib.aws.store import (
-    ASKED_PREFIX,
-    AUDIT_TABLE,
-    DUE_SHARD,
-    ROSTER,
-    ROSTER_SHARDS,
-    TARGETS_TABLE,
-    DynamoStore,
-)
+from chalicelib.aws.store import ASKED_PREFIX, AUDIT_TABLE, DUE_SHARD, ROSTER, ROSTER_SHARDS, TARGETS_TABLE, DynamoStore
 from chalicelib.domain.errors import AwsError, Conflict
-from chalicelib.domain.model import GUARD_CHAIN, GuardState, Outcome, Pause, TargetState, Trigger, TriggerKind
+from chalicelib.domain.model import Trigger, TriggerKind
 from chalicelib.domain.ports import Asked
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.stored import GUARD_CHAIN, GuardState, Pause, TargetState
 from tests.unit.endpoint import Endpoint, Refused, Request
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)

@@ -12,21 +12,13 @@ from msgspec.structs import replace
 from chalicelib.auditlog import audit, chain
 from chalicelib.auditlog.audit import anchored_heads
 from chalicelib.domain.errors import AwsError, StoreError
-from chalicelib.domain.model import (
-    GUARD_CHAIN,
-    EncryptionType,
-    GuardState,
-    Outcome,
-    Record,
-    Target,
-    TargetState,
-    Trigger,
-    TriggerKind,
-)
+from chalicelib.domain.model import EncryptionType, Target, Trigger, TriggerKind
 from chalicelib.domain.ports import Asked
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.stored import GUARD_CHAIN, GuardState, Record, TargetState
 from chalicelib.loop.guard import Guard, pause
 from chalicelib.loop.sweep import sweep, tick
-from tests.simulation.fakes import FakeStore
+from tests.simulation.fakes import OPERATOR_ARN, FakeRequests, FakeStore
 from tests.simulation.scenarios import Stage
 from tests.simulation.still import still
 from tests.simulation.world import ACCOUNT, HOME, Hazard, Run
@@ -34,22 +26,8 @@ from tests.unit.logbook import Logbook
 
 REGIONS = ("eu-central-1", "eu-west-1", "us-east-1")
 TARGETS = tuple(Target(ACCOUNT, region) for region in REGIONS)
-OPERATOR = f"arn:aws:iam::{ACCOUNT}:user/Ops"
 AN_HOUR = 3600.0
 LONG = 1000.0
-
-
-class Waiting:
-    """`ports.Requests` in memory."""
-
-    def __init__(self, *targets: str) -> None:
-        self.waiting = [Asked(target, "2026-11-20T12:00:00Z", OPERATOR) for target in targets]
-
-    def asked(self, limit: int) -> Sequence[Asked]:
-        return self.waiting[:limit]
-
-    def answered(self, asked: Asked) -> None:
-        self.waiting.remove(asked)
 
 
 class Bucket:
@@ -106,7 +84,7 @@ def test_p10_a_tick_begins_no_target_that_its_function_may_not_live_to_end() -> 
 
 
 def test_p10_a_tick_whose_time_is_used_up_leaves_requests_waiting() -> None:
-    told, requests = still(), Waiting(*map(str, TARGETS))
+    told, requests = still(), FakeRequests(*map(str, TARGETS))
     tick(guard_of(told, requests=requests), seconds(60.0, 24.0, 24.0))
     assert [each.target for each in requests.waiting] == [str(target) for target in TARGETS[1:]]
     assert len(put_right(told)) == 1
@@ -157,7 +135,7 @@ def test_p11_a_target_that_fails_at_any_call_costs_only_itself(function: str, ca
         all_due(told)
         report = tick(guard_of(told), lambda: LONG)
     else:
-        report = tick(guard_of(told, requests=Waiting(*map(str, TARGETS))), lambda: LONG)
+        report = tick(guard_of(told, requests=FakeRequests(*map(str, TARGETS))), lambda: LONG)
     assert put_right(told) == others
     if kind == "bug":
         assert [type(bug) for bug in report.bugs] == [RuntimeError]
@@ -185,7 +163,7 @@ class Down(FakeStore):
 
 
 def test_a_request_waits_until_what_came_of_it_is_stored() -> None:
-    told, requests = still(), Waiting(str(HOME))
+    told, requests = still(), FakeRequests(str(HOME))
     guard = guard_of(told, requests=requests)
     tick(replace(guard, store=Down(told.world, Run("test/1", "test"), told.tables)), lambda: LONG)
     assert [each.target for each in requests.waiting] == [str(HOME)]
@@ -195,11 +173,11 @@ def test_a_request_waits_until_what_came_of_it_is_stored() -> None:
     first = told.tables.records(HOME)[0]
     assert first.trigger.kind is TriggerKind.OPERATOR
     assert first.trigger.actor is not None
-    assert first.trigger.actor.arn == OPERATOR
+    assert first.trigger.actor.arn == OPERATOR_ARN
 
 
 def test_a_request_that_ended_in_a_fault_of_the_guards_own_is_not_repeated_every_minute() -> None:
-    told, requests = still(), Waiting(str(HOME))
+    told, requests = still(), FakeRequests(str(HOME))
     told.world.hazard = lambda run, number, name: Hazard("bug") if name == "GetEncryptionConfig" else None
     tick(guard_of(told, requests=requests), lambda: LONG)
     assert requests.waiting == []
@@ -207,7 +185,7 @@ def test_a_request_that_ended_in_a_fault_of_the_guards_own_is_not_repeated_every
 
 
 def test_p11_a_request_that_cannot_be_taken_off_the_list_does_not_keep_the_others_waiting() -> None:
-    class Stubborn(Waiting):
+    class Stubborn(FakeRequests):
         def answered(self, asked: Asked) -> None:
             if asked.target == str(TARGETS[0]):
                 raise StoreError("dynamodb:PutItem", "ThrottlingException", "too many requests")
@@ -221,7 +199,7 @@ def test_p11_a_request_that_cannot_be_taken_off_the_list_does_not_keep_the_other
 
 
 def test_a_request_for_what_is_no_target_does_not_wait_for_ever() -> None:
-    told, requests = still(), Waiting("us-east-1", str(HOME))
+    told, requests = still(), FakeRequests("us-east-1", str(HOME))
     tick(guard_of(told, requests=requests), lambda: LONG)
     assert requests.waiting == []
     assert put_right(told) == [HOME]
@@ -293,5 +271,5 @@ def test_a_sweep_leaves_when_it_was_and_what_it_found() -> None:
 def test_p13_a_tick_tells_of_the_brake_and_pulls_none_itself() -> None:
     told = still()
     assert tick(guard_of(told), lambda: LONG).paused is False
-    pause(guard_of(told), Trigger(TriggerKind.OPERATOR), OPERATOR, "migration")
+    pause(guard_of(told), Trigger(TriggerKind.OPERATOR), OPERATOR_ARN, "migration")
     assert tick(guard_of(told), lambda: LONG).paused is True

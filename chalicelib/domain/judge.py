@@ -1,0 +1,101 @@
+"""Name the violations of a rule in an observation: pure, and the same for every trigger."""
+
+from __future__ import annotations
+
+from chalicelib.domain.keychoice import is_ruled_out, managed_key
+from chalicelib.domain.keypolicy.judge import judge_policy
+from chalicelib.domain.keypolicy.wanted import XRAY
+from chalicelib.domain.model import EncryptionType, Key, Target, arn_part
+from chalicelib.domain.observation import Observation
+from chalicelib.domain.policy import KeyKind, Rule
+from chalicelib.domain.reasons import Violation
+from chalicelib.domain.stored import TargetState
+
+_STATE_VIOLATIONS = {
+    "Disabled": Violation.KEY_DISABLED,
+    "PendingDeletion": Violation.KEY_PENDING_DELETION,
+    "PendingReplicaDeletion": Violation.KEY_PENDING_DELETION,
+    "PendingImport": Violation.KEY_UNAVAILABLE,
+    "Unavailable": Violation.KEY_UNAVAILABLE,
+    "Creating": Violation.KEY_UNAVAILABLE,
+    "Updating": Violation.KEY_UNAVAILABLE,
+}
+
+OF_THE_KEY = frozenset(
+    {
+        Violation.KEY_DISABLED,
+        Violation.KEY_PENDING_DELETION,
+        Violation.KEY_UNAVAILABLE,
+        Violation.KEY_NOT_FOUND,
+        Violation.KEY_ROTATION_OFF,
+        Violation.KEY_POLICY_INCOMPLETE,
+        Violation.ALIAS_MOVED,
+    }
+)
+"""What a change to a key can have caused; of the setting it says nothing."""
+
+
+def judge(target: Target, rule: Rule, state: TargetState, seen: Observation) -> tuple[Violation, ...]:
+    """The violations in the observation, the setting's first; empty when all is as the rule asks."""
+    found = list(judge_setting(target, rule, state, seen))
+    recorded = state.managed_key
+    alias = rule.managed_key.alias
+    if recorded and alias in seen.aliases and seen.aliases[alias] != recorded:
+        found.append(Violation.ALIAS_MOVED)
+    candidate = managed_key(state, seen, rule)
+    if rule.managed_key.ensure and candidate != seen.setting.key_arn:
+        key = seen.keys.get(candidate) if candidate else None
+        found += _judge_key(key, rule, target, ours=True) if key else [Violation.KEY_NOT_FOUND]
+        if candidate and alias in seen.aliases and seen.aliases[alias] != candidate:
+            found.append(Violation.ALIAS_MOVED)
+    return tuple(dict.fromkeys(found))
+
+
+def judge_setting(target: Target, rule: Rule, state: TargetState, seen: Observation) -> list[Violation]:
+    """Name the violations of the setting itself and of the key that it names."""
+    setting = seen.setting
+    if setting.type is not EncryptionType.KMS or not setting.key_arn:
+        return [Violation.NOT_KMS]
+    if arn_part(setting.key_arn, 4) != target.account and rule.require.same_account:
+        return [Violation.KEY_FOREIGN_ACCOUNT]
+    if setting.key_arn in seen.closed:
+        return [Violation.KEY_NOT_ALLOWED]
+    key = seen.keys.get(setting.key_arn)
+    if key is None:
+        return [Violation.KEY_NOT_FOUND]
+    if key.manager == "AWS":
+        if rule.require.key is KeyKind.ANY_KMS:
+            return _judge_use(key)
+        return [Violation.AWS_MANAGED_KEY]
+    if is_ruled_out(setting.key_arn, state, seen, rule):
+        return [Violation.KEY_NOT_ALLOWED, *_judge_use(key)]
+    return _judge_key(key, rule, target, ours=setting.key_arn == managed_key(state, seen, rule))
+
+
+def _judge_use(key: Key) -> list[Violation]:
+    found = []
+    if key.state in _STATE_VIOLATIONS:
+        found.append(_STATE_VIOLATIONS[key.state])
+    elif key.state != "Enabled":
+        found.append(Violation.KEY_UNAVAILABLE)
+    if key.spec != "SYMMETRIC_DEFAULT" or key.usage != "ENCRYPT_DECRYPT":
+        found.append(Violation.KEY_ASYMMETRIC)
+    return found
+
+
+def _judge_key(key: Key, rule: Rule, target: Target, *, ours: bool) -> list[Violation]:
+    """Of another's allowed key only X-Ray's own statement is asked; readers and break-glass are its owner's matter."""
+    found = _judge_use(key)
+    if rule.require.rotation and key.rotation is False:
+        found.append(Violation.KEY_ROTATION_OFF)
+    if key.policy is not None and not policy_lets_xray(key, rule, target, ours=ours):
+        found.append(Violation.KEY_POLICY_INCOMPLETE)
+    return found
+
+
+def policy_lets_xray(key: Key, rule: Rule, target: Target, *, ours: bool) -> bool:
+    """Whether the key's policy certainly lets X-Ray use it and, of our own key, says all that the rule asks."""
+    verdict = judge_policy(key.policy or "", rule, target, arn_part(key.arn, 1))
+    if verdict.problem or verdict.foreign_denies:
+        return False
+    return not verdict.missing if ours else XRAY not in verdict.missing

@@ -1,0 +1,225 @@
+"""The statements that the managed key's policy must have, and how to add the missing ones without losing a word."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from chalicelib.domain.keypolicy.document import Statement, read_document
+from chalicelib.domain.keypolicy.meaning import (
+    allows,
+    catches_tag,
+    lets_through,
+    names_action,
+    names_whole_key,
+    spares_only,
+)
+from chalicelib.domain.model import Target
+from chalicelib.domain.policy import EVERY_READER, BreakGlass, Rule
+
+LONGEST_POLICY_BYTES = 32 * 1024
+"""KMS's quota for a key policy: https://docs.aws.amazon.com/kms/latest/developerguide/resource-limits.html"""
+
+ROOT = "account-root"
+XRAY = "x-ray"
+READERS = "trace-readers"
+BREAK_GLASS = "break-glass-deny"
+
+XRAY_SERVICE = "xray.amazonaws.com"
+XRAY_ACTIONS = ("kms:GenerateDataKey", "kms:Decrypt")
+READER_ACTIONS = ("kms:Decrypt",)
+TAGGING_ACTIONS = ("kms:TagResource", "kms:UntagResource")
+
+
+class PolicyTooLong(ValueError):
+    """With what is missing the policy would be longer than KMS takes, so that somebody must shorten it first."""
+
+
+def initial_policy(rule: Rule, target: Target, partition: str) -> str:
+    """The policy that a new key gets: just the wanted statements."""
+    statements = [wanted.statement for wanted in wanted_statements(rule, target, partition)]
+    return json.dumps({"Version": "2012-10-17", "Id": "xray-encryption", "Statement": statements}, indent=2)
+
+
+def merge(text: str, rule: Rule, target: Target, partition: str) -> str:
+    """The policy with what was missing appended; the very same text if nothing was.
+
+    All that was there stays, token for token and in its order; only white space may change. Raises UnreadablePolicy and
+    PolicyTooLong.
+    """
+    document = read_document(text)
+    wanted = wanted_statements(rule, target, partition)
+    missing = missing_statements(wanted, document.statements)
+    if not missing:
+        return text
+    taken = {statement.sid for statement in document.statements}
+    added = [
+        {**each.statement, "Sid": _free_sid(each.statement["Sid"], taken)} for each in wanted if each.name in missing
+    ]
+    merged = msgspec.json.encode({**document.raw, "Statement": [*document.raw_statements, *added]})
+    for indent in (2, -1):  # as people read it; without any white space if that is too long
+        laid_out = msgspec.json.format(merged, indent=indent)
+        if len(laid_out) <= LONGEST_POLICY_BYTES:
+            return laid_out.decode()
+    raise PolicyTooLong(
+        f"with {', '.join(missing)} the key policy would have {len(laid_out)} bytes, and KMS takes "
+        f"{LONGEST_POLICY_BYTES}; shorten one of its {len(document.statements)} statements"
+    )
+
+
+class Wanted(NamedTuple):
+    """A statement that the policy must have, and how to tell that other statements say at least the same."""
+
+    name: str
+    statement: dict[str, Any]
+    is_said: Callable[[Sequence[Statement]], bool]
+
+
+def wanted_statements(rule: Rule, target: Target, partition: str) -> tuple[Wanted, ...]:
+    """List the statements that the rule asks of the key's policy, in the order in which a new key gets them."""
+    wanted = [_root(target, partition), _xray(target, partition), _readers(rule, target, partition)]
+    if rule.break_glass is not None:
+        wanted.append(_break_glass(rule.break_glass, target, partition))
+    return tuple(wanted)
+
+
+def missing_statements(wanted: Iterable[Wanted], statements: Sequence[Statement]) -> tuple[str, ...]:
+    """Name the wanted statements that no other statements say."""
+    return tuple(each.name for each in wanted if not each.is_said(statements))
+
+
+def _root(target: Target, partition: str) -> Wanted:
+    root = f"arn:{partition}:iam::{target.account}:root"
+
+    def is_said(statements: Sequence[Statement]) -> bool:
+        # Only the account itself lets IAM grant; "everybody" would not mean the same.
+        return any(
+            allows(each, "kms:*", target, partition)
+            and not each.conditions
+            and not {("AWS", root), ("AWS", target.account)}.isdisjoint(each.principals or ())
+            for each in statements
+        )
+
+    return Wanted(
+        ROOT,
+        {
+            "Sid": "AccountByIam",
+            "Effect": "Allow",
+            "Principal": {"AWS": root},
+            "Action": "kms:*",
+            "Resource": "*",
+        },
+        is_said,
+    )
+
+
+def _xray(target: Target, partition: str) -> Wanted:
+    def is_said(statements: Sequence[Statement]) -> bool:
+        # Which condition keys X-Ray's own calls carry is not documented, so any condition may be one that they fail.
+        return all(
+            any(
+                allows(each, action, target, partition)
+                and not each.conditions
+                and ("Service", XRAY_SERVICE) in (each.principals or ())
+                for each in statements
+            )
+            for action in XRAY_ACTIONS
+        )
+
+    return Wanted(
+        XRAY,
+        {
+            "Sid": "XRayEncryptsTraces",
+            "Effect": "Allow",
+            "Principal": {"Service": XRAY_SERVICE},
+            "Action": list(XRAY_ACTIONS),
+            "Resource": "*",
+        },
+        is_said,
+    )
+
+
+def _readers(rule: Rule, target: Target, partition: str) -> Wanted:
+    via_xray = via(target)
+    known = {"kms:calleraccount": target.account, "kms:viaservice": via_xray}
+    conditions: dict[str, Any] = {"StringEquals": {"kms:CallerAccount": target.account, "kms:ViaService": via_xray}}
+    patterns: tuple[str | None, ...] = (None,)  # None: whoever it is
+    if rule.managed_key.trace_readers != EVERY_READER:
+        patterns = tuple(rule.managed_key.trace_readers)
+        conditions["ArnLike"] = {"aws:PrincipalArn": list(rule.managed_key.trace_readers)}
+
+    def is_said(statements: Sequence[Statement]) -> bool:
+        return all(
+            any(
+                allows(each, action, target, partition)
+                and ("AWS", "*") in (each.principals or ())
+                and all(lets_through(condition, known, pattern) for condition in each.conditions or ())
+                for each in statements
+            )
+            for action in READER_ACTIONS
+            for pattern in patterns
+        )
+
+    return Wanted(
+        READERS,
+        {
+            "Sid": "TraceReadersThroughXRay",
+            "Effect": "Allow",
+            "Principal": {"AWS": "*"},
+            "Action": list(READER_ACTIONS),
+            "Resource": "*",
+            "Condition": conditions,
+        },
+        is_said,
+    )
+
+
+def via(target: Target) -> str:
+    """What `kms:ViaService` says of a request that came through X-Ray; the suffix is the same in every partition."""
+    return f"xray.{target.region}.amazonaws.com"
+
+
+def _break_glass(break_glass: BreakGlass, target: Target, partition: str) -> Wanted:
+    tag, principals = break_glass.tag, break_glass.principals
+
+    def denies(each: Statement, action: str) -> bool:
+        return (
+            not each.allows
+            and each.understood
+            and ("AWS", "*") in (each.principals or ())
+            and names_action(each, action)
+            and names_whole_key(each, target, partition)
+            and all(
+                catches_tag(condition, tag) or spares_only(condition, principals) for condition in each.conditions or ()
+            )
+        )
+
+    def is_said(statements: Sequence[Statement]) -> bool:
+        return all(any(denies(each, action) for each in statements) for action in TAGGING_ACTIONS)
+
+    return Wanted(
+        BREAK_GLASS,
+        {
+            "Sid": "BreakGlassTag",
+            "Effect": "Deny",
+            "Principal": {"AWS": "*"},
+            "Action": list(TAGGING_ACTIONS),
+            "Resource": "*",
+            "Condition": {
+                "ForAnyValue:StringEquals": {"aws:TagKeys": [tag]},
+                "ArnNotLike": {"aws:PrincipalArn": list(principals)},
+            },
+        },
+        is_said,
+    )
+
+
+def _free_sid(sid: str, taken: set[str | None]) -> str:
+    number = 2
+    free = sid
+    while free in taken:
+        free, number = f"{sid}{number}", number + 1
+    return free

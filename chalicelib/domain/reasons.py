@@ -1,0 +1,165 @@
+"""The codes that records carry: what breaks a rule, what a run did, and why."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+
+class Violation(StrEnum):
+    """A coded reason why an observation breaks the rule."""
+
+    NOT_KMS = "NOT_KMS"
+    AWS_MANAGED_KEY = "AWS_MANAGED_KEY"
+    KEY_NOT_ALLOWED = "KEY_NOT_ALLOWED"
+    KEY_NOT_FOUND = "KEY_NOT_FOUND"
+    KEY_DISABLED = "KEY_DISABLED"
+    KEY_PENDING_DELETION = "KEY_PENDING_DELETION"
+    KEY_UNAVAILABLE = "KEY_UNAVAILABLE"
+    KEY_ASYMMETRIC = "KEY_ASYMMETRIC"
+    KEY_FOREIGN_ACCOUNT = "KEY_FOREIGN_ACCOUNT"
+    KEY_ROTATION_OFF = "KEY_ROTATION_OFF"
+    KEY_POLICY_INCOMPLETE = "KEY_POLICY_INCOMPLETE"
+    ALIAS_MOVED = "ALIAS_MOVED"
+
+
+class Outcome(StrEnum):
+    """What a record says of the run."""
+
+    COMPLIANT = "COMPLIANT"
+    OBSERVED = "OBSERVED"
+    REMEDIATING = "REMEDIATING"
+    SUPPRESSED = "SUPPRESSED"
+    APPLIED = "APPLIED"
+    DEFERRED = "DEFERRED"
+    REMEDIATED = "REMEDIATED"
+    FAILED = "FAILED"
+    IGNORED = "IGNORED"
+
+
+class Reason(StrEnum):
+    """The guard's own codes for why: in a record's `reason`, a Problem's `code` and a run's result.
+
+    A record's reason is text all the same, because AWS's own error codes stand there too.
+    """
+
+    # What keeps the guard from judging a target.
+    UNGOVERNED = "UNGOVERNED"
+    RULE_OFF = "RULE_OFF"
+    IDLE = "IDLE"
+    ACCOUNT_NOT_OURS = "ACCOUNT_NOT_OURS"
+    REGION_DENIED = "REGION_DENIED"
+
+    # What holds a remediation back.
+    RULE_OBSERVES = "RULE_OBSERVES"
+    BREAK_GLASS = "BREAK_GLASS"
+    PAUSED = "PAUSED"
+    BACKOFF = "BACKOFF"
+    BLAST_RADIUS = "BLAST_RADIUS"
+    SETTLING = "SETTLING"
+    IN_PROGRESS = "IN_PROGRESS"
+    LEASE_OVER = "LEASE_OVER"
+    UPDATING = "UPDATING"
+
+    # What ends a run without a record.
+    ECHO = "ECHO"
+    NOT_OURS = "NOT_OURS"
+    NOT_DUE = "NOT_DUE"
+
+    # What passes without anybody's help.
+    ALIAS_TAKEN = "ALIAS_TAKEN"
+    KEY_CREATION_UNCERTAIN = "KEY_CREATION_UNCERTAIN"
+    KEY_NOT_YET_SEEN = "KEY_NOT_YET_SEEN"
+    KEY_REFUSED = "KEY_REFUSED"
+    NOT_YET_TAKEN = "NOT_YET_TAKEN"
+    XRAY_UPDATING = "XRAY_UPDATING"
+
+    # What the guard cannot repair.
+    KEY_BEYOND_REPAIR = "KEY_BEYOND_REPAIR"
+    KEY_NOT_OURS = "KEY_NOT_OURS"
+    KEY_NOT_PROVED = "KEY_NOT_PROVED"
+    KEY_NOT_ROTATABLE = "KEY_NOT_ROTATABLE"
+    KEY_NOT_TAGGED = "KEY_NOT_TAGGED"
+    KEY_POLICY_DENIES = "KEY_POLICY_DENIES"
+    KEY_POLICY_TOO_LONG = "KEY_POLICY_TOO_LONG"
+    KEY_POLICY_UNREADABLE = "KEY_POLICY_UNREADABLE"
+    KEY_UNAVAILABLE = "KEY_UNAVAILABLE"
+    NO_MANAGED_KEY = "NO_MANAGED_KEY"
+
+    # How an attempt or a run failed.
+    BUSY = "BUSY"
+    CHANGED_AGAIN = "CHANGED_AGAIN"
+    INTERNAL_ERROR = "INTERNAL_ERROR"
+    TOO_MANY_STEPS = "TOO_MANY_STEPS"
+    UPDATING_TOO_LONG = "UPDATING_TOO_LONG"
+    WORKER_LOST = "WORKER_LOST"
+
+    # How a sweep or a tick failed.
+    NOT_A_TARGET = "NOT_A_TARGET"
+    NO_REGIONS = "NO_REGIONS"
+    OUT_OF_TIME = "OUT_OF_TIME"
+
+    # Notes: what happened to the guard or to break-glass.
+    ANCHOR = "ANCHOR"
+    BREAK_GLASS_ENDED = "BREAK_GLASS_ENDED"
+    BREAK_GLASS_OPENED = "BREAK_GLASS_OPENED"
+    BREAK_GLASS_REFUSED = "BREAK_GLASS_REFUSED"
+    KEY_REPLACED = "KEY_REPLACED"
+    POLICY_IN_FORCE = "POLICY_IN_FORCE"
+    RESUMED = "RESUMED"
+    SWEEP = "SWEEP"
+
+    # Why an event cannot be acted on.
+    ACCOUNT_INVALID = "ACCOUNT_INVALID"
+    ACCOUNT_MISSING = "ACCOUNT_MISSING"
+    DETAIL_MISSING = "DETAIL_MISSING"
+    DETAIL_OMITTED = "DETAIL_OMITTED"
+    NOT_AN_OBJECT = "NOT_AN_OBJECT"
+    NOT_OUR_EVENT = "NOT_OUR_EVENT"
+    REGION_INVALID = "REGION_INVALID"
+    REGION_MISSING = "REGION_MISSING"
+    TARGET_MISMATCH = "TARGET_MISMATCH"
+
+    # Why there is no valid policy.
+    POLICY_ABSENT = "POLICY_ABSENT"
+    POLICY_ALTERED = "POLICY_ALTERED"
+    POLICY_UNREADABLE = "POLICY_UNREADABLE"
+    POLICY_UNSTAMPED = "POLICY_UNSTAMPED"
+
+
+NOT_JUDGED = frozenset({Reason.UNGOVERNED, Reason.RULE_OFF, Reason.IDLE})
+"""Reasons of IGNORED by which no rule judges the target any more, so that its open incident ends."""
+
+SETTLING_CODES = frozenset(
+    {
+        Reason.ALIAS_TAKEN,
+        Reason.KEY_CREATION_UNCERTAIN,
+        Reason.KEY_NOT_YET_SEEN,
+        Reason.KEY_REFUSED,
+        Reason.NOT_YET_TAKEN,
+        Reason.XRAY_UPDATING,
+    }
+)
+"""Problems that pass without anybody's help, or that need only another look. No backoff holds that look back."""
+
+BREAK_GLASS_NOTES = frozenset({Reason.BREAK_GLASS_OPENED, Reason.BREAK_GLASS_ENDED, Reason.BREAK_GLASS_REFUSED})
+"""Reasons of records about a break-glass value, which may share the event of another record."""
+
+NOTES = BREAK_GLASS_NOTES | {
+    Reason.ANCHOR,
+    Reason.KEY_REPLACED,
+    Reason.PAUSED,
+    Reason.POLICY_IN_FORCE,
+    Reason.RESUMED,
+    Reason.SWEEP,
+}
+"""Reasons of IGNORED records that judge nothing: they note what happened to the guard or to break-glass."""
+
+
+class Problem(Struct, frozen=True):
+    """Why something failed: a stable code, a sentence for people, and whether trying again can help."""
+
+    code: str
+    message: str
+    retryable: bool = True

@@ -1,0 +1,282 @@
+"""The way from an observation to what the rule asks, as steps: each one mutation.
+
+`next_step` gives the one mutation that comes next, so that the loop can observe between mutations; `plan` strings the
+steps together on the effects they are expected to have, which makes a dry run free.
+
+The order of the steps is the order of safety: the key is made usable first, and only then does X-Ray move to it,
+because X-Ray stops storing traces when it cannot use its key
+(https://docs.aws.amazon.com/xray/latest/devguide/xray-console-encryption.html). A new key gets its alias before that,
+so that of two workers' keys the alias names one. The alias of a recorded key only points, and comes last: KMS may take
+minutes to let it be moved back, and nobody shall hold X-Ray up by moving it.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from chalicelib.domain.judge import judge, judge_setting, policy_lets_xray
+from chalicelib.domain.keychoice import managed_key
+from chalicelib.domain.keypolicy.document import UnreadablePolicy
+from chalicelib.domain.keypolicy.judge import judge_policy
+from chalicelib.domain.keypolicy.wanted import PolicyTooLong, initial_policy, merge
+from chalicelib.domain.model import (
+    GUARD_TAG_KEY,
+    GUARD_TAG_VALUE,
+    EncryptionStatus,
+    EncryptionType,
+    Key,
+    Setting,
+    Target,
+    arn_part,
+)
+from chalicelib.domain.observation import Observation
+from chalicelib.domain.policy import Rule
+from chalicelib.domain.reasons import Problem, Reason, Violation
+from chalicelib.domain.stored import TargetState
+
+MOST_STEPS = 12
+"""More mutations than any repair needs; a plan that grows past this is a mistake and stops."""
+
+NEW_KEY_ID = "to-be-created"
+
+
+class StepName(StrEnum):
+    """The mutations the guard knows, by AWS's names for them."""
+
+    CREATE_KEY = "CreateKey"
+    CANCEL_DELETION = "CancelKeyDeletion"
+    ENABLE_KEY = "EnableKey"
+    PUT_KEY_POLICY = "PutKeyPolicy"
+    ENABLE_ROTATION = "EnableKeyRotation"
+    CREATE_ALIAS = "CreateAlias"
+    UPDATE_ALIAS = "UpdateAlias"
+    PUT_SETTING = "PutEncryptionConfig"
+
+
+class Step(Struct, frozen=True):
+    """One mutation to make. For a key policy and an alias `before` and `after` are the whole values."""
+
+    name: StepName
+    key_arn: str | None = None
+    before: str | None = None
+    after: str | None = None
+
+
+class Blocked(Struct, frozen=True):
+    """Why no step leads on. `left` marks a key that works and is not the guard's to change: named, and left alone."""
+
+    problem: Problem
+    left: bool = False
+
+
+def next_step(
+    target: Target, rule: Rule, state: TargetState, seen: Observation, partition: str
+) -> Step | Blocked | None:
+    """The one mutation that comes next, or why there is none; None when all is as the rule asks."""
+    violations = judge(target, rule, state, seen)
+    if not violations:
+        return None
+    arn = managed_key(state, seen, rule)
+    setting_is_wrong = bool(judge_setting(target, rule, state, seen))
+    on_managed_key = arn is not None and seen.setting.key_arn == arn
+    if setting_is_wrong and not on_managed_key and _works_but_is_not_ours(target, rule, state, seen):
+        other = _alias_step(rule, seen, arn) if Violation.ALIAS_MOVED in violations else None
+        return other or _left_alone(seen, violations)
+    if arn is None:
+        text = initial_policy(rule, target, partition)
+        return Step(StepName.CREATE_KEY, after=text)
+    key = seen.keys.get(arn)
+    if key is None:
+        return _missing(arn, state)
+    if setting_is_wrong or rule.managed_key.ensure:
+        repair = _repair_step(key, rule, target)
+        if repair:
+            return repair
+    alias_step = _alias_step(rule, seen, arn)
+    moves = setting_is_wrong and not on_managed_key
+    if alias_step and not (moves and state.managed_key == arn):
+        return _if_ours(key, alias_step, f"put {rule.managed_key.alias} back on it")
+    if moves:
+        unproved = why_not_proved(key, rule, target)
+        if unproved:
+            return Blocked(unproved)
+        return Step(StepName.PUT_SETTING, key_arn=arn, before=seen.setting.key_arn or seen.setting.type, after=arn)
+    return None
+
+
+def _works_but_is_not_ours(target: Target, rule: Rule, state: TargetState, seen: Observation) -> bool:
+    """Whether X-Ray is on an allowed key of somebody else whose only fault is that it does not rotate."""
+    return judge_setting(target, rule, state, seen) == [Violation.KEY_ROTATION_OFF]
+
+
+def _left_alone(seen: Observation, violations: tuple[Violation, ...]) -> Blocked:
+    return Blocked(
+        Problem(
+            Reason.KEY_NOT_OURS,
+            f"{seen.setting.key_arn} is allowed and works, and {', '.join(violations)} is for its owner to mend: "
+            f"turn rotation on, or tag it {GUARD_TAG_KEY}={GUARD_TAG_VALUE} and put the rule's alias on it",
+        ),
+        left=True,
+    )
+
+
+def _missing(arn: str, state: TargetState) -> Blocked:
+    if arn in state.keys_made and state.look is not None:
+        certain = f"{state.look:%H:%M:%SZ}"
+        message = f"KMS does not show {arn}, which was made here: it may be slow to, and at {certain} that is certain"
+        return Blocked(Problem(Reason.KEY_NOT_YET_SEEN, message))
+    return Blocked(
+        Problem(
+            Reason.KEY_BEYOND_REPAIR,
+            f"the managed key {arn} does not exist any more: after making sure, run `xray-guard key replace`",
+        )
+    )
+
+
+def _repair_step(key: Key, rule: Rule, target: Target) -> Step | Blocked | None:
+    foreign = _not_repairable(key, target)
+    if foreign:
+        return Blocked(foreign)
+    if key.state in ("PendingDeletion", "PendingReplicaDeletion"):
+        return _if_ours(key, Step(StepName.CANCEL_DELETION, key.arn, key.state, "Disabled"), "cancel its deletion")
+    if key.state == "Disabled":
+        return _if_ours(key, Step(StepName.ENABLE_KEY, key.arn, key.state, "Enabled"), "enable it")
+    if key.state != "Enabled":
+        return Blocked(
+            Problem(Reason.KEY_UNAVAILABLE, f"{key.arn} is {key.state}, which nobody but its owner can change")
+        )
+    verdict = judge_policy(key.policy or "", rule, target, arn_part(key.arn, 1))
+    if verdict.problem:
+        return Blocked(Problem(Reason.KEY_POLICY_UNREADABLE, f"the policy of {key.arn}: {verdict.problem}"))
+    if verdict.foreign_denies:
+        return Blocked(
+            Problem(
+                Reason.KEY_POLICY_DENIES,
+                f"the policy of {key.arn} may deny X-Ray its use: {'; '.join(verdict.foreign_denies)}. "
+                "Remove or narrow the statement",
+            )
+        )
+    if verdict.missing:
+        try:
+            merged = merge(key.policy or "", rule, target, arn_part(key.arn, 1))
+        except (PolicyTooLong, UnreadablePolicy) as error:
+            return Blocked(Problem(Reason.KEY_POLICY_TOO_LONG, f"the policy of {key.arn} cannot be completed: {error}"))
+        step = Step(StepName.PUT_KEY_POLICY, key.arn, key.policy, merged)
+        return _if_ours(key, step, f"add the statements {', '.join(verdict.missing)} to its policy")
+    if rule.require.rotation and key.rotation is False:
+        if key.origin != "AWS_KMS":
+            return Blocked(
+                Problem(
+                    Reason.KEY_NOT_ROTATABLE, f"{key.arn} has origin {key.origin}, which KMS does not rotate by itself"
+                )
+            )
+        step = Step(StepName.ENABLE_ROTATION, key.arn, "off", f"{rule.managed_key.rotation_days} days")
+        return _if_ours(key, step, "turn its rotation on")
+    return None
+
+
+def _if_ours(key: Key, step: Step, remedy: str) -> Step | Blocked:
+    if key.is_ours:
+        return step
+    return Blocked(
+        Problem(
+            Reason.KEY_NOT_TAGGED,
+            f"{key.arn} carries no tag {GUARD_TAG_KEY}={GUARD_TAG_VALUE}, so the guard may not change it: "
+            f"{remedy}, or add the tag",
+        )
+    )
+
+
+def _not_repairable(key: Key, target: Target) -> Problem | None:
+    faults = [
+        text
+        for wrong, text in (
+            (key.manager != "CUSTOMER", "is managed by AWS"),
+            (key.account != target.account, f"belongs to account {key.account}"),
+            (key.region != target.region, f"is of Region {key.region}"),
+            (key.spec != "SYMMETRIC_DEFAULT" or key.usage != "ENCRYPT_DECRYPT", f"is {key.spec} for {key.usage}"),
+        )
+        if wrong
+    ]
+    if not faults:
+        return None
+    return Problem(
+        Reason.KEY_BEYOND_REPAIR,
+        f"{key.arn} {' and '.join(faults)}, so it cannot be X-Ray's key: point the rule's alias at another key, "
+        "or run `xray-guard key replace`",
+    )
+
+
+def why_not_proved(key: Key, rule: Rule, target: Target) -> Problem | None:
+    """Why X-Ray may not be pointed at the key, by what KMS last answered; None when the key is proved usable (P13)."""
+    problem = _not_repairable(key, target)
+    if problem:
+        return problem
+    if key.state != "Enabled":
+        return Problem(Reason.KEY_NOT_PROVED, f"KMS last answered that {key.arn} is {key.state}")
+    if key.policy is None or not policy_lets_xray(key, rule, target, ours=True):
+        return Problem(
+            Reason.KEY_NOT_PROVED, f"the policy of {key.arn}, as KMS last answered it, does not let X-Ray in"
+        )
+    return None
+
+
+def _alias_step(rule: Rule, seen: Observation, arn: str | None) -> Step | None:
+    alias = rule.managed_key.alias
+    if arn is None or alias not in seen.aliases:
+        return None
+    pointed = seen.aliases[alias]
+    if pointed == arn:
+        return None
+    if pointed is None:
+        return Step(StepName.CREATE_ALIAS, arn, None, alias)
+    return Step(StepName.UPDATE_ALIAS, arn, pointed, alias)
+
+
+def expected(
+    step: Step, target: Target, rule: Rule, state: TargetState, seen: Observation, partition: str
+) -> tuple[TargetState, Observation]:
+    """State and observation as they are when the step has had its effect."""
+    keys = dict(seen.keys)
+    aliases = dict(seen.aliases)
+    arn = step.key_arn or f"arn:{partition}:kms:{target.region}:{target.account}:key/{NEW_KEY_ID}"
+    key = keys.get(arn)
+    match step.name:
+        case StepName.CREATE_KEY:
+            tags = ((GUARD_TAG_KEY, GUARD_TAG_VALUE),)
+            keys[arn] = Key(arn, target.account, target.region, "Enabled", policy=step.after, rotation=False, tags=tags)
+            state = replace(state, keys_made=(*state.keys_made, arn))
+        case StepName.CREATE_ALIAS | StepName.UPDATE_ALIAS:
+            aliases[step.after or ""] = arn
+            state = replace(state, managed_key=arn)
+        case StepName.PUT_SETTING:
+            return state, replace(seen, setting=Setting(EncryptionType.KMS, arn, EncryptionStatus.UPDATING))
+        case _ if key is None:
+            raise AssertionError(f"{step.name} of a key that was not observed")
+        case StepName.CANCEL_DELETION:
+            keys[arn] = replace(key, state="Disabled")
+        case StepName.ENABLE_KEY:
+            # What KMS does not tell of a key that is not enabled is assumed to be as before it was disabled.
+            keys[arn] = replace(key, state="Enabled")
+        case StepName.PUT_KEY_POLICY:
+            keys[arn] = replace(key, policy=step.after)
+        case StepName.ENABLE_ROTATION:
+            keys[arn] = replace(key, rotation=True, rotation_days=rule.managed_key.rotation_days)
+    return state, replace(seen, keys=keys, aliases=aliases)
+
+
+def plan(
+    target: Target, rule: Rule, state: TargetState, seen: Observation, partition: str
+) -> tuple[tuple[Step, ...], Blocked | None]:
+    """The steps that lead to what the rule asks, as far as can be foreseen, and what blocks the way after them."""
+    steps: list[Step] = []
+    while len(steps) < MOST_STEPS:
+        step = next_step(target, rule, state, seen, partition)
+        if not isinstance(step, Step):
+            return tuple(steps), step
+        steps.append(step)
+        state, seen = expected(step, target, rule, state, seen, partition)
+    raise AssertionError(f"a plan of more than {MOST_STEPS} steps: {[step.name for step in steps]}")
