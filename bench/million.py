@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.tables import Tables
-from chalicelib.auditlog import figures, history
-from chalicelib.auditlog.history import Filter
+from chalicelib.auditlog import figures, history, views
+from chalicelib.auditlog.filters import Filter
 from chalicelib.auditlog.ledger import Draft, exposure, remember
 from chalicelib.aws.clients import AwsClock, Clients
 from chalicelib.aws.store import AUDIT_TABLE, TARGETS_TABLE, DynamoStore
@@ -177,7 +177,7 @@ def questions(log: Log) -> dict[str, Callable[[], Any]]:
         "incidents, last 20": lambda: history.incidents(store, Filter(), now, 20),
         "incidents of a target": lambda: history.incidents(store, Filter(target=target), now, 20),
         "the oldest incident of a target": lambda: history.incident(store, f"{target}#{int(old)}"),
-        "a target's present": lambda: history.target_view(store.load(target).state),
+        "a target's present": lambda: views.target_view(store.load(target).state),
         "every target's present": lambda: history.targets(store.states()),
         "figures of the first month": lambda: figures.summary(store, START.date(), START.date() + MONTH),
         BUSIER: lambda: figures.summary(store, now.date() - MONTH, now.date()),

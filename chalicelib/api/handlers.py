@@ -24,8 +24,10 @@ from aws_lambda_powertools import Logger
 
 from chalicelib.api import openapi
 from chalicelib.api.openapi import BY_NAME, OPERATIONS, PROBLEM_TYPE, Operation, Parameter
-from chalicelib.auditlog import figures, history
-from chalicelib.auditlog.history import BadCursor, Filter, IncidentView
+from chalicelib.auditlog import figures, history, views
+from chalicelib.auditlog.cursors import BadCursor
+from chalicelib.auditlog.filters import Filter
+from chalicelib.auditlog.views import IncidentView
 from chalicelib.aws.clients import AwsClock, Clients
 from chalicelib.aws.store import DynamoStore
 from chalicelib.domain.errors import AwsError
@@ -407,7 +409,7 @@ def get_target(service: Service, request: Request) -> dict[str, Any]:
     state = service.store.load(str(target)).state
     if state.version == 0:
         raise Refused(404, "NO_SUCH_TARGET", "The guard has not seen this target.", ["account", "region"])
-    return history.target_view(state).to_json()
+    return views.target_view(state).to_json()
 
 
 def get_summary(service: Service, request: Request) -> dict[str, Any]:

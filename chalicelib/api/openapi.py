@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from chalicelib.auditlog import figures, history
+from chalicelib.auditlog import cursors, figures, views
 from chalicelib.domain import model
 from chalicelib.domain.model import Outcome, Record
 
@@ -107,7 +107,7 @@ NEXT_TOKEN = Parameter(
         "format": "next-token",
         "pattern": TOKEN_PATTERN,
         "minLength": 1,
-        "maxLength": history.LONGEST_CURSOR,
+        "maxLength": cursors.LONGEST_CURSOR,
     },
     "the `next_token` of the page before, asked for with the same filters",
 )
@@ -262,7 +262,7 @@ def _ref(name: str) -> dict[str, Any]:
 
 def _schemas() -> dict[str, Any]:
     """The types that answers are made of, as they are encoded, and the answers around them."""
-    types = [Record, history.IncidentView, history.TargetView, figures.Summary]
+    types = [Record, views.IncidentView, views.TargetView, figures.Summary]
     _, found = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     schemas: dict[str, Any] = {}
     for name, schema in found.items():
@@ -370,7 +370,7 @@ def _give_format(schema: dict[str, Any]) -> None:
 
 
 def _class_of(name: str) -> type[Any]:
-    modules: tuple[ModuleType, ...] = (model, history, figures)
+    modules: tuple[ModuleType, ...] = (model, views, figures)
     for module in modules:
         kind = getattr(module, name, None)
         if isinstance(kind, type) and (dataclasses.is_dataclass(kind) or issubclass(kind, msgspec.Struct)):

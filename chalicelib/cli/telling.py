@@ -13,7 +13,8 @@ from chalicelib.cli.session import Operator, pass_operator, say
 from chalicelib.domain.model import GUARD_CHAIN, Outcome, Target, TriggerKind, is_region
 
 if TYPE_CHECKING:
-    from chalicelib.auditlog.history import Entry, Filter, IncidentView, TargetView
+    from chalicelib.auditlog.filters import Filter
+    from chalicelib.auditlog.views import Entry, IncidentView, TargetView
     from chalicelib.domain.model import GuardState, Record
 
 POLL_SECONDS = 3.0
@@ -146,7 +147,7 @@ def _filter(
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> Filter:
-    from chalicelib.auditlog.history import Filter
+    from chalicelib.auditlog.filters import Filter
 
     if target is not None and target != GUARD_CHAIN:
         try:

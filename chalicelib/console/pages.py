@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from chalicelib.auditlog import audit, chain, figures, history
-from chalicelib.auditlog.history import Entry, Filter, IncidentView, TargetView
+from chalicelib.auditlog import audit, chain, figures, history, views
+from chalicelib.auditlog.filters import Filter
+from chalicelib.auditlog.views import Entry, IncidentView, TargetView
 from chalicelib.aws.anchors import read_anchors
 from chalicelib.cli.session import Operator
 from chalicelib.console import asking, pictures
@@ -171,7 +172,7 @@ def target(operator: Operator, around: Frame, account: str, region: str) -> Page
     if state.version == 0:
         raise NotThere(f"The guard has not seen {named} yet.")
     latest = history.incidents(operator.store, Filter(target=str(named)), around.now, 10)
-    return Page("target.html", {"view": history.target_view(state), "latest": latest})
+    return Page("target.html", {"view": views.target_view(state), "latest": latest})
 
 
 def policy(operator: Operator) -> Page:

@@ -23,7 +23,8 @@ from moto.dynamodb.models.table import Table
 from moto.kms.models import kms_backends
 
 from chalicelib.auditlog import history
-from chalicelib.auditlog.history import Filter, IncidentView
+from chalicelib.auditlog.filters import Filter
+from chalicelib.auditlog.views import IncidentView
 from chalicelib.aws.clients import AwsClock, Clients
 from chalicelib.cli.session import Operator
 from chalicelib.console.server import ConsoleServer

@@ -11,7 +11,7 @@ import pytest
 
 from bench.million import BUSY, START, questions, written
 from bench.tables import Tables, size_of
-from chalicelib.auditlog import figures, history
+from chalicelib.auditlog import figures, filters, history
 from chalicelib.auditlog.ledger import Draft
 from chalicelib.aws.clients import AwsClock, Clients
 from chalicelib.aws.store import DynamoStore
@@ -51,7 +51,7 @@ def test_every_question_has_the_same_answer_from_moto() -> None:
     for name, store in (("bench", log.store), ("moto", by_moto)):
         pages, cursor = [], None
         while True:
-            page = history.records(store, history.Filter(), log.now, 7, cursor)
+            page = history.records(store, filters.Filter(), log.now, 7, cursor)
             pages += [entry.record.record_id for entry in page.entries]
             cursor = page.cursor
             if cursor is None:

@@ -12,7 +12,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from chalicelib.auditlog import figures, history, rollup
-from chalicelib.auditlog.history import Filter
+from chalicelib.auditlog.filters import Filter
 from chalicelib.auditlog.ledger import Draft
 from chalicelib.aws.clients import AwsClock, Clients
 from chalicelib.aws.store import DynamoStore

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chalicelib.auditlog.history import target_view
+from chalicelib.auditlog.views import target_view
 from chalicelib.domain.model import EncryptionType, Outcome, Phase
 from tests.simulation.scenarios import Stage, stage
 from tests.simulation.world import HOME, STORE, Hazard, Run

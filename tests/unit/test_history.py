@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from chalicelib.auditlog import chain, history
-from chalicelib.auditlog.history import BadCursor, Entry, Filter
+from chalicelib.auditlog import chain, history, views, walks
+from chalicelib.auditlog.cursors import BadCursor
+from chalicelib.auditlog.filters import Filter
+from chalicelib.auditlog.views import Entry
 from chalicelib.domain.model import (
     Action,
     Actor,
@@ -52,7 +54,7 @@ def every(log: Logbook, wanted: Filter, now: datetime = NOW, limit: int = 7, **m
     return [entry.record.record_id for page in pages(log, wanted, now, limit, **more) for entry in page.entries]
 
 
-def pages(log: Logbook, wanted: Filter, now: datetime = NOW, limit: int = 7, **more: Any) -> Iterator[history.Page]:
+def pages(log: Logbook, wanted: Filter, now: datetime = NOW, limit: int = 7, **more: Any) -> Iterator[views.Page]:
     cursor = None
     while True:
         page = history.records(log, wanted, now, limit, cursor, **more)
@@ -166,7 +168,7 @@ class TestCost:
             cursor = page.cursor
             if cursor is None:
                 break
-        assert max(counts) <= history.MOST_ITEMS
+        assert max(counts) <= walks.MOST_ITEMS
         assert len(counts) >= 3
         assert [entry.record.target for entry in found] == [HERE]
 
@@ -202,7 +204,7 @@ class TestCost:
         assert len(every(log, Filter(), limit=5)) == 25
         assert len(every(log, Filter(target=HERE), limit=5)) == 8
 
-    @pytest.mark.parametrize("most_items", range(history.LEAST_ITEMS, 40))
+    @pytest.mark.parametrize("most_items", range(walks.LEAST_ITEMS, 40))
     @pytest.mark.parametrize(
         "wanted",
         [
@@ -230,9 +232,9 @@ class TestCost:
 
     def test_a_page_that_could_not_lead_on_is_refused(self, log: Logbook) -> None:
         with pytest.raises(ValueError, match="12 items at least"):
-            history.records(log, Filter(), NOW, most_items=history.LEAST_ITEMS - 1)
+            history.records(log, Filter(), NOW, most_items=walks.LEAST_ITEMS - 1)
         with pytest.raises(ValueError, match="12 items at least"):
-            history.incidents(log, Filter(), NOW, most_items=history.LEAST_ITEMS - 1)
+            history.incidents(log, Filter(), NOW, most_items=walks.LEAST_ITEMS - 1)
 
 
 class TestCursors:
@@ -278,7 +280,7 @@ EVENTS = st.lists(st.tuples(st.sampled_from(TARGETS), st.integers(0, 200_000)), 
     before=EVENTS,
     meanwhile=st.lists(EVENTS, max_size=6),
     limit=st.integers(1, 9),
-    most_items=st.integers(history.LEAST_ITEMS, 60),
+    most_items=st.integers(walks.LEAST_ITEMS, 60),
     wanted=st.sampled_from(
         [Filter(), Filter(target=HERE), Filter(account="111122223333"), Filter(since=NOW - timedelta(days=20))]
     ),
