@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from chalicelib.auditlog import chain
+from chalicelib.auditlog import hashchain
 from chalicelib.domain.model import (
     Backoff,
     Cause,
@@ -60,7 +60,7 @@ class Draft:
             prev_hash=self.after.head,
             **fields,
         )
-        body, digest = chain.seal(record)
+        body, digest = hashchain.seal(record)
         self.records.append((record, body, digest))
         self.after = replace(self.after, seq=seq, head=digest)
         return record

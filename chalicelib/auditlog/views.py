@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from chalicelib.auditlog import chain
+from chalicelib.auditlog import hashchain
 from chalicelib.auditlog.walks import Budget, Reads
 from chalicelib.domain.model import (
     Actor,
@@ -179,10 +179,10 @@ def target_view(state: TargetState) -> TargetView:
     )
 
 
-def read_entry(row: chain.StoredRow) -> Entry | None:
+def read_entry(row: hashchain.StoredRow) -> Entry | None:
     """Return the entry that the row holds; None where it holds no record."""
     try:
-        return Entry(chain.unseal(row.body), row.hash)
+        return Entry(hashchain.unseal(row.body), row.hash)
     except ValueError:
         return None
 

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from chalicelib.auditlog import chain
 from chalicelib.auditlog.cursors import BadCursor
 from chalicelib.auditlog.filters import Filter
+from chalicelib.auditlog.hashchain import TIME_SHARDS, Slice, StoredRow, month_shards
 from chalicelib.auditlog.ledger import CLOCK_SKEW
 from chalicelib.domain.model import GUARD_CHAIN
 
@@ -41,13 +41,13 @@ MARGIN = timedelta(days=31)
 class Reads(Protocol):
     """The reads of the store that this module makes."""
 
-    def oldest(self, target: str, limit: int, first: int = 1) -> chain.Slice:
+    def oldest(self, target: str, limit: int, first: int = 1) -> Slice:
         """Records of a chain in order."""
 
-    def newest(self, target: str, limit: int, before: int | None = None) -> chain.Slice:
+    def newest(self, target: str, limit: int, before: int | None = None) -> Slice:
         """Records of a chain, newest first."""
 
-    def in_month(self, month_shard: str, after: str, before: str, limit: int) -> chain.Slice:
+    def in_month(self, month_shard: str, after: str, before: str, limit: int) -> Slice:
         """Records of a shard of the time index, newest first."""
 
 
@@ -80,7 +80,7 @@ class Walk(Protocol):
 
     rest: str | None
 
-    def __iter__(self) -> Iterator[tuple[str, chain.StoredRow]]: ...
+    def __iter__(self) -> Iterator[tuple[str, StoredRow]]: ...
 
 
 def walk_back(store: Reads, wanted: Filter, now: datetime, position: str | None, budget: Budget, limit: int) -> Walk:
@@ -106,7 +106,7 @@ class _ChainWalk:
         if position is not None and not position.isdigit():
             raise BadCursor("the cursor was given for another question")
 
-    def __iter__(self) -> Iterator[tuple[str, chain.StoredRow]]:
+    def __iter__(self) -> Iterator[tuple[str, StoredRow]]:
         before = int(self.rest) if self.rest is not None else self._first_place()
         while before is None or before > 1:
             if not self._budget.allows(1):
@@ -125,7 +125,7 @@ class _ChainWalk:
             self._chunk = min(self._chunk * 2, 250)
         self.rest = None
 
-    def _is_too_old(self, row: chain.StoredRow) -> bool:
+    def _is_too_old(self, row: StoredRow) -> bool:
         since, at = self._wanted.since, _at_of(row)
         return since is not None and at is not None and since - at > SLACK
 
@@ -148,7 +148,7 @@ class _ChainWalk:
                 high = middle
         return high
 
-    def _probe(self, before: int | None) -> chain.StoredRow | None:
+    def _probe(self, before: int | None) -> StoredRow | None:
         rows = self._store.newest(self._target, self._budget.take(1), before).rows
         self._budget.count(len(rows))
         return rows[0] if rows else None
@@ -163,7 +163,7 @@ class _TimeWalk:
         self._store = store
         self._budget = budget
         # The first read of every shard takes half of the budget at most: a page that cannot merge them gets nowhere.
-        self._chunk = min(max(4, chunk // chain.TIME_SHARDS), max(2, budget.items // (2 * chain.TIME_SHARDS)))
+        self._chunk = min(max(4, chunk // TIME_SHARDS), max(2, budget.items // (2 * TIME_SHARDS)))
         self._since = wanted.since
         newest = min(wanted.until or now + CLOCK_SKEW, now + CLOCK_SKEW)
         self.rest: str | None = position if position is not None else _stamp(newest)
@@ -171,7 +171,7 @@ class _TimeWalk:
         if position is not None and _month_of(position) is None:
             raise BadCursor("the cursor was given for another question")
 
-    def __iter__(self) -> Iterator[tuple[str, chain.StoredRow]]:
+    def __iter__(self) -> Iterator[tuple[str, StoredRow]]:
         floor = self._floor()
         month = _month_of(self.rest or "")
         if month is not None and self.rest == _first_of(month):
@@ -190,11 +190,9 @@ class _TimeWalk:
 
     _spent = False
 
-    def _month(self, month: tuple[int, int], after: str) -> Iterator[tuple[str, chain.StoredRow]]:
+    def _month(self, month: tuple[int, int], after: str) -> Iterator[tuple[str, StoredRow]]:
         start = self.rest or ""
-        shards = [
-            _Shard(self._store, name, after, start, self._budget, self._chunk) for name in chain.month_shards(*month)
-        ]
+        shards = [_Shard(self._store, name, after, start, self._budget, self._chunk) for name in month_shards(*month)]
         while True:
             if not all(shard.fill() for shard in shards):
                 self._spent = True
@@ -230,7 +228,7 @@ class _Shard:
         self._budget = budget
         self._chunk = chunk
         self._more = True
-        self.rows: list[chain.StoredRow] = []
+        self.rows: list[StoredRow] = []
 
     def fill(self) -> bool:
         """Have a row at hand if there is one; False where the budget does not allow to look."""
@@ -250,11 +248,11 @@ class _Shard:
         return True
 
 
-def _at_key(row: chain.StoredRow) -> str:
+def _at_key(row: StoredRow) -> str:
     return str(row.index.get("at_key", ""))
 
 
-def _at_of(row: chain.StoredRow) -> datetime | None:
+def _at_of(row: StoredRow) -> datetime | None:
     """When the record was written, by the index beside it: good enough for finding a place."""
     try:
         return datetime.fromisoformat(_at_key(row).partition("#")[0])
@@ -262,7 +260,7 @@ def _at_of(row: chain.StoredRow) -> datetime | None:
         return None
 
 
-def _seq_of(row: chain.StoredRow) -> int:
+def _seq_of(row: StoredRow) -> int:
     return int(row.sk.removeprefix("r#"))
 
 

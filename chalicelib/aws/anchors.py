@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 
-from chalicelib.auditlog.chain import Anchored, Finding, anchor_digest
+from chalicelib.auditlog.anchors import Anchored, anchor_digest
+from chalicelib.auditlog.chaincheck import Finding
 from chalicelib.aws.clients import Clients, Threads, call
 from chalicelib.domain.model import GUARD_CHAIN
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from chalicelib.auditlog import audit, chain, figures, history, views
+from chalicelib.auditlog import figures, hashchain, history, views
 from chalicelib.auditlog.filters import Filter
+from chalicelib.auditlog.verify import verify
 from chalicelib.auditlog.views import Entry, IncidentView, TargetView
 from chalicelib.aws.anchors import read_anchors
 from chalicelib.cli.session import Operator
@@ -154,7 +155,7 @@ def record(operator: Operator, chain_name: str, seq: int) -> Page:
         raise NotThere(f"There is no record {chain_name}#{seq}.")
     rows = operator.store.oldest(chain_name, 1, seq).rows
     try:
-        entry = Entry(chain.unseal(rows[0].body), rows[0].hash) if rows else None
+        entry = Entry(hashchain.unseal(rows[0].body), rows[0].hash) if rows else None
     except ValueError as error:
         raise NotThere(f"The record {chain_name}#{seq} cannot be read: {error}. Verify the log.") from error
     if entry is None or entry.record.seq != seq:
@@ -196,7 +197,7 @@ def audit_state(operator: Operator, around: Frame, arguments: Mapping[str, str])
         began = time.monotonic()
         only = None if asked == "all" else asked
         extra, odd = read_anchors(operator.clients, operator.region, bucket) if bucket else ([], [])
-        report = audit.verify(operator.store, extra, only=only, extra_findings=odd)
+        report = verify(operator.store, extra, only=only, extra_findings=odd)
         took = time.monotonic() - began
     told = {"heads": heads, "anchors": anchors, "report": report, "took": took, "verified": asked, "bucket": bucket}
     return Page("audit.html", told)

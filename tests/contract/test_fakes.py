@@ -21,7 +21,8 @@ from moto import mock_aws
 from moto.kms.models import kms_backends
 
 import sandbox.additions  # noqa: F401 - its import is what adds
-from chalicelib.auditlog import chain
+from chalicelib.auditlog import hashchain
+from chalicelib.auditlog.chaincheck import verify_chain
 from chalicelib.auditlog.ledger import Draft
 from chalicelib.aws.clients import AwsClock, Clients
 from chalicelib.aws.keys import KeysApi
@@ -74,7 +75,7 @@ class Ports:
     xray: XRay
     keys: Keys
     store: Store
-    rows: Callable[[str], list[chain.StoredRow]]
+    rows: Callable[[str], list[hashchain.StoredRow]]
     settle: Callable[[], None]
     set_state: Callable[[str, str], None]
     delete: Callable[[str], None]
@@ -541,7 +542,7 @@ def test_records_are_stored_in_order_as_the_bytes_that_were_hashed(ports: Ports)
     expected = [(body, digest) for _, body, digest in (*first.records, *second.records)]
     rows = ports.rows(NAME)
     assert [(row.body, row.hash) for row in rows] == expected
-    assert chain.verify_chain(NAME, rows, (second.after.seq, second.after.head)) == []
+    assert verify_chain(NAME, rows, (second.after.seq, second.after.head)) == []
 
 
 def test_an_event_is_audited_once_it_was_committed_with_it(ports: Ports) -> None:

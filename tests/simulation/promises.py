@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from chalicelib.auditlog.chain import verify_chain
+from chalicelib.auditlog.chaincheck import verify_chain
 from chalicelib.domain import keypolicy
 from chalicelib.domain.model import (
     GUARD_CHAIN,

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from chalicelib.auditlog import chain, history, views, walks
+from chalicelib.auditlog import hashchain, history, views, walks
 from chalicelib.auditlog.cursors import BadCursor
 from chalicelib.auditlog.filters import Filter
 from chalicelib.auditlog.views import Entry
@@ -126,7 +126,7 @@ class TestRecords:
         assert every(log, Filter(since=at - timedelta(seconds=1), until=at)) == []
 
     def test_that_cannot_be_read_are_counted_and_do_not_hide_the_others(self, log: Logbook) -> None:
-        row = log.stored[(HERE, chain.sort_key(3))]
+        row = log.stored[(HERE, hashchain.sort_key(3))]
         log.put(replace(row, body=b"{}"))
         all_pages = list(pages(log, Filter()))
         assert sum(page.unreadable for page in all_pages) == 1
@@ -146,7 +146,7 @@ class TestRecords:
 
 def log_record(log: Logbook, record_id: str) -> Any:
     target, _, seq = record_id.rpartition("#")
-    return chain.unseal(log.stored[(target, chain.sort_key(int(seq)))].body)
+    return hashchain.unseal(log.stored[(target, hashchain.sort_key(int(seq)))].body)
 
 
 class TestCost:
@@ -220,7 +220,7 @@ class TestCost:
         for number in range(300):
             # Two months, the second of which begins in the middle.
             log.add((HERE, THERE, ELSEWHERE, "guard")[number % 4], T0 - timedelta(days=20, hours=120 - number))
-        there = [row for row in log.stored.values() if wanted.takes(chain.unseal(row.body))]
+        there = [row for row in log.stored.values() if wanted.takes(hashchain.unseal(row.body))]
         cursors: list[str | None] = []
         told = 0
         for page in pages(log, wanted, most_items=most_items):
@@ -297,7 +297,9 @@ def test_pages_hold_nothing_twice_and_miss_nothing_that_was_there_while_new_reco
     for target, minutes in sorted(before, key=lambda each: -each[1]):
         log.add(target, NOW - timedelta(minutes=minutes))
     there = {
-        record.record_id for record in (chain.unseal(row.body) for row in log.stored.values()) if wanted.takes(record)
+        record.record_id
+        for record in (hashchain.unseal(row.body) for row in log.stored.values())
+        if wanted.takes(record)
     }
     told: list[str] = []
     now = NOW
@@ -329,7 +331,7 @@ def test_following_tells_each_record_once_though_clocks_and_indexes_lag_by_two_m
         told += [entry.record.record_id for entry in follower.fresh(found, now)]
         now += timedelta(seconds=7)
     assert len(told) == len(set(told))
-    assert set(told) == {chain.unseal(row.body).record_id for row in log.stored.values()}
+    assert set(told) == {hashchain.unseal(row.body).record_id for row in log.stored.values()}
 
 
 class TestIncidents:

@@ -8,7 +8,8 @@ import pytest
 from msgspec.structs import replace
 
 from chalicelib.auditlog import ledger
-from chalicelib.auditlog.chain import StoredRow, sort_key, time_index, verify_chain
+from chalicelib.auditlog.chaincheck import verify_chain
+from chalicelib.auditlog.hashchain import StoredRow, sort_key, time_index
 from chalicelib.auditlog.ledger import CLOCK_SKEW, PAST_INCIDENTS, Draft
 from chalicelib.domain.model import (
     Actor,

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from freezegun import freeze_time
 
-from chalicelib.auditlog import chain, rollup
+from chalicelib.auditlog import hashchain, rollup
 from chalicelib.auditlog.ledger import Draft
 from chalicelib.aws.clients import AwsClock
 from chalicelib.aws.store import (
@@ -47,7 +47,7 @@ def stored(state: TargetState | GuardState) -> dict[str, Any]:
 
 
 def row(number: int) -> dict[str, Any]:
-    return {"target": {"S": HERE}, "sk": {"S": chain.sort_key(number)}, "body": {"S": "{}"}, "hash": {"S": "0"}}
+    return {"target": {"S": HERE}, "sk": {"S": hashchain.sort_key(number)}, "body": {"S": "{}"}, "hash": {"S": "0"}}
 
 
 def marker(number: int) -> dict[str, Any]:
