@@ -22,10 +22,11 @@ from typing import Any
 
 from bench.tables import Tables
 from chalicelib.auditlog import figures, history, views
+from chalicelib.auditlog.draft import Draft
 from chalicelib.auditlog.filters import Filter
-from chalicelib.auditlog.ledger import Draft, exposure, remember
 from chalicelib.aws.clients import AwsClock, Clients
 from chalicelib.aws.store import AUDIT_TABLE, TARGETS_TABLE, DynamoStore
+from chalicelib.domain.incidents import exposure, remember
 from chalicelib.domain.model import (
     GUARD_CHAIN,
     Action,

@@ -24,7 +24,6 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from chalicelib.auditlog import ledger
 from chalicelib.domain.model import (
     Cause,
     GuardState,
@@ -35,6 +34,7 @@ from chalicelib.domain.model import (
     TargetState,
     TriggerKind,
 )
+from chalicelib.domain.times import seconds
 
 SHARDS = 4
 """How many items one day's figures are spread over. More may be added; fewer would hide what was counted."""
@@ -98,13 +98,13 @@ def _add_end(sums: _Sums, before: TargetState, record: Record, exposure_seconds:
         # It was counted from its discovery on; now the time of the change is known.
         if past.cause is None and record.trigger.kind is TriggerKind.CHANGE:
             day = _day(FIGURES, past.closed_at)
-            sums.add(day, f"exposure:{bucket(ledger.seconds(past.closed_at - past.opened_at))}", -1)
+            sums.add(day, f"exposure:{bucket(seconds(past.closed_at - past.opened_at))}", -1)
             sums.add(day, f"exposure:{bucket(exposure_seconds)}")
         return
     day = _day(FIGURES, record.at)
     sums.add(day, f"exposure:{bucket(exposure_seconds)}")
     if record.outcome is Outcome.REMEDIATED and before.incident is not None:
-        sums.add(day, f"remediate:{bucket(ledger.seconds(record.at - before.incident.opened_at))}")
+        sums.add(day, f"remediate:{bucket(seconds(record.at - before.incident.opened_at))}")
 
 
 def _newly_explained(before: TargetState, after: TargetState) -> Iterator[tuple[Incident | PastIncident, Cause]]:

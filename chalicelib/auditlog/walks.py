@@ -16,8 +16,8 @@ from typing import Protocol
 from chalicelib.auditlog.cursors import BadCursor
 from chalicelib.auditlog.filters import Filter
 from chalicelib.auditlog.hashchain import TIME_SHARDS, Slice, StoredRow, month_shards
-from chalicelib.auditlog.ledger import CLOCK_SKEW
 from chalicelib.domain.model import GUARD_CHAIN
+from chalicelib.domain.times import CLOCK_SKEW
 
 MOST_ITEMS = 1000
 LEAST_ITEMS = 12

@@ -14,8 +14,8 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
-from chalicelib.auditlog import ledger
-from chalicelib.auditlog.ledger import Draft
+from chalicelib.auditlog.draft import Draft
+from chalicelib.domain import incidents, waiting
 from chalicelib.domain.decide import (
     MOST_STEPS,
     SETTLING,
@@ -210,10 +210,10 @@ class Attempt:
             if not error.effect_unknown:
                 self._update(lambda state: replace(state, intent=None))
             raise
-        look = self.guard.clock.now() + ledger.STALE_READS
+        look = self.guard.clock.now() + waiting.STALE_READS
         self._update(
             lambda state: replace(
-                state, keys_made=(*state.keys_made, key.arn), intent=None, look=ledger.later(state.look, look)
+                state, keys_made=(*state.keys_made, key.arn), intent=None, look=waiting.later(state.look, look)
             )
         )
         if policy is None:
@@ -328,7 +328,7 @@ class Attempt:
         most = self.guard.policy.limits.max_backoff_minutes
         if self.actions:
             # What was acted on may have been KMS's past: all is read again once that is over.
-            draft.set(look=ledger.later(state.look, now + ledger.STALE_READS))
+            draft.set(look=waiting.later(state.look, now + waiting.STALE_READS))
         actions = tuple(self.actions)
         if problem is not None:
             passing = problem.code in SETTLING_CODES
@@ -337,7 +337,7 @@ class Attempt:
                 outcome, reason, due = Outcome.DEFERRED, SETTLING, now + SETTLING_PAUSE
             else:
                 outcome, reason = Outcome.FAILED, problem.code
-                due = ledger.retry_after(state.backoff, now, self.guard.random(), most)
+                due = waiting.retry_after(state.backoff, now, self.guard.random(), most)
             draft.set(
                 incident=replace(incident, phase=Phase.OPEN, lease=None, unended=False, due=due, settles_until=until),
                 outcome=outcome,
@@ -351,8 +351,8 @@ class Attempt:
         if state.managed_key is None:
             draft.set(managed_key=managed_key(state, seen, self.rule))
         if seen.setting.status is EncryptionStatus.ACTIVE:
-            draft.set(incident=None, past=ledger.remember(state, incident, now), outcome=Outcome.REMEDIATED)
-            exposure = ledger.exposure(incident, now)
+            draft.set(incident=None, past=incidents.remember(state, incident, now), outcome=Outcome.REMEDIATED)
+            exposure = incidents.exposure(incident, now)
             self.journal.add_about(
                 draft, incident, Outcome.REMEDIATED, now, after=seen.setting, actions=actions, exposure_seconds=exposure
             )

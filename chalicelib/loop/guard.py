@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from chalicelib.auditlog.ledger import Draft
+from chalicelib.auditlog.draft import Draft
 from chalicelib.domain.decide import Decision, Observation
 from chalicelib.domain.errors import Busy, Conflict
 from chalicelib.domain.model import (

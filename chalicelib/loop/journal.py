@@ -7,8 +7,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from chalicelib.auditlog import ledger
-from chalicelib.auditlog.ledger import Draft
+from chalicelib.auditlog.draft import Draft
+from chalicelib.domain import incidents, waiting
 from chalicelib.domain.decide import OF_THE_KEY, Observation
 from chalicelib.domain.model import (
     Actor,
@@ -30,6 +30,7 @@ from chalicelib.domain.model import (
 )
 from chalicelib.domain.policy import Rule
 from chalicelib.domain.ports import Loaded
+from chalicelib.domain.times import seconds
 from chalicelib.loop.guard import Guard, Result
 
 UNKNOWN_ACTOR = Actor("unknown")
@@ -132,9 +133,9 @@ class Journal:
         """The open incident with the change event's actor and time lent to it, if they fit and it has no cause yet."""
         if self.change is None:
             return incident
-        incident = replace(incident, latest=ledger.latest(incident.latest, cause_of(self.change.trigger)))
+        incident = replace(incident, latest=incidents.latest(incident.latest, cause_of(self.change.trigger)))
         past = self.state().past
-        if ledger.caused_by(self.change, incident, past[-1].closed_at if past else None):
+        if incidents.caused_by(self.change, incident, past[-1].closed_at if past else None):
             return replace(incident, cause=cause_of(self.change.trigger))
         return incident
 
@@ -144,7 +145,7 @@ class Journal:
             return None
         ends = (None, *(past.closed_at for past in state.past))
         for past, ended in reversed(tuple(zip(state.past, ends, strict=False))):
-            if ledger.caused_by(self.change, past, ended):
+            if incidents.caused_by(self.change, past, ended):
                 return past
         return None
 
@@ -155,7 +156,7 @@ class Journal:
             return {}
         cause = cause_of(self.change.trigger)
         draft.set(past=tuple(replace(each, cause=cause) if each.id == past.id else each for each in draft.after.past))
-        exposure = ledger.seconds(past.closed_at - self.change.trigger.event_time)
+        exposure = seconds(past.closed_at - self.change.trigger.event_time)
         return {"incident_id": past.id, "cause": cause, "exposure_seconds": exposure}
 
     def close_lost(self, draft: Draft, incident: Incident, now: datetime) -> None:
@@ -223,7 +224,7 @@ class Journal:
     def commit(self, draft: Draft, outcome: Outcome, reason: str | None, *, mutated: bool = False) -> Result:
         if self.trigger.kind is TriggerKind.KEY:
             # What an event tells of, KMS may not show for some minutes: whatever was found, it is looked at again.
-            draft.set(look=ledger.later(draft.after.look, self.guard.clock.now() + ledger.STALE_READS))
+            draft.set(look=waiting.later(draft.after.look, self.guard.clock.now() + waiting.STALE_READS))
         draft.set(version=draft.before.version + 1)
         event_id = self.event_id if self.loaded and not self.loaded.audited else None
         self.guard.store.commit(draft.before, draft.after, draft.records, event_id if draft.records else None)

@@ -12,7 +12,7 @@ import pytest
 from bench.million import BUSY, START, questions, written
 from bench.tables import Tables, size_of
 from chalicelib.auditlog import figures, filters, history
-from chalicelib.auditlog.ledger import Draft
+from chalicelib.auditlog.draft import Draft
 from chalicelib.aws.clients import AwsClock, Clients
 from chalicelib.aws.store import DynamoStore
 from chalicelib.domain.errors import Conflict

@@ -12,8 +12,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from chalicelib.auditlog import figures, history, rollup
+from chalicelib.auditlog.draft import Draft
 from chalicelib.auditlog.filters import Filter
-from chalicelib.auditlog.ledger import Draft
 from chalicelib.aws.clients import AwsClock, Clients
 from chalicelib.aws.store import DynamoStore
 from chalicelib.domain.errors import Conflict

@@ -23,7 +23,7 @@ from moto.kms.models import kms_backends
 import sandbox.additions  # noqa: F401 - its import is what adds
 from chalicelib.auditlog import hashchain
 from chalicelib.auditlog.chaincheck import verify_chain
-from chalicelib.auditlog.ledger import Draft
+from chalicelib.auditlog.draft import Draft
 from chalicelib.aws.clients import AwsClock, Clients
 from chalicelib.aws.keys import KeysApi
 from chalicelib.aws.store import DynamoStore

@@ -118,6 +118,6 @@ def test_the_other_functions_start_without_the_api(project: Path) -> None:
     assert {name for name in loaded if name.startswith("chalicelib.auditlog.")} == {
         "chalicelib.auditlog.anchors",
         "chalicelib.auditlog.hashchain",
-        "chalicelib.auditlog.ledger",
+        "chalicelib.auditlog.draft",
         "chalicelib.auditlog.rollup",
     }

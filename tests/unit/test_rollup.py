@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from chalicelib.auditlog import figures, history, rollup
-from chalicelib.auditlog.ledger import Draft, remember
+from chalicelib.auditlog.draft import Draft
+from chalicelib.domain.incidents import remember
 from chalicelib.domain.model import (
     Actor,
     Cause,

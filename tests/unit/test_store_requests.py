@@ -11,7 +11,7 @@ import pytest
 from freezegun import freeze_time
 
 from chalicelib.auditlog import hashchain, rollup
-from chalicelib.auditlog.ledger import Draft
+from chalicelib.auditlog.draft import Draft
 from chalicelib.aws.clients import AwsClock
 from chalicelib.aws.store import (
     ASKED_PREFIX,
