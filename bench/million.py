@@ -88,10 +88,10 @@ def written(records: int, path: Path | str, seed: int = 1) -> Log:
     store = DynamoStore(_Same(tables), "us-east-1", AwsClock(), AUDIT_TABLE, TARGETS_TABLE)
     luck = random.Random(seed)
     states: dict[str, TargetState] = {}
-    draft = Draft(GuardState())
-    draft.add(START, Outcome.IGNORED, Trigger(TriggerKind.SWEEP), reason="SWEEP")
-    draft.set(version=1)
-    store.commit(draft.before, draft.after, draft.records)
+    beginning = Draft(GuardState())
+    beginning.add(START, Outcome.IGNORED, Trigger(TriggerKind.SWEEP), reason="SWEEP")
+    beginning.set(version=1)
+    store.commit(beginning.before, beginning.after, beginning.records)
     at, count = START, 1
     began = time.monotonic()
     while count < records:
@@ -111,7 +111,7 @@ def written(records: int, path: Path | str, seed: int = 1) -> Log:
     return Log(tables, store, count, at + timedelta(seconds=1))
 
 
-def _found(state: TargetState, at: datetime, luck: random.Random) -> Draft:
+def _found(state: TargetState, at: datetime, luck: random.Random) -> Draft[TargetState]:
     """A drift, found and taken up."""
     draft = Draft(state)
     actor = Actor(f"arn:aws:iam::111122223333:role/team-{int(luck.paretovariate(1)) % ACTORS}", "AssumedRole", "jdoe")
@@ -133,7 +133,7 @@ def _found(state: TargetState, at: datetime, luck: random.Random) -> Draft:
     return draft
 
 
-def _ended(state: TargetState, at: datetime, luck: random.Random) -> Draft:
+def _ended(state: TargetState, at: datetime, luck: random.Random) -> Draft[TargetState]:
     """The same put right, or once in a hundred not."""
     draft = Draft(state)
     incident = state.incident

@@ -3,28 +3,62 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Generic, TypedDict, TypeVar, Unpack
 
 from msgspec.structs import replace
 
 from chalicelib.auditlog import hashchain
-from chalicelib.domain.model import Outcome, Record, Trigger
+from chalicelib.domain.model import (
+    Action,
+    Cause,
+    GuardState,
+    Outcome,
+    Problem,
+    Record,
+    Setting,
+    Suppression,
+    TargetState,
+    Trigger,
+    Violation,
+)
+
+State = TypeVar("State", TargetState, GuardState)
+"""Whose chain the draft adds to: a target's, or the guard's own."""
 
 
-class Draft:
+class RecordFields(TypedDict, total=False):
+    """The fields of a record that the draft does not fill in by itself."""
+
+    incident_id: str | None
+    attempt: int | None
+    reason: str | None
+    rule: str | None
+    policy_digest: str | None
+    violations: tuple[Violation, ...]
+    before: Setting | None
+    after: Setting | None
+    actions: tuple[Action, ...]
+    cause: Cause | None
+    suppression: Suppression | None
+    exposure_seconds: float | None
+    error: Problem | None
+    detail: dict[str, Any]
+
+
+class Draft(Generic[State]):
     """One transaction in the making: `before` as it was read, `after` as it will stand, and the sealed records."""
 
-    def __init__(self, before: Any) -> None:
-        self.before = before
-        self.after = before
+    def __init__(self, before: State) -> None:
+        self.before: State = before
+        self.after: State = before
         self.records: list[tuple[Record, bytes, str]] = []
 
-    def set(self, **changes: Any) -> None:
+    def set(self, **changes: object) -> None:
         """Change fields of the state that will be stored."""
         self.after = replace(self.after, **changes)
 
-    def add(self, at: datetime, outcome: Outcome, trigger: Trigger, **fields: Any) -> Record:
-        """Append a record to the chain; `fields` are Record's own."""
+    def add(self, at: datetime, outcome: Outcome, trigger: Trigger, **fields: Unpack[RecordFields]) -> Record:
+        """Append a record to the chain, and return it; `fields` are the record's own."""
         seq = self.after.seq + 1
         record = Record(
             record_id=f"{self.after.target}#{seq}",
@@ -38,9 +72,9 @@ class Draft:
         )
         body, digest = hashchain.seal(record)
         self.records.append((record, body, digest))
-        self.after = replace(self.after, seq=seq, head=digest)
+        self.set(seq=seq, head=digest)
         return record
 
     def next_id(self) -> str:
-        """The id that an incident gets whose first record is the next one."""
+        """Return the id that an incident gets whose first record is the next one."""
         return f"{self.after.target}#{self.after.seq + 1}"

@@ -344,8 +344,9 @@ class Attempt:
                 reason=reason,
             )
             self.journal.note_setting(draft, now)
-            fields = {"after": seen.setting, "error": problem, "reason": reason, "actions": actions}
-            self.journal.add_about(draft, incident, outcome, now, **fields)
+            self.journal.add_about(
+                draft, incident, outcome, now, after=seen.setting, error=problem, reason=reason, actions=actions
+            )
             return self.journal.commit(draft, outcome, reason, mutated=True)
         self.journal.note_good(draft, seen, now)
         if state.managed_key is None:

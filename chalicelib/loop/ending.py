@@ -266,7 +266,7 @@ class Ending:
         return sorted(arns)
 
     def _held_due(
-        self, draft: Draft, state: TargetState, decision: Decision, now: datetime, attempted: bool
+        self, draft: Draft[TargetState], state: TargetState, decision: Decision, now: datetime, attempted: bool
     ) -> datetime | None:
         most = self.guard.policy.limits.max_backoff_minutes
         if decision.outcome is Outcome.FAILED:

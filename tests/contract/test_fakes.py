@@ -23,7 +23,7 @@ from moto.kms.models import kms_backends
 import sandbox.additions  # noqa: F401 - its import is what adds
 from chalicelib.auditlog import hashchain
 from chalicelib.auditlog.chaincheck import verify_chain
-from chalicelib.auditlog.draft import Draft
+from chalicelib.auditlog.draft import Draft, State
 from chalicelib.aws.clients import AwsClock, Clients
 from chalicelib.aws.keys import KeysApi
 from chalicelib.aws.store import DynamoStore
@@ -508,9 +508,7 @@ def full_state() -> TargetState:
     )
 
 
-def drafted(
-    before: TargetState | GuardState, *, records: int = 1, event_id: str | None = None, **changes: object
-) -> Draft:
+def drafted(before: State, *, records: int = 1, event_id: str | None = None, **changes: object) -> Draft[State]:
     """The next version of a state, with so many records."""
     draft = Draft(before)
     for _ in range(records):
@@ -519,7 +517,7 @@ def drafted(
     return draft
 
 
-def stored(store: Store, draft: Draft, event_id: str | None = None) -> Any:
+def stored(store: Store, draft: Draft[State], event_id: str | None = None) -> State:
     store.commit(draft.before, draft.after, draft.records, event_id)
     return draft.after
 
@@ -564,7 +562,7 @@ def test_the_guards_own_state_is_loaded_beside_every_target(ports: Ports) -> Non
     assert ports.store.load(GUARD_CHAIN).guard == guard
 
 
-def conflict(ports: Ports, draft: Draft, event_id: str | None = None) -> None:
+def conflict(ports: Ports, draft: Draft[TargetState], event_id: str | None = None) -> None:
     """The commit conflicts, and nothing of it was written."""
     before, rows = ports.store.load(NAME, event_id), ports.rows(NAME)
     with pytest.raises(Conflict):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import get_type_hints
 
 import pytest
 from msgspec.structs import replace
 
 from chalicelib.auditlog.chaincheck import verify_chain
-from chalicelib.auditlog.draft import Draft
+from chalicelib.auditlog.draft import Draft, RecordFields
 from chalicelib.auditlog.hashchain import StoredRow, sort_key, time_index
 from chalicelib.domain import incidents, waiting
 from chalicelib.domain.incidents import PAST_INCIDENTS
@@ -23,6 +24,7 @@ from chalicelib.domain.model import (
     Outcome,
     PastIncident,
     Phase,
+    Record,
     Setting,
     Target,
     TargetState,
@@ -193,6 +195,12 @@ def test_p5_a_target_remembers_its_latest_incidents_and_who_caused_them() -> Non
 def test_of_two_times_the_later_one_counts_and_one_may_be_missing() -> None:
     assert waiting.later(NOW, NOW + SECOND) == waiting.later(NOW + SECOND, NOW) == NOW + SECOND
     assert waiting.later(None, NOW) == NOW
+
+
+def test_a_draft_takes_every_field_of_a_record_but_those_it_fills_in_itself() -> None:
+    own = {"record_id", "target", "seq", "at", "outcome", "trigger", "prev_hash"}
+    of_record = get_type_hints(Record)
+    assert get_type_hints(RecordFields) == {name: kind for name, kind in of_record.items() if name not in own}
 
 
 def test_p16_records_that_are_written_together_carry_on_the_chain() -> None:

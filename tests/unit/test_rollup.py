@@ -44,7 +44,7 @@ class Sums:
     def __init__(self) -> None:
         self.items: dict[str, Counter[str]] = {}
 
-    def write(self, draft: Draft) -> TargetState:
+    def write(self, draft: Draft[TargetState]) -> TargetState:
         """Store a draft, as far as the figures go."""
         draft.set(version=draft.before.version + 1)
         for item, amounts in rollup.additions(draft.before, draft.after, [record for record, _, _ in draft.records]):

@@ -196,7 +196,7 @@ def test_the_sums_of_many_days_are_added_up_over_every_shard() -> None:
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 
-def a_write(before: TargetState = KNOWN, due: datetime | None = None) -> Draft:
+def a_write(before: TargetState = KNOWN, due: datetime | None = None) -> Draft[TargetState]:
     draft = Draft(before)
     draft.add(NOW, Outcome.COMPLIANT, Trigger(TriggerKind.CHANGE, EVENT))
     draft.set(version=before.version + 1, look=due)
