@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.tables import Tables
-from chalicelib.auditlog import figures, history, views
+from chalicelib.auditlog import history, views
 from chalicelib.auditlog.draft import Draft
 from chalicelib.auditlog.filters import Filter
+from chalicelib.auditlog.summary import summarize
 from chalicelib.aws.clients import AwsClock, Clients
 from chalicelib.aws.store import AUDIT_TABLE, TARGETS_TABLE, DynamoStore
 from chalicelib.domain.incidents import exposure, remember
@@ -180,8 +181,8 @@ def questions(log: Log) -> dict[str, Callable[[], Any]]:
         "the oldest incident of a target": lambda: history.incident(store, f"{target}#{int(old)}"),
         "a target's present": lambda: views.target_view(store.load(target).state),
         "every target's present": lambda: history.targets(store.states()),
-        "figures of the first month": lambda: figures.summary(store, START.date(), START.date() + MONTH),
-        BUSIER: lambda: figures.summary(store, now.date() - MONTH, now.date()),
+        "figures of the first month": lambda: summarize(store, START.date(), START.date() + MONTH),
+        BUSIER: lambda: summarize(store, now.date() - MONTH, now.date()),
         "what is due": lambda: store.due(now, 200),
         "the guard's own chain, newest 50": records(target=GUARD_CHAIN),
     }

@@ -24,9 +24,10 @@ from aws_lambda_powertools import Logger
 
 from chalicelib.api import openapi
 from chalicelib.api.openapi import BY_NAME, OPERATIONS, PROBLEM_TYPE, Operation, Parameter
-from chalicelib.auditlog import figures, history, views
+from chalicelib.auditlog import history, views
 from chalicelib.auditlog.cursors import BadCursor
 from chalicelib.auditlog.filters import Filter
+from chalicelib.auditlog.summary import summarize
 from chalicelib.auditlog.views import IncidentView
 from chalicelib.aws.clients import AwsClock, Clients
 from chalicelib.aws.store import DynamoStore
@@ -419,7 +420,7 @@ def get_summary(service: Service, request: Request) -> dict[str, Any]:
     since = _moment(request, openapi.SINCE, now)
     last = min(until, now).date()
     first = since.date() if since else _days_before(last, DEFAULT_DAYS - 1)
-    return figures.summary(service.store, first, last).to_json()
+    return summarize(service.store, first, last).to_json()
 
 
 def _days_before(day: date, days: int) -> date:

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from chalicelib.auditlog import cursors, figures, views
+from chalicelib.auditlog import cursors, summary, views
 from chalicelib.domain import model
 from chalicelib.domain.model import Outcome, Record
 
@@ -262,7 +262,7 @@ def _ref(name: str) -> dict[str, Any]:
 
 def _schemas() -> dict[str, Any]:
     """The types that answers are made of, as they are encoded, and the answers around them."""
-    types = [Record, views.IncidentView, views.TargetView, figures.Summary]
+    types = [Record, views.IncidentView, views.TargetView, summary.Summary]
     _, found = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     schemas: dict[str, Any] = {}
     for name, schema in found.items():
@@ -370,7 +370,7 @@ def _give_format(schema: dict[str, Any]) -> None:
 
 
 def _class_of(name: str) -> type[Any]:
-    modules: tuple[ModuleType, ...] = (model, views, figures)
+    modules: tuple[ModuleType, ...] = (model, views, summary)
     for module in modules:
         kind = getattr(module, name, None)
         if isinstance(kind, type) and (dataclasses.is_dataclass(kind) or issubclass(kind, msgspec.Struct)):

@@ -3,9 +3,9 @@
 audit    pk `target`, sk `r#<seq>` for a record (`body` as it was hashed, `hash`, and the time index's attributes) or
          `e#<event id>` for the marker that an event was audited
 targets  pk `target`; `state` as JSON, and beside it what is queried: `version`, `seq`, `head`, and `due_shard` with
-         `due_at` while something is due; beside these items, the figures of `rollup`, and under `ask#<target>` what
-         operators asked for over the API, which is all that the API may write; `roster#<shard>` names every chain, so
-         that reading them all costs what they are, and not what else is in the table
+         `due_at` while something is due; beside these items, the figures of `daily_totals`, and under `ask#<target>`
+         what operators asked for over the API, which is all that the API may write; `roster#<shard>` names every chain,
+         so that reading them all costs what they are, and not what else is in the table
 
 A record, its marker, the target's new state and what it adds to the figures go into one transaction, conditioned on the
 state's version. The request carries a client token, so a repeated one is the same one.
@@ -23,7 +23,7 @@ from typing import Any
 
 import msgspec
 
-from chalicelib.auditlog import hashchain, rollup
+from chalicelib.auditlog import daily_totals, hashchain
 from chalicelib.aws.clients import AwsClock, Clients, call
 from chalicelib.domain.errors import AwsError, Conflict, StoreError
 from chalicelib.domain.model import GUARD_CHAIN, GuardState, Record, TargetState
@@ -115,9 +115,9 @@ class DynamoStore:
         writes.append(self._put_state(before, after))
         if before.version == 0:
             writes.append(self._enrol(after.target))
-        additions = rollup.additions(before, after, [record for record, _, _ in records])
+        additions = daily_totals.additions(before, after, [record for record, _, _ in records])
         for _ in range(MOST_SHARDS_TRIED):
-            shard = random.randrange(rollup.SHARDS)
+            shard = random.randrange(daily_totals.SHARDS)
             adds = [self._add(addition, shard) for addition in additions]
             try:
                 call("dynamodb:TransactWriteItems", self._client.transact_write_items, TransactItems=[*writes, *adds])
@@ -233,8 +233,8 @@ class DynamoStore:
         call("dynamodb:PutItem", self._client.put_item, TableName=self._targets, Item=item)
 
     def sums(self, items: Sequence[str]) -> Mapping[str, Mapping[str, int]]:
-        """`figures.Reads`: BatchGetItem of every shard of each item, eventually consistent."""
-        keys = [{"target": {"S": f"{item}#{shard}"}} for item in items for shard in range(rollup.SHARDS)]
+        """`summary.Reads`: BatchGetItem of every shard of each item, eventually consistent."""
+        keys = [{"target": {"S": f"{item}#{shard}"}} for item in items for shard in range(daily_totals.SHARDS)]
         found: dict[str, Counter[str]] = {}
         for first in range(0, len(keys), MOST_KEYS_A_BATCH):
             for item in self._batch(keys[first : first + MOST_KEYS_A_BATCH]):
@@ -372,7 +372,7 @@ class DynamoStore:
             }
         }
 
-    def _add(self, addition: rollup.Addition, shard: int) -> dict[str, Any]:
+    def _add(self, addition: daily_totals.Addition, shard: int) -> dict[str, Any]:
         names = {f"#{number}": name for number, (name, _) in enumerate(addition.amounts)}
         values = {f":{number}": {"N": str(amount)} for number, (_, amount) in enumerate(addition.amounts)}
         added = ", ".join(f"#{number} :{number}" for number in range(len(addition.amounts)))

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from chalicelib.auditlog import figures, hashchain, history, views
+from chalicelib.auditlog import hashchain, history, views
 from chalicelib.auditlog.filters import Filter
+from chalicelib.auditlog.summary import summarize
 from chalicelib.auditlog.verify import verify
 from chalicelib.auditlog.views import Entry, IncidentView, TargetView
 from chalicelib.aws.anchors import read_anchors
@@ -73,7 +74,7 @@ def overview(operator: Operator, around: Frame, arguments: Mapping[str, str]) ->
     days = next((days for days in RANGES if str(days) == arguments.get("days")), 30)
     targets = history.targets(operator.store.states())
     today = around.now.date()
-    summary = figures.summary(operator.store, today - timedelta(days=days - 1), today)
+    summary = summarize(operator.store, today - timedelta(days=days - 1), today)
     return Page(
         "overview.html",
         {

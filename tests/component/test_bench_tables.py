@@ -11,8 +11,9 @@ import pytest
 
 from bench.million import BUSY, START, questions, written
 from bench.tables import Tables, size_of
-from chalicelib.auditlog import figures, filters, history
+from chalicelib.auditlog import filters, history
 from chalicelib.auditlog.draft import Draft
+from chalicelib.auditlog.summary import summarize
 from chalicelib.aws.clients import AwsClock, Clients
 from chalicelib.aws.store import DynamoStore
 from chalicelib.domain.errors import Conflict
@@ -73,7 +74,7 @@ def test_a_lost_race_writes_nothing() -> None:
                 store.commit(draft.before, draft.after, draft.records)
     assert len(list(store.rows(HERE))) == 1
     day: date = START.date()
-    assert figures.summary(store, day, day + timedelta(days=1)).records == {"COMPLIANT": 1}
+    assert summarize(store, day, day + timedelta(days=1)).records == {"COMPLIANT": 1}
 
 
 def test_what_is_read_is_charged_by_the_size_of_items_and_half_without_strong_consistency() -> None:

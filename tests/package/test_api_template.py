@@ -119,5 +119,5 @@ def test_the_other_functions_start_without_the_api(project: Path) -> None:
         "chalicelib.auditlog.anchors",
         "chalicelib.auditlog.hashchain",
         "chalicelib.auditlog.draft",
-        "chalicelib.auditlog.rollup",
+        "chalicelib.auditlog.daily_totals",
     }

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from freezegun import freeze_time
 
-from chalicelib.auditlog import hashchain, rollup
+from chalicelib.auditlog import daily_totals, hashchain
 from chalicelib.auditlog.draft import Draft
 from chalicelib.aws.clients import AwsClock
 from chalicelib.aws.store import (
@@ -186,10 +186,10 @@ def test_the_sums_of_many_days_are_added_up_over_every_shard() -> None:
     items = [
         {"target": {"S": f"{day}#{shard}"}, "opened": {"N": str(shard + 1)}}
         for day in days
-        for shard in range(rollup.SHARDS)
+        for shard in range(daily_totals.SHARDS)
     ]
     store, _ = connected(Dynamo(items, batch=30))
-    expected = sum(range(1, rollup.SHARDS + 1))
+    expected = sum(range(1, daily_totals.SHARDS + 1))
     assert {day: amounts["opened"] for day, amounts in store.sums(days).items()} == dict.fromkeys(days, expected)
 
 

@@ -9,7 +9,7 @@ actors#<day>#<shard>   incidents opened on that day by who caused them
 present#<shard>        how many targets there are, by outcome, and how many of them are compliant
 
 Sums do not care which shard holds what: targets that write at the same moment take different ones, and reading reads
-them all (`figures`).
+them all (`summary`).
 
 A histogram's bucket is `GROWTH` times as wide as the one before, and a percentile read from it is off by less than
 `RELATIVE_ERROR` of itself (by less than `FINEST_SECONDS`, if it is smaller than that).
