@@ -25,7 +25,8 @@ from chalicelib.auditlog import history, views
 from chalicelib.auditlog.draft import Draft
 from chalicelib.auditlog.filters import Filter
 from chalicelib.auditlog.summary import summarize
-from chalicelib.aws.clients import AwsClock, Clients
+from chalicelib.aws.clients import Clients
+from chalicelib.aws.clock import AwsClock
 from chalicelib.aws.store import AUDIT_TABLE, TARGETS_TABLE, DynamoStore
 from chalicelib.domain.incidents import exposure, remember
 from chalicelib.domain.model import (

@@ -29,7 +29,8 @@ from chalicelib.auditlog.cursors import BadCursor
 from chalicelib.auditlog.filters import Filter
 from chalicelib.auditlog.summary import summarize
 from chalicelib.auditlog.views import IncidentView
-from chalicelib.aws.clients import AwsClock, Clients
+from chalicelib.aws.clients import Clients
+from chalicelib.aws.clock import AwsClock
 from chalicelib.aws.store import DynamoStore
 from chalicelib.domain.errors import AwsError
 from chalicelib.domain.model import GUARD_CHAIN, GuardState, Outcome, Target, arn_part

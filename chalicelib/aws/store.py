@@ -24,7 +24,8 @@ from typing import Any
 import msgspec
 
 from chalicelib.auditlog import daily_totals, hashchain
-from chalicelib.aws.clients import AwsClock, Clients, call
+from chalicelib.aws.clients import Clients, call
+from chalicelib.aws.clock import AwsClock
 from chalicelib.domain.errors import AwsError, Conflict, StoreError
 from chalicelib.domain.model import GUARD_CHAIN, GuardState, Record, TargetState
 from chalicelib.domain.ports import Asked, Loaded

@@ -55,7 +55,7 @@ def verify(operator: Operator, chain: str | None, anchor_bucket: str | None) -> 
     extra: list[tuple[str, Anchored]] = []
     odd: list[Finding] = []
     if anchor_bucket:
-        from chalicelib.aws.anchors import read_anchors
+        from chalicelib.aws.s3_anchors import read_anchors
 
         progress(f"Reading the anchors in {anchor_bucket}")
         extra, odd = read_anchors(operator.clients, operator.region, anchor_bucket)

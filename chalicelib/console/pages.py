@@ -14,7 +14,7 @@ from chalicelib.auditlog.filters import Filter
 from chalicelib.auditlog.summary import summarize
 from chalicelib.auditlog.verify import verify
 from chalicelib.auditlog.views import Entry, IncidentView, TargetView
-from chalicelib.aws.anchors import read_anchors
+from chalicelib.aws.s3_anchors import read_anchors
 from chalicelib.cli.session import Operator
 from chalicelib.console import asking, pictures
 from chalicelib.console.words import laid_out

@@ -14,7 +14,8 @@ from bench.tables import Tables, size_of
 from chalicelib.auditlog import filters, history
 from chalicelib.auditlog.draft import Draft
 from chalicelib.auditlog.summary import summarize
-from chalicelib.aws.clients import AwsClock, Clients
+from chalicelib.aws.clients import Clients
+from chalicelib.aws.clock import AwsClock
 from chalicelib.aws.store import DynamoStore
 from chalicelib.domain.errors import Conflict
 from chalicelib.domain.model import Outcome, TargetState, Trigger, TriggerKind

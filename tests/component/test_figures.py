@@ -16,7 +16,8 @@ from chalicelib.auditlog.daily_totals import FINEST_SECONDS, RELATIVE_ERROR
 from chalicelib.auditlog.draft import Draft
 from chalicelib.auditlog.filters import Filter
 from chalicelib.auditlog.summary import Summary, summarize
-from chalicelib.aws.clients import AwsClock, Clients
+from chalicelib.aws.clients import Clients
+from chalicelib.aws.clock import AwsClock
 from chalicelib.aws.store import DynamoStore
 from chalicelib.domain.errors import Conflict
 from chalicelib.domain.model import Outcome, TargetState, Trigger, TriggerKind

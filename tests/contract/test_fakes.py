@@ -24,8 +24,9 @@ import sandbox.additions  # noqa: F401 - its import is what adds
 from chalicelib.auditlog import hashchain
 from chalicelib.auditlog.chaincheck import verify_chain
 from chalicelib.auditlog.draft import Draft, State
-from chalicelib.aws.clients import AwsClock, Clients
-from chalicelib.aws.keys import KeysApi
+from chalicelib.aws.clients import Clients
+from chalicelib.aws.clock import AwsClock
+from chalicelib.aws.kms import KeysApi
 from chalicelib.aws.store import DynamoStore
 from chalicelib.aws.xray import XRayApi
 from chalicelib.domain import keypolicy

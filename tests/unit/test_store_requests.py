@@ -12,7 +12,7 @@ from freezegun import freeze_time
 
 from chalicelib.auditlog import daily_totals, hashchain
 from chalicelib.auditlog.draft import Draft
-from chalicelib.aws.clients import AwsClock
+from chalicelib.aws.clock import AwsClock
 from chalicelib.aws.store import (
     ASKED_PREFIX,
     AUDIT_TABLE,
