@@ -21,11 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from bench.tables import Tables
-from chalicelib.auditlog import figures, history
-from chalicelib.auditlog.history import Filter
-from chalicelib.auditlog.ledger import Draft, exposure, remember
-from chalicelib.aws.clients import AwsClock, Clients
+from chalicelib.auditlog import history, views
+from chalicelib.auditlog.draft import Draft
+from chalicelib.auditlog.filters import Filter
+from chalicelib.auditlog.summary import summarize
+from chalicelib.aws.clients import Clients
+from chalicelib.aws.clock import AwsClock
 from chalicelib.aws.store import AUDIT_TABLE, TARGETS_TABLE, DynamoStore
+from chalicelib.domain.incidents import exposure, remember
 from chalicelib.domain.model import Actor, EncryptionStatus, EncryptionType, Setting, Trigger, TriggerKind
 from chalicelib.domain.reasons import Outcome, Problem, Violation
 from chalicelib.domain.stored import GUARD_CHAIN, Action, Cause, GuardState, Incident, Phase, TargetState
@@ -72,10 +75,10 @@ def written(records: int, path: Path | str, seed: int = 1) -> Log:
     store = DynamoStore(_Same(tables), "us-east-1", AwsClock(), AUDIT_TABLE, TARGETS_TABLE)
     luck = random.Random(seed)
     states: dict[str, TargetState] = {}
-    draft = Draft(GuardState())
-    draft.add(START, Outcome.IGNORED, Trigger(TriggerKind.SWEEP), reason="SWEEP")
-    draft.set(version=1)
-    store.commit(draft.before, draft.after, draft.records)
+    beginning = Draft(GuardState())
+    beginning.add(START, Outcome.IGNORED, Trigger(TriggerKind.SWEEP), reason="SWEEP")
+    beginning.set(version=1)
+    store.commit(beginning.before, beginning.after, beginning.records)
     at, count = START, 1
     began = time.monotonic()
     while count < records:
@@ -95,7 +98,7 @@ def written(records: int, path: Path | str, seed: int = 1) -> Log:
     return Log(tables, store, count, at + timedelta(seconds=1))
 
 
-def _found(state: TargetState, at: datetime, luck: random.Random) -> Draft:
+def _found(state: TargetState, at: datetime, luck: random.Random) -> Draft[TargetState]:
     """A drift, found and taken up."""
     draft = Draft(state)
     actor = Actor(f"arn:aws:iam::111122223333:role/team-{int(luck.paretovariate(1)) % ACTORS}", "AssumedRole", "jdoe")
@@ -117,7 +120,7 @@ def _found(state: TargetState, at: datetime, luck: random.Random) -> Draft:
     return draft
 
 
-def _ended(state: TargetState, at: datetime, luck: random.Random) -> Draft:
+def _ended(state: TargetState, at: datetime, luck: random.Random) -> Draft[TargetState]:
     """The same put right, or once in a hundred not."""
     draft = Draft(state)
     incident = state.incident
@@ -162,10 +165,10 @@ def questions(log: Log) -> dict[str, Callable[[], Any]]:
         "incidents, last 20": lambda: history.incidents(store, Filter(), now, 20),
         "incidents of a target": lambda: history.incidents(store, Filter(target=target), now, 20),
         "the oldest incident of a target": lambda: history.incident(store, f"{target}#{int(old)}"),
-        "a target's present": lambda: history.target_view(store.load(target).state),
+        "a target's present": lambda: views.target_view(store.load(target).state),
         "every target's present": lambda: history.targets(store.states()),
-        "figures of the first month": lambda: figures.summary(store, START.date(), START.date() + MONTH),
-        BUSIER: lambda: figures.summary(store, now.date() - MONTH, now.date()),
+        "figures of the first month": lambda: summarize(store, START.date(), START.date() + MONTH),
+        BUSIER: lambda: summarize(store, now.date() - MONTH, now.date()),
         "what is due": lambda: store.due(now, 200),
         "the guard's own chain, newest 50": records(target=GUARD_CHAIN),
     }

@@ -26,7 +26,7 @@ from chalicelib.loop.reconcile import reconcile, reconcile_key_event
 from chalicelib.loop.sweep import Report
 from chalicelib.loop.sweep import sweep as sweep_targets
 from chalicelib.loop.sweep import tick as take_up_due
-from chalicelib.wiring import POLICIES, AnchorBucket, enabled_regions, make_guard
+from chalicelib.wiring import POLICIES, make_guard
 
 NAMESPACE = "XRayEncryptionGuard"
 LEASE_OUTLIVES_SECONDS = 60
@@ -129,6 +129,10 @@ def _tick(guard: Guard, context: Any) -> dict[str, Any]:
 
 
 def _sweep(guard: Guard, context: Any) -> dict[str, Any]:
+    # No other function needs these, and each import costs time at a cold start.
+    from chalicelib.aws.regions import enabled_regions
+    from chalicelib.aws.s3_anchors import AnchorBucket
+
     process = _the_process()
     region = arn_part(context.invoked_function_arn, 3)
     bucket = os.environ.get("XRAY_GUARD_ANCHOR_BUCKET")

@@ -6,15 +6,16 @@ import os
 import random
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-import msgspec
-
-from chalicelib.aws.clients import AwsClock, Clients, Threads, call
-from chalicelib.aws.keys import KeysApi, PrincipalsApi
+from chalicelib.aws.clients import Clients
+from chalicelib.aws.clock import AwsClock
+from chalicelib.aws.iam import PrincipalsApi
+from chalicelib.aws.kms import KeysApi
 from chalicelib.aws.store import AUDIT_TABLE, TARGETS_TABLE, DynamoStore
+from chalicelib.aws.threads import Threads
 from chalicelib.aws.xray import XRayApi
 from chalicelib.domain.model import Target
 from chalicelib.domain.policy import Policy
@@ -75,33 +76,3 @@ def make_guard(
         lease_seconds=lease_seconds,
         requests=store,
     )
-
-
-def enabled_regions(clients: Clients, region: str) -> list[str]:
-    """The Regions that the account has enabled (ec2:DescribeRegions without AllRegions)."""
-    answer = call("ec2:DescribeRegions", clients.reading("ec2", region).describe_regions)
-    return sorted(entry["RegionName"] for entry in answer["Regions"])
-
-
-class AnchorBucket:
-    """`sweep.Anchors` in an S3 bucket with Object Lock: one object a sweep, named by time and the record's seq."""
-
-    def __init__(self, clients: Clients, region: str, bucket: str) -> None:
-        self._clients = clients
-        self._region = region
-        self._bucket = bucket
-
-    def keep(self, record: Record, heads: Sequence[tuple[str, int, str]]) -> None:
-        """PutObject of the digest and all heads."""
-        body = msgspec.json.encode({"record_id": record.record_id, "digest": record.detail["digest"], "heads": heads})
-        client = self._clients.reading("s3", self._region)
-        name = f"anchors/{record.at:%Y/%m/%d/%H%M%S}-{record.seq:012d}.json"
-        call(
-            "s3:PutObject",
-            client.put_object,
-            Bucket=self._bucket,
-            Key=name,
-            Body=body,
-            ContentType="application/json",
-            ChecksumAlgorithm="SHA256",
-        )

@@ -22,7 +22,8 @@ import botocore.session
 from msgspec.structs import replace
 
 from chalicelib.aws.clients import Clients
-from chalicelib.aws.keys import KeysApi, PrincipalsApi
+from chalicelib.aws.iam import PrincipalsApi
+from chalicelib.aws.kms import KeysApi
 from chalicelib.aws.xray import XRayApi
 from chalicelib.domain.events import read_change, read_key_event
 from chalicelib.domain.model import Rejected, Target, Trigger, TriggerKind

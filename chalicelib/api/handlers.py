@@ -24,9 +24,13 @@ from aws_lambda_powertools import Logger
 
 from chalicelib.api import openapi
 from chalicelib.api.openapi import BY_NAME, OPERATIONS, PROBLEM_TYPE, Operation, Parameter
-from chalicelib.auditlog import figures, history
-from chalicelib.auditlog.history import BadCursor, Filter, IncidentView
-from chalicelib.aws.clients import AwsClock, Clients
+from chalicelib.auditlog import history, views
+from chalicelib.auditlog.cursors import BadCursor
+from chalicelib.auditlog.filters import Filter
+from chalicelib.auditlog.summary import summarize
+from chalicelib.auditlog.views import IncidentView
+from chalicelib.aws.clients import Clients
+from chalicelib.aws.clock import AwsClock
 from chalicelib.aws.store import DynamoStore
 from chalicelib.domain.errors import AwsError
 from chalicelib.domain.model import Target, arn_part
@@ -409,7 +413,7 @@ def get_target(service: Service, request: Request) -> dict[str, Any]:
     state = service.store.load(str(target)).state
     if state.version == 0:
         raise Refused(404, "NO_SUCH_TARGET", "The guard has not seen this target.", ["account", "region"])
-    return history.target_view(state).to_json()
+    return views.target_view(state).to_json()
 
 
 def get_summary(service: Service, request: Request) -> dict[str, Any]:
@@ -419,7 +423,7 @@ def get_summary(service: Service, request: Request) -> dict[str, Any]:
     since = _moment(request, openapi.SINCE, now)
     last = min(until, now).date()
     first = since.date() if since else _days_before(last, DEFAULT_DAYS - 1)
-    return figures.summary(service.store, first, last).to_json()
+    return summarize(service.store, first, last).to_json()
 
 
 def _days_before(day: date, days: int) -> date:

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from chalicelib.auditlog import figures, history
+from chalicelib.auditlog import cursors, summary, views
 from chalicelib.domain import model, reasons, stored
 from chalicelib.domain.reasons import Outcome
 from chalicelib.domain.stored import Record
@@ -108,7 +108,7 @@ NEXT_TOKEN = Parameter(
         "format": "next-token",
         "pattern": TOKEN_PATTERN,
         "minLength": 1,
-        "maxLength": history.LONGEST_CURSOR,
+        "maxLength": cursors.LONGEST_CURSOR,
     },
     "the `next_token` of the page before, asked for with the same filters",
 )
@@ -263,7 +263,7 @@ def _ref(name: str) -> dict[str, Any]:
 
 def _schemas() -> dict[str, Any]:
     """The types that answers are made of, as they are encoded, and the answers around them."""
-    types = [Record, history.IncidentView, history.TargetView, figures.Summary]
+    types = [Record, views.IncidentView, views.TargetView, summary.Summary]
     _, found = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     schemas: dict[str, Any] = {}
     for name, schema in found.items():
@@ -371,7 +371,7 @@ def _give_format(schema: dict[str, Any]) -> None:
 
 
 def _class_of(name: str) -> type[Any]:
-    modules: tuple[ModuleType, ...] = (model, reasons, stored, history, figures)
+    modules: tuple[ModuleType, ...] = (model, reasons, stored, views, summary)
     for module in modules:
         kind = getattr(module, name, None)
         if isinstance(kind, type) and (dataclasses.is_dataclass(kind) or issubclass(kind, msgspec.Struct)):

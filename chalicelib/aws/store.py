@@ -3,9 +3,9 @@
 audit    pk `target`, sk `r#<seq>` for a record (`body` as it was hashed, `hash`, and the time index's attributes) or
          `e#<event id>` for the marker that an event was audited
 targets  pk `target`; `state` as JSON, and beside it what is queried: `version`, `seq`, `head`, and `due_shard` with
-         `due_at` while something is due; beside these items, the figures of `rollup`, and under `ask#<target>` what
-         operators asked for over the API, which is all that the API may write; `roster#<shard>` names every chain, so
-         that reading them all costs what they are, and not what else is in the table
+         `due_at` while something is due; beside these items, the figures of `daily_totals`, and under `ask#<target>`
+         what operators asked for over the API, which is all that the API may write; `roster#<shard>` names every chain,
+         so that reading them all costs what they are, and not what else is in the table
 
 A record, its marker, the target's new state and what it adds to the figures go into one transaction, conditioned on the
 state's version. The request carries a client token, so a repeated one is the same one.
@@ -23,8 +23,9 @@ from typing import Any
 
 import msgspec
 
-from chalicelib.auditlog import chain, rollup
-from chalicelib.aws.clients import AwsClock, Clients, call
+from chalicelib.auditlog import daily_totals, hashchain
+from chalicelib.aws.clients import Clients, call
+from chalicelib.aws.clock import AwsClock
 from chalicelib.domain.errors import AwsError, Conflict, StoreError
 from chalicelib.domain.ports import Asked, Loaded
 from chalicelib.domain.stored import GUARD_CHAIN, GuardState, Record, TargetState
@@ -79,7 +80,7 @@ class DynamoStore:
             self._targets: {"Keys": [{"target": {"S": name}} for name in names], "ConsistentRead": True}
         }
         if event_id is not None:
-            key = {"target": {"S": target}, "sk": {"S": chain.marker_key(event_id)}}
+            key = {"target": {"S": target}, "sk": {"S": hashchain.marker_key(event_id)}}
             wanted[self._audit] = {"Keys": [key], "ConsistentRead": True, "ProjectionExpression": "sk"}
         states: dict[str, str] = {}
         audited = False
@@ -115,9 +116,9 @@ class DynamoStore:
         writes.append(self._put_state(before, after))
         if before.version == 0:
             writes.append(self._enrol(after.target))
-        additions = rollup.additions(before, after, [record for record, _, _ in records])
+        additions = daily_totals.additions(before, after, [record for record, _, _ in records])
         for _ in range(MOST_SHARDS_TRIED):
-            shard = random.randrange(rollup.SHARDS)
+            shard = random.randrange(daily_totals.SHARDS)
             adds = [self._add(addition, shard) for addition in additions]
             try:
                 call("dynamodb:TransactWriteItems", self._client.transact_write_items, TransactItems=[*writes, *adds])
@@ -233,8 +234,8 @@ class DynamoStore:
         call("dynamodb:PutItem", self._client.put_item, TableName=self._targets, Item=item)
 
     def sums(self, items: Sequence[str]) -> Mapping[str, Mapping[str, int]]:
-        """`figures.Reads`: BatchGetItem of every shard of each item, eventually consistent."""
-        keys = [{"target": {"S": f"{item}#{shard}"}} for item in items for shard in range(rollup.SHARDS)]
+        """`summary.Reads`: BatchGetItem of every shard of each item, eventually consistent."""
+        keys = [{"target": {"S": f"{item}#{shard}"}} for item in items for shard in range(daily_totals.SHARDS)]
         found: dict[str, Counter[str]] = {}
         for first in range(0, len(keys), MOST_KEYS_A_BATCH):
             for item in self._batch(keys[first : first + MOST_KEYS_A_BATCH]):
@@ -253,7 +254,7 @@ class DynamoStore:
                 return items
         raise AwsError("dynamodb:BatchGetItem", "UnprocessedKeys", "DynamoDB left keys unread again and again")
 
-    def rows(self, target: str) -> Iterator[chain.StoredRow]:
+    def rows(self, target: str) -> Iterator[hashchain.StoredRow]:
         """Every record of a chain as it is stored, in order."""
         for item in self._chain(target, "r#"):
             yield _row(item)
@@ -269,22 +270,22 @@ class DynamoStore:
         for item in self._scan(self._audit, ProjectionExpression="target, sk"):
             yield item["target"]["S"], item["sk"]["S"]
 
-    def oldest(self, target: str, limit: int, first: int = 1) -> chain.Slice:
+    def oldest(self, target: str, limit: int, first: int = 1) -> hashchain.Slice:
         """Up to `limit` records of a chain in order, from the record with seq `first` on."""
-        return self._between(target, chain.sort_key(first), "r#~", limit, newest_first=False)
+        return self._between(target, hashchain.sort_key(first), "r#~", limit, newest_first=False)
 
-    def newest(self, target: str, limit: int, before: int | None = None) -> chain.Slice:
+    def newest(self, target: str, limit: int, before: int | None = None) -> hashchain.Slice:
         """Up to `limit` records of a chain, newest first, older than the record with seq `before`."""
-        last = chain.sort_key(before - 1) if before is not None else "r#~"
+        last = hashchain.sort_key(before - 1) if before is not None else "r#~"
         return self._between(target, "r#", last, limit, newest_first=True)
 
-    def in_month(self, month_shard: str, after: str, before: str, limit: int) -> chain.Slice:
+    def in_month(self, month_shard: str, after: str, before: str, limit: int) -> hashchain.Slice:
         """About `limit` records of one shard of the time index, newest first, with `after` <= `at_key` < `before`.
 
         Reads one item more than that, for a range includes its ends; answers none only where there are none.
         """
         if after >= before:
-            return chain.Slice([], more=False)
+            return hashchain.Slice([], more=False)
         answer = call(
             "dynamodb:Query",
             self._client.query,
@@ -300,9 +301,9 @@ class DynamoStore:
             Limit=limit + 1,
         )
         rows = [row for row in map(_row, answer["Items"]) if row.index["at_key"] != before]
-        return chain.Slice(rows, more="LastEvaluatedKey" in answer)
+        return hashchain.Slice(rows, more="LastEvaluatedKey" in answer)
 
-    def _between(self, target: str, first: str, last: str, limit: int, *, newest_first: bool) -> chain.Slice:
+    def _between(self, target: str, first: str, last: str, limit: int, *, newest_first: bool) -> hashchain.Slice:
         answer = call(
             "dynamodb:Query",
             self._client.query,
@@ -313,7 +314,7 @@ class DynamoStore:
             Limit=limit,
             ConsistentRead=True,
         )
-        return chain.Slice([_row(item) for item in answer["Items"]], more="LastEvaluatedKey" in answer)
+        return hashchain.Slice([_row(item) for item in answer["Items"]], more="LastEvaluatedKey" in answer)
 
     # --- inside ----------------------------------------------------------------------------------------------------
 
@@ -346,10 +347,10 @@ class DynamoStore:
             page = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
 
     def _put_record(self, record: Record, body: bytes, digest: str) -> dict[str, Any]:
-        index = chain.time_index(record.target, record.seq, record.at)
+        index = hashchain.time_index(record.target, record.seq, record.at)
         item = {
             "target": {"S": record.target},
-            "sk": {"S": chain.sort_key(record.seq)},
+            "sk": {"S": hashchain.sort_key(record.seq)},
             "body": {"S": body.decode()},
             "hash": {"S": digest},
             **{name: {"S": value} for name, value in index.items()},
@@ -357,7 +358,7 @@ class DynamoStore:
         return {"Put": {"TableName": self._audit, "Item": item, "ConditionExpression": "attribute_not_exists(sk)"}}
 
     def _put_marker(self, target: str, event_id: str, seq: int) -> dict[str, Any]:
-        item = {"target": {"S": target}, "sk": {"S": chain.marker_key(event_id)}, "seq": {"N": str(seq)}}
+        item = {"target": {"S": target}, "sk": {"S": hashchain.marker_key(event_id)}, "seq": {"N": str(seq)}}
         return {"Put": {"TableName": self._audit, "Item": item, "ConditionExpression": "attribute_not_exists(sk)"}}
 
     def _enrol(self, target: str) -> dict[str, Any]:
@@ -372,7 +373,7 @@ class DynamoStore:
             }
         }
 
-    def _add(self, addition: rollup.Addition, shard: int) -> dict[str, Any]:
+    def _add(self, addition: daily_totals.Addition, shard: int) -> dict[str, Any]:
         names = {f"#{number}": name for number, (name, _) in enumerate(addition.amounts)}
         values = {f":{number}": {"N": str(amount)} for number, (_, amount) in enumerate(addition.amounts)}
         added = ", ".join(f"#{number} :{number}" for number in range(len(addition.amounts)))
@@ -411,11 +412,11 @@ def _cancellation_reasons(error: AwsError) -> list[str]:
     return [reason.strip() for reason in listed[1].split(",")] if listed else []
 
 
-def _row(item: dict[str, Any]) -> chain.StoredRow:
+def _row(item: dict[str, Any]) -> hashchain.StoredRow:
     known = {"target", "sk", "body", "hash"}
     index = {name: next(iter(value.values())) for name, value in item.items() if name not in known}
     body = item.get("body", {}).get("S", "")
-    return chain.StoredRow(
+    return hashchain.StoredRow(
         item["target"]["S"], item["sk"]["S"], body.encode(), item.get("hash", {}).get("S", ""), index
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from chalicelib.auditlog.history import target_view
+from chalicelib.auditlog.views import target_view
 from chalicelib.aws.clients import call
 from chalicelib.aws.store import AUDIT_TABLE, TARGETS_TABLE
 from chalicelib.cli.letters import Queue

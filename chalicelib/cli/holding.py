@@ -201,7 +201,8 @@ def list_verb(operator: Operator, everything: bool) -> int:
 
 
 def _glass(operator: Operator, state: TargetState, suppression: Suppression) -> Glass:
-    from chalicelib.auditlog.history import Filter, records
+    from chalicelib.auditlog.filters import Filter
+    from chalicelib.auditlog.history import records
 
     status = (
         f"refused: {suppression.refused}"

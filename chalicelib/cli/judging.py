@@ -161,7 +161,7 @@ def _targets(operator: Operator, target: Target | None, all_regions: bool) -> tu
         own = target or Target(account, operator.region)
         _must_be_own(operator, own)
         return [own], TriggerKind.OPERATOR
-    from chalicelib.wiring import enabled_regions
+    from chalicelib.aws.regions import enabled_regions
 
     # As the sweep would look: it leaves alone what is not in use.
     return [Target(account, region) for region in enabled_regions(operator.clients, operator.region)], TriggerKind.SWEEP

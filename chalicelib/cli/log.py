@@ -14,8 +14,9 @@ from chalicelib.domain.model import Target
 from chalicelib.domain.stored import GUARD_CHAIN
 
 if TYPE_CHECKING:
-    from chalicelib.auditlog.audit import Report
-    from chalicelib.auditlog.chain import Anchored, Finding
+    from chalicelib.auditlog.anchors import Anchored
+    from chalicelib.auditlog.chaincheck import Finding
+    from chalicelib.auditlog.verify import Report
 
 
 @click.group("audit")
@@ -49,17 +50,17 @@ def verify(operator: Operator, chain: str | None, anchor_bucket: str | None) -> 
     sweeps, the bucket's where one is named, and the events'
     markers. Exits with 1 if anything is found.
     """
-    from chalicelib.auditlog import audit
+    from chalicelib.auditlog.verify import verify
 
     progress = Progress()
     extra: list[tuple[str, Anchored]] = []
     odd: list[Finding] = []
     if anchor_bucket:
-        from chalicelib.aws.anchors import read_anchors
+        from chalicelib.aws.s3_anchors import read_anchors
 
         progress(f"Reading the anchors in {anchor_bucket}")
         extra, odd = read_anchors(operator.clients, operator.region, anchor_bucket)
-    report = audit.verify(operator.store, extra, lambda name: progress(f"Verifying {name}"), chain, odd)
+    report = verify(operator.store, extra, lambda name: progress(f"Verifying {name}"), chain, odd)
     progress.done()
     emit(operator.output, report.to_json(), "findings", lambda: _print_report(report))
     if not anchor_bucket:
@@ -100,11 +101,11 @@ def export(operator: Operator, chain: str | None, form: str) -> int:
     That is every record's bytes as they were hashed, and each chain's head. docs/verify-export.md has a program
     of twenty lines that verifies the file without this one.
     """
-    from chalicelib.auditlog import audit
+    from chalicelib.auditlog import export
 
     if os.isatty(1):
         say("The log goes to stdout: redirect it into a file.")
-    lines = audit.lines(operator.store, chain)
-    for text in audit.as_csv(lines) if form == "csv" else audit.as_json_lines(lines):
+    lines = export.lines(operator.store, chain)
+    for text in export.as_csv(lines) if form == "csv" else export.as_json_lines(lines):
         click.echo(text, nl=False)
     return 0

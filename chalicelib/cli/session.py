@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from chalicelib.aws.clients import AwsClock, Clients
+    from chalicelib.aws.clients import Clients
+    from chalicelib.aws.clock import AwsClock
     from chalicelib.aws.store import DynamoStore
     from chalicelib.domain.model import Actor
     from chalicelib.domain.policy import Policy
@@ -88,7 +89,7 @@ class Operator:
     @cached_property
     def clock(self) -> AwsClock:
         """AWS's time, by the answers of DynamoDB."""
-        from chalicelib.aws.clients import AwsClock
+        from chalicelib.aws.clock import AwsClock
 
         return AwsClock()
 

@@ -15,7 +15,8 @@ from chalicelib.domain.reasons import Outcome
 from chalicelib.domain.stored import GUARD_CHAIN
 
 if TYPE_CHECKING:
-    from chalicelib.auditlog.history import Entry, Filter, IncidentView, TargetView
+    from chalicelib.auditlog.filters import Filter
+    from chalicelib.auditlog.views import Entry, IncidentView, TargetView
     from chalicelib.domain.stored import GuardState, Record
 
 POLL_SECONDS = 3.0
@@ -148,7 +149,7 @@ def _filter(
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> Filter:
-    from chalicelib.auditlog.history import Filter
+    from chalicelib.auditlog.filters import Filter
 
     if target is not None and target != GUARD_CHAIN:
         try:

@@ -8,7 +8,7 @@ from typing import IO, Any
 import click
 from botocore.exceptions import BotoCoreError
 
-from chalicelib.auditlog.history import BadCursor
+from chalicelib.auditlog.cursors import BadCursor
 from chalicelib.aws.store import AUDIT_TABLE, TARGETS_TABLE
 from chalicelib.cli.wording import clean
 from chalicelib.domain.errors import AwsError, GuardError

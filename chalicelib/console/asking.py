@@ -8,7 +8,7 @@ from datetime import datetime
 
 from click import BadParameter
 
-from chalicelib.auditlog.history import Filter
+from chalicelib.auditlog.filters import Filter
 from chalicelib.cli.options import moment
 from chalicelib.domain.model import Target, is_region
 from chalicelib.domain.reasons import Outcome

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from chalicelib.auditlog import audit, chain, figures, history
-from chalicelib.auditlog.history import Entry, Filter, IncidentView, TargetView
-from chalicelib.aws.anchors import read_anchors
+from chalicelib.auditlog import hashchain, history, views
+from chalicelib.auditlog.filters import Filter
+from chalicelib.auditlog.summary import summarize
+from chalicelib.auditlog.verify import verify
+from chalicelib.auditlog.views import Entry, IncidentView, TargetView
+from chalicelib.aws.s3_anchors import read_anchors
 from chalicelib.cli.session import Operator
 from chalicelib.console import asking, pictures
 from chalicelib.console.words import laid_out
@@ -73,7 +76,7 @@ def overview(operator: Operator, around: Frame, arguments: Mapping[str, str]) ->
     days = next((days for days in RANGES if str(days) == arguments.get("days")), 30)
     targets = history.targets(operator.store.states())
     today = around.now.date()
-    summary = figures.summary(operator.store, today - timedelta(days=days - 1), today)
+    summary = summarize(operator.store, today - timedelta(days=days - 1), today)
     return Page(
         "overview.html",
         {
@@ -155,7 +158,7 @@ def record(operator: Operator, chain_name: str, seq: int) -> Page:
         raise NotThere(f"There is no record {chain_name}#{seq}.")
     rows = operator.store.oldest(chain_name, 1, seq).rows
     try:
-        entry = Entry(chain.unseal(rows[0].body), rows[0].hash) if rows else None
+        entry = Entry(hashchain.unseal(rows[0].body), rows[0].hash) if rows else None
     except ValueError as error:
         raise NotThere(f"The record {chain_name}#{seq} cannot be read: {error}. Verify the log.") from error
     if entry is None or entry.record.seq != seq:
@@ -173,7 +176,7 @@ def target(operator: Operator, around: Frame, account: str, region: str) -> Page
     if state.version == 0:
         raise NotThere(f"The guard has not seen {named} yet.")
     latest = history.incidents(operator.store, Filter(target=str(named)), around.now, 10)
-    return Page("target.html", {"view": history.target_view(state), "latest": latest})
+    return Page("target.html", {"view": views.target_view(state), "latest": latest})
 
 
 def policy(operator: Operator) -> Page:
@@ -197,7 +200,7 @@ def audit_state(operator: Operator, around: Frame, arguments: Mapping[str, str])
         began = time.monotonic()
         only = None if asked == "all" else asked
         extra, odd = read_anchors(operator.clients, operator.region, bucket) if bucket else ([], [])
-        report = audit.verify(operator.store, extra, only=only, extra_findings=odd)
+        report = verify(operator.store, extra, only=only, extra_findings=odd)
         took = time.monotonic() - began
     told = {"heads": heads, "anchors": anchors, "report": report, "took": took, "verified": asked, "bucket": bucket}
     return Page("audit.html", told)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from chalicelib.auditlog.figures import Day
+from chalicelib.auditlog.summary import Day
 
 SCALES = {
     "minute": (60.0, ("second", "ten", "minute")),

@@ -19,7 +19,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from werkzeug.routing import Map, MapAdapter, Rule
 from werkzeug.wrappers import Request, Response
 
-from chalicelib.auditlog.history import BadCursor
+from chalicelib.auditlog.cursors import BadCursor
 from chalicelib.cli import trouble, wording
 from chalicelib.cli.session import Operator
 from chalicelib.console import pages, words

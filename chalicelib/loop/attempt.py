@@ -14,8 +14,8 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
-from chalicelib.auditlog import ledger
-from chalicelib.auditlog.ledger import Draft
+from chalicelib.auditlog.draft import Draft
+from chalicelib.domain import incidents, waiting
 from chalicelib.domain.errors import DENIED, AwsError, Busy, Conflict, GuardError, LeaseOver
 from chalicelib.domain.judge import judge
 from chalicelib.domain.keychoice import managed_key
@@ -60,8 +60,8 @@ def is_settling(state: TargetState, now: datetime) -> bool:
     next with no backoff and no alarm.
     """
     until = state.incident.settles_until if state.incident else None
-    lately = sum(now - past.closed_at < ledger.QUIET for past in state.past)
-    return state.reason == Reason.SETTLING and until is not None and now < until and lately < ledger.FREE_ATTEMPTS
+    lately = sum(now - past.closed_at < waiting.QUIET for past in state.past)
+    return state.reason == Reason.SETTLING and until is not None and now < until and lately < waiting.FREE_ATTEMPTS
 
 
 def settles_until(incident: Incident, now: datetime) -> datetime:
@@ -202,10 +202,10 @@ class Attempt:
             if not error.effect_unknown:
                 self._update(lambda state: replace(state, intent=None))
             raise
-        look = self.guard.clock.now() + ledger.STALE_READS
+        look = self.guard.clock.now() + waiting.STALE_READS
         self._update(
             lambda state: replace(
-                state, keys_made=(*state.keys_made, key.arn), intent=None, look=ledger.later(state.look, look)
+                state, keys_made=(*state.keys_made, key.arn), intent=None, look=waiting.later(state.look, look)
             )
         )
         if policy is None:
@@ -332,7 +332,7 @@ class Attempt:
         most = self.guard.policy.limits.max_backoff_minutes
         if self.actions:
             # What was acted on may have been KMS's past: all is read again once that is over.
-            draft.set(look=ledger.later(state.look, now + ledger.STALE_READS))
+            draft.set(look=waiting.later(state.look, now + waiting.STALE_READS))
         actions = tuple(self.actions)
         if problem is not None:
             passing = problem.code in SETTLING_CODES
@@ -342,7 +342,7 @@ class Attempt:
                 outcome, reason, due = Outcome.DEFERRED, Reason.SETTLING, now + SETTLING_PAUSE
             else:
                 outcome, reason = Outcome.FAILED, problem.code
-                due = ledger.retry_after(state.backoff, now, self.guard.random(), most)
+                due = waiting.retry_after(state.backoff, now, self.guard.random(), most)
             # Where all was refused, whatever ends the incident was not the guard.
             incident = replace(incident, mutated=self.mutated)
             draft.set(
@@ -351,15 +351,16 @@ class Attempt:
                 reason=reason,
             )
             self.journal.note_setting(draft, now)
-            fields = {"after": seen.setting, "error": problem, "reason": reason, "actions": actions}
-            self.journal.add_about(draft, incident, outcome, now, **fields)
+            self.journal.add_about(
+                draft, incident, outcome, now, after=seen.setting, error=problem, reason=reason, actions=actions
+            )
             return self.journal.commit(draft, outcome, reason, mutated=True)
         self.journal.note_good(draft, seen, now)
         if state.managed_key is None:
             draft.set(managed_key=managed_key(state, seen, self.rule))
         if seen.setting.status is EncryptionStatus.ACTIVE:
-            draft.set(incident=None, past=ledger.remember(state, incident, now), outcome=Outcome.REMEDIATED)
-            exposure = ledger.exposure(incident, now)
+            draft.set(incident=None, past=incidents.remember(state, incident, now), outcome=Outcome.REMEDIATED)
+            exposure = incidents.exposure(incident, now)
             self.journal.add_about(
                 draft, incident, Outcome.REMEDIATED, now, after=seen.setting, actions=actions, exposure_seconds=exposure
             )

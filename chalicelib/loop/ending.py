@@ -12,8 +12,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from chalicelib.auditlog import ledger
-from chalicelib.auditlog.ledger import Draft
+from chalicelib.auditlog.draft import Draft
+from chalicelib.domain import incidents, waiting
 from chalicelib.domain.decide import Decision
 from chalicelib.domain.keychoice import adoption
 from chalicelib.domain.model import EncryptionStatus, EncryptionType, Setting, TriggerKind
@@ -53,7 +53,7 @@ class Ending:
             if state.incident and state.incident.lease:
                 self.journal.close_lost(draft, state.incident, now)
             if state.incident:
-                draft.set(incident=None, past=ledger.remember(state, state.incident, now))
+                draft.set(incident=None, past=incidents.remember(state, state.incident, now))
             draft.set(outcome=Outcome.IGNORED, reason=reason, violations=(), look=None)
             self.journal.note_setting(draft, now)
         self.journal.add(draft, Outcome.IGNORED, now, reason=reason, detail={"message": message} if message else {})
@@ -65,7 +65,7 @@ class Ending:
         assert incident is not None
         draft = Draft(state)
         if self.journal.unheard():
-            draft.set(incident=self.journal.joined(incident), look=ledger.later(state.look, now))
+            draft.set(incident=self.journal.joined(incident), look=waiting.later(state.look, now))
             self.journal.add(draft, Outcome.DEFERRED, now, incident_id=incident.id, reason=Reason.IN_PROGRESS)
         elif self.journal.trigger.kind is not TriggerKind.KEY:
             return Result(self.target, Outcome.DEFERRED, Reason.IN_PROGRESS)
@@ -91,7 +91,7 @@ class Ending:
         )
         self.journal.note_good(draft, seen, now)
         if adopted:
-            draft.set(managed_key=adopted, look=ledger.later(state.look, now + ledger.STALE_READS))
+            draft.set(managed_key=adopted, look=waiting.later(state.look, now + waiting.STALE_READS))
         detail = {"adopted": adopted} if adopted else {}
         if self.journal.unheard():
             joined = self.journal.join_past(draft)
@@ -173,7 +173,7 @@ class Ending:
             self.journal.note_good(draft, self.journal.seen, now)
         draft.set(
             incident=None,
-            past=ledger.remember(state, incident, now),
+            past=incidents.remember(state, incident, now),
             setting=setting,
             good_at=now,
             outcome=outcome,
@@ -188,7 +188,7 @@ class Ending:
             now,
             after=setting,
             error=error,
-            exposure_seconds=ledger.exposure(incident, now),
+            exposure_seconds=incidents.exposure(incident, now),
         )
         return self.journal.commit(draft, outcome, None)
 
@@ -217,12 +217,14 @@ class Ending:
         )
         tried_again = decision.outcome is Outcome.FAILED and (_due_of(state) or now) <= now
         # A Region that was denied and is open again must say so, or it would count as denied until the next sweep.
-        waiting = decision.reason == Reason.BACKOFF and not is_new and not lost and state.reason != Reason.REGION_DENIED
+        still_held_back = (
+            decision.reason == Reason.BACKOFF and not is_new and not lost and state.reason != Reason.REGION_DENIED
+        )
         heard = self.journal.unheard()
         if heard:
             incident = self.journal.joined(incident)
         self.journal.clear_look(draft, seen)
-        if not (heard or tried_again) and (same or waiting):
+        if not (heard or tried_again) and (same or still_held_back):
             # Nothing new: what waits goes on waiting.
             if draft.after.look == state.look and self.journal.trigger.kind is not TriggerKind.KEY:
                 return Result(self.target, decision.outcome, decision.reason, decision.violations)
@@ -231,7 +233,7 @@ class Ending:
         incident = replace(incident, phase=Phase.OPEN, unended=False, due=due, violations=decision.violations)
         self.journal.note_setting(draft, now)
         draft.set(incident=incident)
-        if not waiting:
+        if not still_held_back:
             draft.set(outcome=decision.outcome, reason=decision.reason, violations=decision.violations)
         self.journal.add_about(
             draft,
@@ -266,15 +268,15 @@ class Ending:
         return sorted(arns)
 
     def _held_due(
-        self, draft: Draft, state: TargetState, decision: Decision, now: datetime, attempted: bool
+        self, draft: Draft[TargetState], state: TargetState, decision: Decision, now: datetime, attempted: bool
     ) -> datetime | None:
         most = self.guard.policy.limits.max_backoff_minutes
         if decision.outcome is Outcome.FAILED:
             if not attempted:
                 return _due_of(state) or now
-            backoff = ledger.backoff_after_attempt(state.backoff, now, self.guard.random(), most)
+            backoff = waiting.backoff_after_attempt(state.backoff, now, self.guard.random(), most)
             draft.set(backoff=backoff)
-            return ledger.retry_after(backoff, now, self.guard.random(), most)
+            return waiting.retry_after(backoff, now, self.guard.random(), most)
         if decision.reason == Reason.SETTLING:
             return now + SETTLING_PAUSE
         if decision.outcome is Outcome.DEFERRED:
@@ -328,13 +330,13 @@ class Ending:
             return self.step_back(state, now)
         draft = Draft(state)
         most = self.guard.policy.limits.max_backoff_minutes
-        backoff = ledger.backoff_after_attempt(state.backoff, now, self.guard.random(), most)
-        due = ledger.retry_after(backoff, now, self.guard.random(), most)
+        backoff = waiting.backoff_after_attempt(state.backoff, now, self.guard.random(), most)
+        due = waiting.retry_after(backoff, now, self.guard.random(), most)
         if lease is not None and not ours:
             self.journal.close_lost(draft, incident, now)
-        waiting = incident.phase is Phase.APPLIED
-        phase = Phase.APPLIED if waiting else Phase.OPEN
-        failed = replace(incident, lease=None, phase=phase, unended=waiting and incident.unended, due=due)
+        applied = incident.phase is Phase.APPLIED
+        phase = Phase.APPLIED if applied else Phase.OPEN
+        failed = replace(incident, lease=None, phase=phase, unended=applied and incident.unended, due=due)
         draft.set(
             incident=failed, backoff=backoff, outcome=Outcome.FAILED, reason=problem.code, rule=self.journal.rule_id
         )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Unpack
 
 from msgspec import Struct
 
-from chalicelib.auditlog.ledger import Draft
+from chalicelib.auditlog.draft import Draft, RecordFields
 from chalicelib.domain.decide import Decision
 from chalicelib.domain.errors import Busy, Conflict
 from chalicelib.domain.model import Target, Trigger
@@ -98,8 +98,8 @@ def record_in_guard_chain(
     trigger: Trigger,
     *,
     unless: Callable[[GuardState], bool] = lambda state: False,
-    state: Mapping[str, Any] | None = None,
-    **fields: Any,
+    state: Mapping[str, object] | None = None,
+    **fields: Unpack[RecordFields],
 ) -> Record | None:
     """Append to the chain `guard` what belongs to no target, with `state`'s fields changed; an event only once.
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import TypedDict, Unpack
 
 from msgspec.structs import replace
 
-from chalicelib.auditlog import ledger
-from chalicelib.auditlog.ledger import Draft
+from chalicelib.auditlog.draft import Draft, RecordFields
+from chalicelib.domain import incidents, waiting
 from chalicelib.domain.judge import OF_THE_KEY
 from chalicelib.domain.model import Actor, ChangeEvent, EncryptionType, KeyEvent, Target, Trigger, TriggerKind
 from chalicelib.domain.observation import Observation
@@ -16,9 +16,18 @@ from chalicelib.domain.policy import Rule
 from chalicelib.domain.ports import Loaded
 from chalicelib.domain.reasons import Outcome, Problem, Reason, Violation
 from chalicelib.domain.stored import Cause, Incident, PastIncident, Phase, Record, TargetState
+from chalicelib.domain.times import seconds
 from chalicelib.loop.guard import Guard, Result
 
 UNKNOWN_ACTOR = Actor("unknown")
+
+
+class JoinedFields(TypedDict, total=False):
+    """The fields of a record that join its event to a past incident; empty where it caused none."""
+
+    incident_id: str
+    cause: Cause | None
+    exposure_seconds: float
 
 
 class Journal:
@@ -95,7 +104,7 @@ class Journal:
         return is_newer and seen.setting.same_choice(self.change.result)
 
     def incident(
-        self, draft: Draft, seen: Observation, violations: tuple[Violation, ...], now: datetime
+        self, draft: Draft[TargetState], seen: Observation, violations: tuple[Violation, ...], now: datetime
     ) -> tuple[Incident, bool]:
         """The open incident, or a new one that begins with the next record; and whether it is new."""
         state: TargetState = draft.before
@@ -118,9 +127,9 @@ class Journal:
         """The open incident with the change event's actor and time lent to it, if they fit and it has no cause yet."""
         if self.change is None:
             return incident
-        incident = replace(incident, latest=ledger.latest(incident.latest, cause_of(self.change.trigger)))
+        incident = replace(incident, latest=incidents.latest(incident.latest, cause_of(self.change.trigger)))
         past = self.state().past
-        if ledger.caused_by(self.change, incident, past[-1].closed_at if past else None):
+        if incidents.caused_by(self.change, incident, past[-1].closed_at if past else None):
             return replace(incident, cause=cause_of(self.change.trigger))
         return incident
 
@@ -130,26 +139,26 @@ class Journal:
             return None
         ends = (None, *(past.closed_at for past in state.past))
         for past, ended in reversed(tuple(zip(state.past, ends, strict=False))):
-            if ledger.caused_by(self.change, past, ended):
+            if incidents.caused_by(self.change, past, ended):
                 return past
         return None
 
-    def join_past(self, draft: Draft) -> dict[str, Any]:
+    def join_past(self, draft: Draft[TargetState]) -> JoinedFields:
         """Lend the change event's actor and time to the past incident it caused; the record's fields that say so."""
         past = self.past_cause(draft.before)
         if past is None or self.change is None or self.change.trigger.event_time is None:
             return {}
         cause = cause_of(self.change.trigger)
         draft.set(past=tuple(replace(each, cause=cause) if each.id == past.id else each for each in draft.after.past))
-        exposure = ledger.seconds(past.closed_at - self.change.trigger.event_time)
+        exposure = seconds(past.closed_at - self.change.trigger.event_time)
         return {"incident_id": past.id, "cause": cause, "exposure_seconds": exposure}
 
-    def close_lost(self, draft: Draft, incident: Incident, now: datetime) -> None:
+    def close_lost(self, draft: Draft[TargetState], incident: Incident, now: datetime) -> None:
         """The worker of an attempt was lost: its REMEDIATING gets its end here."""
         problem = worker_lost(incident)
         self.add_about(draft, incident, Outcome.FAILED, now, error=problem, reason=problem.code, actions=())
 
-    def note_setting(self, draft: Draft, now: datetime) -> None:
+    def note_setting(self, draft: Draft[TargetState], now: datetime) -> None:
         setting = self.seen.setting if self.seen else draft.before.setting
         draft.set(
             setting=setting,
@@ -159,7 +168,7 @@ class Journal:
             policy_digest=self.guard.policy.digest,
         )
 
-    def note_good(self, draft: Draft, seen: Observation, now: datetime) -> None:
+    def note_good(self, draft: Draft[TargetState], seen: Observation, now: datetime) -> None:
         self.note_setting(draft, now)
         state: TargetState = draft.before
         self.clear_look(draft, seen)
@@ -171,13 +180,13 @@ class Journal:
             checked_at=now if seen.deep else state.checked_at,
         )
 
-    def clear_look(self, draft: Draft, seen: Observation) -> None:
+    def clear_look(self, draft: Draft[TargetState], seen: Observation) -> None:
         """Only a whole observation made after the look was due clears it: before, KMS may have told of the past."""
         look = draft.after.look
         if look is not None and seen.deep and look <= seen.at:
             draft.set(look=None)
 
-    def add(self, draft: Draft, outcome: Outcome, now: datetime, **fields: Any) -> Record:
+    def add(self, draft: Draft[TargetState], outcome: Outcome, now: datetime, **fields: Unpack[RecordFields]) -> Record:
         """A record of this run; the fields it does not name are taken from what was seen."""
         fields.setdefault("rule", self.rule_id)
         fields.setdefault("before", self.seen.setting if self.seen else None)
@@ -187,7 +196,14 @@ class Journal:
             fields["detail"] = {**fields.get("detail", {}), "in_use": unknown}
         return draft.add(now, outcome, self.trigger, **fields)
 
-    def add_about(self, draft: Draft, incident: Incident, outcome: Outcome, now: datetime, **fields: Any) -> Record:
+    def add_about(
+        self,
+        draft: Draft[TargetState],
+        incident: Incident,
+        outcome: Outcome,
+        now: datetime,
+        **fields: Unpack[RecordFields],
+    ) -> Record:
         """A record of an incident."""
         fields.setdefault("incident_id", incident.id)
         fields.setdefault("attempt", incident.attempt if incident.unended else None)
@@ -196,7 +212,7 @@ class Journal:
         fields.setdefault("cause", incident.cause)
         return self.add(draft, outcome, now, **fields)
 
-    def note(self, draft: Draft) -> TargetState:
+    def note(self, draft: Draft[TargetState]) -> TargetState:
         """Store records that are not about the event: it stays unheard."""
         draft.set(version=draft.before.version + 1)
         self.guard.store.commit(draft.before, draft.after, draft.records)
@@ -206,10 +222,12 @@ class Journal:
         self.loaded = replace(self.loaded, state=draft.after)
         return self.state()
 
-    def commit(self, draft: Draft, outcome: Outcome, reason: str | None, *, mutated: bool = False) -> Result:
+    def commit(
+        self, draft: Draft[TargetState], outcome: Outcome, reason: str | None, *, mutated: bool = False
+    ) -> Result:
         if self.trigger.kind is TriggerKind.KEY:
             # What an event tells of, KMS may not show for some minutes: whatever was found, it is looked at again.
-            draft.set(look=ledger.later(draft.after.look, self.guard.clock.now() + ledger.STALE_READS))
+            draft.set(look=waiting.later(draft.after.look, self.guard.clock.now() + waiting.STALE_READS))
         draft.set(version=draft.before.version + 1)
         event_id = self.event_id if self.loaded and not self.loaded.audited else None
         self.guard.store.commit(draft.before, draft.after, draft.records, event_id if draft.records else None)

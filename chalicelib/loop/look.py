@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
-from chalicelib.auditlog.ledger import Draft
+from chalicelib.auditlog.draft import Draft
 from chalicelib.domain.breakglass import Weighed, principals_to_read, weigh
 from chalicelib.domain.errors import AwsError
 from chalicelib.domain.judge import judge

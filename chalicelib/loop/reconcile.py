@@ -18,8 +18,8 @@ from datetime import timedelta
 
 from msgspec.structs import replace
 
-from chalicelib.auditlog import ledger
-from chalicelib.auditlog.ledger import Draft
+from chalicelib.auditlog.draft import Draft
+from chalicelib.domain import waiting
 from chalicelib.domain.decide import Decision, decide
 from chalicelib.domain.errors import AwsError, Busy, Conflict, GuardError, LeaseOver, StoreError, denies_region
 from chalicelib.domain.model import (
@@ -285,9 +285,9 @@ class _Run:
         lease = Lease(self.guard.worker, state.lease_number + 1, now + timedelta(seconds=self.guard.lease_seconds))
         backoff = state.backoff
         if not is_settling(state, now):
-            backoff = ledger.backoff_after_attempt(backoff, now, self.guard.random(), most)
+            backoff = waiting.backoff_after_attempt(backoff, now, self.guard.random(), most)
         makes_key = any(step.name is StepName.CREATE_KEY for step in decision.steps)
-        intent = Intent(self.guard.new_id(), lease.until + ledger.STALE_READS) if makes_key else state.intent
+        intent = Intent(self.guard.new_id(), lease.until + waiting.STALE_READS) if makes_key else state.intent
         incident = replace(
             incident,
             phase=Phase.ACTING,

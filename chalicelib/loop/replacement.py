@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from chalicelib.auditlog.ledger import Draft
+from chalicelib.auditlog.draft import Draft
 from chalicelib.domain.errors import Busy, Conflict, GuardError
 from chalicelib.domain.model import Target, Trigger
 from chalicelib.domain.reasons import Outcome, Problem, Reason

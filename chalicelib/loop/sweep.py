@@ -9,7 +9,7 @@ from typing import Protocol
 
 from msgspec import Struct, field
 
-from chalicelib.auditlog import chain
+from chalicelib.auditlog.anchors import anchor_digest
 from chalicelib.domain.actors import read_actor
 from chalicelib.domain.errors import GuardError
 from chalicelib.domain.model import Target, Trigger, TriggerKind
@@ -174,7 +174,7 @@ def _anchor(guard: Guard, trigger: Trigger, report: Report, anchors: Anchors | N
             "outcomes": report.outcomes,
             "unreached": {target: problem.code for target, problem in report.unreached.items()},
             "heads": parts[-1],
-            "digest": chain.anchor_digest(heads),
+            "digest": anchor_digest(heads),
         },
     )
     if anchors is not None and record is not None:

@@ -23,8 +23,10 @@ from moto.dynamodb.models.table import Table
 from moto.kms.models import kms_backends
 
 from chalicelib.auditlog import history
-from chalicelib.auditlog.history import Filter, IncidentView
-from chalicelib.aws.clients import AwsClock, Clients
+from chalicelib.auditlog.filters import Filter
+from chalicelib.auditlog.views import IncidentView
+from chalicelib.aws.clients import Clients
+from chalicelib.aws.clock import AwsClock
 from chalicelib.cli.session import Operator
 from chalicelib.console.server import ConsoleServer
 from chalicelib.domain.model import Target

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from chalicelib.auditlog import chain
+from chalicelib.auditlog import hashchain
 from chalicelib.domain.stored import Record
 from chalicelib.operators.policy_check import stamp
 from sandbox.server import Sandbox
@@ -117,7 +117,7 @@ def records_of(sandbox: Sandbox, chain_name: str) -> list[Record]:
         ExpressionAttributeValues={":target": {"S": chain_name}, ":record": {"S": "r#"}},
     )
     assert "LastEvaluatedKey" not in answer
-    return [chain.unseal(item["body"]["S"].encode()) for item in answer["Items"]]
+    return [hashchain.unseal(item["body"]["S"].encode()) for item in answer["Items"]]
 
 
 def dead_letters(sandbox: Sandbox) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import pytest
 from hypothesis import HealthCheck, Phase, assume, given, settings
 
-from chalicelib.auditlog.chain import marker_key
+from chalicelib.auditlog.hashchain import marker_key
 from chalicelib.domain.events import read_change
 from chalicelib.domain.model import Rejected
 from chalicelib.domain.reasons import Outcome

@@ -11,9 +11,11 @@ import pytest
 
 from bench.million import BUSY, START, questions, written
 from bench.tables import Tables, size_of
-from chalicelib.auditlog import figures, history
-from chalicelib.auditlog.ledger import Draft
-from chalicelib.aws.clients import AwsClock, Clients
+from chalicelib.auditlog import filters, history
+from chalicelib.auditlog.draft import Draft
+from chalicelib.auditlog.summary import summarize
+from chalicelib.aws.clients import Clients
+from chalicelib.aws.clock import AwsClock
 from chalicelib.aws.store import DynamoStore
 from chalicelib.domain.errors import Conflict
 from chalicelib.domain.model import Trigger, TriggerKind
@@ -53,7 +55,7 @@ def test_every_question_has_the_same_answer_from_moto() -> None:
     for name, store in (("bench", log.store), ("moto", by_moto)):
         pages, cursor = [], None
         while True:
-            page = history.records(store, history.Filter(), log.now, 7, cursor)
+            page = history.records(store, filters.Filter(), log.now, 7, cursor)
             pages += [entry.record.record_id for entry in page.entries]
             cursor = page.cursor
             if cursor is None:
@@ -75,7 +77,7 @@ def test_a_lost_race_writes_nothing() -> None:
                 store.commit(draft.before, draft.after, draft.records)
     assert len(list(store.rows(HERE))) == 1
     day: date = START.date()
-    assert figures.summary(store, day, day + timedelta(days=1)).records == {"COMPLIANT": 1}
+    assert summarize(store, day, day + timedelta(days=1)).records == {"COMPLIANT": 1}
 
 
 def test_what_is_read_is_charged_by_the_size_of_items_and_half_without_strong_consistency() -> None:

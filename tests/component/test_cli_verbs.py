@@ -442,8 +442,8 @@ class TestAudit:
 
     def test_verify_holds_the_log_against_the_anchors_in_a_bucket(self, remediated: None) -> None:
         from chalicelib.aws.clients import Clients
+        from chalicelib.aws.s3_anchors import AnchorBucket
         from chalicelib.loop.sweep import sweep
-        from chalicelib.wiring import AnchorBucket
 
         s3 = client("s3")
         s3.create_bucket(Bucket="anchors", ObjectLockEnabledForBucket=True)
@@ -461,8 +461,8 @@ class TestAudit:
 
     def test_verify_finds_a_target_that_was_wiped_from_both_tables_by_the_bucket_alone(self, remediated: None) -> None:
         from chalicelib.aws.clients import Clients
+        from chalicelib.aws.s3_anchors import AnchorBucket
         from chalicelib.loop.sweep import sweep
-        from chalicelib.wiring import AnchorBucket
 
         client("s3").create_bucket(Bucket="anchors", ObjectLockEnabledForBucket=True)
         sweep(guard(), lambda: ["us-east-1"], AnchorBucket(Clients(), "us-east-1", "anchors"), lambda: 1000.0)

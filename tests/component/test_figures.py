@@ -11,10 +11,13 @@ import botocore.session
 import pytest
 from botocore.exceptions import ClientError
 
-from chalicelib.auditlog import figures, history, rollup
-from chalicelib.auditlog.history import Filter
-from chalicelib.auditlog.ledger import Draft
-from chalicelib.aws.clients import AwsClock, Clients
+from chalicelib.auditlog import history
+from chalicelib.auditlog.daily_totals import FINEST_SECONDS, RELATIVE_ERROR
+from chalicelib.auditlog.draft import Draft
+from chalicelib.auditlog.filters import Filter
+from chalicelib.auditlog.summary import Summary, summarize
+from chalicelib.aws.clients import Clients
+from chalicelib.aws.clock import AwsClock
 from chalicelib.aws.store import DynamoStore
 from chalicelib.domain.errors import Conflict
 from chalicelib.domain.model import Trigger, TriggerKind
@@ -40,9 +43,9 @@ def store() -> DynamoStore:
     return make_store(Clients(operated.with_models(botocore.session.Session())), REGION, AwsClock())
 
 
-def everything(asked: DynamoStore) -> figures.Summary:
+def everything(asked: DynamoStore) -> Summary:
     today = AwsClock().now().date()
-    return figures.summary(asked, today - timedelta(days=1), today)
+    return summarize(asked, today - timedelta(days=1), today)
 
 
 def test_figures_agree_with_a_count_of_the_records_after_changes_sweeps_and_duplicates() -> None:
@@ -69,7 +72,7 @@ def test_figures_agree_with_a_count_of_the_records_after_changes_sweeps_and_dupl
     targets = history.targets(asked.states())
     assert (told_now.targets.targets, told_now.targets.compliant) == (2, sum(view.compliant for view in targets))
     measured = sorted(view.exposure_seconds or 0.0 for view in views)
-    assert told_now.exposure.p99 == pytest.approx(measured[-1], rel=rollup.RELATIVE_ERROR, abs=rollup.FINEST_SECONDS)
+    assert told_now.exposure.p99 == pytest.approx(measured[-1], rel=RELATIVE_ERROR, abs=FINEST_SECONDS)
 
 
 class Cancelling:

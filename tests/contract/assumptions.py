@@ -16,7 +16,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from chalicelib.aws.clients import Clients
-from chalicelib.aws.keys import KeysApi
+from chalicelib.aws.kms import KeysApi
 from chalicelib.aws.xray import LOOK_BACK
 from chalicelib.domain.keypolicy.wanted import initial_policy
 from chalicelib.domain.model import Target

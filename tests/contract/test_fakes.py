@@ -21,10 +21,12 @@ from moto import mock_aws
 from moto.kms.models import kms_backends
 
 import sandbox.additions  # noqa: F401 - its import is what adds
-from chalicelib.auditlog import chain
-from chalicelib.auditlog.ledger import Draft
-from chalicelib.aws.clients import AwsClock, Clients
-from chalicelib.aws.keys import KeysApi
+from chalicelib.auditlog import hashchain
+from chalicelib.auditlog.chaincheck import verify_chain
+from chalicelib.auditlog.draft import Draft, State
+from chalicelib.aws.clients import Clients
+from chalicelib.aws.clock import AwsClock
+from chalicelib.aws.kms import KeysApi
 from chalicelib.aws.store import DynamoStore
 from chalicelib.aws.xray import XRayApi
 from chalicelib.domain.errors import AwsError, Conflict
@@ -59,7 +61,7 @@ class Ports:
     xray: XRay
     keys: Keys
     store: Store
-    rows: Callable[[str], list[chain.StoredRow]]
+    rows: Callable[[str], list[hashchain.StoredRow]]
     settle: Callable[[], None]
     set_state: Callable[[str, str], None]
     delete: Callable[[str], None]
@@ -492,9 +494,7 @@ def full_state() -> TargetState:
     )
 
 
-def drafted(
-    before: TargetState | GuardState, *, records: int = 1, event_id: str | None = None, **changes: object
-) -> Draft:
+def drafted(before: State, *, records: int = 1, event_id: str | None = None, **changes: object) -> Draft[State]:
     """The next version of a state, with so many records."""
     draft = Draft(before)
     for _ in range(records):
@@ -503,7 +503,7 @@ def drafted(
     return draft
 
 
-def stored(store: Store, draft: Draft, event_id: str | None = None) -> Any:
+def stored(store: Store, draft: Draft[State], event_id: str | None = None) -> State:
     store.commit(draft.before, draft.after, draft.records, event_id)
     return draft.after
 
@@ -526,7 +526,7 @@ def test_records_are_stored_in_order_as_the_bytes_that_were_hashed(ports: Ports)
     expected = [(body, digest) for _, body, digest in (*first.records, *second.records)]
     rows = ports.rows(NAME)
     assert [(row.body, row.hash) for row in rows] == expected
-    assert chain.verify_chain(NAME, rows, (second.after.seq, second.after.head)) == []
+    assert verify_chain(NAME, rows, (second.after.seq, second.after.head)) == []
 
 
 def test_an_event_is_audited_once_it_was_committed_with_it(ports: Ports) -> None:
@@ -548,7 +548,7 @@ def test_the_guards_own_state_is_loaded_beside_every_target(ports: Ports) -> Non
     assert ports.store.load(GUARD_CHAIN).guard == guard
 
 
-def conflict(ports: Ports, draft: Draft, event_id: str | None = None) -> None:
+def conflict(ports: Ports, draft: Draft[TargetState], event_id: str | None = None) -> None:
     """The commit conflicts, and nothing of it was written."""
     before, rows = ports.store.load(NAME, event_id), ports.rows(NAME)
     with pytest.raises(Conflict):

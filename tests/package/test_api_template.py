@@ -116,7 +116,8 @@ def test_the_other_functions_start_without_the_api(project: Path) -> None:
     assert {"chalicelib.entry", "chalicelib.loop.reconcile", "chalicelib.aws.store"} <= loaded
     assert packages == {"auditlog", "aws", "domain", "entry", "loop", "wiring"}
     assert {name for name in loaded if name.startswith("chalicelib.auditlog.")} == {
-        "chalicelib.auditlog.chain",
-        "chalicelib.auditlog.ledger",
-        "chalicelib.auditlog.rollup",
+        "chalicelib.auditlog.anchors",
+        "chalicelib.auditlog.hashchain",
+        "chalicelib.auditlog.draft",
+        "chalicelib.auditlog.daily_totals",
     }

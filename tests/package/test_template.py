@@ -11,7 +11,7 @@ import pytest
 from cfnlint.api import lint
 from cfnlint.config import ManualArgs
 
-from chalicelib.aws.keys import METHODS
+from chalicelib.aws.kms import METHODS
 from chalicelib.domain.events import KEY_EVENTS, KEY_NOTICES
 from chalicelib.domain.policy import parse
 from tests.package.conftest import of_type
@@ -400,8 +400,7 @@ class TestRights:
     def test_the_rights_are_those_of_the_calls_that_the_adapters_make(
         self, statements: list[dict[str, Any]], project: Path
     ) -> None:
-        adapters = ("aws/clients.py", "aws/keys.py", "aws/store.py", "aws/xray.py", "wiring.py")
-        text = "".join((project / "chalicelib" / name).read_text("utf-8") for name in adapters)
+        text = "".join(path.read_text("utf-8") for path in (project / "chalicelib/aws").glob("*.py"))
         called = set(re.findall(r'"((?:dynamodb|ec2|iam|s3|sqs|xray):[A-Z]\w+)"', text))
         called |= {f"kms:{operation}" for operation in METHODS}
         called.remove("iam:ListUserTags")  # policy.json names no user
@@ -415,10 +414,12 @@ class TestRights:
             "logs:PutLogEvents",
             "sqs:SendMessage",  # Lambda, for what it gives up on
         }
-        # What only the command line asks of the store, with its own rights.
+        # What only the command line asks for, with its own rights.
         for_people = {
             "dynamodb:GetItem",
             "dynamodb:Scan",
+            "s3:GetObjectVersion",
+            "s3:ListBucketVersions",
         }
         allowed = {action for one in statements if one["Effect"] == "Allow" for action in self.actions(one)}
         assert allowed == (called - for_people) | on_behalf

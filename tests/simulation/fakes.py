@@ -11,7 +11,7 @@ from typing import NoReturn, TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from chalicelib.auditlog import chain
+from chalicelib.auditlog import hashchain
 from chalicelib.domain.errors import AwsError, Conflict, StoreError
 from chalicelib.domain.model import Actor, EncryptionStatus, EncryptionType, Key, Setting, Target
 from chalicelib.domain.ports import Asked, Loaded
@@ -280,7 +280,7 @@ class Tables:
     """What the two tables hold. States are kept as they are stored, so that nothing is shared by reference."""
 
     states: dict[str, tuple[int, bytes, datetime | None]] = field(default_factory=dict)
-    rows: dict[str, list[chain.StoredRow]] = field(default_factory=dict)
+    rows: dict[str, list[hashchain.StoredRow]] = field(default_factory=dict)
     markers: set[tuple[str, str]] = field(default_factory=set)
     heads: dict[str, tuple[int, str]] = field(default_factory=dict)
     on_commit: Callable[[Run, TargetState | GuardState, TargetState | GuardState, list[Record]], None] = field(
@@ -304,7 +304,7 @@ class Tables:
 
     def records(self, target: Target | str) -> list[Record]:
         """A chain, in order."""
-        return [chain.unseal(row.body) for row in self.rows.get(str(target), ())]
+        return [hashchain.unseal(row.body) for row in self.rows.get(str(target), ())]
 
 
 class FakeStore:
@@ -334,12 +334,12 @@ class FakeStore:
             version = tables.states[after.target][0] if after.target in tables.states else 0
             marker = (after.target, event_id or "")
             rows = tables.rows.setdefault(after.target, [])
-            taken = {row.sk for row in rows[-8:]} & {chain.sort_key(record.seq) for record, _, _ in records}
+            taken = {row.sk for row in rows[-8:]} & {hashchain.sort_key(record.seq) for record, _, _ in records}
             if version != before.version or taken or (event_id is not None and marker in tables.markers):
                 raise Conflict(after.target)
             for record, body, digest in records:
-                index = chain.time_index(record.target, record.seq, record.at)
-                rows.append(chain.StoredRow(record.target, chain.sort_key(record.seq), body, digest, index))
+                index = hashchain.time_index(record.target, record.seq, record.at)
+                rows.append(hashchain.StoredRow(record.target, hashchain.sort_key(record.seq), body, digest, index))
             if event_id is not None:
                 tables.markers.add(marker)
             tables.heads[after.target] = (after.seq, after.head)

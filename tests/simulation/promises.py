@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from chalicelib.auditlog.chain import verify_chain
+from chalicelib.auditlog.chaincheck import verify_chain
 from chalicelib.domain.keypolicy.judge import judge_policy
 from chalicelib.domain.model import EncryptionStatus, EncryptionType, Key, Target
 from chalicelib.domain.policy import Rule

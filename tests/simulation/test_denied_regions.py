@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chalicelib.auditlog.history import target_view
+from chalicelib.auditlog.views import target_view
 from chalicelib.domain.model import EncryptionType
 from chalicelib.domain.reasons import Outcome
 from chalicelib.domain.stored import Phase

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from chalicelib.auditlog import chain
+from chalicelib.auditlog import hashchain
 from chalicelib.domain.model import Target
 from chalicelib.domain.reasons import Outcome
 from chalicelib.domain.stored import GUARD_CHAIN
@@ -39,7 +39,7 @@ def test_states_and_records_are_read_without_losing_a_field(continued: Stage) ->
         assert former.items() <= json.loads(now["states"][name]["state"]).items()
     for name, rows in kept["rows"].items():
         for row, record in zip(rows, continued.tables.records(name), strict=True):
-            assert chain.seal(record) == (row["body"].encode(), row["hash"]), (
+            assert hashchain.seal(record) == (row["body"].encode(), row["hash"]), (
                 f"{name} {row['sk']} is not the same bytes"
             )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from chalicelib.auditlog import chain
+from chalicelib.auditlog import hashchain
 from chalicelib.domain.model import EncryptionType, Key, Target
 from tests.simulation.fakes import Tables
 from tests.simulation.scenarios import Stage
@@ -63,7 +63,7 @@ def load(name: str, scene: Stage) -> None:
         tables.states[target] = (item["version"], item["state"].encode(), due)
     for target, rows in kept["rows"].items():
         tables.rows[target] = [
-            chain.StoredRow(target, row["sk"], row["body"].encode(), row["hash"], row["index"]) for row in rows
+            hashchain.StoredRow(target, row["sk"], row["body"].encode(), row["hash"], row["index"]) for row in rows
         ]
     tables.markers = {(target, event_id) for target, event_id in kept["markers"]}
     tables.heads = {target: (len(rows), rows[-1].hash) for target, rows in tables.rows.items()}

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from chalicelib.auditlog import chain
-from chalicelib.auditlog.chain import Slice, marker_key
+from chalicelib.auditlog import hashchain
+from chalicelib.auditlog.hashchain import Slice, marker_key
 from chalicelib.domain.model import Trigger, TriggerKind
 from chalicelib.domain.reasons import Outcome
 from chalicelib.domain.stored import ZERO_HASH, Record
@@ -17,7 +17,7 @@ class Logbook:
     """Rows by chain and sort key. `items_read` and `queries` count what the paged reads answered with."""
 
     def __init__(self) -> None:
-        self.stored: dict[tuple[str, str], chain.StoredRow] = {}
+        self.stored: dict[tuple[str, str], hashchain.StoredRow] = {}
         self.marked: dict[tuple[str, str], int] = {}
         self.ends: dict[str, tuple[int, str]] = {}
         self.items_read = 0
@@ -31,15 +31,15 @@ class Logbook:
         seq, prev = self.ends.get(target, (0, ZERO_HASH))
         trigger = trigger or Trigger(TriggerKind.SWEEP)
         record = Record(f"{target}#{seq + 1}", target, seq + 1, at, outcome, trigger, prev, **more)
-        body, digest = chain.seal(record)
-        index = chain.time_index(target, record.seq, at)
-        self.put(chain.StoredRow(target, chain.sort_key(record.seq), body, digest, index))
+        body, digest = hashchain.seal(record)
+        index = hashchain.time_index(target, record.seq, at)
+        self.put(hashchain.StoredRow(target, hashchain.sort_key(record.seq), body, digest, index))
         self.ends[target] = (record.seq, digest)
         if trigger.kind is TriggerKind.CHANGE and trigger.event_id is not None:
             self.marked.setdefault((target, marker_key(trigger.event_id)), record.seq)
         return record
 
-    def put(self, row: chain.StoredRow) -> None:
+    def put(self, row: hashchain.StoredRow) -> None:
         """Write a row as it is."""
         self.stored[(row.target, row.sk)] = row
 
@@ -51,7 +51,7 @@ class Logbook:
     def head(self, target: str) -> tuple[int, str] | None:
         return self.ends.get(target)
 
-    def rows(self, target: str) -> Iterator[chain.StoredRow]:
+    def rows(self, target: str) -> Iterator[hashchain.StoredRow]:
         yield from self._chain(target)
 
     def markers(self, target: str) -> Iterator[tuple[str, int]]:
@@ -61,10 +61,10 @@ class Logbook:
         yield from [*self.stored, *self.marked]
 
     def oldest(self, target: str, limit: int, first: int = 1) -> Slice:
-        return self._slice([row for row in self._chain(target) if row.sk >= chain.sort_key(first)], limit)
+        return self._slice([row for row in self._chain(target) if row.sk >= hashchain.sort_key(first)], limit)
 
     def newest(self, target: str, limit: int, before: int | None = None) -> Slice:
-        found = [row for row in self._chain(target) if before is None or row.sk < chain.sort_key(before)]
+        found = [row for row in self._chain(target) if before is None or row.sk < hashchain.sort_key(before)]
         return self._slice(found[::-1], limit)
 
     def in_month(self, month_shard: str, after: str, before: str, limit: int) -> Slice:
@@ -75,10 +75,10 @@ class Logbook:
         ]
         return self._slice(sorted(found, key=lambda row: str(row.index["at_key"]), reverse=True), limit)
 
-    def _chain(self, target: str) -> list[chain.StoredRow]:
+    def _chain(self, target: str) -> list[hashchain.StoredRow]:
         return sorted((row for row in self.stored.values() if row.target == target), key=lambda row: row.sk)
 
-    def _slice(self, found: list[chain.StoredRow], limit: int) -> Slice:
+    def _slice(self, found: list[hashchain.StoredRow], limit: int) -> Slice:
         most = min(limit, self.most_per_query or limit)
         self.queries += 1
         self.items_read += len(found[:most])

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from chalicelib.auditlog.chain import Anchored, anchor_digest
-from chalicelib.aws.anchors import read_anchors
+from chalicelib.auditlog.anchors import Anchored, anchor_digest
+from chalicelib.aws.s3_anchors import read_anchors
 from chalicelib.domain.errors import AwsError
 from tests.unit.endpoint import Endpoint, Refused
 

@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from chalicelib.auditlog import audit, chain
-from chalicelib.auditlog.chain import Anchored
+from chalicelib.auditlog import export, hashchain
+from chalicelib.auditlog.anchors import Anchored, anchor_digest
+from chalicelib.auditlog.chaincheck import Finding
+from chalicelib.auditlog.verify import Report, verify
 from chalicelib.domain.model import Actor, Trigger, TriggerKind
 from chalicelib.domain.reasons import Outcome
 from chalicelib.domain.stored import Cause
@@ -47,57 +49,57 @@ def log() -> Logbook:
 
 def sweep(book: Logbook) -> None:
     heads = sorted(book.heads())
-    detail = {"heads": heads, "digest": chain.anchor_digest(heads)}
+    detail = {"heads": heads, "digest": anchor_digest(heads)}
     book.add("guard", T0 + timedelta(minutes=6), reason="SWEEP", detail=detail)
 
 
-def codes(report: audit.Report) -> list[tuple[str, int, str]]:
+def codes(report: Report) -> list[tuple[str, int, str]]:
     return [(finding.target, finding.seq, finding.code) for finding in report.findings]
 
 
 def rewrite_from(log: Logbook, target: str, seq: int) -> None:
     """What somebody does who can write both tables: change a record and make everything after it fit again."""
-    body = log.stored[(target, chain.sort_key(seq))].body
+    body = log.stored[(target, hashchain.sort_key(seq))].body
     prev = json.loads(body)["prev_hash"]
     for each in range(seq, log.ends[target][0] + 1):
-        row = log.stored[(target, chain.sort_key(each))]
-        record = replace(chain.unseal(row.body), prev_hash=prev, rule="forged")
-        body, prev = chain.seal(record)
+        row = log.stored[(target, hashchain.sort_key(each))]
+        record = replace(hashchain.unseal(row.body), prev_hash=prev, rule="forged")
+        body, prev = hashchain.seal(record)
         log.put(replace(row, body=body, hash=prev))
     log.ends[target] = (log.ends[target][0], prev)
 
 
 def test_a_log_that_nobody_touched_is_whole(log: Logbook) -> None:
-    report = audit.verify(log)
+    report = verify(log)
     assert report.whole, codes(report)
     assert (report.chains, report.records, report.markers) == (3, 12, 8)
     assert report.anchors == 3
 
 
 def test_an_empty_log_is_whole() -> None:
-    assert audit.verify(Logbook()).whole
+    assert verify(Logbook()).whole
 
 
 class TestTampering:
     def test_an_edited_record_is_named(self, log: Logbook) -> None:
-        row = log.stored[(HERE, chain.sort_key(2))]
+        row = log.stored[(HERE, hashchain.sort_key(2))]
         log.put(replace(row, body=row.body.replace(b"COMPLIANT", b"IGNORED")))
-        assert codes(audit.verify(log)) == [(HERE, 2, "EDITED")]
+        assert codes(verify(log)) == [(HERE, 2, "EDITED")]
 
     def test_a_deleted_record_is_missed_and_so_is_its_event(self, log: Logbook) -> None:
-        del log.stored[(HERE, chain.sort_key(2))]
-        found = codes(audit.verify(log))
+        del log.stored[(HERE, hashchain.sort_key(2))]
+        found = codes(verify(log))
         assert (HERE, 2, "MISSING") in found
         assert (HERE, 2, "MARKER_WITHOUT_RECORD") in found
 
     def test_a_chain_cut_off_at_its_end_is_found_by_its_head(self, log: Logbook) -> None:
-        del log.stored[(THERE, chain.sort_key(5))]
-        assert codes(audit.verify(log)) == [(THERE, 5, "TRUNCATED")]
+        del log.stored[(THERE, hashchain.sort_key(5))]
+        assert codes(verify(log)) == [(THERE, 5, "TRUNCATED")]
 
     def test_a_chain_cut_off_together_with_its_head_is_found_by_the_sweeps_anchor(self, log: Logbook) -> None:
-        del log.stored[(HERE, chain.sort_key(5))]
-        log.ends[HERE] = (4, log.stored[(HERE, chain.sort_key(4))].hash)
-        assert codes(audit.verify(log)) == [(HERE, 5, "TRUNCATED")]
+        del log.stored[(HERE, hashchain.sort_key(5))]
+        log.ends[HERE] = (4, log.stored[(HERE, hashchain.sort_key(4))].hash)
+        assert codes(verify(log)) == [(HERE, 5, "TRUNCATED")]
 
     def test_a_chain_that_vanished_with_its_state_is_found_by_the_sweeps_anchor(self, log: Logbook) -> None:
         for key in [key for key in log.stored if key[0] == HERE]:
@@ -105,45 +107,45 @@ class TestTampering:
         for key in [key for key in log.marked if key[0] == HERE]:
             del log.marked[key]
         del log.ends[HERE]
-        assert codes(audit.verify(log)) == [(HERE, 1, "TRUNCATED")]
+        assert codes(verify(log)) == [(HERE, 1, "TRUNCATED")]
 
     def test_records_whose_state_vanished_are_found(self, log: Logbook) -> None:
         del log.ends[THERE]
-        assert (THERE, 5, "HEAD_MISSING") in codes(audit.verify(log))
+        assert (THERE, 5, "HEAD_MISSING") in codes(verify(log))
 
     def test_a_chain_that_neither_a_state_nor_an_anchor_knows_is_found(self, log: Logbook) -> None:
         """Records without a state: somebody deleted the state, or wrote records that the guard did not."""
         stray = "111122223333/ap-south-1"
         log.add(stray, T0, Outcome.COMPLIANT)
         del log.ends[stray]
-        assert codes(audit.verify(log)) == [(stray, 1, "HEAD_MISSING")]
-        assert {line.target for line in audit.lines(log)} >= {stray}
+        assert codes(verify(log)) == [(stray, 1, "HEAD_MISSING")]
+        assert {line.target for line in export.lines(log)} >= {stray}
 
     def test_what_was_wrong_with_an_anchor_outside_is_in_the_report(self, log: Logbook) -> None:
-        bad = chain.Finding("guard", 0, "BAD_ANCHOR", "s3://anchors/x is no anchor")
-        assert codes(audit.verify(log, extra_findings=[bad])) == [("guard", 0, "BAD_ANCHOR")]
+        bad = Finding("guard", 0, "BAD_ANCHOR", "s3://anchors/x is no anchor")
+        assert codes(verify(log, extra_findings=[bad])) == [("guard", 0, "BAD_ANCHOR")]
 
     def test_a_second_anchor_with_another_hash_for_the_same_record_is_found(self, log: Logbook) -> None:
         seq, _ = log.ends[HERE]
         forged = Anchored(seq, "ab" * 32, "s3://anchors/x")
-        assert codes(audit.verify(log, [(HERE, forged)])) == [(HERE, seq, "ANCHOR_MISMATCH")]
+        assert codes(verify(log, [(HERE, forged)])) == [(HERE, seq, "ANCHOR_MISMATCH")]
 
     def test_a_chain_made_anew_is_found_by_the_sweeps_anchor(self, log: Logbook) -> None:
         rewrite_from(log, HERE, 2)
-        assert [code for _, _, code in codes(audit.verify(log))] == ["ANCHOR_MISMATCH"]
+        assert [code for _, _, code in codes(verify(log))] == ["ANCHOR_MISMATCH"]
 
     def test_both_chains_made_anew_are_found_only_by_an_anchor_outside_the_tables(self, log: Logbook) -> None:
         outside = [(target, Anchored(seq, head, "s3://anchors")) for target, seq, head in log.heads()]
         rewrite_from(log, HERE, 2)
         # Even the sweep's record is made to fit.
-        row = log.stored[("guard", chain.sort_key(2))]
-        record = chain.unseal(row.body)
+        row = log.stored[("guard", hashchain.sort_key(2))]
+        record = hashchain.unseal(row.body)
         heads = [head for head in sorted(log.heads()) if head[0] != "guard"]
-        body, digest = chain.seal(replace(record, detail={"heads": heads}))
+        body, digest = hashchain.seal(replace(record, detail={"heads": heads}))
         log.put(replace(row, body=body, hash=digest))
         log.ends["guard"] = (2, digest)
-        assert audit.verify(log).whole
-        found = audit.verify(log, outside)
+        assert verify(log).whole
+        found = verify(log, outside)
         assert {(finding.target, finding.code) for finding in found.findings} == {
             (HERE, "ANCHOR_MISMATCH"),
             ("guard", "ANCHOR_MISMATCH"),
@@ -151,33 +153,34 @@ class TestTampering:
 
     def test_a_deleted_marker_is_missed(self, log: Logbook) -> None:
         del log.marked[(HERE, "e#st-1-1")]
-        assert codes(audit.verify(log)) == [(HERE, 2, "MARKER_MISSING")]
+        assert codes(verify(log)) == [(HERE, 2, "MARKER_MISSING")]
 
     def test_a_marker_turned_to_another_record_is_found(self, log: Logbook) -> None:
         log.marked[(HERE, "e#st-1-1")] = 1
-        assert codes(audit.verify(log)) == [(HERE, 1, "MARKER_OF_ANOTHER")]
+        assert codes(verify(log)) == [(HERE, 1, "MARKER_OF_ANOTHER")]
 
     def test_a_forged_marker_that_would_keep_an_event_from_the_log_is_found(self, log: Logbook) -> None:
         log.marked[(HERE, "e#yet-to-come")] = 77
-        assert codes(audit.verify(log)) == [(HERE, 77, "MARKER_WITHOUT_RECORD")]
+        assert codes(verify(log)) == [(HERE, 77, "MARKER_WITHOUT_RECORD")]
 
     def test_a_row_that_is_nothing_of_ours_is_named(self, log: Logbook) -> None:
-        log.put(chain.StoredRow(HERE, "x#1", b"", ""))
-        assert codes(audit.verify(log)) == [(HERE, 0, "UNKNOWN_ROW"), (HERE, 0, "BAD_KEY")] or codes(
-            audit.verify(log)
-        ) == [(HERE, 0, "BAD_KEY"), (HERE, 0, "UNKNOWN_ROW")]
+        log.put(hashchain.StoredRow(HERE, "x#1", b"", ""))
+        assert codes(verify(log)) == [(HERE, 0, "UNKNOWN_ROW"), (HERE, 0, "BAD_KEY")] or codes(verify(log)) == [
+            (HERE, 0, "BAD_KEY"),
+            (HERE, 0, "UNKNOWN_ROW"),
+        ]
 
     def test_a_record_that_cannot_be_read_does_not_hide_what_else_is_wrong(self, log: Logbook) -> None:
-        log.put(replace(log.stored[("guard", chain.sort_key(1))], body=b"\xff"))
-        log.put(replace(log.stored[(HERE, chain.sort_key(1))], body=b"{"))
-        found = {(finding.target, finding.seq) for finding in audit.verify(log).findings}
+        log.put(replace(log.stored[("guard", hashchain.sort_key(1))], body=b"\xff"))
+        log.put(replace(log.stored[(HERE, hashchain.sort_key(1))], body=b"{"))
+        found = {(finding.target, finding.seq) for finding in verify(log).findings}
         assert {("guard", 1), (HERE, 1)} <= found
 
     def test_one_chain_can_be_verified_alone(self, log: Logbook) -> None:
-        row = log.stored[(HERE, chain.sort_key(2))]
+        row = log.stored[(HERE, hashchain.sort_key(2))]
         log.put(replace(row, body=b"{}"))
-        assert audit.verify(log, only=THERE).whole
-        assert not audit.verify(log, only=HERE).whole
+        assert verify(log, only=THERE).whole
+        assert not verify(log, only=HERE).whole
 
 
 class Growing(Logbook):
@@ -192,7 +195,7 @@ class Growing(Logbook):
             self.left -= 1
             self.add(HERE, T0, Outcome.COMPLIANT, changed(f"new-{self.left}"))
 
-    def rows(self, target: str) -> Iterator[chain.StoredRow]:
+    def rows(self, target: str) -> Iterator[hashchain.StoredRow]:
         self._grow()
         yield from super().rows(target)
 
@@ -205,14 +208,14 @@ class Growing(Logbook):
 def test_records_appended_while_the_log_is_read_are_no_findings(appends: int) -> None:
     log = Growing(appends)
     Logbook.add(log, HERE, T0, Outcome.COMPLIANT, changed("first"))
-    report = audit.verify(log)
+    report = verify(log)
     assert report.whole, codes(report)
 
 
 def test_a_break_glass_noted_before_its_event_was_audited_is_no_finding(log: Logbook) -> None:
     log.add(HERE, T0 + timedelta(hours=2), Outcome.IGNORED, changed("crashed"), reason="BREAK_GLASS_REFUSED")
     del log.marked[(HERE, "e#crashed")]
-    assert audit.verify(log).whole
+    assert verify(log).whole
 
 
 # --- export ----------------------------------------------------------------------------------------------------------
@@ -235,7 +238,7 @@ def verifier(tmp_path: Path) -> Callable[[Path], tuple[int, str]]:
 
 
 def exported(log: Logbook, file: Path) -> Path:
-    written = audit.as_csv(audit.lines(log)) if file.suffix == ".csv" else audit.as_json_lines(audit.lines(log))
+    written = export.as_csv(export.lines(log)) if file.suffix == ".csv" else export.as_json_lines(export.lines(log))
     file.write_text("".join(written), "utf-8")
     return file
 
@@ -259,7 +262,7 @@ class TestExport:
     def test_with_a_record_left_out_is_not(
         self, seq: int, name: str, log: Logbook, tmp_path: Path, verifier: Callable[[Path], tuple[int, str]]
     ) -> None:
-        del log.stored[(HERE, chain.sort_key(seq))]
+        del log.stored[(HERE, hashchain.sort_key(seq))]
         code, told = verifier(exported(log, tmp_path / name))
         assert code == 1
         assert HERE in told
@@ -287,7 +290,7 @@ class TestExport:
 def test_an_export_leaves_out_what_was_appended_after_it_began() -> None:
     log = Growing(1)
     Logbook.add(log, HERE, T0)
-    kinds = [(line.kind, line.seq) for line in audit.lines(log)]
+    kinds = [(line.kind, line.seq) for line in export.lines(log)]
     assert kinds == [("record", 1), ("head", 1)]
 
 

@@ -14,11 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from chalicelib.auditlog.chain import (
-    Anchored,
-    Finding,
+from chalicelib.auditlog.anchors import Anchored, anchor_digest
+from chalicelib.auditlog.chaincheck import Finding, verify_chain
+from chalicelib.auditlog.hashchain import (
     StoredRow,
-    anchor_digest,
     canonical_bytes,
     digest,
     month_shards,
@@ -26,7 +25,6 @@ from chalicelib.auditlog.chain import (
     sort_key,
     time_index,
     unseal,
-    verify_chain,
 )
 from chalicelib.domain.model import Actor, EncryptionStatus, EncryptionType, Setting, Trigger, TriggerKind
 from chalicelib.domain.reasons import Outcome, Problem, Violation

@@ -10,7 +10,9 @@ from botocore.exceptions import ClientError, ConnectTimeoutError, NoCredentialsE
 from botocore.parsers import ResponseParserError
 from freezegun import freeze_time
 
-from chalicelib.aws.clients import AwsClock, Threads, call
+from chalicelib.aws.clients import call
+from chalicelib.aws.clock import AwsClock
+from chalicelib.aws.threads import Threads
 from chalicelib.domain.errors import UNANSWERED, AwsError, StoreError
 
 TOLD = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chalicelib.auditlog.chain import seal, unseal
+from chalicelib.auditlog.hashchain import seal, unseal
 from chalicelib.domain.actors import read_actor
 from chalicelib.domain.events import read_change, read_key_event
 from chalicelib.domain.model import Actor, ChangeEvent, KeyEvent, Rejected, Target, Trigger

@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from chalicelib.auditlog import chain, history
-from chalicelib.auditlog.history import BadCursor, Entry, Filter
+from chalicelib.auditlog import hashchain, history, views, walks
+from chalicelib.auditlog.cursors import BadCursor
+from chalicelib.auditlog.filters import Filter
+from chalicelib.auditlog.views import Entry
 from chalicelib.domain.model import Actor, EncryptionStatus, EncryptionType, Setting, Trigger, TriggerKind
 from chalicelib.domain.reasons import Outcome, Violation
 from chalicelib.domain.stored import Action, Cause, Incident, Phase, TargetState
@@ -40,7 +42,7 @@ def every(log: Logbook, wanted: Filter, now: datetime = NOW, limit: int = 7, **m
     return [entry.record.record_id for page in pages(log, wanted, now, limit, **more) for entry in page.entries]
 
 
-def pages(log: Logbook, wanted: Filter, now: datetime = NOW, limit: int = 7, **more: Any) -> Iterator[history.Page]:
+def pages(log: Logbook, wanted: Filter, now: datetime = NOW, limit: int = 7, **more: Any) -> Iterator[views.Page]:
     cursor = None
     while True:
         page = history.records(log, wanted, now, limit, cursor, **more)
@@ -112,7 +114,7 @@ class TestRecords:
         assert every(log, Filter(since=at - timedelta(seconds=1), until=at)) == []
 
     def test_that_cannot_be_read_are_counted_and_do_not_hide_the_others(self, log: Logbook) -> None:
-        row = log.stored[(HERE, chain.sort_key(3))]
+        row = log.stored[(HERE, hashchain.sort_key(3))]
         log.put(replace(row, body=b"{}"))
         all_pages = list(pages(log, Filter()))
         assert sum(page.unreadable for page in all_pages) == 1
@@ -132,7 +134,7 @@ class TestRecords:
 
 def log_record(log: Logbook, record_id: str) -> Any:
     target, _, seq = record_id.rpartition("#")
-    return chain.unseal(log.stored[(target, chain.sort_key(int(seq)))].body)
+    return hashchain.unseal(log.stored[(target, hashchain.sort_key(int(seq)))].body)
 
 
 class TestCost:
@@ -154,7 +156,7 @@ class TestCost:
             cursor = page.cursor
             if cursor is None:
                 break
-        assert max(counts) <= history.MOST_ITEMS
+        assert max(counts) <= walks.MOST_ITEMS
         assert len(counts) >= 3
         assert [entry.record.target for entry in found] == [HERE]
 
@@ -190,7 +192,7 @@ class TestCost:
         assert len(every(log, Filter(), limit=5)) == 25
         assert len(every(log, Filter(target=HERE), limit=5)) == 8
 
-    @pytest.mark.parametrize("most_items", range(history.LEAST_ITEMS, 40))
+    @pytest.mark.parametrize("most_items", range(walks.LEAST_ITEMS, 40))
     @pytest.mark.parametrize(
         "wanted",
         [
@@ -206,7 +208,7 @@ class TestCost:
         for number in range(300):
             # Two months, the second of which begins in the middle.
             log.add((HERE, THERE, ELSEWHERE, "guard")[number % 4], T0 - timedelta(days=20, hours=120 - number))
-        there = [row for row in log.stored.values() if wanted.takes(chain.unseal(row.body))]
+        there = [row for row in log.stored.values() if wanted.takes(hashchain.unseal(row.body))]
         cursors: list[str | None] = []
         told = 0
         for page in pages(log, wanted, most_items=most_items):
@@ -218,9 +220,9 @@ class TestCost:
 
     def test_a_page_that_could_not_lead_on_is_refused(self, log: Logbook) -> None:
         with pytest.raises(ValueError, match="12 items at least"):
-            history.records(log, Filter(), NOW, most_items=history.LEAST_ITEMS - 1)
+            history.records(log, Filter(), NOW, most_items=walks.LEAST_ITEMS - 1)
         with pytest.raises(ValueError, match="12 items at least"):
-            history.incidents(log, Filter(), NOW, most_items=history.LEAST_ITEMS - 1)
+            history.incidents(log, Filter(), NOW, most_items=walks.LEAST_ITEMS - 1)
 
 
 class TestCursors:
@@ -266,7 +268,7 @@ EVENTS = st.lists(st.tuples(st.sampled_from(TARGETS), st.integers(0, 200_000)), 
     before=EVENTS,
     meanwhile=st.lists(EVENTS, max_size=6),
     limit=st.integers(1, 9),
-    most_items=st.integers(history.LEAST_ITEMS, 60),
+    most_items=st.integers(walks.LEAST_ITEMS, 60),
     wanted=st.sampled_from(
         [Filter(), Filter(target=HERE), Filter(account="111122223333"), Filter(since=NOW - timedelta(days=20))]
     ),
@@ -283,7 +285,9 @@ def test_pages_hold_nothing_twice_and_miss_nothing_that_was_there_while_new_reco
     for target, minutes in sorted(before, key=lambda each: -each[1]):
         log.add(target, NOW - timedelta(minutes=minutes))
     there = {
-        record.record_id for record in (chain.unseal(row.body) for row in log.stored.values()) if wanted.takes(record)
+        record.record_id
+        for record in (hashchain.unseal(row.body) for row in log.stored.values())
+        if wanted.takes(record)
     }
     told: list[str] = []
     now = NOW
@@ -315,7 +319,7 @@ def test_following_tells_each_record_once_though_clocks_and_indexes_lag_by_two_m
         told += [entry.record.record_id for entry in follower.fresh(found, now)]
         now += timedelta(seconds=7)
     assert len(told) == len(set(told))
-    assert set(told) == {chain.unseal(row.body).record_id for row in log.stored.values()}
+    assert set(told) == {hashchain.unseal(row.body).record_id for row in log.stored.values()}
 
 
 class TestIncidents:

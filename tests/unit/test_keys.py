@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from chalicelib.aws.clients import Clients, Threads
-from chalicelib.aws.keys import KeysApi
+from chalicelib.aws.clients import Clients
+from chalicelib.aws.kms import KeysApi
+from chalicelib.aws.threads import Threads
 from chalicelib.domain.errors import UNANSWERED, AwsError
 from chalicelib.domain.ports import Gather
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from chalicelib.aws.clients import Clients
-from chalicelib.aws.keys import KeysApi, PrincipalsApi
+from chalicelib.aws.iam import PrincipalsApi
+from chalicelib.aws.kms import KeysApi
 from chalicelib.aws.xray import XRayApi
 from chalicelib.domain.errors import AwsError
 from chalicelib.domain.model import Target

@@ -10,9 +10,9 @@ import msgspec
 import pytest
 from freezegun import freeze_time
 
-from chalicelib.auditlog import chain, rollup
-from chalicelib.auditlog.ledger import Draft
-from chalicelib.aws.clients import AwsClock
+from chalicelib.auditlog import daily_totals, hashchain
+from chalicelib.auditlog.draft import Draft
+from chalicelib.aws.clock import AwsClock
 from chalicelib.aws.store import ASKED_PREFIX, AUDIT_TABLE, DUE_SHARD, ROSTER, ROSTER_SHARDS, TARGETS_TABLE, DynamoStore
 from chalicelib.domain.errors import AwsError, Conflict
 from chalicelib.domain.model import Trigger, TriggerKind
@@ -41,7 +41,7 @@ def stored(state: TargetState | GuardState) -> dict[str, Any]:
 
 
 def row(number: int) -> dict[str, Any]:
-    return {"target": {"S": HERE}, "sk": {"S": chain.sort_key(number)}, "body": {"S": "{}"}, "hash": {"S": "0"}}
+    return {"target": {"S": HERE}, "sk": {"S": hashchain.sort_key(number)}, "body": {"S": "{}"}, "hash": {"S": "0"}}
 
 
 def marker(number: int) -> dict[str, Any]:
@@ -180,17 +180,17 @@ def test_the_sums_of_many_days_are_added_up_over_every_shard() -> None:
     items = [
         {"target": {"S": f"{day}#{shard}"}, "opened": {"N": str(shard + 1)}}
         for day in days
-        for shard in range(rollup.SHARDS)
+        for shard in range(daily_totals.SHARDS)
     ]
     store, _ = connected(Dynamo(items, batch=30))
-    expected = sum(range(1, rollup.SHARDS + 1))
+    expected = sum(range(1, daily_totals.SHARDS + 1))
     assert {day: amounts["opened"] for day, amounts in store.sums(days).items()} == dict.fromkeys(days, expected)
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 
-def a_write(before: TargetState = KNOWN, due: datetime | None = None) -> Draft:
+def a_write(before: TargetState = KNOWN, due: datetime | None = None) -> Draft[TargetState]:
     draft = Draft(before)
     draft.add(NOW, Outcome.COMPLIANT, Trigger(TriggerKind.CHANGE, EVENT))
     draft.set(version=before.version + 1, look=due)

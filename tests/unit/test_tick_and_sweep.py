@@ -9,8 +9,9 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from chalicelib.auditlog import audit, chain
-from chalicelib.auditlog.audit import anchored_heads
+from chalicelib.auditlog import hashchain
+from chalicelib.auditlog.anchors import anchor_digest, anchored_heads
+from chalicelib.auditlog.verify import verify
 from chalicelib.domain.errors import AwsError, StoreError
 from chalicelib.domain.model import EncryptionType, Target, Trigger, TriggerKind
 from chalicelib.domain.ports import Asked
@@ -218,7 +219,7 @@ def test_p16_every_head_is_anchored_in_the_log_and_in_the_bucket_however_many_th
     assert anchored.items() >= many.items()
     ((record, heads),) = bucket.kept
     assert {target: (seq, head) for target, seq, head in heads} == many
-    assert record.detail["digest"] == chain.anchor_digest(heads), "what is read back is held against the digest"
+    assert record.detail["digest"] == anchor_digest(heads), "what is read back is held against the digest"
     for row in told.tables.rows[GUARD_CHAIN]:
         assert len(row.body) < 390_000, "DynamoDB takes 400 KB an item"
 
@@ -230,11 +231,11 @@ def test_p16_verification_holds_every_part_of_an_anchor_against_its_chain() -> N
         book.add(target, at)
     heads = sorted(book.heads())
     book.add(GUARD_CHAIN, at, reason="ANCHOR", detail={"heads": heads[:1]})
-    book.add(GUARD_CHAIN, at, reason="SWEEP", detail={"heads": heads[1:], "digest": chain.anchor_digest(heads)})
+    book.add(GUARD_CHAIN, at, reason="SWEEP", detail={"heads": heads[1:], "digest": anchor_digest(heads)})
     for target in (first, last):
-        del book.stored[(target, chain.sort_key(1))]
+        del book.stored[(target, hashchain.sort_key(1))]
         del book.ends[target]
-    found = {(finding.target, finding.code) for finding in audit.verify(book).findings}
+    found = {(finding.target, finding.code) for finding in verify(book).findings}
     assert found == {(first, "TRUNCATED"), (last, "TRUNCATED")}
 
 

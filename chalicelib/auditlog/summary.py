@@ -1,7 +1,7 @@
-"""The figures over the log: sums that were added up as it was written (`rollup`), read by day.
+"""The figures over the log: sums that were added up as it was written (`daily_totals`), read by day.
 
 Reading costs days times shards, whatever the log holds. Percentiles come from histograms and are off by less than
-`rollup.RELATIVE_ERROR` of themselves; counts are exact.
+`daily_totals.RELATIVE_ERROR` of themselves; counts are exact.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from chalicelib.auditlog.rollup import ACTORS, FIGURES, PRESENT, RELATIVE_ERROR, seconds_of
+from chalicelib.auditlog.daily_totals import ACTORS, FIGURES, PRESENT, RELATIVE_ERROR, seconds_of
 from chalicelib.domain.reasons import Outcome
 
 LONGEST_RANGE = timedelta(days=400)
@@ -104,7 +104,7 @@ class Summary:
         return told
 
 
-def summary(store: Reads, since: date, until: date) -> Summary:
+def summarize(store: Reads, since: date, until: date) -> Summary:
     """The figures of the UTC days from `since` to `until`, at most the last `LONGEST_RANGE` of them."""
     since = max(since, until - min(LONGEST_RANGE - timedelta(days=1), until - date.min))
     days = [since + timedelta(days=number) for number in range(max(0, (until - since).days + 1))]

@@ -1,17 +1,12 @@
-"""Whether the audit log is whole, and handing it on with its proof.
+"""Whether the whole audit log is untampered.
 
-`verify` holds every chain against its head, against the anchors that the sweeps wrote down (in the guard's own chain,
-and in a bucket with Object Lock where there is one), and against the event markers. `export` writes the chains as they
-were hashed, so that whoever gets the file can do the same without us: docs/verify-export.md has the program.
-
-Everything is read once, a chain at a time; what is kept of a record is its place and its hash.
+Every chain is checked against its head, against the anchors that the sweeps wrote (in the guard's own chain, and in a
+bucket with Object Lock where there is one), and against the event markers. Everything is read once, a chain at a time;
+what is kept of a record is its place and its hash.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -20,10 +15,11 @@ from typing import Any, Protocol
 
 import msgspec
 
-from chalicelib.auditlog import chain
-from chalicelib.auditlog.chain import Anchored, Finding, StoredRow
+from chalicelib.auditlog.anchors import Anchored, anchored_heads
+from chalicelib.auditlog.chaincheck import Finding, verify_chain
+from chalicelib.auditlog.hashchain import RECORD_SORT_KEY, StoredRow, marker_key, unseal
 from chalicelib.domain.model import TriggerKind
-from chalicelib.domain.reasons import BREAK_GLASS_NOTES, Reason
+from chalicelib.domain.reasons import BREAK_GLASS_NOTES
 from chalicelib.domain.stored import GUARD_CHAIN, Record
 
 MOST_READS = 4
@@ -31,11 +27,6 @@ MOST_READS = 4
 
 LATE = frozenset({"UNKNOWN_TO_HEAD", "HEAD_MISSING", "MARKER_MISSING"})
 """What an honest append between two reads looks like, too."""
-
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""A cell that begins so would be run by a spreadsheet."""
-
-COLUMNS = ("kind", "target", "seq", "at", "outcome", "reason", "actor", "incident_id", "hash", "body")
 
 
 class Log(Protocol):
@@ -88,7 +79,7 @@ def verify(
     """Hold the log against everything that vouches for it.
 
     `extra_anchors` are (chain, head) from outside the table, and `extra_findings` what was wrong with those; `on_chain`
-    hears of each chain before it is read; `only` verifies one chain. Beside the codes of `chain.verify_chain`:
+    hears of each chain before it is read; `only` verifies one chain. Beside the codes of `chaincheck.verify_chain`:
 
     UNKNOWN_ROW            a row that is neither a record nor an event's marker
     MARKER_MISSING         a change's record without the marker that keeps the change from being recorded twice
@@ -141,7 +132,7 @@ def _present(store: Log) -> tuple[set[str], list[Finding]]:
 def _readable(rows: Iterable[StoredRow]) -> Iterator[Record]:
     for row in rows:
         try:
-            yield chain.unseal(row.body)
+            yield unseal(row.body)
         except ValueError:
             continue  # the chain's own verification names it
 
@@ -174,7 +165,7 @@ class _Chain:
         for _ in range(MOST_READS):
             markers = dict(self._store.markers(self._name))
             self.markers = len(markers)
-            findings = chain.verify_chain(self._name, self._rows(), self._head, anchors) + self._hold_against(markers)
+            findings = verify_chain(self._name, self._rows(), self._head, anchors) + self._hold_against(markers)
             if LATE.isdisjoint(finding.code for finding in findings):
                 break
             # Somebody may have appended since the head was read, so read again from there.
@@ -187,7 +178,7 @@ class _Chain:
         for row in self._store.rows(self._name):
             self.records += 1
             marker, is_change = _marker_of(row)
-            place = chain.RECORD_SORT_KEY.fullmatch(row.sk)
+            place = RECORD_SORT_KEY.fullmatch(row.sk)
             if place:
                 self._markers_of_records[int(place[1])] = (marker, is_change)
             yield row
@@ -223,92 +214,5 @@ def _marker_of(row: StoredRow) -> tuple[str | None, bool]:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None, False
     trigger = record.trigger
-    marker = chain.marker_key(trigger.event_id) if trigger.event_id is not None else None
+    marker = marker_key(trigger.event_id) if trigger.event_id is not None else None
     return marker, trigger.kind == TriggerKind.CHANGE and record.reason not in BREAK_GLASS_NOTES
-
-
-# --- handing it on ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One line of an export: a record with its bytes as they were hashed, or, after a chain's records, its head."""
-
-    kind: str
-    target: str
-    seq: int
-    hash: str
-    body: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields by their names; `body` is a text, so that its bytes stay as they were hashed."""
-        told: dict[str, Any] = msgspec.to_builtins(self)
-        return told
-
-
-def lines(store: Log, only: str | None = None) -> Iterator[Line]:
-    """Every chain's records up to its head, then the head. A chain without a head ends without one."""
-    heads = {target: (seq, head) for target, seq, head in store.heads()}
-    names = sorted({*heads, *(target for target, _ in store.row_keys())}) if only is None else [only]
-    for name in names:
-        head = heads.get(name)
-        for row in store.rows(name):
-            place = chain.RECORD_SORT_KEY.fullmatch(row.sk)
-            seq = int(place[1]) if place else 0
-            if head is not None and seq > head[0]:
-                break  # appended while we read; the next export has it
-            yield Line("record", name, seq, row.hash, row.body.decode("utf-8", "replace"))
-        if head is not None:
-            yield Line("head", name, *head)
-
-
-def as_json_lines(exported: Iterable[Line]) -> Iterator[str]:
-    """One JSON object a line."""
-    for line in exported:
-        yield json.dumps(line.to_json(), ensure_ascii=False) + "\n"
-
-
-def as_csv(exported: Iterable[Line]) -> Iterator[str]:
-    """A header, and one row a line: the columns of JSON Lines, and for people some of what the body says."""
-    yield _row(COLUMNS)
-    for line in exported:
-        told = _told(line.body)
-        people = {name: _for_spreadsheets(told.get(name)) for name in COLUMNS}
-        yield _row({**people, **line.to_json()}[name] for name in COLUMNS)
-
-
-def _told(body: str) -> dict[str, Any]:
-    try:
-        record = chain.unseal(body.encode()) if body else None
-    except ValueError:
-        record = None
-    if record is None:
-        return {}
-    actor = record.cause.actor if record.cause else record.trigger.actor
-    at = f"{record.at:%Y-%m-%dT%H:%M:%S.%fZ}"
-    return {
-        "at": at,
-        "outcome": record.outcome.value,
-        "reason": record.reason,
-        "actor": str(actor) if actor else None,
-        "incident_id": record.incident_id,
-    }
-
-
-def _for_spreadsheets(value: Any) -> str:
-    text = "" if value is None else str(value)
-    return f"'{text}" if text.startswith(FORMULA) else text
-
-
-def _row(cells: Iterable[object]) -> str:
-    written = io.StringIO()
-    csv.writer(written, lineterminator="\n").writerow(cells)
-    return written.getvalue()
-
-
-def anchored_heads(records: Iterable[Record]) -> Iterable[tuple[str, chain.Anchored]]:
-    """(chain, anchored head) of every sweep and anchor among the records of the guard's own chain."""
-    for record in records:
-        if record.target == GUARD_CHAIN and record.reason in (Reason.SWEEP, Reason.ANCHOR):
-            for target, seq, head in record.detail.get("heads", ()):
-                yield target, chain.Anchored(seq, head, f"sweep {record.record_id} of {record.at:%Y-%m-%dT%H:%M:%SZ}")

@@ -1,65 +1,21 @@
-"""The hash chain of the audit log: how a record becomes the bytes that are hashed, and how tampering shows.
+"""How tampering with one chain shows: in its rows, its head and its anchors.
 
-A record is stored as the very bytes that were hashed, so that verifying never depends on encoding it the same way
-again. Each record carries the hash of the one before it, the first one `ZERO_HASH`; the head of the chain is kept
-with the target's state, and anchored from time to time where the log's own writers cannot reach.
-
-Whoever can write the table can always make a chain that is whole in itself. What gives them away is, from weak to
-strong: the neighbours of what they changed, the head, and the anchors. So a finding is placed where the evidence
-points, and says what the evidence is.
+Anyone who can write the table can make a chain that is whole in itself. What exposes them is, from weak to strong: the
+neighbours of what they changed, the head, and the anchors. So a finding is placed where the evidence points, and says
+what the evidence is.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
-from typing import Any
+from datetime import datetime
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Struct
 
-from chalicelib.domain.stored import ZERO_HASH, Record
-
-TIME_SHARDS = 4
-LONGEST_EVENT_ID = 256
-"""How many partitions one month of the time index is spread over. It is part of every stored row: never change it."""
-
-LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-RECORD_SORT_KEY = re.compile(r"r#([0-9]{12,18})", re.ASCII)
-
-
-class StoredRow(Struct, frozen=True):
-    """A record as the audit table holds it: `index` is every attribute that is not the key, the body or the hash."""
-
-    target: str
-    sk: str
-    body: bytes
-    hash: str
-    index: Mapping[str, object] = field(default_factory=dict)
-
-
-class Slice(Struct, frozen=True):
-    """Rows of one query. `more`: there are others beyond, though there may be fewer here than were asked for."""
-
-    rows: list[StoredRow]
-    more: bool
-
-
-def marker_key(event_id: str) -> str:
-    """The sort key of an event's marker; an id longer than any of AWS's is replaced by its digest."""
-    if len(event_id) > LONGEST_EVENT_ID:
-        event_id = "sha256:" + hashlib.sha256(event_id.encode("utf-8", "replace")).hexdigest()
-    return f"e#{event_id}"
-
-
-class Anchored(Struct, frozen=True):
-    """A head that was written down elsewhere. `anchored_by` says where, for people: a sweep's record, an S3 object."""
-
-    seq: int
-    hash: str
-    anchored_by: str
+from chalicelib.auditlog.anchors import Anchored
+from chalicelib.auditlog.hashchain import RECORD_SORT_KEY, StoredRow, digest, sort_key, time_index
+from chalicelib.domain.stored import ZERO_HASH
 
 
 class Finding(Struct, frozen=True):
@@ -71,74 +27,44 @@ class Finding(Struct, frozen=True):
     message: str
 
 
-def canonical_bytes(record: Record) -> bytes:
-    """The bytes that are stored and hashed: compact UTF-8 JSON, every object's keys sorted, every field present.
+def verify_chain(
+    target: str,
+    rows: Iterable[StoredRow],
+    head: tuple[int, str] | None,
+    anchors: Iterable[Anchored] = (),
+) -> list[Finding]:
+    """Everything about a target's chain that a guard's own writing cannot explain, in order; empty if it is whole.
 
-    Times are RFC 3339, sets are sorted, what JSON has no number for is null. A lone surrogate, which UTF-8 cannot
-    carry, becomes U+FFFD: no line of the log is lost for a character.
+    `rows` come in the order of their sort key, as a query answers. `head` is (seq, hash) from the target's state,
+    None where there is no state. Read the head before the rows, and where a record was appended meanwhile
+    (`UNKNOWN_TO_HEAD`), read again.
+
+    BAD_KEY           a row whose key is no record's
+    FOREIGN           a row or a record that belongs to another target
+    UNREADABLE        a body that is no record
+    EDITED            a body that does not have the hash beside it
+    INDEX_EDITED      attributes beside the body that do not follow from it
+    MOVED             a record under another record's key
+    DUPLICATE         a second row for the same record
+    OUT_OF_ORDER      a row that comes after a later one
+    MISSING           records between others are not there
+    BROKEN_LINK       a record that its neighbours do not know: rewritten together with its hash
+    TRUNCATED         the head or an anchor tells of records after the last one
+    UNKNOWN_TO_HEAD   records after the head
+    HEAD_MISSING      records, but no state that knows of them
+    HEAD_MISMATCH     the head tells another hash
+    ANCHOR_MISMATCH   an anchor tells another hash: the chain up to there is not the one that was anchored
+
+    Takes one small object a record in memory, not the bodies.
     """
-    try:
-        return msgspec.json.encode(record, order="sorted")
-    except UnicodeEncodeError:
-        return msgspec.json.encode(_encodable(msgspec.to_builtins(record)), order="sorted")
-
-
-def _encodable(value: Any) -> Any:
-    if isinstance(value, str):
-        return LONE_SURROGATE.sub("\ufffd", value)
-    if isinstance(value, dict):
-        return {_encodable(key): _encodable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_encodable(item) for item in value]
-    return value
-
-
-def digest(body: bytes) -> str:
-    """The SHA-256 of a record's stored bytes, in lower-case hexadecimal."""
-    return hashlib.sha256(body).hexdigest()
-
-
-def seal(record: Record) -> tuple[bytes, str]:
-    """The bytes to store for a record, and their hash: the next record's `prev_hash`."""
-    body = canonical_bytes(record)
-    return body, digest(body)
-
-
-def unseal(body: bytes) -> Record:
-    """The record that the stored bytes hold. Raises ValueError, saying what does not fit, if they hold none."""
-    try:
-        return msgspec.json.decode(body, type=Record)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ValueError(f"not a record: {error}") from error
-
-
-def sort_key(seq: int) -> str:
-    """The sort key of a record's row: zero-padded, so that the table's order is the chain's."""
-    return f"r#{seq:012d}"
-
-
-def month_shards(year: int, month: int) -> tuple[str, ...]:
-    """Every partition key of the time index that holds records of that month (UTC)."""
-    return tuple(f"{year:04d}-{month:02d}#{shard}" for shard in range(TIME_SHARDS))
-
-
-def time_index(target: str, seq: int, at: datetime) -> dict[str, str]:
-    """The attributes of the time index that stand beside a record: a function of the record and nothing else.
-
-    `month_shard` spreads a month's records by target; `at_key` orders them within it, in UTC and to the microsecond.
-    """
-    moment = at.astimezone(UTC)
-    shard = hashlib.sha256(target.encode("utf-8", "replace")).digest()[0] % TIME_SHARDS
-    stamp = moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
-    return {
-        "month_shard": month_shards(moment.year, moment.month)[shard],
-        "at_key": f"{stamp}#{target}#{seq:012d}",
-    }
-
-
-def anchor_digest(heads: Iterable[tuple[str, int, str]]) -> str:
-    """One hash for all heads (target, seq, hash), whatever order they come in: what a sweep writes down."""
-    return digest(msgspec.json.encode(sorted(heads)))
+    findings = _Findings(target)
+    anchors = tuple(anchors)
+    links = _read_rows(target, rows, findings)
+    _check_gaps(links, findings)
+    _check_links(links, head, anchors, findings)
+    _check_head(links, head, findings)
+    _check_anchors(links, anchors, findings)
+    return findings.in_order()
 
 
 class _Body(msgspec.Struct):
@@ -180,46 +106,6 @@ class _Findings:
 
     def in_order(self) -> list[Finding]:
         return sorted(self._found.values(), key=lambda finding: finding.seq)
-
-
-def verify_chain(
-    target: str,
-    rows: Iterable[StoredRow],
-    head: tuple[int, str] | None,
-    anchors: Iterable[Anchored] = (),
-) -> list[Finding]:
-    """Everything about a target's chain that a guard's own writing cannot explain, in order; empty if it is whole.
-
-    `rows` come in the order of their sort key, as a query answers. `head` is (seq, hash) from the target's state,
-    None where there is no state. Read the head before the rows, and where a record was appended meanwhile
-    (`UNKNOWN_TO_HEAD`), read again.
-
-    BAD_KEY           a row whose key is no record's
-    FOREIGN           a row or a record that belongs to another target
-    UNREADABLE        a body that is no record
-    EDITED            a body that does not have the hash beside it
-    INDEX_EDITED      attributes beside the body that do not follow from it
-    MOVED             a record under another record's key
-    DUPLICATE         a second row for the same record
-    OUT_OF_ORDER      a row that comes after a later one
-    MISSING           records between others are not there
-    BROKEN_LINK       a record that its neighbours do not know: rewritten together with its hash
-    TRUNCATED         the head or an anchor tells of records after the last one
-    UNKNOWN_TO_HEAD   records after the head
-    HEAD_MISSING      records, but no state that knows of them
-    HEAD_MISMATCH     the head tells another hash
-    ANCHOR_MISMATCH   an anchor tells another hash: the chain up to there is not the one that was anchored
-
-    Takes one small object a record in memory, not the bodies.
-    """
-    findings = _Findings(target)
-    anchors = tuple(anchors)
-    links = _read_rows(target, rows, findings)
-    _check_gaps(links, findings)
-    _check_links(links, head, anchors, findings)
-    _check_head(links, head, findings)
-    _check_anchors(links, anchors, findings)
-    return findings.in_order()
 
 
 def _read_rows(target: str, rows: Iterable[StoredRow], findings: _Findings) -> dict[int, _Link]:

@@ -1,20 +1,22 @@
-"""Reading back the heads that sweeps wrote to a bucket with Object Lock, every version of every object.
+"""Anchors in an S3 bucket with Object Lock: writing the heads of a sweep, and reading every version of every object.
 
-Whoever may write to the bucket can put another version over an anchor, or a delete marker; neither takes away a locked
-version, so all of them are read. https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-lock.html
+Anyone who may write to the bucket can put another version over an anchor, or a delete marker; neither takes away a
+locked version, so all of them are read. https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-lock.html
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import msgspec
 
-from chalicelib.auditlog.chain import Anchored, Finding, anchor_digest
-from chalicelib.aws.clients import Clients, Threads, call
-from chalicelib.domain.stored import GUARD_CHAIN
+from chalicelib.auditlog.anchors import Anchored, anchor_digest
+from chalicelib.auditlog.chaincheck import Finding
+from chalicelib.aws.clients import Clients, call
+from chalicelib.aws.threads import Threads
+from chalicelib.domain.stored import GUARD_CHAIN, Record
 
 PREFIX = "anchors/"
 AT_ONCE = 16
@@ -26,6 +28,30 @@ class _Anchor(msgspec.Struct):
     record_id: str
     digest: str
     heads: list[tuple[str, int, str]]
+
+
+class AnchorBucket:
+    """`sweep.Anchors` in an S3 bucket with Object Lock: one object a sweep, named by time and the record's seq."""
+
+    def __init__(self, clients: Clients, region: str, bucket: str) -> None:
+        self._clients = clients
+        self._region = region
+        self._bucket = bucket
+
+    def keep(self, record: Record, heads: Sequence[tuple[str, int, str]]) -> None:
+        """PutObject of the digest and all heads."""
+        body = msgspec.json.encode({"record_id": record.record_id, "digest": record.detail["digest"], "heads": heads})
+        client = self._clients.reading("s3", self._region)
+        name = f"{PREFIX}{record.at:%Y/%m/%d/%H%M%S}-{record.seq:012d}.json"
+        call(
+            "s3:PutObject",
+            client.put_object,
+            Bucket=self._bucket,
+            Key=name,
+            Body=body,
+            ContentType="application/json",
+            ChecksumAlgorithm="SHA256",
+        )
 
 
 def read_anchors(clients: Clients, region: str, bucket: str) -> tuple[Heads, list[Finding]]:

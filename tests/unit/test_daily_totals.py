@@ -12,8 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from chalicelib.auditlog import figures, history, rollup
-from chalicelib.auditlog.ledger import Draft, remember
+from chalicelib.auditlog import daily_totals, history
+from chalicelib.auditlog.draft import Draft
+from chalicelib.auditlog.summary import (
+    LONGEST_RANGE,
+    PERCENTILES,
+    ActorCount,
+    Summary,
+    Suppressions,
+    _spread,
+    summarize,
+)
+from chalicelib.domain.incidents import remember
 from chalicelib.domain.model import Actor, EncryptionType, Setting, Trigger, TriggerKind
 from chalicelib.domain.reasons import Outcome
 from chalicelib.domain.stored import Cause, GuardState, Incident, Phase, TargetState
@@ -33,10 +43,12 @@ class Sums:
     def __init__(self) -> None:
         self.items: dict[str, Counter[str]] = {}
 
-    def write(self, draft: Draft) -> TargetState:
+    def write(self, draft: Draft[TargetState]) -> TargetState:
         """Store a draft, as far as the figures go."""
         draft.set(version=draft.before.version + 1)
-        for item, amounts in rollup.additions(draft.before, draft.after, [record for record, _, _ in draft.records]):
+        for item, amounts in daily_totals.additions(
+            draft.before, draft.after, [record for record, _, _ in draft.records]
+        ):
             sums = self.items.setdefault(item, Counter())
             for name, amount in amounts:
                 sums[name] += amount
@@ -44,12 +56,12 @@ class Sums:
         return after
 
     def sums(self, items: Sequence[str]) -> Mapping[str, Mapping[str, int]]:
-        """`figures.Reads`."""
+        """`summary.Reads`."""
         return {item: self.items[item] for item in items if item in self.items}
 
-    def summary(self, since: date = FIRST_DAY, until: date = LAST_DAY) -> figures.Summary:
+    def summary(self, since: date = FIRST_DAY, until: date = LAST_DAY) -> Summary:
         """The figures of the two days of these tests."""
-        return figures.summary(self, since, until)
+        return summarize(self, since, until)
 
 
 def opened(sums: Sums, at: datetime = MORNING, cause: Cause | None = None) -> TargetState:
@@ -97,8 +109,8 @@ class TestIncidents:
         cause = Cause("event", MORNING - timedelta(seconds=90), ALICE)
         closed(sums, opened(sums, cause=cause), MORNING + timedelta(seconds=10))
         told = sums.summary()
-        assert told.exposure.p50 == pytest.approx(100, rel=rollup.RELATIVE_ERROR)
-        assert told.time_to_remediate.p50 == pytest.approx(10, rel=rollup.RELATIVE_ERROR)
+        assert told.exposure.p50 == pytest.approx(100, rel=daily_totals.RELATIVE_ERROR)
+        assert told.time_to_remediate.p50 == pytest.approx(10, rel=daily_totals.RELATIVE_ERROR)
 
     def test_that_somebody_else_put_right_have_an_exposure_and_no_remediation(self) -> None:
         sums = Sums()
@@ -129,11 +141,11 @@ class TestLateChanges:
     def test_move_the_exposure_to_what_it_truly_was_on_the_day_of_the_end(self) -> None:
         sums = Sums()
         state = closed(sums, opened(sums), MORNING + timedelta(seconds=10))
-        assert sums.summary().exposure.p50 == pytest.approx(10, rel=rollup.RELATIVE_ERROR)
+        assert sums.summary().exposure.p50 == pytest.approx(10, rel=daily_totals.RELATIVE_ERROR)
         heard_late(sums, state, MIDNIGHT, MORNING - timedelta(seconds=990))
         told = sums.summary()
         assert told.exposure.count == 1
-        assert told.exposure.p50 == pytest.approx(1000, rel=rollup.RELATIVE_ERROR)
+        assert told.exposure.p50 == pytest.approx(1000, rel=daily_totals.RELATIVE_ERROR)
         assert [day.exposure_p50 is not None for day in told.days] == [True, False]
         assert (told.opened, told.closed) == (1, 1)
 
@@ -142,10 +154,10 @@ class TestLateChanges:
         state = closed(sums, opened(sums), MORNING + timedelta(seconds=10))
         assert (sums.summary().top_actors, sums.summary().unexplained) == ((), 1)
         state = heard_late(sums, state, MIDNIGHT, MORNING)
-        assert sums.summary().top_actors == (figures.ActorCount(ALICE.arn, 1),)
+        assert sums.summary().top_actors == (ActorCount(ALICE.arn, 1),)
         assert sums.summary().unexplained == 0
         sums.write(Draft(state))
-        assert sums.summary().top_actors == (figures.ActorCount(ALICE.arn, 1),)
+        assert sums.summary().top_actors == (ActorCount(ALICE.arn, 1),)
 
     def test_that_come_just_as_the_incident_ends_are_counted_with_its_end(self) -> None:
         sums = Sums()
@@ -153,16 +165,16 @@ class TestLateChanges:
         closed(sums, opened(sums), MORNING + timedelta(seconds=10), cause)
         told = sums.summary()
         assert told.exposure.count == 1
-        assert told.exposure.p50 == pytest.approx(100, rel=rollup.RELATIVE_ERROR)
-        assert told.top_actors == (figures.ActorCount(ALICE.arn, 1),)
+        assert told.exposure.p50 == pytest.approx(100, rel=daily_totals.RELATIVE_ERROR)
+        assert told.top_actors == (ActorCount(ALICE.arn, 1),)
 
 
 def test_an_actor_of_any_length_and_letters_has_a_name_of_bounded_length() -> None:
     for arn in ("a" * 5000, "\ud800" * 300, "ü" * 300):
         sums = Sums()
         opened(sums, cause=Cause("event", MORNING, Actor(arn)))
-        ((name, _),) = sums.items[f"{rollup.ACTORS}#2026-11-20"].items()
-        assert len(name.encode()) <= rollup.LONGEST_ACTOR + len("actor:…")
+        ((name, _),) = sums.items[f"{daily_totals.ACTORS}#2026-11-20"].items()
+        assert len(name.encode()) <= daily_totals.LONGEST_ACTOR + len("actor:…")
 
 
 def test_two_long_actors_that_begin_alike_are_two() -> None:
@@ -178,15 +190,15 @@ def test_suppressions_are_counted_by_what_became_of_them() -> None:
     for reason in ("BREAK_GLASS_OPENED", "BREAK_GLASS_ENDED", "BREAK_GLASS_REFUSED", "BREAK_GLASS_REFUSED", "OTHER"):
         draft.add(MORNING, Outcome.SUPPRESSED, SWEEP, reason=reason)
     sums.write(draft)
-    assert sums.summary().suppressions == figures.Suppressions(opened=1, refused=2, ended=1)
+    assert sums.summary().suppressions == Suppressions(opened=1, refused=2, ended=1)
 
 
 def test_the_guards_own_chain_and_a_write_that_changes_nothing_add_nothing() -> None:
     draft = Draft(GuardState())
     draft.add(MORNING, Outcome.IGNORED, SWEEP, reason="SWEEP")
-    assert rollup.additions(draft.before, draft.after, [record for record, _, _ in draft.records]) == []
+    assert daily_totals.additions(draft.before, draft.after, [record for record, _, _ in draft.records]) == []
     state = TargetState(HERE, version=3, outcome=Outcome.COMPLIANT)
-    assert rollup.additions(state, replace(state, version=4, checked_at=MORNING), []) == []
+    assert daily_totals.additions(state, replace(state, version=4, checked_at=MORNING), []) == []
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from([None, *Outcome]), st.booleans()), max_size=40))
@@ -210,17 +222,17 @@ def test_the_present_is_what_the_targets_are_whatever_they_were(
     assert told.share == (round(told.compliant / len(governed), 4) if governed else None)
 
 
-@given(st.lists(st.floats(0, 1e8), min_size=1, max_size=200), st.sampled_from(figures.PERCENTILES))
+@given(st.lists(st.floats(0, 1e8), min_size=1, max_size=200), st.sampled_from(PERCENTILES))
 def test_a_percentile_is_off_by_no_more_than_is_said(spans: list[float], percent: int) -> None:
-    counts = Counter(f"exposure:{rollup.bucket(span)}" for span in spans)
-    told = getattr(figures._spread(counts, "exposure:"), f"p{percent}")
+    counts = Counter(f"exposure:{daily_totals.bucket(span)}" for span in spans)
+    told = getattr(_spread(counts, "exposure:"), f"p{percent}")
     true = sorted(spans)[math.ceil(percent * len(spans) / 100) - 1]
-    assert abs(told - true) <= max(rollup.FINEST_SECONDS, true * rollup.RELATIVE_ERROR) + 0.001
+    assert abs(told - true) <= max(daily_totals.FINEST_SECONDS, true * daily_totals.RELATIVE_ERROR) + 0.001
 
 
 def test_figures_cover_at_most_four_hundred_days_and_say_which() -> None:
     told = Sums().summary(date(1, 1, 1), date(2026, 11, 20))
-    assert len(told.days) == figures.LONGEST_RANGE.days
+    assert len(told.days) == LONGEST_RANGE.days
     assert (told.since, told.until) == (told.days[0].day, told.days[-1].day)
     assert Sums().summary(date(2026, 11, 20), date(2026, 11, 19)).days == ()
     assert len(Sums().summary(date(1, 1, 1), date(1, 1, 3)).days) == 3

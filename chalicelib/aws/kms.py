@@ -1,4 +1,4 @@
-"""KMS and IAM's tags over boto3. https://docs.aws.amazon.com/kms/latest/APIReference/Welcome.html"""
+"""KMS over boto3. https://docs.aws.amazon.com/kms/latest/APIReference/Welcome.html"""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from chalicelib.aws.clients import Clients, Threads, call, request_id
+from chalicelib.aws.clients import Clients, call, request_id
+from chalicelib.aws.threads import Threads
 from chalicelib.domain.errors import DENIED, AwsError
-from chalicelib.domain.model import Key, Target, arn_part
+from chalicelib.domain.model import Key, arn_part
 from chalicelib.domain.ports import Gather
 
 Tags = tuple[tuple[str, str], ...]
@@ -132,34 +133,6 @@ class KeysApi:
 
     def _mutate(self, operation: str, **parameters: Any) -> dict[str, Any]:
         return _kms(self._clients.mutating("kms", self._region), operation, parameters)
-
-
-class PrincipalsApi:
-    """`ports.Principals`: IAM is one for all Regions of a partition; `region` only names the partition's endpoint."""
-
-    def __init__(self, clients: Clients, target: Target) -> None:
-        self._clients = clients
-        self._region = target.region
-
-    def tags(self, principal_arn: str) -> Tags:
-        """ListRoleTags or ListUserTags, every page. Raises ValueError for an ARN that is neither's."""
-        kind, _, name = arn_part(principal_arn, 5).rpartition("/")
-        kind = kind.split("/", 1)[0]
-        operation, method, parameter = {
-            "role": ("iam:ListRoleTags", "list_role_tags", "RoleName"),
-            "user": ("iam:ListUserTags", "list_user_tags", "UserName"),
-        }.get(kind, ("", "", ""))
-        if not operation:
-            raise ValueError(f"{principal_arn} is neither a role nor a user, so it carries no tags")
-        client = self._clients.reading("iam", self._region)
-        found: list[tuple[str, str]] = []
-        page: dict[str, Any] = {parameter: name}
-        while True:
-            answer = call(operation, getattr(client, method), **page)
-            found += [(tag["Key"], tag["Value"]) for tag in answer["Tags"]]
-            if not answer.get("IsTruncated"):
-                return tuple(found)
-            page = {parameter: name, "Marker": answer["Marker"]}
 
 
 METHODS = {

@@ -9,7 +9,7 @@ actors#<day>#<shard>   incidents opened on that day by who caused them
 present#<shard>        how many targets there are, by outcome, and how many of them are compliant
 
 Sums do not care which shard holds what: targets that write at the same moment take different ones, and reading reads
-them all (`figures`).
+them all (`summary`).
 
 A histogram's bucket is `GROWTH` times as wide as the one before, and a percentile read from it is off by less than
 `RELATIVE_ERROR` of itself (by less than `FINEST_SECONDS`, if it is smaller than that).
@@ -24,10 +24,10 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from chalicelib.auditlog import ledger
 from chalicelib.domain.model import TriggerKind
 from chalicelib.domain.reasons import Outcome, Reason
 from chalicelib.domain.stored import Cause, GuardState, Incident, PastIncident, Record, TargetState
+from chalicelib.domain.times import seconds
 
 SHARDS = 4
 """How many items one day's figures are spread over. More may be added; fewer would hide what was counted."""
@@ -91,13 +91,13 @@ def _add_end(sums: _Sums, before: TargetState, record: Record, exposure_seconds:
         # It was counted from its discovery on; now the time of the change is known.
         if past.cause is None and record.trigger.kind is TriggerKind.CHANGE:
             day = _day(FIGURES, past.closed_at)
-            sums.add(day, f"exposure:{bucket(ledger.seconds(past.closed_at - past.opened_at))}", -1)
+            sums.add(day, f"exposure:{bucket(seconds(past.closed_at - past.opened_at))}", -1)
             sums.add(day, f"exposure:{bucket(exposure_seconds)}")
         return
     day = _day(FIGURES, record.at)
     sums.add(day, f"exposure:{bucket(exposure_seconds)}")
     if record.outcome is Outcome.REMEDIATED and before.incident is not None:
-        sums.add(day, f"remediate:{bucket(ledger.seconds(record.at - before.incident.opened_at))}")
+        sums.add(day, f"remediate:{bucket(seconds(record.at - before.incident.opened_at))}")
 
 
 def _newly_explained(before: TargetState, after: TargetState) -> Iterator[tuple[Incident | PastIncident, Cause]]:

@@ -1,0 +1,77 @@
+"""What a question to the log is about: place, time, outcome, actor and rule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from chalicelib.domain.model import Actor
+from chalicelib.domain.policy import glob_matches
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.stored import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What is asked for; None asks for anything.
+
+    `target` may be `guard`. `actor` is part of the actor's ARN, session or service, case aside, or a glob of a whole
+    one. `since` <= at < `until`, both aware; of incidents it is the time they were opened.
+    """
+
+    target: str | None = None
+    account: str | None = None
+    region: str | None = None
+    outcomes: tuple[Outcome, ...] = ()
+    actor: str | None = None
+    rule: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    @property
+    def chain(self) -> str | None:
+        """The one chain that can hold what is asked for, if there is only one."""
+        if self.target is not None:
+            return self.target
+        return f"{self.account}/{self.region}" if self.account and self.region else None
+
+    def takes(self, record: Record) -> bool:
+        """Whether the record is asked for."""
+        return (
+            self.takes_place(record.target)
+            and (not self.outcomes or record.outcome in self.outcomes)
+            and (self.rule is None or record.rule == self.rule)
+            and (self.since is None or record.at >= self.since)
+            and (self.until is None or record.at < self.until)
+            and self.takes_actor(record)
+        )
+
+    def takes_actor(self, record: Record) -> bool:
+        """Whether anybody who is named in the record is asked for."""
+        return self.actor is None or any(_is_actor(self.actor, each) for each in _actors(record))
+
+    def takes_place(self, target: str) -> bool:
+        """Whether the target, or the chain `guard`, is asked for."""
+        account, _, region = target.partition("/")
+        return (
+            (self.target is None or target == self.target)
+            and (self.account is None or account == self.account)
+            and (self.region is None or region == self.region)
+        )
+
+
+def _actors(record: Record) -> Iterator[Actor]:
+    if record.trigger.actor:
+        yield record.trigger.actor
+    if record.cause:
+        yield record.cause.actor
+    if record.suppression and record.suppression.opened_by:
+        yield record.suppression.opened_by
+
+
+def _is_actor(wanted: str, actor: Actor) -> bool:
+    texts = [text for text in (actor.arn, actor.session, actor.via, actor.issued_by) if text]
+    if "*" in wanted or "?" in wanted:
+        return any(glob_matches(wanted, text) for text in texts)
+    return any(wanted.casefold() in text.casefold() for text in texts)

@@ -1,0 +1,264 @@
+"""What the log's records and a target's state say to people, as values; and an incident built from its records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from chalicelib.auditlog import hashchain
+from chalicelib.auditlog.walks import Budget, Reads
+from chalicelib.domain.model import Actor, Setting
+from chalicelib.domain.reasons import Outcome, Problem, Violation
+from chalicelib.domain.stored import Cause, Incident, Record, Suppression, TargetState
+
+NOT_JUDGED = frozenset({"UNGOVERNED", "RULE_OFF", "IDLE"})
+"""Reasons of IGNORED that end an incident: nobody asks any more that the target be encrypted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A record, and the hash that it is stored under."""
+
+    record: Record
+    hash: str
+
+    @property
+    def actor(self) -> Actor | None:
+        """Who caused what the record is about, as far as it knew; else who set off the run."""
+        return self.record.cause.actor if self.record.cause else self.record.trigger.actor
+
+    def to_json(self) -> dict[str, Any]:
+        """The record's fields as they were hashed, and beside them `hash`, `actor`, `account` and `region`."""
+        account, _, region = self.record.target.partition("/")
+        told: dict[str, Any] = _plain(self.record)
+        return {
+            **told,
+            "hash": self.hash,
+            "actor": _plain(self.actor),
+            "account": account if region else None,
+            "region": region or None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentView:
+    """An incident as its records tell it.
+
+    `outcome` and `reason` are the last record's that says how it stands; `exposure_seconds` is known from its end on.
+    `exposed_since` is when the change was made, or else when it was found. `complete`: all its records were read.
+    """
+
+    id: str
+    target: str
+    open: bool
+    outcome: Outcome
+    opened_at: datetime
+    exposed_since: datetime
+    closed_at: datetime | None = None
+    reason: str | None = None
+    rule: str | None = None
+    violations: tuple[Violation, ...] = ()
+    before: Setting | None = None
+    after: Setting | None = None
+    actor: Actor | None = None
+    cause: Cause | None = None
+    exposure_seconds: float | None = None
+    attempts: int = 0
+    actions: tuple[str, ...] = ()
+    suppression: Suppression | None = None
+    error: Problem | None = None
+    complete: bool = True
+    entries: tuple[Entry, ...] = ()
+
+    def to_json(self, *, timeline: bool = False) -> dict[str, Any]:
+        """The fields by their names; `timeline` adds the incident's records, oldest first."""
+        told = _shallow(self, without=("entries",))
+        account, _, region = self.target.partition("/")
+        told |= {"account": account, "region": region}
+        return {**told, "records": [entry.to_json() for entry in self.entries]} if timeline else told
+
+
+@dataclass(frozen=True, slots=True)
+class TargetView:
+    """The present of a target."""
+
+    target: str
+    account: str
+    region: str
+    outcome: Outcome | None
+    reason: str | None
+    violations: tuple[Violation, ...]
+    setting: Setting | None
+    rule: str | None
+    policy_digest: str | None
+    first_seen: datetime | None
+    checked_at: datetime | None
+    good_at: datetime | None
+    incident: Incident | None
+    exposed_since: datetime | None
+    managed_key: str | None
+    orphan_keys: tuple[str, ...]
+    suppressions: tuple[Suppression, ...]
+    due: datetime | None
+    records: int
+
+    @property
+    def compliant(self) -> bool:
+        """Whether the setting was as the rule asks when it was last looked at."""
+        return self.outcome in (Outcome.COMPLIANT, Outcome.REMEDIATED) and self.incident is None
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields by their names."""
+        return {**_shallow(self), "compliant": self.compliant}
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Records newest first. `cursor` leads on, None at the end; `unreadable` counts rows that hold no record."""
+
+    entries: tuple[Entry, ...]
+    cursor: str | None
+    items_read: int
+    unreadable: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """What the API answers."""
+        return {"records": [entry.to_json() for entry in self.entries], "next_token": self.cursor}
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentPage:
+    """Incidents, the last opened first."""
+
+    incidents: tuple[IncidentView, ...]
+    cursor: str | None
+    items_read: int
+    unreadable: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """What the API answers."""
+        return {"incidents": [incident.to_json() for incident in self.incidents], "next_token": self.cursor}
+
+
+def target_view(state: TargetState) -> TargetView:
+    """What a target's state says to people."""
+    account, _, region = state.target.partition("/")
+    kept = {state.managed_key, *state.keys_retired}
+    return TargetView(
+        target=state.target,
+        account=account,
+        region=region,
+        outcome=state.outcome,
+        reason=state.reason,
+        violations=state.violations,
+        setting=state.setting,
+        rule=state.rule,
+        policy_digest=state.policy_digest,
+        first_seen=state.first_seen,
+        checked_at=state.checked_at,
+        good_at=state.good_at,
+        incident=state.incident,
+        exposed_since=_exposed_since(state.incident) if state.incident else None,
+        managed_key=state.managed_key,
+        orphan_keys=tuple(arn for arn in state.keys_made if arn not in kept),
+        suppressions=tuple(one for one in state.suppressions if one.closed is None and one.refused is None),
+        due=state.due,
+        records=state.seq,
+    )
+
+
+def read_entry(row: hashchain.StoredRow) -> Entry | None:
+    """Return the entry that the row holds; None where it holds no record."""
+    try:
+        return Entry(hashchain.unseal(row.body), row.hash)
+    except ValueError:
+        return None
+
+
+def opens_incident(record: Record) -> bool:
+    """Whether the record is the first of its incident."""
+    return record.incident_id is not None and record.incident_id == record.record_id
+
+
+def incident_from(store: Reads, first: Entry, budget: Budget, most: int) -> IncidentView:
+    """The incident whose first record is `first`, out of up to `most` records after that."""
+    target = first.record.target
+    own, closed_at, others = [first], _closing(first.record), 0
+    seq, left, complete = first.record.seq + 1, most, False
+    while left > 0 and budget.allows(1):
+        slice_ = store.oldest(target, budget.take(min(left, 100)), seq)
+        budget.count(len(slice_.rows))
+        left -= len(slice_.rows)
+        for row in slice_.rows:
+            entry = read_entry(row)
+            if entry is None:
+                continue
+            record = entry.record
+            seq = record.seq + 1
+            if record.incident_id == first.record.incident_id:
+                own.append(entry)
+                closed_at = closed_at or _closing(record)
+            else:
+                ends = opens_incident(record) or (record.outcome is Outcome.IGNORED and record.reason in NOT_JUDGED)
+                closed_at = closed_at or (record.at if ends else None)
+                others += opens_incident(record)
+        # A change that is heard of late is joined to one of the last eight incidents; after those nothing can come.
+        if not slice_.more or others > 8:
+            complete = True
+            break
+    return _view(tuple(own), closed_at, complete=complete)
+
+
+def _closing(record: Record) -> datetime | None:
+    if record.outcome is Outcome.REMEDIATED:
+        return record.at
+    return record.at if record.outcome is Outcome.COMPLIANT and record.reason != "UPDATING" else None
+
+
+def _view(entries: tuple[Entry, ...], closed_at: datetime | None, *, complete: bool) -> IncidentView:
+    own = [entry.record for entry in entries]
+    first = own[0]
+    telling = [record for record in own if record.reason not in ("IN_PROGRESS", "UPDATING")]
+    until_end = [record for record in telling if closed_at is None or record.at <= closed_at] or telling
+    last = until_end[-1]
+    cause = next((record.cause for record in reversed(own) if record.cause), None)
+    exposures = [record.exposure_seconds for record in own if record.exposure_seconds is not None]
+    return IncidentView(
+        id=first.record_id,
+        target=first.target,
+        open=closed_at is None,
+        outcome=last.outcome,
+        opened_at=first.at,
+        exposed_since=cause.at if cause else first.at,
+        closed_at=closed_at,
+        reason=last.reason,
+        rule=last.rule,
+        violations=next((record.violations for record in own if record.violations), ()),
+        before=next((record.before for record in own if record.before), None),
+        after=next((record.after for record in reversed(own) if record.after), None),
+        actor=cause.actor if cause else None,
+        cause=cause,
+        exposure_seconds=exposures[-1] if exposures else None,
+        attempts=sum(record.outcome is Outcome.REMEDIATING for record in own),
+        actions=tuple(action.name for record in own for action in record.actions if action.error is None),
+        suppression=next((record.suppression for record in reversed(own) if record.suppression), None),
+        error=last.error,
+        complete=complete,
+        entries=entries,
+    )
+
+
+def _exposed_since(open_incident: Incident) -> datetime:
+    return open_incident.cause.at if open_incident.cause else open_incident.opened_at
+
+
+def _plain(value: object) -> Any:
+    """As JSON has it: times as RFC 3339, lists, null."""
+    return msgspec.json.decode(msgspec.json.encode(value))
+
+
+def _shallow(view: Any, without: tuple[str, ...] = ()) -> dict[str, Any]:
+    return {each.name: _plain(getattr(view, each.name)) for each in fields(view) if each.name not in without}
