@@ -39,9 +39,9 @@ class Outcome(StrEnum):
 
 
 class Reason(StrEnum):
-    """The guard's own codes for why: in a record's `reason`, a Problem's `code` and a run's result.
+    """The guard's own codes of why: in a record's `reason`, a Problem's `code` and a run's result.
 
-    A record's reason is text all the same, because AWS's own error codes stand there too.
+    A record's reason is stored as text, because it may also be an error code of AWS's.
     """
 
     # What keeps the guard from judging a target.

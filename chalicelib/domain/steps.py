@@ -1,4 +1,4 @@
-"""The way from an observation to what the rule asks, as steps: each one mutation.
+"""Plan the mutations that make a target compliant, one step at a time.
 
 `next_step` gives the one mutation that comes next, so that the loop can observe between mutations; `plan` strings the
 steps together on the effects they are expected to have, which makes a dry run free.

@@ -1,6 +1,6 @@
-"""What lies in the tables: records, and the states of targets and of the guard.
+"""The values that the tables hold: records, and the states of targets and of the guard.
 
-`msgspec` encodes these types as they stand, so that a renamed field is another stored format.
+`msgspec` encodes these types as they are: renaming a field changes the stored format.
 """
 
 from __future__ import annotations
