@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -126,7 +125,7 @@ class DynamoStore:
             except AwsError as error:
                 if error.code != "TransactionCanceledException":
                     raise
-                reasons = _cancellation_reasons(error)
+                reasons = error.cancellation_reasons
                 of_writes, of_adds = reasons[: len(writes)], reasons[len(writes) :]
                 if not LOST_RACES.isdisjoint(of_writes):
                     raise Conflict(str(after.target)) from error
@@ -404,12 +403,6 @@ class DynamoStore:
             put["ConditionExpression"] = "version = :version"
             put["ExpressionAttributeValues"] = {":version": {"N": str(before.version)}}
         return {"Put": put}
-
-
-def _cancellation_reasons(error: AwsError) -> list[str]:
-    """DynamoDB's code for each item of a cancelled transaction, in their order; `None` where the item is not why."""
-    listed = re.search(r"\[([\w, ]+)\]", str(error))
-    return [reason.strip() for reason in listed[1].split(",")] if listed else []
 
 
 def _row(item: dict[str, Any]) -> hashchain.StoredRow:

@@ -92,9 +92,11 @@ class Cancelling:
         if not self.reasons:
             return self._client.transact_write_items(TransactItems=TransactItems)
         why = self.reasons.pop(0)
-        listed = ", ".join(why.get(key, "None") for key in keys)
-        message = f"Transaction cancelled, please refer cancellation reasons for specific reasons [{listed}]"
-        raise ClientError({"Error": {"Code": "TransactionCanceledException", "Message": message}}, "TransactWriteItems")
+        refusal: Any = {
+            "Error": {"Code": "TransactionCanceledException", "Message": "Transaction cancelled"},
+            "CancellationReasons": [{"Code": why.get(key, "None")} for key in keys],
+        }
+        raise ClientError(refusal, "TransactWriteItems")
 
 
 class TestCancelled:

@@ -204,9 +204,9 @@ def a_write(before: TargetState = KNOWN, due: datetime | None = None) -> Draft[T
 
 
 def cancelled(*reasons: str) -> Refused:
-    listed = ", ".join(reasons)
-    message = f"Transaction cancelled, please refer cancellation reasons for specific reasons [{listed}]"
-    return Refused("TransactionCanceledException", message)
+    """Whatever the message says: the reasons are a list of their own."""
+    listed = [{"Code": reason} for reason in reasons]
+    return Refused("TransactionCanceledException", "Transaction cancelled", CancellationReasons=listed)
 
 
 @pytest.mark.parametrize("reason", ["ConditionalCheckFailed", "TransactionConflict"])
