@@ -27,7 +27,8 @@ from chalicelib.auditlog.filters import Filter
 from chalicelib.auditlog.summary import summarize
 from chalicelib.aws.clients import Clients
 from chalicelib.aws.clock import AwsClock
-from chalicelib.aws.store import AUDIT_TABLE, TARGETS_TABLE, DynamoStore
+from chalicelib.aws.logreads import LogStore
+from chalicelib.aws.tables import AUDIT_TABLE, TARGETS_TABLE
 from chalicelib.domain.incidents import exposure, remember
 from chalicelib.domain.model import Actor, EncryptionStatus, EncryptionType, Setting, Trigger, TriggerKind
 from chalicelib.domain.reasons import Outcome, Problem, Violation
@@ -64,7 +65,7 @@ class Log:
     """A log and where it ends."""
 
     tables: Tables
-    store: DynamoStore
+    store: LogStore
     records: int
     now: datetime
 
@@ -72,7 +73,7 @@ class Log:
 def written(records: int, path: Path | str, seed: int = 1) -> Log:
     """A log of so many records. The same seed gives the same log, as far as it goes."""
     tables = Tables(path)
-    store = DynamoStore(_Same(tables), "us-east-1", AwsClock(), AUDIT_TABLE, TARGETS_TABLE)
+    store = LogStore(_Same(tables), "us-east-1", AwsClock(), AUDIT_TABLE, TARGETS_TABLE)
     luck = random.Random(seed)
     states: dict[str, TargetState] = {}
     beginning = Draft(GuardState())

@@ -73,8 +73,8 @@ class Tables:
         """All or nothing."""
         reasons = [self._refusal(next(iter(item.values()))) for item in TransactItems]
         if any(reasons):
-            listed = ", ".join(reason or "None" for reason in reasons)
-            raise _error("TransactionCanceledException", f"Transaction cancelled, please refer to [{listed}]")
+            listed = [{"Code": reason or "None"} for reason in reasons]
+            raise _error("TransactionCanceledException", "Transaction cancelled", CancellationReasons=listed)
         for item in TransactItems:
             ((kind, told),) = item.items()
             (self._put if kind == "Put" else self._update)(told)
@@ -244,5 +244,6 @@ def _text(item: Item, name: str) -> str | None:
     return item[name]["S"] if name in item else None
 
 
-def _error(code: str, message: str) -> ClientError:
-    return ClientError({"Error": {"Code": code, "Message": message}}, "DynamoDB")
+def _error(code: str, message: str, **members: Any) -> ClientError:
+    refusal: Any = {"Error": {"Code": code, "Message": message}, **members}
+    return ClientError(refusal, "DynamoDB")

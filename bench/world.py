@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from chalicelib.aws.store import AUDIT_TABLE, TARGETS_TABLE
+from chalicelib.aws.tables import AUDIT_TABLE, TARGETS_TABLE
 from chalicelib.domain.keypolicy.wanted import initial_policy
 from chalicelib.domain.model import (
     GUARD_TAG_KEY,

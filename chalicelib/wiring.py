@@ -9,12 +9,14 @@ import uuid
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from chalicelib.aws.clients import Clients
 from chalicelib.aws.clock import AwsClock
 from chalicelib.aws.iam import PrincipalsApi
 from chalicelib.aws.kms import KeysApi
-from chalicelib.aws.store import AUDIT_TABLE, TARGETS_TABLE, DynamoStore
+from chalicelib.aws.store import DynamoStore
+from chalicelib.aws.tables import AUDIT_TABLE, TARGETS_TABLE
 from chalicelib.aws.threads import Threads
 from chalicelib.aws.xray import XRayApi
 from chalicelib.domain.model import Target
@@ -23,14 +25,28 @@ from chalicelib.domain.ports import Reach
 from chalicelib.domain.stored import Record
 from chalicelib.loop.guard import Guard
 
+if TYPE_CHECKING:
+    from chalicelib.aws.logreads import LogStore
+
 POLICIES = Path(__file__).parent.parent / "policies"
 
 
 def make_store(clients: Clients, region: str, clock: AwsClock) -> DynamoStore:
-    """The store in the guard's own Region; the tables' names come from the environment."""
+    """Make the store of the loop in the guard's own Region; the tables' names come from the environment."""
+    return DynamoStore(clients, region, clock, *_table_names())
+
+
+def make_log_store(clients: Clients, region: str, clock: AwsClock) -> LogStore:
+    """Make the store of the faces: the same, with the reads of the log."""
+    from chalicelib.aws.logreads import LogStore
+
+    return LogStore(clients, region, clock, *_table_names())
+
+
+def _table_names() -> tuple[str, str]:
     audit = os.environ.get("XRAY_GUARD_AUDIT_TABLE", AUDIT_TABLE)
     targets = os.environ.get("XRAY_GUARD_TARGETS_TABLE", TARGETS_TABLE)
-    return DynamoStore(clients, region, clock, audit, targets)
+    return audit, targets
 
 
 def make_guard(

@@ -31,13 +31,13 @@ from chalicelib.auditlog.summary import summarize
 from chalicelib.auditlog.views import IncidentView
 from chalicelib.aws.clients import Clients
 from chalicelib.aws.clock import AwsClock
-from chalicelib.aws.store import DynamoStore
+from chalicelib.aws.logreads import LogStore
 from chalicelib.domain.errors import AwsError
 from chalicelib.domain.model import Target, arn_part
 from chalicelib.domain.policy import DOCUMENT_NAME, PolicyError, load_stamped
 from chalicelib.domain.reasons import Outcome
 from chalicelib.domain.stored import GUARD_CHAIN, GuardState
-from chalicelib.wiring import POLICIES, make_store
+from chalicelib.wiring import POLICIES, make_log_store
 
 DEFAULT_LIMIT = 50
 DEFAULT_DAYS = 30
@@ -97,7 +97,7 @@ class Refused(Exception):
 class Service:
     """What the handlers depend on."""
 
-    store: DynamoStore
+    store: LogStore
     now: Callable[[], datetime]
 
 
@@ -142,7 +142,7 @@ def answer(service: Service, request: Request) -> Answer:
 @cache
 def _service(region: str) -> Service:
     clock = AwsClock()
-    return Service(make_store(Clients(), region, clock), clock.now)
+    return Service(make_log_store(Clients(), region, clock), clock.now)
 
 
 def _read(operation: Operation, asked: Any, context: Any) -> Request:

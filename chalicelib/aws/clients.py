@@ -73,6 +73,9 @@ def call(operation: str, send: Callable[..., Any], **parameters: Any) -> dict[st
             message,
             answered.get("RequestId"),
             effect_unknown=answered.get("HTTPStatusCode", 500) >= 500,
+            cancellation_reasons=tuple(
+                reason.get("Code") or "None" for reason in error.response.get("CancellationReasons", ())
+            ),
         ) from error
     except HTTPClientError as error:
         raise _failure(operation)(operation, UNANSWERED, type(error).__name__) from error

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from chalicelib.aws.clients import Clients, call
+from chalicelib.aws.clients import Clients
+from chalicelib.aws.paging import pages
 from chalicelib.domain.model import Target, arn_part
 
 Tags = tuple[tuple[str, str], ...]
@@ -29,10 +28,7 @@ class PrincipalsApi:
             raise ValueError(f"{principal_arn} is neither a role nor a user, so it carries no tags")
         client = self._clients.reading("iam", self._region)
         found: list[tuple[str, str]] = []
-        page: dict[str, Any] = {parameter: name}
-        while True:
-            answer = call(operation, getattr(client, method), **page)
-            found += [(tag["Key"], tag["Value"]) for tag in answer["Tags"]]
-            if not answer.get("IsTruncated"):
-                return tuple(found)
-            page = {parameter: name, "Marker": answer["Marker"]}
+        asked = {parameter: name}
+        for response in pages(operation, getattr(client, method), {"Marker": "Marker"}, "IsTruncated", **asked):
+            found += [(tag["Key"], tag["Value"]) for tag in response["Tags"]]
+        return tuple(found)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
 
 from chalicelib.aws.clients import Clients, call, request_id
+from chalicelib.aws.paging import pages
 from chalicelib.aws.threads import Threads
 from chalicelib.domain.errors import DENIED, AwsError
 from chalicelib.domain.model import Key, arn_part
@@ -46,13 +47,9 @@ class KeysApi:
     def tags(self, key_arn: str) -> Tags:
         """ListResourceTags, every page."""
         found: list[tuple[str, str]] = []
-        page: dict[str, Any] = {}
-        while True:
-            answer = self._read("ListResourceTags", KeyId=key_arn, **page)
-            found += [(tag["TagKey"], tag["TagValue"]) for tag in answer["Tags"]]
-            if not answer.get("Truncated"):
-                return tuple(found)
-            page = {"Marker": answer["NextMarker"]}
+        for response in self._pages("ListResourceTags", KeyId=key_arn):
+            found += [(tag["TagKey"], tag["TagValue"]) for tag in response["Tags"]]
+        return tuple(found)
 
     def find_by_tag(self, tag_key: str, tag_value: str, made_after: datetime) -> str | None:
         """Return the ARN of the customer key that has this tag and was made after then, or None.
@@ -64,17 +61,13 @@ class KeysApi:
         It skips a key that the guard may not read. It raises the error of every other failed read, because such a read
         does not show that the key is absent.
         """
-        page: dict[str, Any] = {}
-        while True:
-            response = self._read("ListKeys", **page)
+        for response in self._pages("ListKeys"):
             arns = [str(entry["KeyArn"]) for entry in response["Keys"]]
             reads = [partial(self._is_made, arn, (tag_key, tag_value), made_after) for arn in arns]
             found = [arn for arn, is_made in zip(arns, self._gather(reads), strict=True) if is_made]
             if found:
                 return found[0]
-            if not response.get("Truncated"):
-                return None
-            page = {"Marker": response["NextMarker"]}
+        return None
 
     def _is_made(self, key_arn: str, tag: tuple[str, str], after: datetime) -> bool:
         try:
@@ -130,6 +123,10 @@ class KeysApi:
 
     def _read(self, operation: str, **parameters: Any) -> dict[str, Any]:
         return _kms(self._clients.reading("kms", self._region), operation, parameters)
+
+    def _pages(self, operation: str, **parameters: Any) -> Iterator[dict[str, Any]]:
+        send = getattr(self._clients.reading("kms", self._region), METHODS[operation])
+        return pages(f"kms:{operation}", send, {"Marker": "NextMarker"}, "Truncated", **parameters)
 
     def _mutate(self, operation: str, **parameters: Any) -> dict[str, Any]:
         return _kms(self._clients.mutating("kms", self._region), operation, parameters)

@@ -15,6 +15,7 @@ import msgspec
 from chalicelib.auditlog.anchors import Anchored, anchor_digest
 from chalicelib.auditlog.chaincheck import Finding
 from chalicelib.aws.clients import Clients, call
+from chalicelib.aws.paging import pages
 from chalicelib.aws.threads import Threads
 from chalicelib.domain.stored import GUARD_CHAIN, Record
 
@@ -76,14 +77,13 @@ def read_anchors(clients: Clients, region: str, bucket: str) -> tuple[Heads, lis
 
 
 def _versions(client: Any, bucket: str) -> Iterator[tuple[str, str]]:
-    page: dict[str, str] = {}
-    while True:
-        answer = call("s3:ListBucketVersions", client.list_object_versions, Bucket=bucket, Prefix=PREFIX, **page)
-        for version in answer.get("Versions", ()):
+    tokens = {"KeyMarker": "NextKeyMarker", "VersionIdMarker": "NextVersionIdMarker"}
+    listed = pages(
+        "s3:ListBucketVersions", client.list_object_versions, tokens, "IsTruncated", Bucket=bucket, Prefix=PREFIX
+    )
+    for response in listed:
+        for version in response.get("Versions", ()):
             yield version["Key"], version["VersionId"]
-        if not answer.get("IsTruncated"):
-            return
-        page = {"KeyMarker": answer["NextKeyMarker"], "VersionIdMarker": answer["NextVersionIdMarker"]}
 
 
 def _heads(client: Any, bucket: str, key: str, version: str) -> Heads | Finding:

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from chalicelib.aws.clients import Clients, call, request_id
+from chalicelib.aws.paging import pages
 from chalicelib.domain.errors import AwsError
 from chalicelib.domain.model import EncryptionStatus, EncryptionType, Setting
 
@@ -38,16 +39,14 @@ class XRayApi:
     def in_use(self, now: datetime) -> bool:
         """GetServiceGraph over the six hours before `now`; the first page with a service answers."""
         client = self._clients.reading("xray", self._region)
-        token: dict[str, str] = {}
-        while True:
-            answer = call(
-                "xray:GetServiceGraph", client.get_service_graph, StartTime=now - LOOK_BACK, EndTime=now, **token
-            )
-            if answer.get("Services"):
-                return True
-            if not answer.get("NextToken"):
-                return False
-            token = {"NextToken": answer["NextToken"]}
+        found = pages(
+            "xray:GetServiceGraph",
+            client.get_service_graph,
+            {"NextToken": "NextToken"},
+            StartTime=now - LOOK_BACK,
+            EndTime=now,
+        )
+        return any(response.get("Services") for response in found)
 
 
 def _setting(operation: str, answer: dict[str, Any]) -> Setting:

@@ -9,7 +9,7 @@ from typing import Any
 
 from chalicelib.auditlog.views import target_view
 from chalicelib.aws.clients import call
-from chalicelib.aws.store import AUDIT_TABLE, TARGETS_TABLE
+from chalicelib.aws.tables import AUDIT_TABLE, TARGETS_TABLE
 from chalicelib.cli.letters import Queue
 from chalicelib.cli.session import Operator
 from chalicelib.cli.trouble import Trouble, trouble_of

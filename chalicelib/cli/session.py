@@ -16,7 +16,7 @@ import click
 if TYPE_CHECKING:
     from chalicelib.aws.clients import Clients
     from chalicelib.aws.clock import AwsClock
-    from chalicelib.aws.store import DynamoStore
+    from chalicelib.aws.logreads import LogStore
     from chalicelib.domain.model import Actor
     from chalicelib.domain.policy import Policy
     from chalicelib.domain.stored import GuardState, Record
@@ -116,11 +116,11 @@ class Operator:
         return read_actor({"type": "AssumedRole" if assumed else "IAMUser", "arn": arn})
 
     @cached_property
-    def store(self) -> DynamoStore:
+    def store(self) -> LogStore:
         """The tables."""
-        from chalicelib.wiring import make_store
+        from chalicelib.wiring import make_log_store
 
-        return make_store(self.clients, self.region, self.clock)
+        return make_log_store(self.clients, self.region, self.clock)
 
     def guard_state(self) -> GuardState:
         """The guard's own state: one read, which also tells whether there are tables and what time it is."""

@@ -9,7 +9,7 @@ import click
 from botocore.exceptions import BotoCoreError
 
 from chalicelib.auditlog.cursors import BadCursor
-from chalicelib.aws.store import AUDIT_TABLE, TARGETS_TABLE
+from chalicelib.aws.tables import AUDIT_TABLE, TARGETS_TABLE
 from chalicelib.cli.wording import clean
 from chalicelib.domain.errors import AwsError, GuardError
 from chalicelib.domain.policy import PolicyError

@@ -115,10 +115,20 @@ class AwsError(GuardError):
 
     `effect_unknown`: the call may have taken effect all the same, for AWS answered with a fault of its own (5xx), with
     what could not be read, or not at all. The Problem's message ends with the remedy, where there is one.
+
+    `cancellation_reasons`: DynamoDB's code for each item of a cancelled transaction, in their order; `None` (the text)
+    for an item that is not a reason. Empty for every other error.
     """
 
     def __init__(
-        self, operation: str, code: str, message: str, request_id: str | None = None, *, effect_unknown: bool = False
+        self,
+        operation: str,
+        code: str,
+        message: str,
+        request_id: str | None = None,
+        *,
+        effect_unknown: bool = False,
+        cancellation_reasons: tuple[str, ...] = (),
     ) -> None:
         text = _with_remedy(operation, code, message)
         super().__init__(Problem(code, text, retryable=code not in TERMINAL_CODES))
@@ -126,6 +136,7 @@ class AwsError(GuardError):
         self.code = code
         self.request_id = request_id
         self.effect_unknown = effect_unknown or code == UNANSWERED
+        self.cancellation_reasons = cancellation_reasons
 
 
 class StoreError(AwsError):

@@ -31,7 +31,7 @@ from chalicelib.cli.session import Operator
 from chalicelib.console.server import ConsoleServer
 from chalicelib.domain.model import Target
 from chalicelib.domain.policy import parse
-from chalicelib.wiring import make_store
+from chalicelib.wiring import make_log_store
 from sandbox.past import BREAK_GLASS, PEOPLE, PLATFORM, SSO, TAG, Past, Person, clients_by_account
 from tests.component.operated import ACCOUNT as ACCOUNT
 from tests.component.operated import CREDENTIALS, PROJECT, REGION, world
@@ -61,7 +61,7 @@ def tell(document: bytes, now: datetime, *, hostile: bool) -> dict[str, Any]:
     busy = [Target(account, region) for account in (ACCOUNT, OTHERS[0]) for region in REGIONS]
     observed, stuck, idle, quiet = (Target(OTHERS[1], region) for region in reversed(REGIONS))
     past.tells([*busy, quiet], 30, INCIDENTS)
-    store = make_store(Clients(), REGION, AwsClock())
+    store = make_log_store(Clients(), REGION, AwsClock())
     told: dict[str, Any] = {}
 
     def note(name: str, target: Target) -> None:

@@ -16,12 +16,12 @@ from chalicelib.auditlog.draft import Draft
 from chalicelib.auditlog.summary import summarize
 from chalicelib.aws.clients import Clients
 from chalicelib.aws.clock import AwsClock
-from chalicelib.aws.store import DynamoStore
+from chalicelib.aws.logreads import LogStore
 from chalicelib.domain.errors import Conflict
 from chalicelib.domain.model import Trigger, TriggerKind
 from chalicelib.domain.reasons import Outcome
 from chalicelib.domain.stored import TargetState
-from chalicelib.wiring import make_store
+from chalicelib.wiring import make_log_store
 from tests.component import operated
 from tests.component.operated import HERE, REGION
 
@@ -43,7 +43,7 @@ def told(answer: Any) -> Any:
 
 def test_every_question_has_the_same_answer_from_moto() -> None:
     log = written(RECORDS, ":memory:")
-    by_moto = make_store(Clients(operated.with_models(botocore.session.Session())), REGION, AwsClock())
+    by_moto = make_log_store(Clients(operated.with_models(botocore.session.Session())), REGION, AwsClock())
     client = operated.client("dynamodb")
     for table in ("xray-guard-audit", "xray-guard-targets"):
         for item in log.tables.scan(TableName=table)["Items"]:
@@ -65,7 +65,7 @@ def test_every_question_has_the_same_answer_from_moto() -> None:
 
 def test_a_lost_race_writes_nothing() -> None:
     tables = Tables()
-    store = DynamoStore(_Given(tables), REGION, AwsClock(), "xray-guard-audit", "xray-guard-targets")
+    store = LogStore(_Given(tables), REGION, AwsClock(), "xray-guard-audit", "xray-guard-targets")
     for attempt in range(2):
         draft = Draft(TargetState(HERE))
         draft.add(START + attempt * BUSY, Outcome.COMPLIANT, Trigger(TriggerKind.SWEEP))

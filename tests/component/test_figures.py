@@ -18,12 +18,12 @@ from chalicelib.auditlog.filters import Filter
 from chalicelib.auditlog.summary import Summary, summarize
 from chalicelib.aws.clients import Clients
 from chalicelib.aws.clock import AwsClock
-from chalicelib.aws.store import DynamoStore
+from chalicelib.aws.logreads import LogStore
 from chalicelib.domain.errors import Conflict
 from chalicelib.domain.model import Trigger, TriggerKind
 from chalicelib.domain.reasons import Outcome
 from chalicelib.domain.stored import TargetState
-from chalicelib.wiring import make_store
+from chalicelib.wiring import make_log_store
 from tests.component import operated
 from tests.component.operated import HERE, REGION
 
@@ -39,11 +39,11 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def store() -> DynamoStore:
-    return make_store(Clients(operated.with_models(botocore.session.Session())), REGION, AwsClock())
+def store() -> LogStore:
+    return make_log_store(Clients(operated.with_models(botocore.session.Session())), REGION, AwsClock())
 
 
-def everything(asked: DynamoStore) -> Summary:
+def everything(asked: LogStore) -> Summary:
     today = AwsClock().now().date()
     return summarize(asked, today - timedelta(days=1), today)
 
@@ -94,9 +94,11 @@ class Cancelling:
         if not self.reasons:
             return self._client.transact_write_items(TransactItems=TransactItems)
         why = self.reasons.pop(0)
-        listed = ", ".join(why.get(key, "None") for key in keys)
-        message = f"Transaction cancelled, please refer cancellation reasons for specific reasons [{listed}]"
-        raise ClientError({"Error": {"Code": "TransactionCanceledException", "Message": message}}, "TransactWriteItems")
+        refusal: Any = {
+            "Error": {"Code": "TransactionCanceledException", "Message": "Transaction cancelled"},
+            "CancellationReasons": [{"Code": why.get(key, "None")} for key in keys],
+        }
+        raise ClientError(refusal, "TransactWriteItems")
 
 
 class TestCancelled:
@@ -107,22 +109,22 @@ class TestCancelled:
         return Cancelling(operated.client("dynamodb"))
 
     @pytest.fixture
-    def asked(self, client: Cancelling) -> DynamoStore:
+    def asked(self, client: Cancelling) -> LogStore:
         class Same(Clients):
             def reading(self, service: str, region: str) -> Any:
                 return client
 
-        return make_store(Same(), REGION, AwsClock())
+        return make_log_store(Same(), REGION, AwsClock())
 
     @staticmethod
-    def write(asked: DynamoStore) -> None:
+    def write(asked: LogStore) -> None:
         draft = Draft(TargetState(HERE))
         draft.add(AwsClock().now(), Outcome.COMPLIANT, SWEEP)
         draft.set(version=1, outcome=Outcome.COMPLIANT)
         asked.commit(draft.before, draft.after, draft.records)
 
     def test_for_another_target_that_adds_at_the_same_moment_is_sent_again_whole(
-        self, client: Cancelling, asked: DynamoStore
+        self, client: Cancelling, asked: LogStore
     ) -> None:
         client.reasons = [{"figures": "TransactionConflict"}, {"present": "TransactionConflict"}]
         self.write(asked)
@@ -130,9 +132,7 @@ class TestCancelled:
         assert everything(asked).records == {"COMPLIANT": 1}
         assert everything(asked).targets.compliant == 1
 
-    def test_for_a_figure_that_cannot_be_added_is_stored_without_it(
-        self, client: Cancelling, asked: DynamoStore
-    ) -> None:
+    def test_for_a_figure_that_cannot_be_added_is_stored_without_it(self, client: Cancelling, asked: LogStore) -> None:
         client.reasons = [{"figures": "ValidationError"}]
         self.write(asked)
         assert asked.load(HERE).state.version == 1
@@ -140,7 +140,7 @@ class TestCancelled:
         assert everything(asked).targets.compliant == 1
 
     def test_for_the_state_itself_is_a_lost_race_and_nothing_is_added(
-        self, client: Cancelling, asked: DynamoStore
+        self, client: Cancelling, asked: LogStore
     ) -> None:
         client.reasons = [{HERE: "ConditionalCheckFailed", "figures": "TransactionConflict"}]
         with pytest.raises(Conflict):
@@ -149,7 +149,7 @@ class TestCancelled:
         assert asked.load(HERE).state.version == 0
         assert everything(asked).records == {}
 
-    def test_again_and_again_is_a_lost_race(self, client: Cancelling, asked: DynamoStore) -> None:
+    def test_again_and_again_is_a_lost_race(self, client: Cancelling, asked: LogStore) -> None:
         client.reasons = [{"figures": "TransactionConflict"}] * 10
         with pytest.raises(Conflict):
             self.write(asked)

@@ -27,7 +27,7 @@ from chalicelib.auditlog.draft import Draft, State
 from chalicelib.aws.clients import Clients
 from chalicelib.aws.clock import AwsClock
 from chalicelib.aws.kms import KeysApi
-from chalicelib.aws.store import DynamoStore
+from chalicelib.aws.logreads import LogStore
 from chalicelib.aws.xray import XRayApi
 from chalicelib.domain.errors import AwsError, Conflict
 from chalicelib.domain.keypolicy.wanted import initial_policy
@@ -130,7 +130,7 @@ def adapters() -> Iterator[Ports]:
         clients = Clients(session)
         raw = boto3.Session(botocore_session=session)
         kms, dynamodb = raw.client("kms", REGION), raw.client("dynamodb", REGION)
-        store = DynamoStore(clients, REGION, AwsClock(), *_tables(dynamodb))
+        store = LogStore(clients, REGION, AwsClock(), *_tables(dynamodb))
 
         def set_state(arn: str, state: str) -> None:
             if state == "Disabled":

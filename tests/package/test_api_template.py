@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from chalicelib.api.openapi import OPERATIONS, PROBLEM_TYPE
-from chalicelib.aws.store import ASKED_PREFIX
+from chalicelib.aws.tables import ASKED_PREFIX
 from tests.package.conftest import of_type
 
 
@@ -115,6 +115,17 @@ def test_the_other_functions_start_without_the_api(project: Path) -> None:
     packages = {name.split(".")[1] for name in loaded}
     assert {"chalicelib.entry", "chalicelib.loop.reconcile", "chalicelib.aws.store"} <= loaded
     assert packages == {"auditlog", "aws", "domain", "entry", "loop", "wiring"}
+    assert {name.rpartition(".")[2] for name in loaded if name.startswith("chalicelib.aws.")} == {
+        "clients",
+        "clock",
+        "iam",
+        "kms",
+        "paging",
+        "store",
+        "tables",
+        "threads",
+        "xray",
+    }
     assert {name for name in loaded if name.startswith("chalicelib.auditlog.")} == {
         "chalicelib.auditlog.anchors",
         "chalicelib.auditlog.hashchain",

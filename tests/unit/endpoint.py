@@ -29,9 +29,11 @@ class Request(NamedTuple):
 class Refused(Exception):
     """Raised by a test's answer: AWS refuses the request with this code."""
 
-    def __init__(self, code: str, message: str = "no", status: int = 400) -> None:
+    def __init__(self, code: str, message: str = "no", status: int = 400, **members: Any) -> None:
+        """`members` are further members of the error's shape, as botocore returns them."""
         super().__init__(code)
         self.response = {
+            **members,
             "Error": {"Code": code, "Message": message},
             "ResponseMetadata": {"HTTPStatusCode": status, "RequestId": "refused"},
         }

@@ -13,7 +13,8 @@ from freezegun import freeze_time
 from chalicelib.auditlog import daily_totals, hashchain
 from chalicelib.auditlog.draft import Draft
 from chalicelib.aws.clock import AwsClock
-from chalicelib.aws.store import ASKED_PREFIX, AUDIT_TABLE, DUE_SHARD, ROSTER, ROSTER_SHARDS, TARGETS_TABLE, DynamoStore
+from chalicelib.aws.logreads import LogStore
+from chalicelib.aws.tables import ASKED_PREFIX, AUDIT_TABLE, DUE_SHARD, ROSTER, ROSTER_SHARDS, TARGETS_TABLE
 from chalicelib.domain.errors import AwsError, Conflict
 from chalicelib.domain.model import Trigger, TriggerKind
 from chalicelib.domain.ports import Asked
@@ -97,9 +98,9 @@ def _key(item: dict[str, Any]) -> dict[str, Any]:
     return {name: item[name] for name in ("target", "sk")}
 
 
-def connected(answer: Answer) -> tuple[DynamoStore, Endpoint]:
+def connected(answer: Answer) -> tuple[LogStore, Endpoint]:
     endpoint = Endpoint(answer)
-    return DynamoStore(endpoint.clients, "us-east-1", AwsClock(), AUDIT_TABLE, TARGETS_TABLE), endpoint
+    return LogStore(endpoint.clients, "us-east-1", AwsClock(), AUDIT_TABLE, TARGETS_TABLE), endpoint
 
 
 def is_consistent(request: Request) -> bool:
@@ -134,7 +135,7 @@ def roster(names: Iterable[str]) -> list[dict[str, Any]]:
     ],
     ids=["load", "states", "heads", "head", "rows", "markers", "row_keys", "oldest", "newest"],
 )
-def test_p8_p16_what_is_decided_or_verified_by_is_read_consistently(read: Callable[[DynamoStore], object]) -> None:
+def test_p8_p16_what_is_decided_or_verified_by_is_read_consistently(read: Callable[[LogStore], object]) -> None:
     store, endpoint = connected(Dynamo([stored(KNOWN), *roster([HERE]), row(1), marker(1)]))
     read(store)
     assert endpoint.requests
@@ -198,9 +199,9 @@ def a_write(before: TargetState = KNOWN, due: datetime | None = None) -> Draft[T
 
 
 def cancelled(*reasons: str) -> Refused:
-    listed = ", ".join(reasons)
-    message = f"Transaction cancelled, please refer cancellation reasons for specific reasons [{listed}]"
-    return Refused("TransactionCanceledException", message)
+    """Whatever the message says: the reasons are a list of their own."""
+    listed = [{"Code": reason} for reason in reasons]
+    return Refused("TransactionCanceledException", "Transaction cancelled", CancellationReasons=listed)
 
 
 @pytest.mark.parametrize("reason", ["ConditionalCheckFailed", "TransactionConflict"])
@@ -273,7 +274,7 @@ def test_a_request_made_anew_is_not_taken_off_with_the_one_before() -> None:
 def test_p15_the_stores_answers_tell_aws_time_whatever_the_host_believes() -> None:
     clock = AwsClock(lambda: 0.0)
     endpoint = Endpoint(Dynamo(), date="Fri, 20 Nov 2026 12:00:00 GMT")
-    store = DynamoStore(endpoint.clients, "us-east-1", clock, AUDIT_TABLE, TARGETS_TABLE)
+    store = LogStore(endpoint.clients, "us-east-1", clock, AUDIT_TABLE, TARGETS_TABLE)
     with freeze_time(NOW + timedelta(days=400)):
         store.load(GUARD_CHAIN)
         assert clock.now() == NOW

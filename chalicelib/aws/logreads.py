@@ -1,0 +1,114 @@
+"""The reads of the log that people ask for, over the command line, the API and the console; and their one write."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from chalicelib.auditlog import daily_totals, hashchain
+from chalicelib.aws.clients import call
+from chalicelib.aws.store import DynamoStore
+from chalicelib.aws.tables import ASKED_PREFIX, ASKED_SHARD, TIME_INDEX, read_row, stamp
+
+
+class LogStore(DynamoStore):
+    """The store with the reads of `history`, `summary`, `verify` and `export`. The functions of the loop need none."""
+
+    def head(self, target: str) -> tuple[int, str] | None:
+        """(seq, hash) of one chain's head, read consistently; None where there is no state of it."""
+        answer = call(
+            "dynamodb:GetItem",
+            self._tables.client.get_item,
+            TableName=self._tables.targets,
+            Key={"target": {"S": target}},
+            ProjectionExpression="seq, head",
+            ConsistentRead=True,
+        )
+        item = answer.get("Item")
+        return (int(item["seq"]["N"]), item["head"]["S"]) if item else None
+
+    def ask(self, target: str, at: datetime, by: str) -> None:
+        """PutItem: let the next tick look at a target on the word of `by`, an ARN."""
+        item = {
+            "target": {"S": f"{ASKED_PREFIX}{target}"},
+            "due_shard": {"S": ASKED_SHARD},
+            "due_at": {"S": stamp(at)},
+            "by": {"S": by},
+        }
+        call("dynamodb:PutItem", self._tables.client.put_item, TableName=self._tables.targets, Item=item)
+
+    def sums(self, items: Sequence[str]) -> Mapping[str, Mapping[str, int]]:
+        """`summary.Reads`: BatchGetItem of every shard of each item, eventually consistent."""
+        names = [f"{item}#{shard}" for item in items for shard in range(daily_totals.SHARDS)]
+        found: dict[str, Counter[str]] = {}
+        for item in self._tables.get_all(names):
+            amounts = found.setdefault(item["target"]["S"].rpartition("#")[0], Counter())
+            amounts.update({name: int(value["N"]) for name, value in item.items() if "N" in value})
+        return found
+
+    def rows(self, target: str) -> Iterator[hashchain.StoredRow]:
+        """Every record of a chain as it is stored, in order."""
+        for item in self._chain(target, "r#"):
+            yield read_row(item)
+
+    def markers(self, target: str) -> Iterator[tuple[str, int]]:
+        """(sort key, seq of the record written with it) of each event marker of a chain; seq 0 where it names none."""
+        for item in self._chain(target, "e#"):
+            seq = item.get("seq", {}).get("N", "0")
+            yield item["sk"]["S"], int(seq) if seq.isdigit() else 0
+
+    def row_keys(self) -> Iterator[tuple[str, str]]:
+        """Scan of the audit table: (target, sort key) of everything in it, in no order."""
+        for item in self._tables.scan_all(self._tables.audit, ProjectionExpression="target, sk"):
+            yield item["target"]["S"], item["sk"]["S"]
+
+    def oldest(self, target: str, limit: int, first: int = 1) -> hashchain.Slice:
+        """Up to `limit` records of a chain in order, from the record with seq `first` on."""
+        return self._between(target, hashchain.sort_key(first), "r#~", limit, newest_first=False)
+
+    def newest(self, target: str, limit: int, before: int | None = None) -> hashchain.Slice:
+        """Up to `limit` records of a chain, newest first, older than the record with seq `before`."""
+        last = hashchain.sort_key(before - 1) if before is not None else "r#~"
+        return self._between(target, "r#", last, limit, newest_first=True)
+
+    def in_month(self, month_shard: str, after: str, before: str, limit: int) -> hashchain.Slice:
+        """About `limit` records of one shard of the time index, newest first, with `after` <= `at_key` < `before`.
+
+        Reads one item more than that, for a range includes its ends; answers none only where there are none.
+        """
+        if after >= before:
+            return hashchain.Slice([], more=False)
+        answer = self._tables.query(
+            self._tables.audit,
+            IndexName=TIME_INDEX,
+            KeyConditionExpression="month_shard = :shard AND at_key BETWEEN :after AND :before",
+            ExpressionAttributeValues={
+                ":shard": {"S": month_shard},
+                ":after": {"S": after},
+                ":before": {"S": before},
+            },
+            ScanIndexForward=False,
+            Limit=limit + 1,
+        )
+        rows = [row for row in map(read_row, answer["Items"]) if row.index["at_key"] != before]
+        return hashchain.Slice(rows, more="LastEvaluatedKey" in answer)
+
+    def _between(self, target: str, first: str, last: str, limit: int, *, newest_first: bool) -> hashchain.Slice:
+        answer = self._tables.query(
+            self._tables.audit,
+            KeyConditionExpression="target = :target AND sk BETWEEN :first AND :last",
+            ExpressionAttributeValues={":target": {"S": target}, ":first": {"S": first}, ":last": {"S": last}},
+            ScanIndexForward=not newest_first,
+            Limit=limit,
+            ConsistentRead=True,
+        )
+        return hashchain.Slice([read_row(item) for item in answer["Items"]], more="LastEvaluatedKey" in answer)
+
+    def _chain(self, target: str, prefix: str) -> Iterator[dict[str, Any]]:
+        return self._tables.query_all(
+            self._tables.audit,
+            KeyConditionExpression="target = :target AND begins_with(sk, :prefix)",
+            ExpressionAttributeValues={":target": {"S": target}, ":prefix": {"S": prefix}},
+        )

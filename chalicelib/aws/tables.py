@@ -1,0 +1,193 @@
+"""The two DynamoDB tables: their names, the form of their items, and reading them page by page.
+
+audit    pk `target`, sk `r#<seq>` for a record (`body` as it was hashed, `hash`, and the time index's attributes) or
+         `e#<event id>` for the marker that an event was audited
+targets  pk `target`; `state` as JSON, and beside it what is queried: `version`, `seq`, `head`, and `due_shard` with
+         `due_at` while something is due; beside these items, the figures of `daily_totals`, and under `ask#<target>`
+         what operators asked for over the API, which is all that the API may write; `roster#<shard>` names every chain,
+         so that reading them all costs what they are, and not what else is in the table
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+
+import msgspec
+
+from chalicelib.auditlog import hashchain
+from chalicelib.auditlog.daily_totals import Addition
+from chalicelib.aws.clients import Clients, call
+from chalicelib.aws.clock import AwsClock
+from chalicelib.aws.paging import pages
+from chalicelib.domain.errors import StoreError
+from chalicelib.domain.stored import GuardState, Record, TargetState
+
+AUDIT_TABLE = "xray-guard-audit"
+TARGETS_TABLE = "xray-guard-targets"
+TIME_INDEX = "by_time"
+DUE_INDEX = "by_due"
+DUE_SHARD = "due"
+ASKED_SHARD = "asked"
+ASKED_PREFIX = "ask#"
+ROSTER = "roster"
+ROSTER_SHARDS = 16
+"""An item holds some sixteen thousand names. It is part of every key: more may be added, with the old ones kept."""
+
+MOST_BATCHES = 5
+MOST_KEYS_A_BATCH = 100  # BatchGetItem's limit
+
+State = TargetState | GuardState
+AnyState = TypeVar("AnyState", TargetState, GuardState)
+
+
+class Tables:
+    """The tables in one Region, with the clients of one identity. Every response teaches `clock` AWS's time."""
+
+    def __init__(self, clients: Clients, region: str, clock: AwsClock, audit_table: str, targets_table: str) -> None:
+        self.audit = audit_table
+        self.targets = targets_table
+        self._clients = clients
+        self._region = region
+        self._clock = clock
+        self._hooked: Any = None
+
+    @property
+    def client(self) -> Any:
+        """DynamoDB's client; its calls may be repeated."""
+        client = self._clients.reading("dynamodb", self._region)
+        if client is not self._hooked:
+            client.meta.events.register("after-call.dynamodb", self._clock.heard, unique_id="xray-guard-clock")
+            self._hooked = client
+        return client
+
+    def query(self, table: str, **parameters: Any) -> dict[str, Any]:
+        """Query one page."""
+        return call("dynamodb:Query", self.client.query, TableName=table, **parameters)
+
+    def query_all(self, table: str, **parameters: Any) -> Iterator[dict[str, Any]]:
+        """Query every page, consistently; yield the items."""
+        yield from self._items("dynamodb:Query", self.client.query, table, parameters)
+
+    def scan_all(self, table: str, **parameters: Any) -> Iterator[dict[str, Any]]:
+        """Scan every page, consistently; yield the items in no order."""
+        yield from self._items("dynamodb:Scan", self.client.scan, table, parameters)
+
+    def _items(
+        self, operation: str, send: Callable[..., Any], table: str, parameters: dict[str, Any]
+    ) -> Iterator[dict[str, Any]]:
+        tokens = {"ExclusiveStartKey": "LastEvaluatedKey"}
+        for response in pages(operation, send, tokens, TableName=table, ConsistentRead=True, **parameters):
+            yield from response["Items"]
+
+    def batches(self, wanted: dict[str, Any]) -> Iterator[Mapping[str, list[dict[str, Any]]]]:
+        """BatchGetItem until no key is left unprocessed; yield each response's items by table.
+
+        Raises StoreError where DynamoDB leaves keys unprocessed again and again: then nothing is known of those.
+        """
+        for _ in range(MOST_BATCHES):
+            response = call("dynamodb:BatchGetItem", self.client.batch_get_item, RequestItems=wanted)
+            yield response["Responses"]
+            wanted = response.get("UnprocessedKeys") or {}
+            if not wanted:
+                return
+        message = f"DynamoDB left keys unread {MOST_BATCHES} times"
+        raise StoreError("dynamodb:BatchGetItem", "UnprocessedKeys", message)
+
+    def get_all(self, names: Sequence[str], **parameters: Any) -> Iterator[dict[str, Any]]:
+        """BatchGetItem of items of the targets table by their key, however many, a hundred at a time."""
+        for first in range(0, len(names), MOST_KEYS_A_BATCH):
+            keys = [{"target": {"S": name}} for name in names[first : first + MOST_KEYS_A_BATCH]]
+            for items in self.batches({self.targets: {"Keys": keys, **parameters}}):
+                yield from items.get(self.targets, ())
+
+    def put_record(self, record: Record, body: bytes, digest: str) -> dict[str, Any]:
+        """The write of a record, which overwrites nothing."""
+        index = hashchain.time_index(record.target, record.seq, record.at)
+        item = {
+            "target": {"S": record.target},
+            "sk": {"S": hashchain.sort_key(record.seq)},
+            "body": {"S": body.decode()},
+            "hash": {"S": digest},
+            **{name: {"S": value} for name, value in index.items()},
+        }
+        return {"Put": {"TableName": self.audit, "Item": item, "ConditionExpression": "attribute_not_exists(sk)"}}
+
+    def put_marker(self, target: str, event_id: str, seq: int) -> dict[str, Any]:
+        """The write of the marker that an event was audited; `seq` is the record written with it."""
+        item = {"target": {"S": target}, "sk": {"S": hashchain.marker_key(event_id)}, "seq": {"N": str(seq)}}
+        return {"Put": {"TableName": self.audit, "Item": item, "ConditionExpression": "attribute_not_exists(sk)"}}
+
+    def enrol(self, target: str) -> dict[str, Any]:
+        """The write that adds a chain's name to the roster."""
+        shard = hashlib.sha256(target.encode("utf-8", "replace")).digest()[0] % ROSTER_SHARDS
+        return {
+            "Update": {
+                "TableName": self.targets,
+                "Key": {"target": {"S": f"{ROSTER}#{shard}"}},
+                "UpdateExpression": "ADD #names :name",
+                "ExpressionAttributeNames": {"#names": "names"},
+                "ExpressionAttributeValues": {":name": {"SS": [target]}},
+            }
+        }
+
+    def add(self, addition: Addition, shard: int) -> dict[str, Any]:
+        """The write that adds to the figures."""
+        names = {f"#{number}": name for number, (name, _) in enumerate(addition.amounts)}
+        values = {f":{number}": {"N": str(amount)} for number, (_, amount) in enumerate(addition.amounts)}
+        added = ", ".join(f"#{number} :{number}" for number in range(len(addition.amounts)))
+        return {
+            "Update": {
+                "TableName": self.targets,
+                "Key": {"target": {"S": f"{addition.item}#{shard}"}},
+                "UpdateExpression": f"ADD {added}",
+                "ExpressionAttributeNames": names,
+                "ExpressionAttributeValues": values,
+            }
+        }
+
+    def put_state(self, before: State, after: State) -> dict[str, Any]:
+        """The write of a state, on the condition that the stored one still has `before.version`."""
+        item = {
+            "target": {"S": after.target},
+            "version": {"N": str(after.version)},
+            "seq": {"N": str(after.seq)},
+            "head": {"S": after.head},
+            "state": {"S": msgspec.json.encode(after).decode()},
+        }
+        if after.due is not None:
+            item |= {"due_shard": {"S": DUE_SHARD}, "due_at": {"S": stamp(after.due)}}
+        put: dict[str, Any] = {"TableName": self.targets, "Item": item}
+        if before.version == 0:
+            put["ConditionExpression"] = "attribute_not_exists(target)"
+        else:
+            put["ConditionExpression"] = "version = :version"
+            put["ExpressionAttributeValues"] = {":version": {"N": str(before.version)}}
+        return {"Put": put}
+
+
+def read_row(item: dict[str, Any]) -> hashchain.StoredRow:
+    """Read a record's row as the audit table holds it."""
+    known = {"target", "sk", "body", "hash"}
+    index = {name: next(iter(value.values())) for name, value in item.items() if name not in known}
+    body = item.get("body", {}).get("S", "")
+    return hashchain.StoredRow(
+        item["target"]["S"], item["sk"]["S"], body.encode(), item.get("hash", {}).get("S", ""), index
+    )
+
+
+def read_state(text: str, kind: type[AnyState]) -> AnyState:
+    """Read a stored state. Raises StoreError where the text holds none."""
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise StoreError(
+            "dynamodb:BatchGetItem", "UnreadableState", f"the stored {kind.__name__} is no such: {error}"
+        ) from error
+
+
+def stamp(at: datetime) -> str:
+    """Write a time, UTC, so that the order of texts is the order of times."""
+    return at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
