@@ -226,11 +226,17 @@ def _carrier(operator: Operator, target: Target) -> tuple[TargetState, BreakGlas
     from chalicelib.cli.trouble import CONFIGURATION, Trouble
 
     rule = operator.policy.rule_for(target)
-    if rule is None or rule.break_glass is None:
-        why = f"rule {rule.id}" if rule else "no rule"
+    if rule is None:
         raise Trouble(
-            f"{target}: {why} of {operator.policy_file} knows a break-glass",
-            "give the rule a `break_glass` and deploy it, or use `xray-guard pause`",
+            f"no rule governs {target} in {operator.policy_file}",
+            "nothing: the guard does not change a target that no rule governs. If the guard enforces another policy, "
+            "name that document with --policy PATH",
+            CONFIGURATION,
+        )
+    if rule.break_glass is None:
+        raise Trouble(
+            f"rule {rule.id} governs {target} and does not define `break_glass` in {operator.policy_file}",
+            "add `break_glass` to the rule and deploy the policy, or stop all remediation with `xray-guard pause`",
             CONFIGURATION,
         )
     state = operator.store.load(str(target)).state
