@@ -119,7 +119,7 @@ def test_nobody_else_can_open_one_not_even_the_administrator(guarded: None) -> N
 def test_a_break_glass_longer_than_the_rules_cap_is_announced_as_shorter(break_glass_administrator: None) -> None:
     opened = typed("break-glass", "open", HERE, "--for", "3d", "--reason", "INC-1")
     assert opened.code == 0
-    assert "caps a break-glass at 12 hours" in opened.err
+    assert "limits a break-glass to 12 hours" in opened.err
 
 
 @pytest.mark.parametrize(
