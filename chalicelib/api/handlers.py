@@ -1,8 +1,8 @@
-"""The REST API: a request of API Gateway's in, an answer out. What is asked is `history`'s and `figures`' to know.
+"""The REST API: handle a request from API Gateway, and return a response. The query layer has the data.
 
-Every handler is a plain function of the service and the request. Requests are read by the declarations of `openapi`:
-what is not declared there is refused with its name. Errors are RFC 9457 problem details and tell nothing but what is
-wrong with the request: neither stack traces nor anything of the account.
+Every handler is a plain function of the service and the request. The declarations of `openapi` validate requests: a
+parameter that is not declared is refused by name. Errors are RFC 9457 problem details. They describe only the error in
+the request: no stack traces, and nothing about the account.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ THROTTLED = frozenset(
 
 KEEP_FIVE_MINUTES = "private, max-age=300"
 ASK_AGAIN = "private, no-cache"
-"""Every answer is for its caller alone, and asked for again with the ETag that it came with."""
+"""Responses are private, and revalidated with their ETag."""
 
 logger = Logger(service=os.environ.get("POWERTOOLS_SERVICE_NAME", "xray-guard"))
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What API Gateway hands on. `query` has every value of a parameter; header names are in lower case."""
+    """A request from API Gateway. `query` has every value of a parameter; header names are in lower case."""
 
     operation: Operation
     path: Mapping[str, str]
@@ -75,7 +75,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What API Gateway is told to answer."""
+    """The response for API Gateway."""
 
     status: int
     headers: dict[str, str]
@@ -83,7 +83,7 @@ class Answer:
 
 
 class Refused(Exception):
-    """The request is not answered, and why. `parameters` are the names it is about."""
+    """The request is refused. `parameters` names those in error."""
 
     def __init__(self, status: int, code: str, detail: str, parameters: Sequence[str] = ()) -> None:
         super().__init__(detail)
@@ -115,7 +115,9 @@ def respond(operation: str, asked: Any, context: Any) -> Answer:
         return answer(_service(arn_part(context.invoked_function_arn, 3)), request)
     except Exception:
         logger.exception("request failed")
-        return _problem(500, "INTERNAL_ERROR", "The function failed; its log says why.", _request_id(context))
+        return _problem(
+            500, "INTERNAL_ERROR", "Internal error. The function's log has the cause.", _request_id(context)
+        )
 
 
 def answer(service: Service, request: Request) -> Answer:
@@ -131,11 +133,13 @@ def answer(service: Service, request: Request) -> Answer:
         return _problem(400, "BAD_CURSOR", str(error), request.id, ["next_token"])
     except PolicyError as error:
         logger.error("no valid policy", extra={"code": error.code, "problem": error.message})
-        return _problem(503, error.code, "The package has no valid policy: package and deploy it again.", request.id)
+        return _problem(
+            503, error.code, "The deployed package has no valid policy. Package and deploy it again.", request.id
+        )
     except AwsError as error:
         logger.error("AWS refused", extra={"code": error.code, "problem": str(error)})
         code = "THROTTLED" if error.code in THROTTLED else "AWS_REFUSED"
-        refused = _problem(503, code, "AWS is not answering the guard at the moment.", request.id)
+        refused = _problem(503, code, "The guard cannot reach AWS at the moment. Try again.", request.id)
         return Answer(503, {**refused.headers, "Retry-After": "2"}, refused.body)
 
 
@@ -195,9 +199,9 @@ def _headers(content_type: str) -> dict[str, str]:
 def _check_size(request: Request) -> None:
     length = sum(len(name) + len(value) for name, values in request.query.items() for value in values)
     if length > openapi.LONGEST_QUERY:
-        raise Refused(414, "QUERY_TOO_LONG", f"Parameters have {openapi.LONGEST_QUERY} characters at most.")
+        raise Refused(414, "QUERY_TOO_LONG", f"The query has more than {openapi.LONGEST_QUERY} characters.")
     if len(request.body) > openapi.LARGEST_BODY:
-        raise Refused(413, "BODY_TOO_LARGE", f"A body has {openapi.LARGEST_BODY} bytes at most.")
+        raise Refused(413, "BODY_TOO_LARGE", f"The body has more than {openapi.LARGEST_BODY} bytes.")
     if request.operation.method == "POST" and request.body:
         _check_body(request)
 
@@ -205,24 +209,24 @@ def _check_size(request: Request) -> None:
 def _check_body(request: Request) -> None:
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if kind != "application/json":
-        raise Refused(415, "NOT_JSON", "A body must be application/json.")
+        raise Refused(415, "NOT_JSON", "The body must be application/json.")
     try:
         told = json.loads(request.body)
     except (ValueError, RecursionError) as error:
         raise Refused(400, "BAD_BODY", "The body is not JSON.") from error
     if told != {}:
-        raise Refused(400, "BAD_BODY", "This takes no body but an empty JSON object.")
+        raise Refused(400, "BAD_BODY", "The body must be empty or an empty JSON object.")
 
 
 def _check_names(request: Request) -> None:
     known = {parameter.name: parameter for parameter in request.operation.parameters}
     unknown = [name[:64] for name in request.query if name not in known]
     if unknown:
-        takes = f"it takes {', '.join(known)}" if known else "it takes none"
-        raise Refused(400, "UNKNOWN_PARAMETER", f"Some parameters are not known here: {takes}.", sorted(unknown)[:20])
+        takes = f"This route accepts {', '.join(known)}." if known else "This route accepts none."
+        raise Refused(400, "UNKNOWN_PARAMETER", f"Unknown parameters. {takes}", sorted(unknown)[:20])
     for name, values in request.query.items():
         if len(values) > 1 and not known[name].repeated:
-            raise Refused(400, "REPEATED_PARAMETER", "This parameter is taken once.", [name])
+            raise Refused(400, "REPEATED_PARAMETER", "This parameter may be given only once.", [name])
 
 
 def _values(request: Request, parameter: Parameter) -> Sequence[str]:
@@ -240,20 +244,20 @@ def _text(request: Request, parameter: Parameter) -> str | None:
     schema = parameter.schema
     pattern = schema.get("pattern")
     if not schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", openapi.LONGEST_QUERY):
-        raise _bad(parameter, f"it has at most {schema.get('maxLength')} characters, and one at least")
+        raise _bad(parameter, f"1 to {schema.get('maxLength')} characters")
     if pattern and not re.fullmatch(pattern[1:-1], value, re.ASCII):
         raise _bad(parameter, parameter.description)
     return value
 
 
-def _bad(parameter: Parameter, asked: str) -> Refused:
-    return Refused(400, "BAD_PARAMETER", f"{parameter.name}: {asked}.", [parameter.name])
+def _bad(parameter: Parameter, expected: str) -> Refused:
+    return Refused(400, "BAD_PARAMETER", f"{parameter.name}: expected {expected}.", [parameter.name])
 
 
 def _outcomes(request: Request) -> tuple[Outcome, ...]:
     values = _values(request, openapi.OUTCOME)
     if len(values) > len(Outcome):
-        raise _bad(openapi.OUTCOME, f"{len(Outcome)} times at most")
+        raise _bad(openapi.OUTCOME, f"at most {len(Outcome)} values")
     try:
         return tuple(Outcome(value) for value in values)
     except ValueError as error:
@@ -321,14 +325,14 @@ def _target(request: Request) -> Target:
     try:
         return Target.parse(f"{request.path['account']}/{request.path['region']}")
     except ValueError as error:
-        raise Refused(404, "NO_SUCH_TARGET", "There is no such target.", ["account", "region"]) from error
+        raise Refused(404, "NO_SUCH_TARGET", "The target does not exist.", ["account", "region"]) from error
 
 
 # --- handlers --------------------------------------------------------------------------------------------------------
 
 
 def get_incidents(service: Service, request: Request) -> dict[str, Any]:
-    """Incidents, the last opened first."""
+    """Incidents, newest first."""
     now = _now(service)
     wanted, token = _filter(request, now), _text(request, openapi.NEXT_TOKEN)
     return _fitting(
@@ -365,7 +369,7 @@ def get_incident(service: Service, request: Request) -> dict[str, Any]:
 
 
 def _incident(service: Service, written: str) -> IncidentView:
-    missing = Refused(404, "NO_SUCH_INCIDENT", "There is no such incident.", ["id"])
+    missing = Refused(404, "NO_SUCH_INCIDENT", "The incident does not exist.", ["id"])
     if len(written) > 64:
         raise missing
     try:
@@ -403,7 +407,7 @@ def _place(token: str | None) -> str:
     try:
         Target.parse(name)
     except ValueError as error:
-        raise BadCursor("the cursor cannot be read: take it as it was given, or begin without one") from error
+        raise BadCursor("the cursor is not valid: use it exactly as returned, or start without one") from error
     return name
 
 
@@ -417,7 +421,7 @@ def get_target(service: Service, request: Request) -> dict[str, Any]:
 
 
 def get_summary(service: Service, request: Request) -> dict[str, Any]:
-    """The figures, of the last thirty days where nothing else is asked for."""
+    """The figures; by default of the last thirty days."""
     now = _now(service)
     until = _moment(request, openapi.UNTIL, now) or now
     since = _moment(request, openapi.SINCE, now)
@@ -431,7 +435,7 @@ def _days_before(day: date, days: int) -> date:
 
 
 def get_policy(service: Service, request: Request) -> Answer:
-    """The document that the functions enforce, which is in this very package."""
+    """The document that the functions enforce, from this package."""
     policy = load_stamped(POLICIES)
     deployed = _guard(service).policy_digest
     told = {
@@ -444,12 +448,12 @@ def get_policy(service: Service, request: Request) -> Answer:
 
 
 def get_openapi(service: Service, request: Request) -> Answer:
-    """The description of all this."""
+    """The OpenAPI document."""
     return _good(request, openapi.document(), KEEP_FIVE_MINUTES)
 
 
 def post_reconcile(service: Service, request: Request) -> Answer:
-    """Let the next tick look at a target, on the caller's word. Asking twice is asking once."""
+    """Request a check of a target at the next tick, in the caller's name. Idempotent."""
     target = _target(request)
     if service.store.load(str(target)).state.version == 0:
         raise Refused(404, "NO_SUCH_TARGET", "The guard has not seen this target.", ["account", "region"])

@@ -1,7 +1,7 @@
-"""What the REST API promises: its operations, what they take, what they answer, as an OpenAPI 3.1 document.
+"""The operations of the REST API: their parameters and responses, as an OpenAPI 3.1 document.
 
-The operations are declared once. The API reads requests by these declarations, and the document is made from them and
-from the very types that are encoded into answers, so that it cannot say anything else than what is done.
+The operations are declared once. The API validates requests with these declarations. The document is generated from
+them and from the types of the responses, so that it always describes what the API does.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LONGEST_QUERY = 8192
 """Characters of all query parameters together, names and values."""
 
 LARGEST_BODY = 1024
-"""Bytes of a request's body. No operation needs one; an empty JSON object is taken, too."""
+"""The largest body of a request, in bytes. No operation needs a body; an empty JSON object is allowed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One route. `answer` names the schema of its good answer, `extra` the other statuses that it may have."""
+    """One route. `answer` names the schema of its successful response, `extra` its additional status codes."""
 
     name: str
     method: str
@@ -66,14 +66,16 @@ class Operation:
     status: int = 200
 
 
-ACCOUNT = Parameter("account", {"type": "string", "pattern": ACCOUNT_PATTERN}, "only this account")
+ACCOUNT = Parameter("account", {"type": "string", "pattern": ACCOUNT_PATTERN}, "an account id of twelve digits")
 REGION = Parameter(
-    "region", {"type": "string", "pattern": REGION_PATTERN, "maxLength": LONGEST_REGION}, "only this Region"
+    "region",
+    {"type": "string", "pattern": REGION_PATTERN, "maxLength": LONGEST_REGION},
+    "the name of a Region, such as us-east-1",
 )
 TARGET = Parameter(
     "target",
     {"type": "string", "pattern": TARGET_PATTERN, "maxLength": LONGEST_TARGET},
-    "only this target, as 111122223333/us-east-1, or `guard` for the guard's own chain",
+    "a target such as 111122223333/us-east-1, or `guard` for the guard's own chain",
 )
 OUTCOME = Parameter(
     "outcome",
@@ -84,9 +86,9 @@ OUTCOME = Parameter(
 ACTOR = Parameter(
     "actor",
     {"type": "string", "minLength": 1, "maxLength": LONGEST_ACTOR},
-    "part of the actor's ARN, session or service, or a glob of the whole with * and ?",
+    "part of the actor's ARN, session or service, or a glob for the whole with * and ?",
 )
-RULE = Parameter("rule", {"type": "string", "pattern": RULE_PATTERN, "maxLength": 64}, "only under this rule")
+RULE = Parameter("rule", {"type": "string", "pattern": RULE_PATTERN, "maxLength": 64}, "the id of a rule")
 MOMENT = {
     "anyOf": [
         {"type": "string", "format": "date-time"},
@@ -94,12 +96,14 @@ MOMENT = {
         {"type": "string", "pattern": AGO_PATTERN},
     ]
 }
-SINCE = Parameter("since", MOMENT, "not older than this: a time, a date (UTC), or 90s, 30m, 24h, 7d, 2w ago")
-UNTIL = Parameter("until", MOMENT, "older than this")
+SINCE = Parameter(
+    "since", MOMENT, "a time, a date (UTC), or an age such as 90s, 30m, 24h, 7d, 2w; selects items at or after it"
+)
+UNTIL = Parameter("until", MOMENT, "a time, a date (UTC), or an age, as in `since`; selects items before it")
 LIMIT = Parameter(
     "limit",
     {"type": "integer", "minimum": 1, "maximum": MOST_LIMIT, "default": 50},
-    "how many at most; a page reads a bounded part of the log and may hold fewer, and still lead on",
+    "maximum number of items; a page reads a bounded part of the log, so it may have fewer and still a `next_token`",
 )
 NEXT_TOKEN = Parameter(
     "next_token",
@@ -110,25 +114,25 @@ NEXT_TOKEN = Parameter(
         "minLength": 1,
         "maxLength": cursors.LONGEST_CURSOR,
     },
-    "the `next_token` of the page before, asked for with the same filters",
+    "the `next_token` of the previous page, with the same filters",
 )
 
 FILTERS = (TARGET, ACCOUNT, REGION, OUTCOME, ACTOR, RULE, SINCE, UNTIL, LIMIT, NEXT_TOKEN)
 
 OPERATIONS = (
-    Operation("incidents", "GET", "/v1/incidents", "Incidents, the last opened first", "IncidentPage", FILTERS),
+    Operation("incidents", "GET", "/v1/incidents", "Incidents, newest first", "IncidentPage", FILTERS),
     Operation("incident", "GET", "/v1/incidents/{id}", "One incident with its records", "Incident", extra=(404,)),
     Operation("records", "GET", "/v1/records", "Records of the audit log, newest first", "RecordPage", FILTERS),
     Operation(
         "targets",
         "GET",
         "/v1/targets",
-        "The present state of every target, by account and Region",
+        "The current state of every target, by account and Region",
         "TargetPage",
         (ACCOUNT, REGION, OUTCOME, RULE, LIMIT, NEXT_TOKEN),
     ),
     Operation(
-        "target", "GET", "/v1/targets/{account}/{region}", "The present state of one target", "Target", extra=(404,)
+        "target", "GET", "/v1/targets/{account}/{region}", "The current state of one target", "Target", extra=(404,)
     ),
     Operation("summary", "GET", "/v1/summary", "Figures by UTC day, at most 400 of them", "Summary", (SINCE, UNTIL)),
     Operation("policy", "GET", "/v1/policy", "The policy in force", "Policy", extra=(503,)),
@@ -137,7 +141,7 @@ OPERATIONS = (
         "reconcile",
         "POST",
         "/v1/targets/{account}/{region}/reconcile",
-        "Ask the guard to look at a target; it does within a minute or two",
+        "Request a check of a target; the guard checks it within two minutes",
         "Accepted",
         extra=(404, 413, 415),
         status=202,
@@ -148,7 +152,7 @@ BY_NAME = {operation.name: operation for operation in OPERATIONS}
 PATH_PARAMETERS = {
     "id": (
         {"type": "string", "pattern": INCIDENT_PATTERN, "maxLength": 64},
-        "the incident's id with dots in the place of `/` and `#`: 111122223333.us-east-1.7",
+        "the incident's id with dots in place of `/` and `#`: 111122223333.us-east-1.7",
     ),
     "account": ({"type": "string", "pattern": ACCOUNT_PATTERN}, "the account's twelve digits"),
     "region": (
@@ -158,15 +162,15 @@ PATH_PARAMETERS = {
 }
 
 STATUSES = {
-    304: "As it was when the ETag in If-None-Match was given",
-    400: "A parameter is unknown, repeated, or not as described here; `parameters` names it",
-    403: "Not signed, or not allowed to call this; answered by API Gateway",
-    404: "There is no such thing",
-    413: "The body is larger than any that is needed",
+    304: "Not modified since the response with the ETag in If-None-Match",
+    400: "A parameter is unknown, repeated, or not valid; `parameters` names it",
+    403: "The request is not signed, or the caller is not allowed; returned by API Gateway",
+    404: "The requested item does not exist",
+    413: "The body is too large",
     414: "The query is too long",
-    415: "A body must be JSON",
-    429: "Too many requests; answered by API Gateway",
-    503: "AWS is not answering the guard at the moment, or there is no valid policy; try again",
+    415: "The body is not JSON",
+    429: "Too many requests; returned by API Gateway",
+    503: "The guard cannot reach AWS, or has no valid policy; try again",
 }
 FOR_ALL = (400, 403, 414, 429, 503)
 
@@ -181,7 +185,7 @@ def document() -> dict[str, Any]:
         "info": {
             "title": "X-Ray Encryption Guard",
             "version": API_VERSION,
-            "summary": "What was remediated, what is, and what is enforced",
+            "summary": "Incidents, audit records, state of targets, figures and policy",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "security": [{"sigv4": []}],
@@ -232,7 +236,7 @@ def _headers(operation: Operation) -> dict[str, Any]:
     text = {"schema": {"type": "string"}}
     if operation.method == "GET":
         return {"ETag": text, "Cache-Control": text}
-    return {"Location": {**text, "description": "where to look for what comes of it"}}
+    return {"Location": {**text, "description": "the target's address, for its state after the check"}}
 
 
 def _path_parameters(path: str) -> list[dict[str, Any]]:
@@ -262,7 +266,7 @@ def _ref(name: str) -> dict[str, Any]:
 
 
 def _schemas() -> dict[str, Any]:
-    """The types that answers are made of, as they are encoded, and the answers around them."""
+    """The schemas of the response types, as they are encoded."""
     types = [Record, views.IncidentView, views.TargetView, summary.Summary]
     _, found = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     schemas: dict[str, Any] = {}
@@ -272,7 +276,7 @@ def _schemas() -> dict[str, Any]:
         schemas[name] = schema
     place = {"account": _nullable("string"), "region": _nullable("string")}
     schemas["RecordLine"] = _object(
-        "A record as it was hashed, and beside it its hash, who is behind it, and the place",
+        "A record as it was hashed, with its hash, actor, account and Region",
         {
             **schemas.pop("Record")["properties"],
             "hash": {"type": "string"},
@@ -285,17 +289,17 @@ def _schemas() -> dict[str, Any]:
     place = {"account": {"type": "string"}, "region": {"type": "string"}}
     state = schemas["Incident"]
     schemas["OpenIncident"] = {**state, "title": "OpenIncident"}
-    schemas["IncidentLine"] = _object("An incident as its records tell it", {**view, **place})
+    schemas["IncidentLine"] = _object("An incident, derived from its records", {**view, **place})
     records = {"records": {"type": "array", "items": _ref("RecordLine")}}
     schemas["Incident"] = _object("An incident with its records, oldest first", {**view, **place, **records})
     target = schemas.pop("TargetView")["properties"]
     target["incident"] = {"anyOf": [_ref("OpenIncident"), {"type": "null"}]}
-    schemas["Target"] = _object("The present of a target", {**target, "compliant": {"type": "boolean"}})
+    schemas["Target"] = _object("The current state of a target", {**target, "compliant": {"type": "boolean"}})
     token = {"next_token": _nullable("string")}
-    schemas["RecordPage"] = _object("Records newest first", {**records, **token})
+    schemas["RecordPage"] = _object("Records, newest first", {**records, **token})
     lines = {"incidents": {"type": "array", "items": _ref("IncidentLine")}}
-    schemas["IncidentPage"] = _object("Incidents, the last opened first", {**lines, **token})
-    schemas["Paused"] = _object("The emergency brake", {name: {"type": "string"} for name in ("at", "by", "reason")})
+    schemas["IncidentPage"] = _object("Incidents, newest first", {**lines, **token})
+    schemas["Paused"] = _object("The current pause", {name: {"type": "string"} for name in ("at", "by", "reason")})
     guard = {
         "policy_digest": _nullable("string"),
         "swept_at": {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "null"}]},
@@ -305,7 +309,7 @@ def _schemas() -> dict[str, Any]:
     targets = {"targets": {"type": "array", "items": _ref("Target")}, "guard": _ref("GuardView")}
     schemas["TargetPage"] = _object("Targets by account and Region", {**targets, **token})
     schemas["Policy"] = _object(
-        "The document that the deployed functions enforce, and the digest that they last ran under",
+        "The document that the deployed functions enforce, and the digest that they last ran with",
         {
             "digest": {"type": "string"},
             "deployed_digest": _nullable("string"),
@@ -314,7 +318,7 @@ def _schemas() -> dict[str, Any]:
         },
     )
     schemas["Accepted"] = _object(
-        "The guard will look",
+        "The guard will check the target",
         {"target": {"type": "string"}, "accepted_at": {"type": "string", "format": "date-time"}},
     )
     schemas["OpenApi"] = {"type": "object", "required": ["openapi", "info", "paths"]}
@@ -323,7 +327,7 @@ def _schemas() -> dict[str, Any]:
 
 
 PROBLEM_DETAILS: dict[str, Any] = {
-    "description": "RFC 9457. What API Gateway answers by itself has neither `detail` nor `instance`",
+    "description": "RFC 9457. Errors that API Gateway returns itself have neither `detail` nor `instance`",
     "type": "object",
     "required": ["title", "code"],
     "additionalProperties": False,
@@ -332,9 +336,9 @@ PROBLEM_DETAILS: dict[str, Any] = {
         "title": {"type": "string"},
         "status": {"type": "integer"},
         "detail": {"type": "string"},
-        "code": {"type": "string", "description": "stable, for programs"},
-        "parameters": {"type": "array", "items": {"type": "string"}, "description": "what it is about"},
-        "instance": {"type": "string", "description": "the request, as the function's log names it"},
+        "code": {"type": "string", "description": "stable error code"},
+        "parameters": {"type": "array", "items": {"type": "string"}, "description": "names of the parameters in error"},
+        "instance": {"type": "string", "description": "the request's id in the function's log"},
     },
 }
 
@@ -354,7 +358,7 @@ def _nullable(kind: str) -> dict[str, Any]:
 
 
 def _sharpen(schema: dict[str, Any], kind: type[Any]) -> None:
-    """Every field is always there, and none besides; times have their format."""
+    """Require every field, allow no others, and give times their format."""
     for name, hint in typing.get_type_hints(kind).items():
         if name in schema["properties"] and datetime in (hint, *typing.get_args(hint)):
             _give_format(schema["properties"][name])

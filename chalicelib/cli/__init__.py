@@ -1,7 +1,7 @@
-"""The command line, `xray-guard`: what operators ask of the guard and tell it to do.
+"""The command line, `xray-guard`: operators read the audit log and the state of targets, and control the guard.
 
-Data goes to stdout, words to stderr. Exit codes: 0 good, 1 the answer is no, 2 usage, 253 credentials or
-configuration, 254 AWS refused. Whatever takes long to import is imported by the verb that needs it.
+Data goes to stdout, messages to stderr. Exit codes: 0 success, 1 negative result, 2 usage, 253 credentials or
+configuration, 254 AWS error. A verb imports slow modules itself, so that the other verbs start fast.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ INTERRUPTED = 130
 
 
 class Verbs(click.Group):
-    """The verbs, with an end for every error: what went wrong and what to do about it, and never a traceback."""
+    """The verbs. Every error ends with a message and a remedy, never with a traceback."""
 
     def main(  # type: ignore[override]
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
@@ -53,16 +53,16 @@ class Verbs(click.Group):
     "xray-guard",
     cls=Verbs,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog="Exit codes: 0 good, 1 the answer is no, 2 usage, 253 credentials or configuration, 254 AWS refused.",
+    epilog="Exit codes: 0 success, 1 negative result, 2 usage, 253 credentials or configuration, 254 AWS error.",
 )
 @common_options
 @click.version_option(package_name="xray-encryption-guard", message="%(version)s")
 def cli() -> None:
-    """Keep X-Ray's encryption setting on a customer managed key, and tell what was done about it.
+    """Keep X-Ray's encryption setting on a customer managed key, and show what the guard did.
 
-    A TARGET is an account and Region, written 111122223333/us-east-1. The tables are found by
-    XRAY_GUARD_AUDIT_TABLE and XRAY_GUARD_TARGETS_TABLE (xray-guard-audit and xray-guard-targets without them), in
-    the Region where the guard is deployed.
+    A TARGET is an account and Region, written 111122223333/us-east-1. The variables XRAY_GUARD_AUDIT_TABLE and
+    XRAY_GUARD_TARGETS_TABLE name the tables (default: xray-guard-audit and xray-guard-targets) in the Region where
+    the guard is deployed.
     """
 
 
@@ -96,6 +96,6 @@ def main() -> None:
 
 
 def _forget_stdout() -> None:
-    """Whoever read our output has gone; what is still buffered must not raise again at exit."""
+    """Discard buffered output: the reader of the pipe is gone, and flushing at exit would raise again."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

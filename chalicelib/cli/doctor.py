@@ -1,4 +1,4 @@
-"""Whether the guard can do its work, asked of AWS one question at a time; every bad answer comes with its remedy."""
+"""The checks of `xray-guard doctor`: can the guard work? Every failed check names its remedy."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DEPLOY = "deploy the template again (docs/deploy.md)"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one question came to. `remedy` is there unless it is good."""
+    """The result of one check. `remedy` is set unless the status is good."""
 
     check: str
     status: str
@@ -36,19 +36,19 @@ class Finding:
 
 
 class Doctor:
-    """The questions, for the account and Region of the operator."""
+    """The checks, for the account and Region of the operator."""
 
     def __init__(self, operator: Operator, tables: tuple[str, str]) -> None:
         self._operator = operator
         self._tables = tables
 
     def findings(self, before_each: Callable[[str], None]) -> list[Finding]:
-        """Every question's answer. One that AWS refuses is unknown, and the others are still asked."""
+        """Run every check. A check that AWS refuses has status unknown, and the other checks still run."""
         found: list[Finding] = []
-        for name, ask in self._questions():
-            before_each(f"Looking at: {name}")
+        for name, check in self._checks():
+            before_each(f"Checking: {name}")
             try:
-                found += [Finding(name, *answer) for answer in ask()]
+                found += [Finding(name, *result) for result in check()]
             except AwsError as error:
                 trouble = trouble_of(error)
                 found.append(Finding(name, UNKNOWN, trouble.message, trouble.remedy or "try again"))
@@ -56,7 +56,7 @@ class Doctor:
                 found.append(Finding(name, BAD, trouble.message, trouble.remedy))
         return found
 
-    def _questions(self) -> list[tuple[str, Callable[[], Iterator[tuple[str, ...]]]]]:
+    def _checks(self) -> list[tuple[str, Callable[[], Iterator[tuple[str, ...]]]]]:
         return [
             ("trail", self._trail),
             ("rules", self._rules),
@@ -71,7 +71,7 @@ class Doctor:
     def _reading(self, service: str) -> Any:
         return self._operator.clients.reading(service, self._operator.region)
 
-    # --- what brings events ----------------------------------------------------------------------------------------
+    # --- events ----------------------------------------------------------------------------------------------------
 
     def _trail(self) -> Iterator[tuple[str, ...]]:
         client = self._reading("cloudtrail")
@@ -91,17 +91,17 @@ class Doctor:
         if not writes:
             yield (
                 BAD,
-                f"no trail logs management write events in {region}, so no change is heard of before the next sweep",
-                "make a trail that logs management write events in every Region, KMS included, and start it",
+                f"no trail logs management write events in {region}: the guard notices changes only at the next sweep",
+                "create a trail that logs management write events in every Region, KMS included, and start it",
             )
         elif not with_kms:
             yield (
                 BAD,
-                f"{', '.join(writes)} leaves out KMS events, so changes to the keys are found by the sweep alone",
-                f"take {KMS_SOURCE} out of the trail's excluded event sources",
+                f"{', '.join(writes)} excludes KMS events: the guard notices changes to keys only at the next sweep",
+                f"remove {KMS_SOURCE} from the trail's excluded event sources",
             )
         else:
-            yield GOOD, f"{', '.join(with_kms)} logs management write events, those of KMS too"
+            yield GOOD, f"{', '.join(with_kms)} logs management write events, KMS included"
 
     def _rules(self) -> Iterator[tuple[str, ...]]:
         client = self._reading("events")
@@ -116,13 +116,13 @@ class Doctor:
         there = {rule["Name"]: rule for rule in listed}
         for name in sorted({*RULES, *there}):
             if name not in there:
-                yield BAD, f"the rule {name} is not in {self._operator.region}", DEPLOY
+                yield BAD, f"the rule {name} does not exist in {self._operator.region}", DEPLOY
             elif there[name]["State"] == "DISABLED":
-                yield BAD, f"the rule {name} is off", f"aws events enable-rule --name {name}"
+                yield BAD, f"the rule {name} is disabled", f"aws events enable-rule --name {name}"
             elif not call("events:ListTargetsByRule", client.list_targets_by_rule, Rule=name)["Targets"]:
-                yield BAD, f"the rule {name} calls nothing", DEPLOY
+                yield BAD, f"the rule {name} has no targets", DEPLOY
             else:
-                yield GOOD, f"the rule {name} is on"
+                yield GOOD, f"the rule {name} is enabled"
 
     def _functions(self) -> Iterator[tuple[str, ...]]:
         client = self._reading("lambda")
@@ -132,7 +132,7 @@ class Doctor:
             except AwsError as error:
                 if error.code != "ResourceNotFoundException":
                     raise
-                yield BAD, f"the function {name} is not in {self._operator.region}", DEPLOY
+                yield BAD, f"the function {name} does not exist in {self._operator.region}", DEPLOY
                 continue
             state = answer.get("State", "Active")
             concurrency = call("lambda:GetFunctionConcurrency", client.get_function_concurrency, FunctionName=name)
@@ -143,11 +143,11 @@ class Doctor:
                     f"aws lambda delete-function-concurrency --function-name {name}",
                 )
             elif state not in ("Active", "Inactive"):  # Inactive: idle for long, and woken by the next call
-                yield BAD, f"the function {name} is {state}: {answer.get('StateReason', 'no reason told')}", DEPLOY
+                yield BAD, f"the function {name} is {state}: {answer.get('StateReason', 'no reason given')}", DEPLOY
             else:
                 yield GOOD, f"the function {name} can run"
 
-    # --- what keeps the record -------------------------------------------------------------------------------------
+    # --- the audit log ---------------------------------------------------------------------------------------------
 
     def _protected_tables(self) -> Iterator[tuple[str, ...]]:
         client = self._reading("dynamodb")
@@ -179,43 +179,49 @@ class Doctor:
         queue = Queue(self._operator)
         waiting = queue.length()
         if waiting:
-            what = "1 dead letter lies" if waiting == 1 else f"{waiting} dead letters lie"
-            yield BAD, f"{what} in {queue.name}", "`xray-guard redrive` shows them, and with --yes sends them again"
+            what = "1 dead-letter message" if waiting == 1 else f"{waiting} dead-letter messages"
+            yield (
+                BAD,
+                f"{queue.name} contains {what}",
+                "list with `xray-guard redrive`, then redrive with `xray-guard redrive --yes`",
+            )
         else:
             yield GOOD, f"{queue.name} is empty"
 
-    # --- what the guard says of itself -----------------------------------------------------------------------------
+    # --- the guard's own state -------------------------------------------------------------------------------------
 
     def _policy(self) -> Iterator[tuple[str, ...]]:
         digest = self._operator.policy.digest
         deployed = self._operator.guard_state().policy_digest
         if deployed is None:
-            yield BAD, "the guard has not run under any policy yet", f"{DEPLOY}, and wait for its first sweep"
+            yield BAD, "the guard has not run with a policy yet", f"{DEPLOY}, and wait for the first sweep"
         elif deployed != digest:
             yield (
                 BAD,
                 f"the guard enforces {deployed[:12]}…, and {self._operator.policy_file} is {digest[:12]}…",
-                f"{DEPLOY}, or name the document that was deployed with --policy PATH",
+                f"{DEPLOY}, or name the deployed document with --policy PATH",
             )
         else:
-            yield GOOD, f"{self._operator.policy_file} is valid, and is what the guard enforces"
+            yield GOOD, f"{self._operator.policy_file} is valid, and the guard enforces it"
 
     def _sweep(self) -> Iterator[tuple[str, ...]]:
         state = self._operator.guard_state()
         if state.paused:
             yield (
                 BAD,
-                f"paused since {time_text(state.paused.at)} by {state.paused.by}: {state.paused.reason}",
-                "`xray-guard resume` as soon as the reason is gone",
+                f"the guard is paused since {time_text(state.paused.at)} by {state.paused.by}: {state.paused.reason}",
+                "run `xray-guard resume` when the reason for the pause no longer applies",
             )
         if state.swept_at is None:
-            remedy = "the first comes within an hour of deploying; else look at the logs of xray-guard-sweep"
-            yield BAD, "there was no sweep yet", remedy
+            remedy = (
+                "wait: the first sweep runs within an hour of deploying. After that, check the logs of xray-guard-sweep"
+            )
+            yield BAD, "no sweep has run yet", remedy
         elif self._operator.now() - state.swept_at > LONGEST_WITHOUT_SWEEP:
             yield (
                 BAD,
                 f"the last sweep was at {time_text(state.swept_at)}, more than two hours ago",
-                "look at the rule and the logs of xray-guard-sweep",
+                "check the rule and the logs of xray-guard-sweep",
             )
         else:
             yield GOOD, f"the last sweep was at {time_text(state.swept_at)}"
@@ -231,29 +237,30 @@ class Doctor:
                 bad = True
                 yield (
                     BAD,
-                    f"the guard made {arn} and does not use it",
-                    "make sure that nothing else does, then schedule its deletion yourself: the guard never will",
+                    f"the guard created {arn} and does not use it",
+                    "check that nothing else uses it, then schedule its deletion yourself: the guard deletes no keys",
                 )
             if view.due is not None and now - view.due > LONGEST_OVERDUE:
                 bad = True
                 yield (
                     BAD,
-                    f"{view.target} has been due since {time_text(view.due)}",
-                    "look at the rule and the logs of xray-guard-tick",
+                    f"{view.target} is overdue since {time_text(view.due)}",
+                    "check the rule and the logs of xray-guard-tick",
                 )
             if view.outcome is not None and view.outcome.value == "FAILED":
                 bad = True
                 yield (
                     BAD,
-                    f"{view.target} could not be put right: {view.reason}",
-                    f"`xray-guard history --target {view.target}` says why",
+                    f"the guard could not remediate {view.target}: {view.reason}",
+                    f"read the error with `xray-guard history --target {view.target}`",
                 )
         if not bad:
-            yield GOOD, f"nothing is overdue, failed or left over in {seen} target(s)"
+            targets = "1 target" if seen == 1 else f"{seen} targets"
+            yield GOOD, f"{targets}: none overdue, none failed, no unused key"
 
 
 def logs_writes_of(selectors: dict[str, Any], source: str) -> bool:
-    """Whether a trail's event selectors, basic or advanced, take in management write events of the source.
+    """Whether a trail's event selectors, basic or advanced, include management write events of the source.
 
     https://docs.aws.amazon.com/awscloudtrail/latest/userguide/logging-management-events-with-cloudtrail.html
     """
@@ -266,7 +273,7 @@ def logs_writes_of(selectors: dict[str, Any], source: str) -> bool:
 
 
 def _advanced_takes(selector: dict[str, Any], source: str) -> bool:
-    """A selector takes what every one of its fields takes."""
+    """A selector matches an event when each of its fields matches."""
     known = {"eventCategory": "Management", "readOnly": "false", "eventSource": source}
     names = {field["Field"] for field in selector.get("FieldSelectors", ())}
     return (

@@ -1,7 +1,7 @@
-"""Verbs that hold the guard back, on the record: `pause`, `resume`, `break-glass` and `key replace`.
+"""Verbs that stop or override remediation: `pause`, `resume`, `break-glass` and `key replace`.
 
-`break-glass` only tags, with the caller's own credentials; the guard learns of it as of any tag, and decides for itself
-whether it counts.
+`break-glass` only sets or removes a tag, with the caller's own credentials. The guard reads the tag and decides whether
+it is valid.
 """
 
 from __future__ import annotations
@@ -24,51 +24,48 @@ if TYPE_CHECKING:
     from chalicelib.domain.policy import BreakGlass
 
 KMS_TAG_VALUE = re.compile(r"[\w .:/=+\-@]{1,256}", re.ASCII)
-"""What every KMS endpoint takes as a tag's value. https://docs.aws.amazon.com/kms/latest/APIReference/API_Tag.html"""
+"""The tag values that every KMS endpoint accepts. https://docs.aws.amazon.com/kms/latest/APIReference/API_Tag.html"""
 
 
 def _trigger(operator: Operator) -> Trigger:
     return Trigger(TriggerKind.OPERATOR, actor=operator.actor)
 
 
-# --- the brake -------------------------------------------------------------------------------------------------------
+# --- pause -------------------------------------------------------------------------------------------------------
 
 
 @click.command(epilog='Example: xray-guard pause --reason "INC-1234: KMS outage"')
-@click.option("--reason", required=True, help="Why; it goes on the record")
+@click.option("--reason", required=True, help="Reason; the guard records it")
 @common_options
 @pass_operator
 def pause(operator: Operator, reason: str) -> int:
-    """Pull the emergency brake.
+    """Stop all remediation until `xray-guard resume`.
 
-    Everything is judged and recorded as before, and nothing is changed, in any target, until `xray-guard resume`. A
-    remediation that is under way is finished. An alarm is raised for as long as it lasts. Exits with 1 if the guard
-    was paused already.
+    The guard continues to judge and record every target, and changes none. A remediation in progress finishes. An
+    alarm is active while the guard is paused. Exits with 1 if the guard was already paused.
     """
     from chalicelib.loop.guard import pause as pull
 
     if not reason.strip():
-        raise click.BadParameter("say why", param_hint="--reason")
+        raise click.BadParameter("the reason is empty", param_hint="--reason")
     record = pull(operator.acting_guard(lambda record: None), _trigger(operator), str(operator.actor), reason.strip())
-    return _brake(
-        operator, record is not None, "Paused: nothing is changed until `xray-guard resume`.", "It was paused"
-    )
+    done = "Paused: the guard changes nothing until `xray-guard resume`."
+    return _brake(operator, record is not None, done, "The guard was already paused.")
 
 
 @click.command(epilog="Example: xray-guard resume")
 @common_options
 @pass_operator
 def resume(operator: Operator) -> int:
-    """Release the emergency brake.
+    """End a pause.
 
-    What was held back is taken up within a minute. Exits with 1 if the guard was not paused.
+    Pending remediations restart at the next check or when backoff ends. Exits with 1 if the guard was not paused.
     """
     from chalicelib.loop.guard import resume as release
 
     record = release(operator.acting_guard(lambda record: None), _trigger(operator), str(operator.actor))
-    return _brake(
-        operator, record is not None, "Resumed: what is due is taken up within a minute.", "It was not paused"
-    )
+    done = "Resumed: pending remediations restart at the next check or when backoff ends."
+    return _brake(operator, record is not None, done, "The guard was not paused.")
 
 
 def _brake(operator: Operator, moved: bool, done: str, otherwise: str) -> int:
@@ -76,7 +73,7 @@ def _brake(operator: Operator, moved: bool, done: str, otherwise: str) -> int:
 
     paused = operator.guard_state().paused
     emit(operator.output, {"paused": msgspec.to_builtins(paused)}, None, lambda: None)
-    say(done if moved else f"{otherwise} already." if paused else f"{otherwise}.")
+    say(done if moved else otherwise)
     return 0 if moved else 1
 
 
@@ -85,23 +82,23 @@ def _brake(operator: Operator, moved: bool, done: str, otherwise: str) -> int:
 
 @click.group("break-glass")
 def break_glass_group() -> None:
-    """Suspend remediation for a limited time, on the record."""
+    """Suspend remediation of one target for a limited time."""
 
 
 @break_glass_group.command(
     "open", epilog="Example: xray-guard break-glass open 111122223333/us-east-1 --for 2h --reason INC-1234"
 )
 @click.argument("target", type=TARGET)
-@click.option("--for", "span", required=True, metavar="SPAN", help="How long: 30m, 2h, 1d")
-@click.option("--reason", required=True, help="Ticket or reason; it goes into the tag and on the record")
+@click.option("--for", "span", required=True, metavar="DURATION", help="Duration: 30m, 2h, 1d")
+@click.option("--reason", required=True, help="Ticket or reason; it becomes part of the tag and of the record")
 @common_options
 @pass_operator
 def open_verb(operator: Operator, target: Target, span: str, reason: str) -> int:
-    """Tag TARGET's managed key so that the guard holds still.
+    """Suspend remediation of TARGET by tagging its managed key.
 
-    Done with your own credentials, which must be those of one of the rule's break-glass principals: the key's policy
-    denies it to everybody else. In force from the moment the guard sees the tag until its end or the rule's cap,
-    whichever is sooner. Setting the same value again never extends it.
+    Uses your own credentials. You must be one of the rule's break-glass principals: the key policy denies the tag to
+    everyone else. The break-glass is in force from the moment the guard sees the tag until the end that you set, or
+    until the rule's `max_hours`, whichever is sooner. Setting the same value again does not extend it.
     """
     state, glass = _carrier(operator, target)
     now = operator.now()
@@ -109,22 +106,23 @@ def open_verb(operator: Operator, target: Target, span: str, reason: str) -> int
     value = f"{end:%Y%m%dT%H%M%SZ} {' '.join(reason.split())}"
     if len(value.split()) < 2 or not KMS_TAG_VALUE.fullmatch(value):
         raise click.BadParameter(
-            "a tag takes letters, digits, spaces and _ . : / = + - @, and 256 characters with the end",
+            "a tag value may contain letters, digits, spaces and _ . : / = + - @, and at most 256 characters "
+            "including the end time",
             param_hint="--reason",
         )
     _kms(operator, target, glass, "TagResource", state.managed_key, Tags=[{"TagKey": glass.tag, "TagValue": value}])
     until = min(end, now + timedelta(hours=glass.max_hours))
-    told = {
+    document = {
         "target": str(target),
         "key_arn": state.managed_key,
         "tag": glass.tag,
         "value": value,
         "until": _text(until),
     }
-    emit(operator.output, told, None, lambda: click.echo(f"{told['key_arn']}  {glass.tag}={value}"))
+    emit(operator.output, document, None, lambda: click.echo(f"{document['key_arn']}  {glass.tag}={value}"))
     if until < end:
-        say(f"The rule caps a break-glass at {glass.max_hours} hours: it ends at {_text(until)}.")
-    say("Tagged. `xray-guard break-glass list` shows it once the guard has seen it, within a minute or so.")
+        say(f"The rule limits a break-glass to {glass.max_hours} hours: this one ends at {_text(until)}.")
+    say("Tagged. `xray-guard break-glass list` shows it once the guard has seen the tag, usually within a minute.")
     return 0
 
 
@@ -133,21 +131,21 @@ def open_verb(operator: Operator, target: Target, span: str, reason: str) -> int
 @common_options
 @pass_operator
 def close_verb(operator: Operator, target: Target) -> int:
-    """Take the tag off TARGET's managed key.
+    """End a break-glass by removing the tag from TARGET's managed key.
 
     The guard enforces again within five minutes, usually at once.
     """
     state, glass = _carrier(operator, target)
     _kms(operator, target, glass, "UntagResource", state.managed_key, TagKeys=[glass.tag])
-    told = {"target": str(target), "key_arn": state.managed_key, "tag": glass.tag}
-    emit(operator.output, told, None, lambda: click.echo(f"{state.managed_key}  {glass.tag} removed"))
-    say("Untagged. The guard enforces again as soon as it has seen it.")
+    document = {"target": str(target), "key_arn": state.managed_key, "tag": glass.tag}
+    emit(operator.output, document, None, lambda: click.echo(f"{state.managed_key}  {glass.tag} removed"))
+    say("Untagged. The guard enforces again once it has seen that the tag is gone, within five minutes.")
     return 0
 
 
 @dataclass(frozen=True, slots=True)
 class Glass:
-    """A break-glass as the guard knows it, and what it let through."""
+    """A break-glass as the guard stores it. `let_through` is the number of drifts that it allowed."""
 
     target: str
     suppression: Suppression
@@ -155,22 +153,22 @@ class Glass:
     let_through: int
 
     def to_json(self) -> dict[str, Any]:
-        """The suppression's fields, with the target and what came of it."""
+        """The suppression's fields, with the target, the status and the number of allowed drifts."""
         import msgspec
 
-        told: dict[str, Any] = msgspec.to_builtins(self.suppression)
-        return {"target": self.target, "status": self.status, "let_through": self.let_through, **told}
+        document: dict[str, Any] = msgspec.to_builtins(self.suppression)
+        return {"target": self.target, "status": self.status, "let_through": self.let_through, **document}
 
 
 @break_glass_group.command("list", epilog="Example: xray-guard break-glass list --all")
-@click.option("--all", "everything", is_flag=True, help="Also those that were refused or have ended")
+@click.option("--all", "everything", is_flag=True, help="Include refused and ended ones")
 @common_options
 @pass_operator
 def list_verb(operator: Operator, everything: bool) -> int:
-    """What is open where, by whom, until when, and what it let through.
+    """List break-glasses: target, opener, end, and drifts allowed.
 
-    As the guard last saw it. Ended and refused values are known until ten minutes after their end; what came of them
-    stays in the history.
+    Shows what the guard last saw. Refused and ended values are listed until ten minutes after their end; after that
+    use `xray-guard history`.
     """
     from chalicelib.cli.wording import actor_text, time_text
 
@@ -192,11 +190,10 @@ def list_verb(operator: Operator, everything: bool) -> int:
         ]
         for each in found
     ]
-    table = Table(
-        ("target", "status", "opened by", "reason", "since", "until", "let through"), rows, "No break-glass is open."
-    )
-    told = {"break_glass": [each.to_json() for each in found]}
-    emit(operator.output, told, "break_glass", lambda: print_table(table))
+    columns = ("target", "status", "opened by", "reason", "since", "until", "allowed")
+    table = Table(columns, rows, "No break-glass to show." if everything else "No break-glass is open.")
+    document = {"break_glass": [each.to_json() for each in found]}
+    emit(operator.output, document, "break_glass", lambda: print_table(table))
     return 0
 
 
@@ -225,23 +222,29 @@ def _glass(operator: Operator, state: TargetState, suppression: Suppression) -> 
 
 
 def _carrier(operator: Operator, target: Target) -> tuple[TargetState, BreakGlass]:
-    """The target's state, with the managed key that carries the tag, and what its rule says of break-glass."""
+    """The target's state, with the managed key that carries the tag, and its rule's `break_glass`."""
     from chalicelib.cli.trouble import CONFIGURATION, Trouble
 
     rule = operator.policy.rule_for(target)
-    if rule is None or rule.break_glass is None:
-        why = f"rule {rule.id}" if rule else "no rule"
+    if rule is None:
         raise Trouble(
-            f"{target}: {why} of {operator.policy_file} knows a break-glass",
-            "give the rule a `break_glass` and deploy it, or use `xray-guard pause`",
+            f"no rule governs {target} in {operator.policy_file}",
+            "nothing: the guard does not change a target that no rule governs. If the guard enforces another policy, "
+            "name that document with --policy PATH",
+            CONFIGURATION,
+        )
+    if rule.break_glass is None:
+        raise Trouble(
+            f"rule {rule.id} governs {target} and does not define `break_glass` in {operator.policy_file}",
+            "add `break_glass` to the rule and deploy the policy, or stop all remediation with `xray-guard pause`",
             CONFIGURATION,
         )
     state = operator.store.load(str(target)).state
     if state.managed_key is None:
         raise Trouble(
-            f"{target} has no managed key yet, so there is nothing to put the tag on",
-            'let the guard make one first (`"ensure": true` in the rule, or `xray-guard reconcile`), '
-            "or tag the role that makes the change",
+            f"{target} has no managed key to tag yet",
+            'let the guard create one (set `"ensure": true` in the rule\'s `managed_key`, or run '
+            f"`xray-guard reconcile {target} --yes`), or tag the role that will make the change",
             CONFIGURATION,
         )
     return state, rule.break_glass
@@ -250,7 +253,7 @@ def _carrier(operator: Operator, target: Target) -> tuple[TargetState, BreakGlas
 def _kms(
     operator: Operator, target: Target, glass: BreakGlass, operation: str, key_arn: str | None, **parameters: Any
 ) -> None:
-    """Tag or untag the key. Raises Trouble, naming who may, where AWS refuses it."""
+    """Tag or untag the key. Raises Trouble that names the permitted principals where AWS denies the call."""
     from chalicelib.aws.clients import call
     from chalicelib.cli.trouble import REFUSED, Trouble
     from chalicelib.domain.errors import DENIED, AwsError
@@ -264,8 +267,8 @@ def _kms(
             raise
         who = ", ".join(glass.principals)
         raise Trouble(
-            f"{operator.identity.arn} may not set {glass.tag} on {key_arn}",
-            f"use the credentials of one whom the rule lets open a break-glass: {who}",
+            f"{operator.identity.arn} may not set or remove the tag {glass.tag} on {key_arn}",
+            f"use the credentials of one of the rule's break-glass principals: {who}",
             REFUSED,
         ) from error
 
@@ -273,7 +276,7 @@ def _kms(
 def _span(text: str) -> timedelta:
     read = AGO.fullmatch(text)
     if not read or int(read[1]) == 0:
-        raise click.BadParameter(f"{text!r} is not a span: write 30m, 2h or 1d", param_hint="--for")
+        raise click.BadParameter(f"{text!r} is not a duration: write 30m, 2h or 1d", param_hint="--for")
     try:
         return timedelta(seconds=int(read[1]) * UNITS[read[2]])
     except OverflowError:
@@ -289,31 +292,31 @@ def _text(at: datetime) -> str:
 
 @click.group("key")
 def key_group() -> None:
-    """The managed keys."""
+    """Manage the managed keys."""
 
 
 @key_group.command("replace", epilog="Example: xray-guard key replace 111122223333/us-east-1 --yes")
 @click.argument("target", type=TARGET)
-@click.option("--yes", is_flag=True, help="Do it")
+@click.option("--yes", is_flag=True, help="Replace the key")
 @common_options
 @pass_operator
 def replace_verb(operator: Operator, target: Target, yes: bool) -> int:
-    """Give up TARGET's managed key, for one that is beyond repair.
+    """Replace TARGET's managed key, if it cannot be repaired.
 
-    The guard makes another at its next look, within a minute, puts the rule's alias on it and moves X-Ray to it. The
-    old key is left as it is, since traces stored under it need it to be read: the guard can neither disable nor delete
-    it. Without --yes this only says what would be given up.
+    At its next check, within a minute, the guard creates a new key, moves the rule's alias to it and points X-Ray at
+    it. The old key stays unchanged, because stored traces need it: the guard can neither disable nor delete it.
+    Without --yes, only shows the key that would be replaced.
     """
     from chalicelib.loop.replacement import replace_key
 
     state = operator.store.load(str(target)).state
-    told = {"target": str(target), "retired": state.managed_key, "replaced": False}
+    document = {"target": str(target), "retired": state.managed_key, "replaced": False}
     if state.managed_key is not None and not yes:
-        emit(operator.output, told, None, lambda: click.echo(f"{target}  {state.managed_key}"))
-        say("This key would be given up and another one made (about a dollar a month). With --yes it is done.")
+        emit(operator.output, document, None, lambda: click.echo(f"{target}  {state.managed_key}"))
+        say("The guard would create a new key in place of this one (about 1 US dollar a month). To do it, add --yes.")
         return 0
     result = replace_key(operator.acting_guard(lambda record: None), target, _trigger(operator))
-    told["replaced"] = result.record is not None
-    emit(operator.output, told, None, lambda: click.echo(f"{target}  {state.managed_key} given up"))
-    say("The guard makes another at its next look, within a minute.")
+    document["replaced"] = result.record is not None
+    emit(operator.output, document, None, lambda: click.echo(f"{target}  {state.managed_key} retired"))
+    say("The guard creates the new key at its next check, within a minute.")
     return 0

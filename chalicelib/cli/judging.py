@@ -1,4 +1,4 @@
-"""Verbs that judge: `check` and `explain`, which only look, and `reconcile`, which can act."""
+"""Verbs that judge: `check` and `explain`, which only read, and `reconcile`, which can remediate."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from chalicelib.loop.guard import Assessment, Guard
 
 KEY_DOLLARS_A_MONTH = 1
-"""What a customer managed key costs, about; a little more once it has rotated. https://aws.amazon.com/kms/pricing/"""
+"""The approximate price of a customer managed key; rotation adds to it. https://aws.amazon.com/kms/pricing/"""
 
 READERS_NOTE = (
-    "Where a key is made, readers of traces need kms:Decrypt on it. The key policy grants it to the rule's "
-    "trace_readers; whoever reads traces otherwise loses sight of those stored from then on."
+    "Where the guard creates a key, readers of traces need kms:Decrypt on it. The key policy allows it to the rule's "
+    "trace_readers. Everyone else can no longer read the traces stored from then on."
 )
 ACCEPTABLE = {Outcome.COMPLIANT: True, Outcome.IGNORED: None}
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What would come of a look at a target. `compliant` is None where nothing is asked of it."""
+    """The judgement of a target. `compliant` is None where no rule applies to it."""
 
     target: Target
     outcome: Outcome
@@ -48,20 +48,20 @@ class Judgement:
 
     @property
     def new_keys(self) -> int:
-        """How many customer keys the plan makes."""
+        """How many customer managed keys the plan creates."""
         return sum(step.name.value == "CreateKey" for step in self.plan)
 
     def to_json(self) -> dict[str, Any]:
         """The fields by their names, with the target's account and Region."""
         import msgspec
 
-        told: dict[str, Any] = msgspec.to_builtins(self)
+        document: dict[str, Any] = msgspec.to_builtins(self)
         account, region = self.target.account, self.target.region
-        return {**told, "target": str(self.target), "account": account, "region": region, "new_keys": self.new_keys}
+        return {**document, "target": str(self.target), "account": account, "region": region, "new_keys": self.new_keys}
 
 
 def judgement_of(assessment: Assessment, partition: str) -> Judgement:
-    """An assessment with the plan that enforcing would follow, also where something holds it back."""
+    """Convert an assessment, with the plan that enforcing would follow even where remediation is suspended."""
     from chalicelib.domain.steps import plan
 
     decision, rule, seen = assessment.decision, assessment.rule, assessment.seen
@@ -86,14 +86,10 @@ def judgement_of(assessment: Assessment, partition: str) -> Judgement:
 
 
 def verdict(judgement: Judgement) -> str:
-    """The outcome in the words of somebody who has only looked."""
+    """The label of a judgement that changed nothing: a planned remediation is NONCOMPLIANT."""
     match judgement.outcome:
         case Outcome.REMEDIATING:
-            return "NOT COMPLIANT"
-        case Outcome.IGNORED:
-            return f"LEFT ALONE ({judgement.reason})"
-        case Outcome.COMPLIANT:
-            return "COMPLIANT"
+            return "NONCOMPLIANT"
         case outcome:
             return f"{outcome.value} ({judgement.reason})" if judgement.reason else outcome.value
 
@@ -116,40 +112,40 @@ def print_judgements(judgements: list[Judgement]) -> None:
                 would or NOTHING,
             ]
         )
-    print_table(Table(("target", "verdict", "violations", "setting", "enforcing would"), rows, "There is no target."))
+    print_table(Table(("target", "verdict", "violations", "setting", "planned action"), rows, "No targets."))
 
 
 @click.command(epilog="Example: xray-guard check --all-regions")
 @click.argument("target", type=TARGET, required=False)
-@click.option("--all-regions", is_flag=True, help="Every Region that the account has enabled")
+@click.option("--all-regions", is_flag=True, help="Every enabled Region of the account")
 @common_options
 @pass_operator
 def check(operator: Operator, target: Target | None, all_regions: bool) -> int:
-    """Observe and judge, and change nothing.
+    """Judge targets against the policy; change nothing.
 
-    Without a TARGET it is the account of the credentials and the Region that is configured. Lists the violations,
-    what enforcing would do, and what the keys would cost. Exits with 1 if a target is not as its rule asks.
+    The default TARGET is the account of the credentials and the configured Region. Lists the violations, the planned
+    actions, and the cost of new keys. Exits with 1 if a target is noncompliant or could not be judged.
     """
     if target is not None and all_regions:
-        raise click.UsageError("Name a TARGET or say --all-regions, not both.")
-    guard = operator.looking_guard()
+        raise click.UsageError("Give a TARGET or --all-regions, not both.")
+    guard = operator.reading_guard()
     targets, kind = _targets(operator, target, all_regions)
     progress = Progress()
     judgements = []
     for each in targets:
-        progress(f"Looking at {each}")
+        progress(f"Checking {each}")
         judgements.append(_judged(guard, each, kind, fail=len(targets) == 1))
     progress.done()
     new_keys = sum(judgement.new_keys for judgement in judgements)
     notes = _notes(operator, new_keys)
-    told = {
+    document = {
         "targets": [judgement.to_json() for judgement in judgements],
         "policy_digest": operator.policy.digest,
         "new_keys": new_keys,
         "usd_per_month": new_keys * KEY_DOLLARS_A_MONTH,
         "notes": notes,
     }
-    emit(operator.output, told, "targets", lambda: print_judgements(judgements))
+    emit(operator.output, document, "targets", lambda: print_judgements(judgements))
     for note in notes:
         say(note)
     return 1 if any(judgement.compliant is False for judgement in judgements) else 0
@@ -163,7 +159,7 @@ def _targets(operator: Operator, target: Target | None, all_regions: bool) -> tu
         return [own], TriggerKind.OPERATOR
     from chalicelib.aws.regions import enabled_regions
 
-    # As the sweep would look: it leaves alone what is not in use.
+    # Judge as a sweep does, which ignores Regions that are not in use.
     return [Target(account, region) for region in enabled_regions(operator.clients, operator.region)], TriggerKind.SWEEP
 
 
@@ -173,7 +169,7 @@ def _must_be_own(operator: Operator, target: Target) -> None:
     account = operator.identity.account
     if target.account != account:
         raise Trouble(
-            f"these credentials are of account {account}, and {target} is not in it",
+            f"{target} is not in account {account}, the account of these credentials",
             f"use credentials of account {target.account} (--profile NAME)",
             CONFIGURATION,
         )
@@ -188,7 +184,7 @@ def _judged(guard: Guard, target: Target, kind: TriggerKind, *, fail: bool) -> J
     except GuardError as error:
         if fail:
             raise
-        # Among many, one Region that cannot be read is one bad row; one that nobody may enter is none.
+        # With many Regions, an unreadable one is one FAILED row; one that the organization denies is IGNORED.
         problem = error.problem
         if denies_region(error):
             return Judgement(target, Outcome.IGNORED, None, reason=Reason.REGION_DENIED, message=problem.message)
@@ -200,25 +196,25 @@ def _notes(operator: Operator, new_keys: int) -> list[str]:
         return []
     keys = "1 customer managed key" if new_keys == 1 else f"{new_keys} customer managed keys"
     return [
-        f"Enforcing would make {keys}, at about {new_keys * KEY_DOLLARS_A_MONTH} US dollars a month in all.",
+        f"Enforcing would create {keys}, at about {new_keys * KEY_DOLLARS_A_MONTH} US dollars a month in total.",
         READERS_NOTE,
     ]
 
 
 @click.command("reconcile", epilog="Example: xray-guard reconcile 111122223333/us-east-1 --dry-run")
 @click.argument("target", type=TARGET)
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing")
-@click.option("--yes", is_flag=True, help="Do it, with your own credentials")
+@click.option("--dry-run", is_flag=True, help="Show the planned actions; change nothing")
+@click.option("--yes", is_flag=True, help="Remediate, with your own credentials")
 @common_options
 @pass_operator
 def reconcile_verb(operator: Operator, target: Target, dry_run: bool, yes: bool) -> int:
-    """Bring TARGET to what its rule asks.
+    """Remediate TARGET so that it satisfies its rule.
 
-    One of --dry-run and --yes must be given. With --yes the run is on the audit log under your name. It holds the
-    target for seven minutes at most, should it be cut off: the requests that you sign stay valid for five.
+    Requires --dry-run or --yes. With --yes, the audit log records the run under your name. If the run is interrupted,
+    its lease blocks other workers from TARGET for at most seven minutes: requests that you signed stay valid for five.
     """
     if dry_run == yes:
-        raise click.UsageError("Say either --dry-run or --yes.")
+        raise click.UsageError("Give either --dry-run or --yes.")
     _must_be_own(operator, target)
     return _dry_run(operator, target) if dry_run else _for_real(operator, target)
 
@@ -226,11 +222,11 @@ def reconcile_verb(operator: Operator, target: Target, dry_run: bool, yes: bool)
 def _dry_run(operator: Operator, target: Target) -> int:
     from chalicelib.loop.reconcile import assess
 
-    guard = operator.looking_guard()
+    guard = operator.reading_guard()
     judgement = judgement_of(assess(guard, target), guard.partition)
     notes = _notes(operator, judgement.new_keys)
-    told = {**judgement.to_json(), "policy_digest": operator.policy.digest, "notes": notes}
-    emit(operator.output, told, None, lambda: _print_plan(judgement))
+    document = {**judgement.to_json(), "policy_digest": operator.policy.digest, "notes": notes}
+    emit(operator.output, document, None, lambda: _print_plan(judgement))
     for note in notes:
         say(note)
     goes = judgement.outcome in (Outcome.COMPLIANT, Outcome.REMEDIATING, Outcome.IGNORED)
@@ -243,19 +239,19 @@ def _print_plan(judgement: Judgement) -> None:
 
     target = str(judgement.target)
     click.echo(f"{target}: {verdict(judgement)} under rule {judgement.rule or '(none)'}")
-    click.echo(f"  X-Ray is on {setting_text(judgement.setting, target)}")
+    click.echo(f"  X-Ray setting: {setting_text(judgement.setting, target)}")
     if judgement.violations:
         click.echo(f"  violations: {' '.join(judgement.violations)}")
     held = judgement.outcome not in (Outcome.REMEDIATING, Outcome.COMPLIANT, Outcome.IGNORED)
     for number, step in enumerate(judgement.plan, 1):
-        click.echo(f"  {'(held back) ' if held else ''}{number}. {step.name}: {step_text(step, judgement.target)}")
+        click.echo(f"  {'(not now) ' if held else ''}{number}. {step.name}: {step_text(step, judgement.target)}")
         if step.name.value == "PutKeyPolicy":
             for line in difference(step.before or "", step.after or "").splitlines():
                 click.echo(f"       {clean(line)}")
     if judgement.message:
         click.echo(f"  {clean(judgement.message)}")
     if judgement.blocked and judgement.blocked.message != judgement.message:
-        click.echo(f"  then it stops: {clean(judgement.blocked.message)}")
+        click.echo(f"  then the plan stops: {clean(judgement.blocked.message)}")
 
 
 def _for_real(operator: Operator, target: Target) -> int:
@@ -269,20 +265,20 @@ def _for_real(operator: Operator, target: Target) -> int:
     if deployed is not None and deployed != operator.policy.digest:
         raise Trouble(
             f"the deployed guard enforces policy {deployed[:12]}…, and {operator.policy_file} is "
-            f"{operator.policy.digest[:12]}…: acting under it would start a fight",
-            "name the document that was deployed with --policy PATH, or deploy this one first",
+            f"{operator.policy.digest[:12]}…: you and the guard would undo each other's changes",
+            "name the deployed document with --policy PATH, or deploy this one first",
             CONFIGURATION,
         )
     say(
-        f"Acting on {target} as {actor_text(operator.actor)}; the target is held for {LEASE_SECONDS // 60} minutes at "
-        "most, because signed requests stay valid for five."
+        f"Remediating {target} as {actor_text(operator.actor)}. The lease lasts at most {LEASE_SECONDS // 60} minutes, "
+        "because signed requests stay valid for five."
     )
     guard = operator.acting_guard(
         lambda record: say(f"  {record.outcome.value} {clean(record.reason or ' '.join(record.violations))}".rstrip())
     )
     result = reconcile(guard, target, Trigger(TriggerKind.OPERATOR, actor=operator.actor))
     record = result.record
-    told = {
+    document = {
         "target": str(target),
         "outcome": result.outcome.value,
         "reason": result.reason,
@@ -302,7 +298,7 @@ def _for_real(operator: Operator, target: Target) -> int:
             if record.error:
                 click.echo(f"  {clean(record.error.message)}")
 
-    emit(operator.output, told, None, table)
+    emit(operator.output, document, None, table)
     good = (Outcome.COMPLIANT, Outcome.REMEDIATED, Outcome.APPLIED, Outcome.IGNORED)
     return 0 if result.outcome in good else 1
 
@@ -315,9 +311,9 @@ def _for_real(operator: Operator, target: Target) -> int:
 @common_options
 @pass_operator
 def explain(operator: Operator, event: IO[bytes]) -> int:
-    """What would be done with an event, and why.
+    """Show what the guard would do with an event, and why.
 
-    Nothing is changed. EVENT is a file with the whole event as EventBridge delivers it, or - for stdin.
+    Changes nothing. EVENT is a file with the whole event as EventBridge delivers it, or - for stdin.
     """
     from chalicelib.domain.events import read_change, read_key_event
     from chalicelib.domain.model import Rejected
@@ -325,11 +321,11 @@ def explain(operator: Operator, event: IO[bytes]) -> int:
     try:
         read = json.loads(event.read(1 << 21))
     except (ValueError, RecursionError) as error:
-        raise click.UsageError(f"{event.name} does not hold JSON: {error}") from error
+        raise click.UsageError(f"{event.name} is not JSON: {error}") from error
     is_key = isinstance(read, dict) and read.get("source") == "aws.kms"
     parsed: ChangeEvent | KeyEvent | Rejected = read_key_event(read) if is_key else read_change(read)
     if isinstance(parsed, Rejected):
-        why = [f"The event names no target to act on: {parsed.detail}.", "It is recorded in the guard's own chain."]
+        why = [f"The event names no target: {parsed.detail}.", "The guard records it in its own chain."]
         return _explained(operator, None, parsed.reason, Outcome.FAILED, why, None)
     return _explain(operator, parsed)
 
@@ -342,49 +338,54 @@ def _explain(operator: Operator, event: ChangeEvent | KeyEvent) -> int:
     target, trigger = event.target, event.trigger
     actor = trigger.actor
     name = trigger.event_name or "The event"
-    who = actor_text(actor, str(target)) if actor else "somebody unknown"
+    who = actor_text(actor, str(target)) if actor else "An unknown principal"
     why = [f"{who} called {name} in {target}."]
 
     def end(reason: str, more: str, outcome: Outcome = Outcome.IGNORED) -> int:
         return _explained(operator, event, reason, outcome, [*why, more], None)
 
     if target.account != operator.identity.account:
-        return end("ACCOUNT_NOT_OURS", f"A guard with these credentials acts in account {operator.identity.account}.")
-    guard = operator.looking_guard()
+        return end(
+            "ACCOUNT_NOT_OURS",
+            f"These credentials belong to account {operator.identity.account}, not {target.account}.",
+        )
+    guard = operator.reading_guard()
     if actor is not None and actor.arn == operator.role_arn and actor.via is None:
-        return end("ECHO", "That is the guard itself, heard of again: nothing is done, unless the setting is not its.")
+        return end(
+            "ECHO", "The guard made this change itself. It does nothing, unless the setting differs from its own."
+        )
     if event.error_code and isinstance(event, ChangeEvent):
-        return end(event.error_code, "The call failed, so nothing changed; it is put on record.")
+        return end(event.error_code, "The call failed, so it changed nothing. The guard records it.")
     if isinstance(event, ChangeEvent):
         if guard.store.load(str(target), trigger.event_id).audited:
             why.append(
-                "The event is on record already, so it is not recorded again; the target is looked at all the same."
+                "The guard already recorded this event and does not record it again. It still checks the target."
             )
-        why.append(f"By the event X-Ray was then on {setting_text(event.result, str(target))}.")
+        why.append(f"According to the event, the setting became {setting_text(event.result, str(target))}.")
     judgement = judgement_of(assess(guard, target), guard.partition)
     now = setting_text(judgement.setting, str(target))
     if judgement.setting is not None:
-        why.append(f"What counts is what stands there now: {now}.")
+        why.append(f"The guard judges the live setting: {now}.")
     why.append(_because(judgement))
     return _explained(operator, event, judgement.reason, judgement.outcome, why, judgement)
 
 
 def _because(judgement: Judgement) -> str:
-    rule = f"Rule {judgement.rule}"
+    from chalicelib.operators.labels import explanation
+
+    broken = ", ".join(judgement.violations)
     match judgement.outcome:
         case Outcome.COMPLIANT:
-            return f"{rule} asks for just that: the change is put on record, and nothing is done."
+            return f"It satisfies rule {judgement.rule}: the guard records the change and does nothing else."
         case Outcome.REMEDIATING:
-            return f"{rule} is broken: {', '.join(judgement.violations)}. It would be put right."
-        case Outcome.OBSERVED:
-            return f"{rule} is broken ({', '.join(judgement.violations)}), and left so: {judgement.reason}."
+            return f"It violates rule {judgement.rule}: {broken}. The guard would remediate it."
         case Outcome.IGNORED if judgement.reason == "UNGOVERNED":
-            return "No rule of the policy matches this target: it is put on record, and nothing is done."
+            return "No rule of the policy matches this target: the guard records the change and does nothing else."
         case Outcome.IGNORED if judgement.reason == "RULE_OFF":
-            return f"{rule} is off: it is put on record, and nothing is done."
+            return f"Rule {judgement.rule} is off: the guard records the change and does nothing else."
         case outcome:
-            broken = ", ".join(judgement.violations)
-            return f"{rule} is broken ({broken}). {outcome.value}: {judgement.message or judgement.reason}."
+            why = str(explanation(outcome, judgement.reason) or judgement.message or judgement.reason)
+            return f"It violates rule {judgement.rule}: {broken}. {outcome.value}: {why.rstrip('.')}."
 
 
 def _explained(
@@ -400,7 +401,7 @@ def _explained(
     from chalicelib.cli.wording import clean, step_text
 
     trigger: Any = msgspec.to_builtins(event.trigger) if event else None
-    told = {
+    document = {
         "target": str(event.target) if event else None,
         "outcome": outcome.value,
         "reason": reason,
@@ -417,5 +418,5 @@ def _explained(
         for number, step in enumerate(judgement.plan if judgement else (), 1):
             click.echo(f"  {number}. {step.name}: {step_text(step, judgement.target) if judgement else ''}")
 
-    emit(operator.output, told, None, table)
+    emit(operator.output, document, None, table)
     return 0

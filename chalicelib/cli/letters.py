@@ -1,7 +1,7 @@
-"""The dead-letter queue: what was given up on, why, and sending it to its function again.
+"""The dead-letter queue: list its messages, and redrive them to their functions.
 
-Two kinds of letters arrive in it. EventBridge leaves an event that it could not deliver, with the reason in the
-message's attributes; Lambda leaves what a function failed on, with the event as `requestPayload`.
+The queue holds two kinds of messages. EventBridge sends an event that it could not deliver, with the reason in the
+message's attributes; Lambda sends an event that a function failed on, with the event as `requestPayload`.
 https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-rule-dlq.html
 https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html
 """
@@ -24,12 +24,12 @@ from chalicelib.domain.model import arn_part
 
 QUEUE_NAME = "xray-guard-dead-letters"
 HOLD_SECONDS = 120
-"""How long a letter is kept from others while it is looked at or sent."""
+"""How long a received message stays invisible to other consumers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """One dead letter. `function` and `payload` are None where the letter does not tell them: it is then left alone."""
+    """One dead-letter message. `function` and `payload` are None where the message does not name them."""
 
     message_id: str
     sent_at: datetime | None
@@ -39,7 +39,7 @@ class Letter:
     receipt: str
 
     def to_json(self) -> dict[str, Any]:
-        """What people need of it; the payload as JSON where it is."""
+        """The fields for people; the payload decoded where it is JSON."""
         return {
             "message_id": self.message_id,
             "sent_at": f"{self.sent_at:%Y-%m-%dT%H:%M:%SZ}" if self.sent_at else None,
@@ -50,7 +50,7 @@ class Letter:
 
 
 class Queue:
-    """The queue, by XRAY_GUARD_DLQ_URL or by the name that the template gives it."""
+    """The queue, found by XRAY_GUARD_DLQ_URL or by the template's name for it."""
 
     def __init__(self, operator: Operator) -> None:
         self._operator = operator
@@ -61,17 +61,17 @@ class Queue:
 
     @cached_property
     def url(self) -> str:
-        """Raises Trouble where there is no such queue."""
-        told = os.environ.get("XRAY_GUARD_DLQ_URL")
-        if told:
-            return told
+        """The queue's URL. Raises Trouble where the queue does not exist."""
+        configured = os.environ.get("XRAY_GUARD_DLQ_URL")
+        if configured:
+            return configured
         try:
             return str(call("sqs:GetQueueUrl", self._client.get_queue_url, QueueName=QUEUE_NAME)["QueueUrl"])
         except AwsError as error:
             if error.code not in ("AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"):
                 raise
             raise Trouble(
-                f"there is no queue {QUEUE_NAME} in {self._operator.region}",
+                f"the queue {QUEUE_NAME} does not exist in {self._operator.region}",
                 "name the Region where the guard is deployed (--region), or set XRAY_GUARD_DLQ_URL",
                 CONFIGURATION,
             ) from error
@@ -82,7 +82,7 @@ class Queue:
         return self.url.rsplit("/", 1)[-1]
 
     def length(self) -> int:
-        """About how many letters there are, those in somebody's hands included."""
+        """The approximate number of messages, those in flight included."""
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
         answer = call(
             "sqs:GetQueueAttributes", self._client.get_queue_attributes, QueueUrl=self.url, AttributeNames=names
@@ -90,7 +90,7 @@ class Queue:
         return sum(int(answer.get("Attributes", {}).get(name, 0)) for name in names)
 
     def letters(self, most: int) -> Iterator[Letter]:
-        """Up to `most` letters, each held for two minutes. SQS may answer with none though there are some."""
+        """Receive up to `most` messages, each invisible to others for two minutes. SQS may return none of several."""
         seen: set[str] = set()
         empty = 0
         while len(seen) < most and empty < 2:
@@ -111,7 +111,7 @@ class Queue:
                 yield letter_of(message)
 
     def put_back(self, letter: Letter) -> None:
-        """Let others see the letter again at once."""
+        """Make the message visible to other consumers at once."""
         call(
             "sqs:ChangeMessageVisibility",
             self._client.change_message_visibility,
@@ -121,9 +121,9 @@ class Queue:
         )
 
     def send_again(self, letter: Letter) -> None:
-        """Hand the letter to its function as a new event, and take it out of the queue once Lambda has it."""
+        """Invoke the message's function with its event, and delete the message once Lambda accepted the event."""
         if letter.function is None or letter.payload is None:
-            raise ValueError("the letter does not tell what to send to whom")
+            raise ValueError("the message names no function or no event")
         client = self._operator.clients.mutating("lambda", self._operator.region)
         call(
             "lambda:InvokeFunction",
@@ -136,22 +136,22 @@ class Queue:
 
 
 def letter_of(message: dict[str, Any]) -> Letter:
-    """Read a message of the queue, whichever kind it is."""
+    """Read a message of either kind."""
     stamp = message.get("Attributes", {}).get("SentTimestamp", "")
     sent_at = datetime.fromtimestamp(int(stamp) / 1000, UTC) if stamp.isdigit() else None
     body = message.get("Body", "")
     read = _decoded(body)
     function: str | None = None
     payload: str | None = None
-    reason = "the letter is of no known kind"
+    reason = "Unrecognized message format"
     attributes = {name: one.get("StringValue", "") for name, one in message.get("MessageAttributes", {}).items()}
     context = read.get("requestContext") if isinstance(read, dict) else None
     if isinstance(read, dict) and isinstance(context, dict) and "requestPayload" in read:
         function = _function_name(context.get("functionArn"))
         payload = json.dumps(read["requestPayload"])
         response = read.get("responsePayload")
-        told = response.get("errorMessage") or response.get("errorType") if isinstance(response, dict) else None
-        reason = f"{context.get('condition') or 'failed'}: {told or 'no error told'}"
+        error = response.get("errorMessage") or response.get("errorType") if isinstance(response, dict) else None
+        reason = f"{context.get('condition') or 'failed'}: {error or 'no error message'}"
     elif "TARGET_ARN" in attributes:
         function = _function_name(attributes["TARGET_ARN"])
         payload = body

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @click.group("audit")
 def audit_group() -> None:
-    """The log: is it whole; hand it on."""
+    """Verify or export the audit log."""
 
 
 def _chain(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
@@ -39,16 +39,16 @@ def _chain(context: click.Context, parameter: click.Parameter, value: str | None
     "--anchor-bucket",
     metavar="NAME",
     envvar="XRAY_GUARD_ANCHOR_BUCKET",
-    help="Bucket with the sweeps' anchors [XRAY_GUARD_ANCHOR_BUCKET]",
+    help="S3 bucket with the anchors [XRAY_GUARD_ANCHOR_BUCKET]",
 )
 @common_options
 @pass_operator
 def verify(operator: Operator, chain: str | None, anchor_bucket: str | None) -> int:
-    """Find what was done to the log, and say where.
+    """Check the integrity of the audit log.
 
-    Finds edits, deletions, reorderings and truncation: holds every chain against its head, the anchors of the
-    sweeps, the bucket's where one is named, and the events'
-    markers. Exits with 1 if anything is found.
+    Finds edited, deleted, reordered and truncated records. Compares every chain with its head, with the anchors of
+    the sweeps, with the anchors in the bucket if you name one, and with the event markers. Exits with 1 if the check
+    finds anything.
     """
     from chalicelib.auditlog.verify import verify
 
@@ -65,22 +65,23 @@ def verify(operator: Operator, chain: str | None, anchor_bucket: str | None) -> 
     emit(operator.output, report.to_json(), "findings", lambda: _print_report(report))
     if not anchor_bucket:
         say(
-            "Held against the anchors in the log itself only: who can rewrite both tables could rewrite those, too. "
-            "Name a bucket with Object Lock: --anchor-bucket or XRAY_GUARD_ANCHOR_BUCKET."
+            "Checked only against anchors stored with the log. Anyone who can rewrite both tables can forge them. "
+            "To check against an S3 bucket with Object Lock, use --anchor-bucket or XRAY_GUARD_ANCHOR_BUCKET."
         )
     return 0 if report.whole else 1
 
 
 def _print_report(report: Report) -> None:
-    held = (
+    checked = (
         f"{report.records} records in {report.chains} chains, {report.markers} markers, {report.anchors} anchored heads"
     )
     if report.whole:
-        click.echo(f"WHOLE: {held}")
+        click.echo(f"Verified: no tampering found in {checked}")
         return
     rows = [[finding.target, str(finding.seq), finding.code, finding.message] for finding in report.findings]
     print_table(Table(("chain", "record", "finding", "evidence"), rows, ""))
-    say(f"NOT WHOLE: {len(report.findings)} finding(s) in {held}")
+    findings = "1 finding" if len(report.findings) == 1 else f"{len(report.findings)} findings"
+    say(f"Integrity check failed: {findings} in {checked}")
 
 
 @audit_group.command(epilog="Example: xray-guard audit export --format csv > log.csv")
@@ -96,15 +97,15 @@ def _print_report(report: Report) -> None:
 @common_options
 @pass_operator
 def export(operator: Operator, chain: str | None, form: str) -> int:
-    """Write the log to stdout, with its proof.
+    """Write the audit log to stdout, with its hashes.
 
-    That is every record's bytes as they were hashed, and each chain's head. docs/verify-export.md has a program
-    of twenty lines that verifies the file without this one.
+    The export has the exact bytes of each record that the guard hashed, and each chain's head. docs/verify-export.md
+    has a program of twenty lines that verifies the file independently.
     """
     from chalicelib.auditlog import export
 
     if os.isatty(1):
-        say("The log goes to stdout: redirect it into a file.")
+        say("The log is written to stdout. Redirect it to a file.")
     lines = export.lines(operator.store, chain)
     for text in export.as_csv(lines) if form == "csv" else export.as_json_lines(lines):
         click.echo(text, nl=False)

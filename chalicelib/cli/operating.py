@@ -1,4 +1,4 @@
-"""Verbs for whoever runs the guard: `doctor`, `redrive` and `completion`."""
+"""Verbs that operate the guard: `doctor`, `redrive` and `completion`."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 @common_options
 @pass_operator
 def doctor_verb(operator: Operator) -> int:
-    """Whether the guard can do its work, and what to do where not.
+    """Check that the guard can work, and name remedies.
 
-    Asks AWS whether a trail logs management write events, KMS included; the rules and schedules are on; the functions
-    can run; the tables are protected; the dead-letter queue is empty; the policy is valid and the one that is
-    enforced; the last sweep is recent; and no target is overdue, failed, or left with a key that nothing uses. Changes
-    nothing. Exits with 1 if something is bad, or could not be looked at.
+    Checks that a trail logs management write events, KMS included; the rules and schedules are enabled; the functions
+    can run; the tables are protected; the dead-letter queue is empty; the policy is valid and is the one that the
+    guard enforces; the last sweep is recent; and no target is overdue, failed, or has an unused key.
+    Changes nothing. Exits with 1 if a check failed or could not run.
     """
     from dataclasses import asdict
 
@@ -36,26 +36,28 @@ def doctor_verb(operator: Operator) -> int:
     findings = Doctor(operator, table_names(os.environ)).findings(progress)
     progress.done()
     healthy = all(finding.status == GOOD for finding in findings)
-    told = {"healthy": healthy, "findings": [asdict(finding) for finding in findings]}
+    document = {"healthy": healthy, "findings": [asdict(finding) for finding in findings]}
     rows = [[finding.check, finding.status, finding.message, finding.remedy or NOTHING] for finding in findings]
-    table = Table(("check", "status", "found", "remedy"), rows, "")
-    emit(operator.output, told, "findings", lambda: print_table(table))
+    table = Table(("check", "status", "finding", "remedy"), rows, "")
+    emit(operator.output, document, "findings", lambda: print_table(table))
     wrong = sum(finding.status != GOOD for finding in findings)
-    say(f"{where}: " + ("all is well." if healthy else f"{wrong} of {len(findings)} answers are not good."))
+    say(f"{where}: " + ("all checks passed." if healthy else f"{wrong} of {len(findings)} checks failed."))
     return 0 if healthy else 1
 
 
 @click.command("redrive", epilog="Example: xray-guard redrive --yes")
-@click.option("--yes", is_flag=True, help="Send the letters to their functions again")
-@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="Letters at most")
+@click.option("--yes", is_flag=True, help="Redrive the messages: send each to its function again")
+@click.option(
+    "--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="Maximum number of messages"
+)
 @common_options
 @pass_operator
 def redrive_verb(operator: Operator, yes: bool, limit: int) -> int:
-    """What lies in the dead-letter queue.
+    """List or redrive dead-letter messages.
 
-    With --yes it is sent to its function again. A letter leaves the queue once Lambda has taken the event. Events may
-    be sent twice without harm: each is recorded once, and what counts is what stands there now. Exits with 1 if, with
-    --yes, a letter could not be sent.
+    Without --yes, lists the messages and changes nothing. With --yes, sends each message to its function again and
+    deletes it once Lambda accepted the event. Sending an event twice does no harm: the guard records it once and
+    judges the live setting. Exits with 1 if, with --yes, a message could not be sent.
     """
     from chalicelib.cli.letters import Queue
 
@@ -64,10 +66,11 @@ def redrive_verb(operator: Operator, yes: bool, limit: int) -> int:
     fates: dict[str, str] = {}
     for letter in letters:
         fates[letter.message_id] = _sent(queue, letter) if yes else _kept(queue, letter)
-    told = {"letters": [{**letter.to_json(), "fate": fates[letter.message_id]} for letter in letters]}
-    emit(operator.output, told, "letters", lambda: print_table(_table(letters, fates, queue.name)))
+    document = {"letters": [{**letter.to_json(), "fate": fates[letter.message_id]} for letter in letters]}
+    emit(operator.output, document, "letters", lambda: print_table(_table(letters, fates, queue.name)))
     if letters and not yes:
-        say(f"{len(letters)} letter(s). `xray-guard redrive --yes` sends them again.")
+        messages = "1 dead-letter message" if len(letters) == 1 else f"{len(letters)} dead-letter messages"
+        say(f"{messages}. To redrive, run `xray-guard redrive --yes`.")
     return 1 if yes and any(fate != "sent" for fate in fates.values()) else 0
 
 
@@ -82,7 +85,7 @@ def _sent(queue: Any, letter: Letter) -> str:
 
     if letter.function is None or letter.payload is None:
         queue.put_back(letter)
-        return "kept: it does not tell what to send to whom"
+        return "kept: the message names no function or no event"
     try:
         queue.send_again(letter)
     except AwsError as error:
@@ -104,11 +107,11 @@ def _table(letters: list[Letter], fates: dict[str, str], queue: str) -> Table:
         ]
         for letter in letters
     ]
-    return Table(("time", "function", "why", "event", "fate"), rows, f"{queue} is empty.")
+    return Table(("time", "function", "reason", "event", "result"), rows, f"{queue} is empty.")
 
 
 def _about(payload: str | None) -> str:
-    """What an event is about, in a few words."""
+    """Name an event by its call, account and Region."""
     import json
 
     from chalicelib.cli.wording import NOTHING
@@ -122,14 +125,14 @@ def _about(payload: str | None) -> str:
     detail = event.get("detail")
     name = detail.get("eventName") if isinstance(detail, dict) else None
     what = name or event.get("detail-type")
-    told = [text for text in (what, event.get("account"), event.get("region")) if isinstance(text, str)]
-    return " ".join(told)[:120] or NOTHING
+    parts = [text for text in (what, event.get("account"), event.get("region")) if isinstance(text, str)]
+    return " ".join(parts)[:120] or NOTHING
 
 
 @click.command(epilog='Example: eval "$(xray-guard completion bash)"')
 @click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
 def completion(shell: str) -> int:
-    """Print what makes SHELL complete verbs and options."""
+    """Print the script that completes verbs and options in SHELL."""
     from click.shell_completion import get_completion_class
 
     from chalicelib.cli import cli

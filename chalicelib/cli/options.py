@@ -1,4 +1,4 @@
-"""What several verbs take: the options that may stand before or after any verb, targets, and times."""
+"""Option and argument types of several verbs: the common options, targets and times."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AGO = re.compile(r"([0-9]{1,6})([smhdw])")
 
 
 def _kept(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
-    """Note an option that was given; one that stands after the verb overrules one before it."""
+    """Store a given option; one after the verb overrides one before it."""
     operator = context.ensure_object(Operator)
     if value is not None and parameter.name is not None:
         operator.choose(parameter.name, value)
@@ -28,17 +28,17 @@ def _kept(context: click.Context, parameter: click.Parameter, value: Any) -> Any
 
 
 def common_options(command: F) -> F:
-    """`--output`, `--profile`, `--region` and `--policy`, which the `Operator` keeps."""
+    """Add `--output`, `--profile`, `--region` and `--policy`, stored in the `Operator`."""
     for option in (
         click.option(
             "--policy",
             "policy_path",
             metavar="PATH",
-            help="Policy document, or its folder [the one that comes with this program]",
+            help="Policy document, or its folder [default: the document of this project]",
         ),
         click.option("--region", "region_name", metavar="REGION", help="Region where the guard is deployed"),
-        click.option("--profile", metavar="NAME", help="Profile of the AWS configuration"),
-        click.option("-o", "--output", type=click.Choice(OUTPUTS), help="Form of what goes to stdout [table]"),
+        click.option("--profile", metavar="NAME", help="Profile of your AWS configuration"),
+        click.option("-o", "--output", type=click.Choice(OUTPUTS), help="Output format [default: table]"),
     ):
         command = option(command)
     for parameter in _parameters(command):
@@ -58,7 +58,7 @@ class TargetType(click.ParamType[Target]):
     name = "target"
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Target:
-        """Read it, or say how it is written."""
+        """Parse the text, or fail with the expected format."""
         if isinstance(value, Target):
             return value
         try:
@@ -71,7 +71,7 @@ TARGET = TargetType()
 
 
 def moment(text: str, now: datetime, option: str) -> datetime:
-    """`24h` before now, or an RFC 3339 time or date; without a zone it is UTC. Raises BadParameter."""
+    """Parse `24h` as 24 hours before now, or an RFC 3339 time or date (UTC without a zone). Raises BadParameter."""
     ago = AGO.fullmatch(text)
     try:
         if ago:
@@ -80,6 +80,7 @@ def moment(text: str, now: datetime, option: str) -> datetime:
         return (read if read.tzinfo else read.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
         raise click.BadParameter(
-            f"{text!r} is not a time: write 90s, 30m, 24h, 7d or 2w for that long ago, or 2026-11-20T18:00:00Z",
+            f"{text!r} is not a time: write an age such as 90s, 30m, 24h, 7d or 2w, or a time such as "
+            "2026-11-20T18:00:00Z",
             param_hint=option,
         ) from None

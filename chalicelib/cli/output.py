@@ -1,4 +1,4 @@
-"""What goes to stdout: a table, a JSON document, or a JSON object a line."""
+"""Output to stdout: a table, one JSON document, or JSON Lines."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import click
 from chalicelib.cli.wording import clean
 
 KEY_ID = re.compile(r"\b([0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
-"""Drawn as its first eight characters, for a terminal is narrow; the whole stands in every other form of output."""
+"""Terminals are narrow, so a drawn table shows the first eight characters. Every other format shows the whole id."""
 
 UNBROKEN_CHARS = 26
-"""A column with nothing longer than a target or a time is not folded, where there is room."""
+"""A column with no value longer than a target or a time is not folded if the table fits without that."""
 
 LEAST_CHARS = 8
-"""What every column keeps, so that all of a table's seven stand on eighty columns."""
+"""The minimum width of a column, so that a table of seven columns fits a terminal of eighty."""
 
 BETWEEN_CHARS = 3
 
@@ -39,41 +39,41 @@ STYLES = {
     "unknown": "yellow",
     "IGNORED": "dim",
 }
-"""Colour is never the only sign: the word is there, too."""
+"""Colour only repeats what the word says."""
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Columns and rows of text. `empty` is said where there is no row."""
+    """Columns and rows of text. `empty` is the message if there are no rows."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     empty: str
 
 
-def emit(output: str, told: dict[str, Any], items: str | None, table: Callable[[], None]) -> None:
-    """The answer in the form that was asked for. `items` names the list that JSON Lines are made of."""
+def emit(output: str, document: dict[str, Any], items: str | None, table: Callable[[], None]) -> None:
+    """Print the result in the chosen format. `items` names the list that becomes JSON Lines."""
     if output == "json":
-        click.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
     elif output == "jsonl":
-        emit_lines(told[items] if items else [told])
+        emit_lines(document[items] if items else [document])
     else:
         table()
 
 
 def emit_lines(items: Iterable[dict[str, Any]]) -> None:
-    """One JSON object a line."""
+    """Print one JSON object per line."""
     for item in items:
         click.echo(json.dumps(item, ensure_ascii=False))
 
 
 def is_rich() -> bool:
-    """Whether stdout is a terminal that may be given colour."""
+    """Whether stdout is a terminal that supports colour."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def print_table(table: Table, *, rich: bool | None = None) -> None:
-    """The table to stdout, drawn on a terminal and plain elsewhere; its being empty to stderr."""
+    """Print the table to stdout, drawn on a terminal and plain elsewhere; if empty, print its message to stderr."""
     if not table.rows:
         click.echo(table.empty, err=True)
         return
@@ -86,7 +86,7 @@ def print_table(table: Table, *, rich: bool | None = None) -> None:
 
 
 def plain_lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Aligned columns, two spaces apart, nothing cut off."""
+    """Format aligned columns, two spaces apart, without truncation."""
     every = [[name.upper() for name in columns], *rows]
     widths = [max(len(row[number]) for row in every) for number in range(len(columns))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in every]
@@ -112,7 +112,7 @@ def _print_rich(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def unbroken(longest: Sequence[int], width: int) -> set[int]:
-    """The columns that need not be folded: the short ones, as far as the others keep a width that can be read."""
+    """The columns not to fold: the short ones, as long as the others keep their minimum width."""
     whole = {number for number, chars in enumerate(longest) if chars <= UNBROKEN_CHARS}
     free = width - BETWEEN_CHARS * len(longest)
     while whole:
@@ -124,17 +124,17 @@ def unbroken(longest: Sequence[int], width: int) -> set[int]:
 
 
 class Progress:
-    """One line on stderr that is written over, where stderr is a terminal; nothing elsewhere."""
+    """One progress line on stderr if it is a terminal; otherwise nothing."""
 
     def __init__(self) -> None:
         self._shown = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
     def __call__(self, text: str) -> None:
-        """Show what is being done now."""
+        """Replace the line."""
         if self._shown:
             click.echo(f"\r\x1b[2K{clean(text)[:100]}", err=True, nl=False)
 
     def done(self) -> None:
-        """Take the line away."""
+        """Remove the line."""
         if self._shown:
             click.echo("\r\x1b[2K", err=True, nl=False)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.group("policy")
 def policy_group() -> None:
-    """The policy: is it valid, what does it ask."""
+    """Validate the policy, or show which rule applies."""
 
 
 @policy_group.command(epilog="Example: xray-guard policy validate policies/policy.json")
@@ -28,8 +28,8 @@ def policy_group() -> None:
 def validate(operator: Operator, path: Path | None) -> int:
     """Check a policy document by schema and meaning.
 
-    Exits with 1 if it may not be packaged. Without a PATH it is the document of --policy, or the one that comes
-    with this program.
+    The default PATH is the document of --policy, or the document of this project. Exits with 1 if the document is
+    not valid; `make package` refuses such a document.
     """
     from chalicelib.operators import policy_check
 
@@ -40,7 +40,7 @@ def validate(operator: Operator, path: Path | None) -> int:
         checked = policy_check.validate(file)
     except OSError as error:
         raise click.UsageError(f"{file} cannot be read: {error.strerror}") from error
-    told = {
+    document = {
         "path": str(file),
         "valid": checked.policy is not None,
         "digest": checked.policy.digest if checked.policy else None,
@@ -56,10 +56,10 @@ def validate(operator: Operator, path: Path | None) -> int:
             for one in checked.findings
         ]
         if rows:
-            print_table(Table(("kind", "path", "value", "what is allowed"), rows, ""))
+            print_table(Table(("kind", "path", "value", "expected"), rows, ""))
         click.echo(f"{file}: " + (f"valid, digest {checked.policy.digest}" if checked.policy else "NOT VALID"))
 
-    emit(operator.output, told, None, table)
+    emit(operator.output, document, None, table)
     return 0 if checked.policy is not None else 1
 
 
@@ -68,9 +68,9 @@ def validate(operator: Operator, path: Path | None) -> int:
 @common_options
 @pass_operator
 def explain(operator: Operator, target: Target) -> int:
-    """Which rule governs TARGET, and what it asks.
+    """Show which rule governs TARGET, and what it requires.
 
-    Says why it is that one, and whether the deployed guard enforces this very document.
+    Also shows why other rules do not apply, and whether the deployed guard enforces this document.
     """
     import msgspec
 
@@ -78,7 +78,7 @@ def explain(operator: Operator, target: Target) -> int:
     rule = policy.rule_for(target)
     considered = _considered(policy, target)
     deployed, problem = _deployed(operator)
-    told = {
+    document = {
         "target": str(target),
         "rule": msgspec.to_builtins(rule) if rule else None,
         "considered": considered,
@@ -92,42 +92,43 @@ def explain(operator: Operator, target: Target) -> int:
         for one in considered:
             click.echo(f"  rule {one['id']}: {one['why']}")
         if rule is None:
-            click.echo("  No rule matches: the target is reported as ungoverned, and left alone.")
+            click.echo("  No rule matches. The guard reports the target as ungoverned and does not change it.")
         else:
-            for sentence in asked(rule):
+            for sentence in requirements(rule):
                 click.echo(f"  - {sentence}")
         click.echo(f"  digest {policy.digest}")
 
-    emit(operator.output, told, None, table)
+    emit(operator.output, document, None, table)
     if problem:
-        say(f"What the deployed guard enforces is not known: {problem}")
+        say(f"Cannot read which policy the deployed guard enforces: {problem}")
     elif deployed == policy.digest:
-        say("The deployed guard enforces this very document.")
+        say("The deployed guard enforces this document.")
     elif deployed is None:
-        say("The deployed guard has not run under any policy yet.")
+        say("The deployed guard has not run with a policy yet.")
     else:
-        say(f"The deployed guard enforces ANOTHER document: {deployed}")
+        say(f"The deployed guard enforces a DIFFERENT document, digest {deployed}. Deploy this one, or use --policy.")
     return 0
 
 
 def _considered(policy: Policy, target: Target) -> list[dict[str, Any]]:
     from chalicelib.domain.policy import glob_matches
 
-    told: list[dict[str, Any]] = []
+    considered: list[dict[str, Any]] = []
     for rule in policy.rules:
         account = next((glob for glob in rule.accounts if glob_matches(glob, target.account)), None)
         region = next((glob for glob in rule.regions if glob_matches(glob, target.region)), None)
         if account is not None and region is not None:
-            told.append({"id": rule.id, "matches": True, "why": f"governs, by account {account} and Region {region}"})
+            why = f"governs this target: account matches {account}, Region matches {region}"
+            considered.append({"id": rule.id, "matches": True, "why": why})
             break
         missed = "account" if account is None else "Region"
         globs = ", ".join(rule.accounts if account is None else rule.regions)
-        told.append({"id": rule.id, "matches": False, "why": f"passed over: its {missed}s are {globs}"})
-    return told
+        considered.append({"id": rule.id, "matches": False, "why": f"does not match: its {missed}s are {globs}"})
+    return considered
 
 
 def _deployed(operator: Operator) -> tuple[str | None, str | None]:
-    """The digest that the deployed guard last ran under, or why it is not known."""
+    """The digest of the policy that the deployed guard last ran with, or the error that hides it."""
     from botocore.exceptions import BotoCoreError
 
     from chalicelib.cli.trouble import trouble_of
@@ -139,42 +140,42 @@ def _deployed(operator: Operator) -> tuple[str | None, str | None]:
         return None, trouble_of(error).message
 
 
-def asked(rule: Rule) -> list[str]:
-    """What a rule asks, in sentences."""
+def requirements(rule: Rule) -> list[str]:
+    """Describe a rule in sentences."""
     from chalicelib.domain.policy import KeyKind, Mode, When
 
-    told = {
-        Mode.ENFORCE: "It is enforced: what breaks it is put right.",
-        Mode.OBSERVE: "It is only observed: what breaks it is recorded, and nothing is changed.",
-        Mode.OFF: "It is off: targets it governs are left alone.",
+    modes = {
+        Mode.ENFORCE: "Mode enforce: the guard remediates violations.",
+        Mode.OBSERVE: "Mode observe: the guard records violations and changes nothing.",
+        Mode.OFF: "Mode off: the guard does not judge or change the targets of this rule.",
     }
-    sentences = [told[rule.mode]]
+    sentences = [modes[rule.mode]]
     if rule.mode is Mode.OFF:
         return sentences
     require, managed = rule.require, rule.managed_key
     if rule.when is When.IN_USE:
-        sentences.append("A sweep leaves a target alone that was never encrypted and shows no traces.")
+        sentences.append("A sweep ignores a target that was never encrypted and received no traces for six hours.")
     if require.key is KeyKind.CUSTOMER:
-        sentences.append(f"X-Ray must be on a customer managed key, one of: {', '.join(require.allowed_keys)}.")
+        sentences.append(f"X-Ray must use a customer managed key, one of: {', '.join(require.allowed_keys)}.")
     elif require.allowed_keys:
         allowed = ", ".join(require.allowed_keys)
-        sentences.append(f"X-Ray must be on the AWS managed key, or on one of: {allowed}.")
+        sentences.append(f"X-Ray must use the AWS managed key, or one of: {allowed}.")
     else:
-        sentences.append("X-Ray must be on any KMS key.")
+        sentences.append("X-Ray must use a KMS key; any key is allowed.")
     if require.same_account:
-        sentences.append("The key must be the target's own account's.")
+        sentences.append("The key must belong to the target's account.")
     if require.rotation:
         sentences.append("The key must rotate.")
-    sentences.append(f"The key that is made or kept is {managed.alias}, rotated every {managed.rotation_days} days.")
+    sentences.append(f"The guard manages the key {managed.alias}, rotated every {managed.rotation_days} days.")
     readers = managed.trace_readers
-    who = "every principal of the account, through X-Ray" if readers == "account" else ", ".join(readers)
-    sentences.append(f"Traces may be decrypted by {who}.")
+    who = "Every principal of the account, through X-Ray," if readers == "account" else ", ".join(readers)
+    sentences.append(f"{who} may decrypt traces.")
     if rule.break_glass:
         glass = rule.break_glass
         sentences.append(
-            f"The tag {glass.tag} suppresses it, for {glass.max_hours} hours at most, "
-            f"set by {', '.join(glass.principals)}."
+            f"The break-glass tag {glass.tag} suspends remediation for at most {glass.max_hours} hours. "
+            f"Only these principals may set it: {', '.join(glass.principals)}."
         )
     else:
-        sentences.append("Nothing suppresses it.")
+        sentences.append("The rule does not define `break_glass`.")
     return sentences

@@ -1,4 +1,4 @@
-"""docs/cli.md, made of the verbs' own help: `python -m chalicelib.cli.reference > docs/cli.md`."""
+"""Generate docs/cli.md from the verbs' help: `python -m chalicelib.cli.reference > docs/cli.md`."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from chalicelib.cli import cli
 INTRODUCTION = """\
 # The command line
 
-`.venv/bin/xray-guard` asks the guard's tables and AWS with your own credentials: those of the environment, of the
-configuration, or of `--profile`. Data goes to stdout, words go to stderr, so output can be piped. On a terminal tables
-are drawn and coloured; elsewhere, or with `NO_COLOR` set, they are plain columns. `--output json` prints one document,
-`--output jsonl` one object a line; times are RFC 3339 in UTC, what is not known is `null`.
+`.venv/bin/xray-guard` reads the guard's tables and calls AWS with your own credentials: from the environment, from the
+AWS configuration, or from `--profile`. Data goes to stdout and messages go to stderr, so you can pipe the output. On a
+terminal, tables are drawn and coloured; elsewhere, or with `NO_COLOR` set, they are plain columns. `--output json`
+prints one document, `--output jsonl` one object per line. Times are RFC 3339 in UTC; unknown values are `null`.
 
-| exit code | means |
+| exit code | meaning |
 | --- | --- |
-| 0 | good |
-| 1 | the answer is no: not compliant, the chain is broken, something is bad |
-| 2 | the command line is not right |
-| 253 | credentials or configuration are missing or not right, the tables are not there |
-| 254 | AWS refused, or could not be reached |
+| 0 | success |
+| 1 | negative result: a target is noncompliant, a check failed, or the thing named does not exist |
+| 2 | the command line is not valid |
+| 253 | credentials or configuration are missing or not valid, or the tables do not exist |
+| 254 | AWS returned an error or could not be reached |
 
-| variable | names |
-| --- | --- |
-| `XRAY_GUARD_AUDIT_TABLE` | the audit table; `xray-guard-audit` without it |
-| `XRAY_GUARD_TARGETS_TABLE` | the targets table; `xray-guard-targets` without it |
-| `XRAY_GUARD_ANCHOR_BUCKET` | the bucket with the sweeps' anchors, if there is one |
-| `XRAY_GUARD_DLQ_URL` | the dead-letter queue; `xray-guard-dead-letters` of the Region without it |
-| `XRAY_GUARD_ROLE_ARN` | the role that the guard runs as; `xray-guard` of the account without it |
-| `AWS_PROFILE`, `AWS_REGION`, `AWS_ENDPOINT_URL` and the like | what they name for every AWS client |
+| variable | meaning | default |
+| --- | --- | --- |
+| `XRAY_GUARD_AUDIT_TABLE` | the audit table | `xray-guard-audit` |
+| `XRAY_GUARD_TARGETS_TABLE` | the targets table | `xray-guard-targets` |
+| `XRAY_GUARD_ANCHOR_BUCKET` | the S3 bucket with the anchors | none |
+| `XRAY_GUARD_DLQ_URL` | the dead-letter queue | `xray-guard-dead-letters` in the Region |
+| `XRAY_GUARD_ROLE_ARN` | the role that the guard runs as | `xray-guard` in the account |
+| `AWS_PROFILE`, `AWS_REGION`, `AWS_ENDPOINT_URL` and others | as for every AWS client | |
 
-Completion: `eval "$(xray-guard completion bash)"`, and `zsh` or `fish` likewise.
+Completion: `eval "$(xray-guard completion bash)"`; the same with `zsh` or `fish`.
 
-This page is made of the verbs' `--help` by `python -m chalicelib.cli.reference`; a test holds it to them.
+`python -m chalicelib.cli.reference` generates this page from the verbs' `--help`; a test compares the two.
 """
 
 WIDTH = 100
 
 
 def verbs(group: click.Group, before: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
-    """(name with its groups', command) of every verb, in the order of their names."""
+    """Every verb, sorted by name, as (name with its groups, command)."""
     for name, command in sorted(group.commands.items()):
         if isinstance(command, click.Group):
             yield from verbs(command, (*before, name))
@@ -51,7 +51,7 @@ def verbs(group: click.Group, before: tuple[str, ...] = ()) -> Iterator[tuple[st
 
 
 def help_of(name: str, command: click.Command) -> str:
-    """What `--help` prints, at a fixed width."""
+    """The text of `--help`, at a fixed width."""
     context = click.Context(
         command, info_name=f"xray-guard {name}", terminal_width=WIDTH, help_option_names=["-h", "--help"]
     )

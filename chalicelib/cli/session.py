@@ -1,4 +1,4 @@
-"""Whoever runs a command, and what the command needs of AWS and of the policy, each made when it is first asked for."""
+"""The context of one command: the operator's options, AWS clients, tables and policy, each created on first use."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from chalicelib.loop.guard import Guard
 
 LEASE_SECONDS = 420
-"""A request's signature lives five minutes: what was sent in time has had its effect, or none, before this is over."""
+"""A request's signature is valid for five minutes: each request has taken effect, or never will, before this ends."""
 
 GUARD_ROLE = "xray-guard"
-"""The name that the template gives the guard's role."""
+"""The template's name for the guard's role."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who calls, by STS."""
+    """The caller, according to STS."""
 
     account: str
     partition: str
@@ -40,7 +40,7 @@ class Identity:
 
 
 class Operator:
-    """One run of the command line. `sleep` is there for those who cannot wait."""
+    """One run of the command line. Tests pass their own `sleep`."""
 
     def __init__(self, sleep: Callable[[float], None] = time.sleep) -> None:
         self.sleep = sleep
@@ -50,11 +50,11 @@ class Operator:
         self.policy_path: str | None = None
 
     def choose(self, option: str, value: str) -> None:
-        """Keep one of the common options."""
+        """Set one of the common options."""
         setattr(self, option, value)
 
     def again(self) -> Operator:
-        """The same options, with nothing made yet: whoever signed in meanwhile is signed in."""
+        """Copy the options without the clients, so that new credentials take effect."""
         fresh = Operator(self.sleep)
         for option in ("output", "profile", "region_name", "policy_path"):
             fresh.choose(option, getattr(self, option))
@@ -71,14 +71,14 @@ class Operator:
 
     @cached_property
     def clients(self) -> Clients:
-        """The operator's own credentials, and nobody else's."""
+        """AWS clients with the operator's own credentials."""
         from chalicelib.aws.clients import Clients
 
         return Clients(self.session)
 
     @cached_property
     def region(self) -> str:
-        """Where the guard is deployed. Raises botocore's NoRegionError where nothing says so."""
+        """The Region where the guard is deployed. Raises botocore's NoRegionError if none is configured."""
         found = self.region_name or os.environ.get("AWS_REGION") or self.session.get_config_variable("region")
         if not found:
             from botocore.exceptions import NoRegionError
@@ -88,13 +88,13 @@ class Operator:
 
     @cached_property
     def clock(self) -> AwsClock:
-        """AWS's time, by the answers of DynamoDB."""
+        """AWS's time, from DynamoDB's responses."""
         from chalicelib.aws.clock import AwsClock
 
         return AwsClock()
 
     def now(self) -> datetime:
-        """Aware, UTC: AWS's time where AWS was asked anything, else the host's."""
+        """The time, aware and in UTC: AWS's after the first response, before that the host's."""
         return self.clock.now()
 
     @cached_property
@@ -108,7 +108,7 @@ class Operator:
 
     @property
     def actor(self) -> Actor:
-        """The operator, named as CloudTrail's records would be read."""
+        """The operator, named as in CloudTrail's records."""
         from chalicelib.domain.actors import read_actor
 
         arn = self.identity.arn
@@ -123,7 +123,7 @@ class Operator:
         return make_log_store(self.clients, self.region, self.clock)
 
     def guard_state(self) -> GuardState:
-        """The guard's own state: one read, which also tells whether there are tables and what time it is."""
+        """The guard's own state. This one read also shows whether the tables exist, and sets the clock."""
         from chalicelib.domain.stored import GUARD_CHAIN
 
         return self.store.load(GUARD_CHAIN).guard
@@ -131,14 +131,14 @@ class Operator:
     @cached_property
     def role_arn(self) -> str:
         """The role that the deployed guard runs as."""
-        told = os.environ.get("XRAY_GUARD_ROLE_ARN")
-        return told or f"arn:{self.identity.partition}:iam::{self.identity.account}:role/{GUARD_ROLE}"
+        configured = os.environ.get("XRAY_GUARD_ROLE_ARN")
+        return configured or f"arn:{self.identity.partition}:iam::{self.identity.account}:role/{GUARD_ROLE}"
 
     # --- the policy ------------------------------------------------------------------------------------------------
 
     @cached_property
     def policy_file(self) -> Path:
-        """The document that is meant."""
+        """The path of the policy document."""
         from chalicelib.wiring import POLICIES
 
         path = Path(self.policy_path) if self.policy_path else POLICIES
@@ -146,7 +146,7 @@ class Operator:
 
     @cached_property
     def policy(self) -> Policy:
-        """The document, validated here and now: the command line needs no stamp, for it does what stamping does."""
+        """The policy document. The command line validates it itself, so it needs no stamp."""
         from chalicelib.cli.trouble import CONFIGURATION, Trouble
         from chalicelib.operators import policy_check
 
@@ -160,13 +160,15 @@ class Operator:
             ) from error
         if checked.policy is None:
             findings = "\n".join(f"  {finding}" for finding in checked.errors)
-            raise Trouble(f"{self.policy_file} is not a valid policy:\n{findings}", "mend it first", CONFIGURATION)
+            raise Trouble(
+                f"{self.policy_file} is not a valid policy:\n{findings}", "Fix the policy, then retry", CONFIGURATION
+            )
         return checked.policy
 
     # --- the loop --------------------------------------------------------------------------------------------------
 
     def acting_guard(self, emit: Callable[[Record], None]) -> Guard:
-        """The loop with the operator's credentials, for real."""
+        """The loop with the operator's credentials; it can change AWS and the tables."""
         from msgspec.structs import replace
 
         from chalicelib.wiring import make_guard
@@ -185,31 +187,31 @@ class Operator:
         )
         return replace(guard, store=self.store, clock=self.clock)
 
-    def looking_guard(self) -> Guard:
-        """The loop that only looks: it can neither write to the tables nor change anything in AWS."""
+    def reading_guard(self) -> Guard:
+        """The loop, read-only: it can change neither the tables nor anything else in AWS."""
         from msgspec.structs import replace
 
-        from chalicelib.cli.looking import LookingStore, looking_reach
+        from chalicelib.cli.looking import ReadOnlyStore, read_only_reach
         from chalicelib.domain.errors import AwsError
         from chalicelib.domain.stored import GUARD_CHAIN
 
         guard = self.acting_guard(lambda record: None)
         try:
             self.store.load(GUARD_CHAIN)
-            store = LookingStore(self.store)
+            store = ReadOnlyStore(self.store)
         except AwsError as error:
             if error.code != "ResourceNotFoundException":
                 raise
             say(
-                f"There are no tables of the guard in {self.region}, so this is judged without its memory: "
-                "every target as if seen for the first time."
+                f"The guard's tables do not exist in {self.region}. This run judges without stored state, as if the "
+                "guard saw every target for the first time."
             )
-            store = LookingStore(None)
-        return replace(guard, store=store, reach=looking_reach(guard.reach))
+            store = ReadOnlyStore(None)
+        return replace(guard, store=store, reach=read_only_reach(guard.reach))
 
 
 def say(text: str = "") -> None:
-    """Words for people: to stderr, so that stdout holds nothing but data."""
+    """Print a message to stderr; stdout is for data only."""
     click.echo(text, err=True)
 
 

@@ -1,7 +1,8 @@
-"""Verbs that tell what is and what was: `status`, `history` and `show`."""
+"""Verbs that show state and history: `status`, `history` and `show`."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 3.0
 OUTCOMES = tuple(outcome.value for outcome in Outcome)
-HISTORY_COLUMNS = ("time", "target", "outcome", "why", "actor", "change", "exposure")
+HISTORY_COLUMNS = ("time", "target", "outcome", "reason", "actor", "change", "exposure")
 
 
 @click.command(epilog="Example: xray-guard status --output json")
@@ -30,7 +31,7 @@ HISTORY_COLUMNS = ("time", "target", "outcome", "why", "actor", "change", "expos
 @common_options
 @pass_operator
 def status(operator: Operator, account: str | None, target_region: str | None) -> int:
-    """Every target's posture, as last found."""
+    """Show the last known state of every target."""
     import msgspec
 
     from chalicelib.auditlog import history
@@ -38,7 +39,7 @@ def status(operator: Operator, account: str | None, target_region: str | None) -
     guard = operator.guard_state()
     wanted = _filter(None, account, target_region)
     views = history.targets(operator.store.states(), wanted)
-    told = {
+    document = {
         "targets": [view.to_json() for view in views],
         "guard": {
             "policy_digest": guard.policy_digest,
@@ -46,7 +47,7 @@ def status(operator: Operator, account: str | None, target_region: str | None) -
             "paused": msgspec.to_builtins(guard.paused),
         },
     }
-    emit(operator.output, told, "targets", lambda: _print_status(operator, guard, views))
+    emit(operator.output, document, "targets", lambda: _print_status(operator, guard, views))
     return 0
 
 
@@ -67,31 +68,32 @@ def _print_status(operator: Operator, guard: GuardState, views: list[TargetView]
         ]
         for view in views
     ]
-    columns = ("account", "region", "outcome", "why", "setting", "open for", "incident", "last good")
-    print_table(Table(columns, rows, "The guard has not seen any target yet: its first sweep will."))
+    columns = ("account", "region", "outcome", "reason", "setting", "exposed for", "incident", "last compliant")
+    print_table(Table(columns, rows, "The guard has not seen any target yet. Its first sweep will find them."))
+    _say_reasons((view.outcome, view.reason) for view in views)
     compliant = sum(view.compliant for view in views)
-    left = sum(view.outcome is Outcome.IGNORED for view in views)
+    ignored = sum(view.outcome is Outcome.IGNORED for view in views)
     if views:
         swept = time_text(guard.swept_at)
-        say(f"{compliant} of {len(views)} targets compliant, {left} left alone. Last sweep: {swept}.")
+        say(f"{compliant} of {len(views)} targets compliant, {ignored} ignored. Last sweep: {swept}.")
     if guard.paused:
         say(f"PAUSED since {time_text(guard.paused.at)} by {guard.paused.by}: {guard.paused.reason}")
 
 
 @click.command("history", epilog="Example: xray-guard history --since 24h --outcome REMEDIATED")
-@click.option("--since", metavar="TIME", help="Not older than this: 90s, 30m, 24h, 7d, or 2026-11-20T18:00:00Z")
-@click.option("--until", metavar="TIME", help="Older than this")
+@click.option("--since", metavar="TIME", help="At or after this time: 90s, 30m, 24h, 7d, or 2026-11-20T18:00:00Z")
+@click.option("--until", metavar="TIME", help="Before this time")
 @click.option("--target", metavar="TARGET", help="Only this target, or `guard` for the guard's own chain")
 @click.option("--account", metavar="ID", help="Only this account")
 @click.option("--target-region", metavar="REGION", help="Only this Region")
 @click.option(
     "--outcome", "outcomes", multiple=True, type=click.Choice(OUTCOMES, case_sensitive=False), help="May be repeated"
 )
-@click.option("--actor", metavar="TEXT", help="Part of the actor's ARN or session, or a glob of all of it")
-@click.option("--rule", metavar="ID", help="Only under this rule")
-@click.option("--limit", type=click.IntRange(1, 500), default=50, show_default=True, help="Records a page")
-@click.option("--next-token", metavar="TOKEN", help="Where the last page ended")
-@click.option("--follow", is_flag=True, help="Stay, and tell what comes; end with Ctrl-C")
+@click.option("--actor", metavar="TEXT", help="Part of the actor's ARN or session, or a glob for the whole")
+@click.option("--rule", metavar="ID", help="Only this rule")
+@click.option("--limit", type=click.IntRange(1, 500), default=50, show_default=True, help="Records per page")
+@click.option("--next-token", metavar="TOKEN", help="Continue after the page that returned this token")
+@click.option("--follow", is_flag=True, help="Stream new records until Ctrl-C")
 @common_options
 @pass_operator
 def history_verb(
@@ -108,15 +110,15 @@ def history_verb(
     next_token: str | None,
     follow: bool,
 ) -> int:
-    """What was recorded, newest first.
+    """List records of the audit log, newest first.
 
-    A page reads a bounded part of the log; where there is more, the last line on stderr (or `next_token` in JSON) leads
-    on. Times without a zone are UTC.
+    A page reads a bounded part of the log. If there is more, the last line on stderr (or `next_token` in JSON) has the
+    token for the next page. Times without a zone are UTC.
     """
     from chalicelib.auditlog import history
 
     if follow and (until or next_token):
-        raise click.UsageError("--follow goes neither with --until nor with --next-token.")
+        raise click.UsageError("--follow cannot be used with --until or --next-token.")
     now = operator.now()
     wanted = _filter(
         target,
@@ -135,7 +137,7 @@ def history_verb(
     emit(operator.output, page.to_json(), "records", lambda: _print_records(page.entries))
     _say_unreadable(page.unreadable)
     if page.cursor and operator.output != "json":
-        say(f"There is more: --next-token {page.cursor}")
+        say(f"More records: add --next-token {page.cursor}")
     return 0
 
 
@@ -157,18 +159,25 @@ def _filter(
         except ValueError as error:
             raise click.BadParameter(str(error), param_hint="--target") from error
     if account is not None and not (len(account) == 12 and account.isascii() and account.isdigit()):
-        raise click.BadParameter(f"{account!r} is not an account: write its twelve digits", param_hint="--account")
+        raise click.BadParameter(f"{account!r} is not an account id of twelve digits", param_hint="--account")
     if region is not None and not is_region(region):
         hint = f"{region!r} is not the name of a Region, such as us-east-1"
         raise click.BadParameter(hint, param_hint="--target-region")
     if since is not None and until is not None and since >= until:
-        raise click.BadParameter("nothing is both after --since and before --until", param_hint="--until")
+        raise click.BadParameter("--until must be later than --since", param_hint="--until")
     return Filter(target, account, region, outcomes, actor, rule, since, until)
 
 
 def _say_unreadable(count: int) -> None:
     if count:
-        say(f"{count} row(s) hold no record that can be read: run `xray-guard audit verify`.")
+        say(f"Unreadable records: {count}. Run `xray-guard audit verify`.")
+
+
+def _say_reasons(codes: Iterable[tuple[Outcome | None, str | None]]) -> None:
+    from chalicelib.operators.labels import legend
+
+    for line in legend(codes):
+        say(line)
 
 
 def _row(entry: Entry) -> list[str]:
@@ -192,25 +201,26 @@ def _row(entry: Entry) -> list[str]:
 def _actor(entry: Entry) -> str:
     from chalicelib.cli.wording import actor_text
 
-    told = actor_text(entry.actor, entry.record.target)
+    name = actor_text(entry.actor, entry.record.target)
     by_hand = entry.record.trigger.kind is TriggerKind.OPERATOR and entry.record.cause is None
-    return f"{told} (operator)" if by_hand else told
+    return f"{name} (operator)" if by_hand else name
 
 
 def _print_records(entries: tuple[Entry, ...]) -> None:
-    print_table(Table(HISTORY_COLUMNS, [_row(entry) for entry in entries], "There is no such record."))
+    print_table(Table(HISTORY_COLUMNS, [_row(entry) for entry in entries], "No records match."))
+    _say_reasons((entry.record.outcome, entry.record.reason) for entry in entries)
 
 
 def _follow(operator: Operator, wanted: Filter, limit: int) -> int:
-    """Tell what there is, oldest first, and then what comes."""
+    """Print the existing records, oldest first, and then each new one."""
     from dataclasses import replace
 
     from chalicelib.auditlog import history
 
     follower = history.Follower()
     first = history.records(operator.store, wanted, operator.now(), limit)
-    _tell(operator, follower.fresh(first.entries, operator.now()))
-    # What there was and was not told, for the limit left it out, does not come again as new.
+    _print_new(operator, follower.fresh(first.entries, operator.now()))
+    # Mark older records that the limit left out as seen, so that they are not printed as new.
     now = operator.now()
     follower.fresh(_all_since(operator, replace(wanted, since=follower.since(now)), now), now)
     try:
@@ -218,7 +228,7 @@ def _follow(operator: Operator, wanted: Filter, limit: int) -> int:
             operator.sleep(POLL_SECONDS)
             now = operator.now()
             seen = _all_since(operator, replace(wanted, since=follower.since(now)), now)
-            _tell(operator, follower.fresh(seen, now))
+            _print_new(operator, follower.fresh(seen, now))
     except KeyboardInterrupt:
         return 0
 
@@ -236,7 +246,7 @@ def _all_since(operator: Operator, wanted: Filter, now: datetime) -> list[Entry]
             return found
 
 
-def _tell(operator: Operator, entries: list[Entry]) -> None:
+def _print_new(operator: Operator, entries: list[Entry]) -> None:
     if operator.output == "table":
         from chalicelib.cli.wording import clean
 
@@ -251,10 +261,10 @@ def _tell(operator: Operator, entries: list[Entry]) -> None:
 @common_options
 @pass_operator
 def show(operator: Operator, incident: str) -> int:
-    """One incident, from discovery to end.
+    """Show one incident, from detection to end.
 
-    Tells who made the change, from what to what, what was done about it, and the exposure. INCIDENT is its id, or
-    the id of any of its records, as `history` and `status` show them.
+    Shows who made the change, the settings before and after, each action of the guard, and the exposure. INCIDENT is
+    the incident's id, or the id of one of its records, as `history` and `status` show them.
     """
     from chalicelib.auditlog import history
 
@@ -263,7 +273,7 @@ def show(operator: Operator, incident: str) -> int:
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="INCIDENT") from error
     if view is None:
-        say(f"There is no incident {incident}. `xray-guard history --output json` shows incident ids.")
+        say(f"Incident {incident} does not exist. To list incident ids, run `xray-guard history --output json`.")
         return 1
     emit(operator.output, view.to_json(timeline=True), None, lambda: _print_incident(operator, view))
     return 0
@@ -271,6 +281,7 @@ def show(operator: Operator, incident: str) -> int:
 
 def _print_incident(operator: Operator, view: IncidentView) -> None:
     from chalicelib.cli.wording import actor_text, change_text, clean, setting_text, span_text, time_text
+    from chalicelib.operators.labels import TRIGGERS, explanation
 
     target = view.target
 
@@ -278,7 +289,7 @@ def _print_incident(operator: Operator, view: IncidentView) -> None:
         click.echo(f"  {name + ':':<12} {clean(text)}")
 
     click.echo(f"{view.id}: {view.outcome.value}{f' ({clean(view.reason)})' if view.reason else ''}")
-    line("who", actor_text(view.actor, target) if view.actor else "not known")
+    line("who", actor_text(view.actor, target) if view.actor else "unknown")
     line("what", change_text(view.before, view.after, target))
     line("violations", " ".join(view.violations) or "none")
     line("rule", view.rule or "none")
@@ -287,19 +298,23 @@ def _print_incident(operator: Operator, view: IncidentView) -> None:
         line("exposure", f"{span_text(open_for)} so far, since {time_text(view.exposed_since)}")
     else:
         known = view.exposure_seconds
-        measured = span_text(known) if known is not None else "not known"
+        measured = span_text(known) if known is not None else "unknown"
         line("exposure", f"{measured}, from {time_text(view.exposed_since)} to {time_text(view.closed_at)}")
     if view.suppression:
-        held = view.suppression
-        line("suppressed", f"until {time_text(held.until)}, {held.reason}, by {actor_text(held.opened_by, target)}")
+        glass = view.suppression
+        opener = actor_text(glass.opened_by, target)
+        line("break-glass", f"until {time_text(glass.until)}, opened by {opener}, reason: {glass.reason}")
+    if view.open and (explained := explanation(view.outcome, view.reason)):
+        line("meaning", f"{explained.happened} {explained.meaning}")
+        line("what to do", explained.action)
     click.echo("")
     for entry in view.entries:
         record = entry.record
         trigger = record.trigger
-        heard = f"{trigger.kind.value}" + (f" by {actor_text(trigger.actor, target)}" if trigger.actor else "")
+        caused = TRIGGERS[trigger.kind] + (f" by {actor_text(trigger.actor, target)}" if trigger.actor else "")
         why = record.reason or " ".join(record.violations)
         click.echo(
-            f"{time_text(record.at)}  {record.outcome.value:<11} {clean(why)}  [{clean(heard)}, {record.record_id}]"
+            f"{time_text(record.at)}  {record.outcome.value:<11} {clean(why)}  [{clean(caused)}, {record.record_id}]"
         )
         if trigger.event_time:
             line("    event", f"{trigger.event_name or ''} {trigger.event_id or ''} at {time_text(trigger.event_time)}")
@@ -307,28 +322,28 @@ def _print_incident(operator: Operator, view: IncidentView) -> None:
             _print_action(action, target)
         if record.after:
             status_ = record.after.status.value if record.after.status else ""
-            line("    read back", f"{setting_text(record.after, target)} {status_}")
+            line("    result", f"{setting_text(record.after, target)} {status_}")
         if record.error:
             line("    error", f"{record.error.code}: {record.error.message}")
         for name, text in _details(record):
             line(f"    {name}", text)
     if not view.complete:
-        say("There may be more records of this incident than were read.")
+        say(f"The incident may have more records. Run `xray-guard history --target {target}`.")
 
 
 def _details(record: Record) -> list[tuple[str, str]]:
-    """What the record says beyond its fields of why it came to this, where that is more than the error."""
-    told = record.detail
+    """The entries of the record's detail that explain its outcome and do not repeat its error."""
+    detail = record.detail
     found = []
-    message = told.get("message")
+    message = detail.get("message")
     if message and not (record.error and record.error.message == message):
-        found.append(("because", str(message)))
-    if told.get("against"):
-        found.append(("against", f"{', '.join(told['against'])}; {told.get('attempts')} attempts lately"))
-    if told.get("in_use"):
-        found.append(("in use", str(told["in_use"])))
-    if told.get("adopted"):
-        found.append(("adopted", str(told["adopted"])))
+        found.append(("detail", str(message)))
+    if detail.get("against"):
+        found.append(("against", f"{', '.join(detail['against'])}; recent attempts: {detail.get('attempts')}"))
+    if detail.get("in_use"):
+        found.append(("in use", str(detail["in_use"])))
+    if detail.get("adopted"):
+        found.append(("adopted", str(detail["adopted"])))
     return found
 
 
@@ -337,13 +352,13 @@ def _print_action(action: Any, target: str) -> None:
     from chalicelib.domain.keypolicy.document import difference
 
     subject = key_text(action.key_arn, target) if action.key_arn else ""
-    told = f"    {action.name} {subject}"
+    text = f"    {action.name} {subject}"
     if action.name == "PutKeyPolicy":
-        told += f"{f' failed: {action.error}' if action.error else ''}"
-        click.echo(clean(told))
+        text += f"{f' failed: {action.error}' if action.error else ''}"
+        click.echo(clean(text))
         for each in difference(action.before or "", action.after or "").splitlines():
             click.echo(f"        {clean(each)}")
         return
     if action.name != "CreateKey" and (action.before or action.after):
-        told += f": {action.before or 'nothing'} → {action.after or 'nothing'}"
-    click.echo(clean(told + (f" failed: {action.error}" if action.error else "")))
+        text += f": {action.before or 'none'} → {action.after or 'none'}"
+    click.echo(clean(text + (f" failed: {action.error}" if action.error else "")))

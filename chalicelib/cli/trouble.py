@@ -1,4 +1,4 @@
-"""What went wrong, in words that say what to do, and the exit code that goes with it."""
+"""Errors for operators: what happened, what to do, and the exit code."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ UNREACHED = {"EndpointConnectionError", "ConnectTimeoutError", "NoAnswer", "Prox
 
 
 class Trouble(click.ClickException):
-    """`message` says what is wrong, `remedy` what to do."""
+    """An error for the operator. `message` says what happened, `remedy` what to do."""
 
     def __init__(self, message: str, remedy: str | None = None, exit_code: int = REFUSED) -> None:
         super().__init__(message)
@@ -64,22 +64,22 @@ class Trouble(click.ClickException):
 
     @property
     def exit_code(self) -> int:  # type: ignore[override]
-        """What the program ends with."""
+        """The exit code of the program."""
         return self._exit_code
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Both on stderr, without anything that a terminal would obey."""
+        """Print both to stderr, without control characters."""
         click.echo(f"xray-guard: {clean(self.message, keep_lines=True)}", file=file, err=file is None)
         if self.remedy:
-            click.echo(f"  To do: {clean(self.remedy)}", file=file, err=file is None)
+            click.echo(f"  What to do: {clean(self.remedy)}", file=file, err=file is None)
 
 
 def trouble_of(error: Exception) -> Trouble:
-    """Any exception as a Trouble."""
+    """Convert any exception."""
     if isinstance(error, AwsError):
         return _refused(error)
     if isinstance(error, BadCursor):
-        return Trouble(str(error), "leave --next-token out to begin with the newest", USAGE)
+        return Trouble(str(error), "leave --next-token out to start with the newest record", USAGE)
     if isinstance(error, PolicyError):
         return Trouble(error.message, None, CONFIGURATION)
     if isinstance(error, GuardError):
@@ -88,25 +88,29 @@ def trouble_of(error: Exception) -> Trouble:
         return _misconfigured(type(error).__name__, str(error))
     return Trouble(
         f"an error in xray-guard itself: {type(error).__name__}: {error}",
-        "report it with the command you ran; `xray-guard doctor` may show what is unusual",
+        "run `xray-guard doctor`, and report this error with the command that you ran",
         REFUSED,
     )
 
 
 def _misconfigured(code: str, message: str) -> Trouble:
     if code in NO_CREDENTIALS:
-        return Trouble(f"there are no usable AWS credentials: {message}", GIVE_CREDENTIALS, CONFIGURATION)
+        return Trouble(f"no usable AWS credentials: {message}", GIVE_CREDENTIALS, CONFIGURATION)
     if code in EXPIRED:
         return Trouble(f"the AWS credentials have expired: {message}", SIGN_IN, CONFIGURATION)
     if code == "ProfileNotFound":
-        return Trouble(message, "`aws configure list-profiles` names those there are", CONFIGURATION)
+        return Trouble(message, "list your profiles with `aws configure list-profiles`", CONFIGURATION)
     if code == "NoRegionError":
         remedy = "name the Region where the guard is deployed: --region REGION, or set AWS_REGION"
         return Trouble("no Region is configured", remedy, CONFIGURATION)
     if code in UNREACHED:
         endpoint = os.environ.get("AWS_ENDPOINT_URL")
-        remedy = f"AWS_ENDPOINT_URL is {endpoint}: is it up?" if endpoint else "check the network and the Region's name"
-        return Trouble(f"AWS could not be reached: {message}", remedy, REFUSED)
+        remedy = (
+            f"check that the endpoint is running: AWS_ENDPOINT_URL is {endpoint}"
+            if endpoint
+            else "check the network and the Region's name"
+        )
+        return Trouble(f"cannot reach AWS: {message}", remedy, REFUSED)
     return Trouble(f"{code}: {message}", "check the AWS configuration: profile, Region, endpoint", CONFIGURATION)
 
 
@@ -125,12 +129,12 @@ def _refused(error: AwsError) -> Trouble:
             f"XRAY_GUARD_TARGETS_TABLE ({os.environ.get('XRAY_GUARD_TARGETS_TABLE', TARGETS_TABLE)})"
         )
         return Trouble(
-            "the guard's tables are not there, with this account and Region",
+            "the guard's tables do not exist in this account and Region",
             f"name the Region where the guard is deployed (--region), check --profile, or set {tables}",
             CONFIGURATION,
         )
     if error.code in THROTTLED:
-        return Trouble(f"AWS throttles: {message}", "wait a minute and repeat the command", REFUSED)
+        return Trouble(f"AWS throttled the request: {message}", "wait a minute and repeat the command", REFUSED)
     if error.code in DENIED:
-        return Trouble(f"AWS refused: {message}", f"these credentials need {error.operation}", REFUSED)
-    return Trouble(f"AWS refused: {error.code}: {message}", None, REFUSED)
+        return Trouble(f"AWS denied the request: {message}", f"these credentials need {error.operation}", REFUSED)
+    return Trouble(f"AWS returned an error: {error.code}: {message}", None, REFUSED)

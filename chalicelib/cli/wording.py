@@ -1,4 +1,4 @@
-"""Values as people read them in a line, and nothing in them that a terminal would obey."""
+"""Format values for people, in one line and without characters that control a terminal."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ NOTHING = "-"
 
 
 def clean(text: object, *, keep_lines: bool = False) -> str:
-    """The text with control and direction characters replaced."""
+    """Replace control characters and characters that change the direction of text."""
     return (UNSAFE_BUT_LINES if keep_lines else UNSAFE).sub("\ufffd", str(text))
 
 
 def time_text(at: datetime | None) -> str:
-    """To the second, UTC."""
+    """Format a time to the second, in UTC."""
     return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if at else NOTHING
 
 
 def span_text(seconds: float | None) -> str:
-    """`8.2s`, `3m20s`, `2h05m`, `3d04h`: two units at most."""
+    """Format a duration with at most two units: `8.2s`, `3m20s`, `2h05m`, `3d04h`."""
     if seconds is None:
         return NOTHING
     if seconds < 60:
@@ -43,14 +43,14 @@ def span_text(seconds: float | None) -> str:
 
 
 def key_text(arn: str, target: str = "") -> str:
-    """A key's id; its whole ARN where it belongs to another account or Region than the target."""
+    """Format a key as its id, or as its ARN if it belongs to another account or Region than the target."""
     account, _, region = target.partition("/")
     is_own = not target or (arn_part(arn, 4), arn_part(arn, 3)) == (account, region)
     return f"key {key_id_of(arn)}" if is_own or not arn.startswith("arn:") else arn
 
 
 def setting_text(setting: Setting | None, target: str = "") -> str:
-    """`NONE`, or the key."""
+    """Format a setting: `NONE`, or the key."""
     if setting is None:
         return "unknown"
     if setting.type is not EncryptionType.KMS:
@@ -59,38 +59,38 @@ def setting_text(setting: Setting | None, target: str = "") -> str:
 
 
 def change_text(before: Setting | None, after: Setting | None, target: str = "") -> str:
-    """From what to what."""
+    """Format the settings before and after a change."""
     if after is None or after.same_choice(before):
         return setting_text(before or after, target)
     return f"{setting_text(before, target)} → {setting_text(after, target)}"
 
 
 def actor_text(actor: Actor | None, target: str = "") -> str:
-    """`user/Alice`, `role/Admin (jdoe)`; with the account where it is another than the target's."""
+    """Format an actor: `user/Alice`, `role/Admin (jdoe)`, or the ARN if the account is not the target's."""
     if actor is None:
         return NOTHING
     account = target.partition("/")[0]
     own = actor.arn.startswith("arn:") and arn_part(actor.arn, 4) == account
     name = arn_part(actor.arn, 5) if own else actor.arn
     extras = [actor.session, actor.via and f"via {actor.via}", actor.issued_by and f"issued by {actor.issued_by}"]
-    told = ", ".join(text for text in extras if text)
-    return f"{name} ({told})" if told else name
+    details = ", ".join(text for text in extras if text)
+    return f"{name} ({details})" if details else name
 
 
 def step_text(step: Step, target: Target) -> str:
-    """One mutation of a plan."""
+    """Describe one step of a plan."""
     match step.name.value:
         case "CreateKey":
-            return "make a customer managed key with the rule's key policy"
+            return "create a customer managed key with the rule's key policy"
         case "CreateAlias" | "UpdateAlias":
-            verb = "put" if step.name.value == "CreateAlias" else "put back"
-            return f"{verb} {step.after} on {_subject(step.key_arn, target)}"
+            verb = "create" if step.name.value == "CreateAlias" else "move"
+            return f"{verb} {step.after}, pointing to {_subject(step.key_arn, target)}"
         case "PutEncryptionConfig":
-            return f"point X-Ray at {_subject(step.key_arn, target)}"
+            return f"set X-Ray to {_subject(step.key_arn, target)}"
         case "PutKeyPolicy":
-            return f"add what is missing to the policy of {_subject(step.key_arn, target)}"
+            return f"add the missing statements to the key policy of {_subject(step.key_arn, target)}"
         case "EnableKeyRotation":
-            return f"turn on rotation of {_subject(step.key_arn, target)} ({step.after})"
+            return f"enable rotation of {_subject(step.key_arn, target)} ({step.after})"
         case "EnableKey":
             return f"enable {_subject(step.key_arn, target)}"
         case "CancelKeyDeletion":

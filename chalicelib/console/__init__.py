@@ -1,5 +1,5 @@
-"""The console in the browser: what the query layer knows, as pages for the person who asked for them.
+"""The console in the browser: read-only pages over the query layer.
 
-`site` answers requests, `pages` puts together what each page tells, `pictures` lays out the charts, `words` says codes
-and figures for people, `server` listens on this machine only. Nothing here writes anywhere.
+`site` handles requests, `pages` collects the data of each page, `filters` parses filters, `charts` lays out the
+charts, `words` formats codes and figures, `server` listens on this machine only. Nothing here writes.
 """

@@ -1,4 +1,4 @@
-"""What a page's address asks for: filters, and what is wrong with them, field by field."""
+"""Parse the filters of a page's address, with an error message for each field."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from chalicelib.domain.stored import GUARD_CHAIN
 FIELDS = ("target", "account", "region", "outcome", "actor", "rule", "since", "until")
 LONGEST_VALUE = 2048
 SPANS = (("24h", "24 hours"), ("7d", "7 days"), ("30d", "30 days"), ("90d", "90 days"))
-"""How far back the quick choices reach: what the address says, what people read."""
+"""The quick choices of a time range: the value in the address, and the label."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A filter as it was written (`written`, only what is not empty), as it is meant, and its faults by field."""
+class Query:
+    """A filter: its nonempty fields as written, the parsed filter, and the error messages by field."""
 
     written: Mapping[str, str]
     wanted: Filter
@@ -31,12 +31,12 @@ class Asked:
 
     @property
     def narrows(self) -> bool:
-        """Whether anything was asked for."""
+        """Whether any field is set."""
         return bool(self.written)
 
 
-def read(arguments: Mapping[str, str], now: datetime) -> Asked:
-    """The filter in an address's arguments; unknown ones are passed over, as a browser may add its own."""
+def read(arguments: Mapping[str, str], now: datetime) -> Query:
+    """Parse the filter in an address's arguments. Unknown arguments are ignored: a browser may add its own."""
     written = {name: arguments[name].strip()[:LONGEST_VALUE] for name in FIELDS if arguments.get(name, "").strip()}
     faults: dict[str, str] = {}
 
@@ -48,24 +48,24 @@ def read(arguments: Mapping[str, str], now: datetime) -> Asked:
         try:
             Target.parse(target)
         except ValueError:
-            bad("target", "Write it as 111122223333/us-east-1, or guard.")
+            bad("target", "Write the target as 111122223333/us-east-1, or guard.")
     account = written.get("account")
     if account and not (len(account) == 12 and account.isascii() and account.isdigit()):
-        bad("account", "An account has twelve digits.")
+        bad("account", "Write the account id as twelve digits.")
     region = written.get("region")
     if region and not is_region(region):
-        bad("region", "Write a Region as us-east-1.")
+        bad("region", "Write the Region's name, such as us-east-1.")
     outcome = written.get("outcome")
     if outcome and outcome not in set(Outcome):
-        bad("outcome", "There is no such outcome.")
+        bad("outcome", "Unknown outcome. Choose one from the list.")
     moments: dict[str, datetime | None] = {}
     for name in ("since", "until"):
         moments[name] = _moment(written[name], now) if name in written else None
         if name in written and moments[name] is None:
-            bad(name, "Write a time as 2026-11-20T18:00 (UTC), or 24h for that long ago.")
+            bad(name, "Write a time such as 2026-11-20T18:00 (UTC), or an age such as 24h.")
     since, until = moments["since"], moments["until"]
     if since and until and since >= until:
-        bad("until", "This is not after the beginning.")
+        bad("until", "The end must be later than the start.")
     wanted = Filter(
         target=target,
         account=account,
@@ -77,11 +77,11 @@ def read(arguments: Mapping[str, str], now: datetime) -> Asked:
         until=until,
     )
     cursor = arguments.get("next_token") or None
-    return Asked(written, Filter() if faults else wanted, cursor, faults)
+    return Query(written, Filter() if faults else wanted, cursor, faults)
 
 
 def _moment(text: str, now: datetime) -> datetime | None:
-    """As the command line reads it."""
+    """Parse a time as the command line does."""
     try:
         return moment(text, now, "")
     except BadParameter:

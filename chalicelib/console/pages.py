@@ -1,4 +1,4 @@
-"""What each page tells: the answers of the query layer, put together for one template. Nothing is decided here."""
+"""The data of each page: results of the query layer, collected for one template. Nothing is decided here."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ URGENCY = (Outcome.FAILED, Outcome.DEFERRED, Outcome.OBSERVED, Outcome.APPLIED, 
 
 
 class NotThere(LookupError):
-    """What the address names does not exist; the text says what does not."""
+    """The thing that the address names does not exist."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A template's name and what it is given."""
+    """A template's name and its values."""
 
     template: str
-    told: Mapping[str, Any]
+    values: Mapping[str, Any]
     status: int = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What stands around every page."""
+    """The values that every page shows around its content."""
 
     now: datetime
     guard: GuardState
@@ -53,26 +53,26 @@ class Frame:
 
     @property
     def sweep_is_stale(self) -> bool:
-        """Whether the hourly sweep has not been heard of for two hours."""
+        """Whether no sweep has completed for two hours."""
         return self.guard.swept_at is None or self.now - self.guard.swept_at > STALE_SWEEP
 
 
 @dataclass(frozen=True, slots=True)
 class Break:
-    """A break-glass in force, and where."""
+    """A break-glass in force, with its target."""
 
     target: TargetView
     suppression: Suppression
 
 
 def frame(operator: Operator) -> Frame:
-    """One read of the guard's own state; raises what the read raises."""
+    """Read the guard's own state. Raises the errors of that read."""
     guard = operator.guard_state()
     return Frame(operator.now(), guard, operator.region, operator.identity.arn)
 
 
 def overview(operator: Operator, around: Frame, arguments: Mapping[str, str]) -> Page:
-    """How all targets stand, what is open, and the figures over time."""
+    """The state of all targets, the open incidents, and the figures over time."""
     days = next((days for days in RANGES if str(days) == arguments.get("days")), 30)
     targets = history.targets(operator.store.states())
     today = around.now.date()
@@ -103,21 +103,21 @@ def _most_urgent_first(view: TargetView) -> tuple[int, datetime]:
 
 
 def incidents(operator: Operator, around: Frame, arguments: Mapping[str, str]) -> Page:
-    """The incidents that are asked for, a page of them."""
-    asked = asking.read(arguments, around.now)
+    """One page of the incidents that match the filter."""
+    query = asking.read(arguments, around.now)
     found = None
-    if not asked.faults:
-        found = history.incidents(operator.store, asked.wanted, around.now, INCIDENTS_A_PAGE, asked.cursor)
-    return Page("incidents.html", {"asked": asked, "found": found, **_choices()}, 400 if asked.faults else 200)
+    if not query.faults:
+        found = history.incidents(operator.store, query.wanted, around.now, INCIDENTS_A_PAGE, query.cursor)
+    return Page("incidents.html", {"query": query, "found": found, **_choices()}, 400 if query.faults else 200)
 
 
 def records(operator: Operator, around: Frame, arguments: Mapping[str, str]) -> Page:
-    """The records that are asked for, a page of them."""
-    asked = asking.read(arguments, around.now)
+    """One page of the records that match the filter."""
+    query = asking.read(arguments, around.now)
     found = None
-    if not asked.faults:
-        found = history.records(operator.store, asked.wanted, around.now, RECORDS_A_PAGE, asked.cursor)
-    return Page("records.html", {"asked": asked, "found": found, **_choices()}, 400 if asked.faults else 200)
+    if not query.faults:
+        found = history.records(operator.store, query.wanted, around.now, RECORDS_A_PAGE, query.cursor)
+    return Page("records.html", {"query": query, "found": found, **_choices()}, 400 if query.faults else 200)
 
 
 def _choices() -> dict[str, Any]:
@@ -132,42 +132,44 @@ def incident(operator: Operator, account: str, region: str, seq: int) -> Page:
     except ValueError as error:
         raise NotThere(str(error)) from error
     if found is None:
-        raise NotThere(f"There is no incident {name}.")
+        raise NotThere(f"Incident {name} does not exist.")
     return Page("incident.html", {"incident": found, "milestones": _milestones(found)})
 
 
 def _milestones(found: IncidentView) -> list[tuple[str, datetime]]:
-    """What happened when, in short: the change, the first look, each mutation of X-Ray's setting, the end."""
-    told = [("changed", found.cause.at)] if found.cause else []
-    told.append(("found", found.opened_at))
+    """The milestones of an incident: the change, its detection, each Put by the guard, the end."""
+    milestones = [("changed", found.cause.at)] if found.cause else []
+    milestones.append(("detected", found.opened_at))
     records = [entry.record for entry in found.entries]
-    told += [
+    milestones += [
         ("applied", action.at)
         for record in records
         for action in record.actions
         if action.name == "PutEncryptionConfig" and action.error is None
     ]
     if found.closed_at:
-        told.append(("active" if found.outcome is Outcome.REMEDIATED else "closed", found.closed_at))
-    return sorted(told, key=lambda each: each[1])
+        milestones.append(("active" if found.outcome is Outcome.REMEDIATED else "closed", found.closed_at))
+    return sorted(milestones, key=lambda each: each[1])
 
 
 def record(operator: Operator, chain_name: str, seq: int) -> Page:
-    """One record as it was hashed. Raises NotThere."""
+    """One record, with the bytes that were hashed. Raises NotThere."""
     if seq < 1:
-        raise NotThere(f"There is no record {chain_name}#{seq}.")
+        raise NotThere(f"Record {chain_name}#{seq} does not exist.")
     rows = operator.store.oldest(chain_name, 1, seq).rows
     try:
         entry = Entry(hashchain.unseal(rows[0].body), rows[0].hash) if rows else None
     except ValueError as error:
-        raise NotThere(f"The record {chain_name}#{seq} cannot be read: {error}. Verify the log.") from error
+        raise NotThere(
+            f"Record {chain_name}#{seq} cannot be read: {error}. Verify the audit log on the page Audit."
+        ) from error
     if entry is None or entry.record.seq != seq:
-        raise NotThere(f"There is no record {chain_name}#{seq}.")
+        raise NotThere(f"Record {chain_name}#{seq} does not exist.")
     return Page("record.html", {"entry": entry, "body": laid_out(rows[0].body.decode("utf-8", "replace"))})
 
 
 def target(operator: Operator, around: Frame, account: str, region: str) -> Page:
-    """The present of one target and its latest incidents. Raises NotThere."""
+    """The state of one target and its latest incidents. Raises NotThere."""
     try:
         named = Target.parse(f"{account}/{region}")
     except ValueError as error:
@@ -180,27 +182,27 @@ def target(operator: Operator, around: Frame, account: str, region: str) -> Page
 
 
 def policy(operator: Operator) -> Page:
-    """The policy document, and whether it is the one that the deployed guard runs."""
+    """The policy document, to compare with the one that the deployed guard enforces."""
     document = operator.policy
     text = operator.policy_file.read_text("utf-8")
     return Page("policy.html", {"policy": document, "text": text, "path": operator.policy_file})
 
 
 def audit_state(operator: Operator, around: Frame, arguments: Mapping[str, str]) -> Page:
-    """The chains and their last anchor; on demand, what verifying them finds."""
+    """The chains and the last anchor; on request, the result of verifying them."""
     heads = sorted(operator.store.heads())
     latest = history.records(operator.store, Filter(target=GUARD_CHAIN), around.now, 50)
     anchors = [entry for entry in latest.entries if entry.record.reason == "SWEEP"]
-    asked = arguments.get("verify", "")
-    if asked and asked != "all" and asked not in {name for name, _, _ in heads}:
-        raise NotThere(f"There is no chain {asked}.")
+    chosen = arguments.get("verify", "")
+    if chosen and chosen != "all" and chosen not in {name for name, _, _ in heads}:
+        raise NotThere(f"Chain {chosen} does not exist.")
     report, took = None, 0.0
     bucket = os.environ.get("XRAY_GUARD_ANCHOR_BUCKET")
-    if asked:
+    if chosen:
         began = time.monotonic()
-        only = None if asked == "all" else asked
+        only = None if chosen == "all" else chosen
         extra, odd = read_anchors(operator.clients, operator.region, bucket) if bucket else ([], [])
         report = verify(operator.store, extra, only=only, extra_findings=odd)
         took = time.monotonic() - began
-    told = {"heads": heads, "anchors": anchors, "report": report, "took": took, "verified": asked, "bucket": bucket}
-    return Page("audit.html", told)
+    values = {"heads": heads, "anchors": anchors, "report": report, "took": took, "verified": chosen, "bucket": bucket}
+    return Page("audit.html", values)

@@ -1,4 +1,4 @@
-"""The two charts over time as shapes in a box of 0 to 100 by 0 to 100, which the page stretches to its width."""
+"""The two charts over time, as shapes in a box of 100 by 100 that the page stretches to its width."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SCALES = {
     "day": (86400.0, ("second", "minute", "hour", "day")),
     "week": (7 * 86400.0, ("second", "minute", "hour", "day")),
 }
-"""The exposure's logarithmic scales: each from one second to so many, with the lines that stand in it."""
+"""The logarithmic scales of the exposure: the seconds at the top (the bottom is one second), and the lines."""
 
 MARKS = {"second": (1.0, "1 s"), "ten": (10.0, "10 s"), "minute": (60.0, "1 min"), "hour": (3600.0, "1 h")}
 MARKS["day"] = (86400.0, "1 d")
@@ -24,7 +24,7 @@ GAP = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One shape: where it stands, from the upper left corner, and what it says."""
+    """One shape: its position from the upper left corner, its size, its day and its value."""
 
     x: float
     y: float
@@ -36,9 +36,9 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Shapes, and the heights of its lines; `top` is what the upper edge stands for.
+    """Shapes and the heights of the lines; `top` is the value at the upper edge.
 
-    A logarithmic chart has the name of its scale, and a name and text for each line.
+    A logarithmic chart also has the name of its scale, and a name and text for each line.
     """
 
     bars: tuple[Bar, ...]
@@ -49,7 +49,7 @@ class Chart:
 
 
 def incidents(days: Sequence[Day]) -> Chart:
-    """Incidents opened, a bar a day, from zero."""
+    """Incidents opened: one bar per day, from zero."""
     top = _round_up(max((day.opened for day in days), default=0))
     bars = tuple(
         Bar(x, round(100 - 100 * day.opened / top, 2), width, round(100 * day.opened / top, 2), day.day, day.opened)
@@ -60,7 +60,7 @@ def incidents(days: Sequence[Day]) -> Chart:
 
 
 def exposures(days: Sequence[Day]) -> Chart:
-    """The median exposure of what was closed on a day, a mark a day, on a logarithmic scale."""
+    """The median exposure of the incidents closed on a day: one mark per day, on a logarithmic scale."""
     longest = max((day.exposure_p50 or 0.0 for day in days), default=0.0)
     scale = next((name for name, (top, _) in SCALES.items() if longest <= top), "week")
     top, marks = SCALES[scale]
@@ -74,7 +74,7 @@ def exposures(days: Sequence[Day]) -> Chart:
 
 
 def height(seconds: float, top: float) -> float:
-    """How high a span stands on the logarithmic scale from a second to `top` seconds, 0 to 100."""
+    """The height, 0 to 100, of a duration on the logarithmic scale from one second to `top` seconds."""
     return 100 * math.log(min(max(seconds, 1.0), top)) / math.log(top)
 
 

@@ -1,4 +1,4 @@
-"""Listening on 127.0.0.1, and nowhere else."""
+"""The console's HTTP server. It listens on 127.0.0.1 only."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ PORT = 8710
 
 
 class _Handler(WSGIRequestHandler):
-    """Says nothing of each request, nor what it is made of."""
+    """Log no requests, and do not reveal versions."""
 
     server_version = "xray-guard"
     sys_version = ""
 
     def log(self, type: str, message: str, *args: object) -> None:
-        """Nothing."""
+        """Discard the line."""
 
 
 class ConsoleServer:
-    """The console, served from `start` (or `with`) to `stop`; port 0 takes a free one. Raises OSError if taken."""
+    """The console, served from `start` (or `with`) to `stop`. Port 0 picks a free one. Raises OSError if in use."""
 
     def __init__(
-        self, open_operator: Callable[[], Operator], port: int = PORT, told: Callable[[str], None] = print
+        self, open_operator: Callable[[], Operator], port: int = PORT, report: Callable[[str], None] = print
     ) -> None:
-        # Bound before the application is made, which must know the names that it answers to.
+        # Bound first: the application must know its host names, which include the port.
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -44,7 +44,7 @@ class ConsoleServer:
         self.port = int(self._socket.getsockname()[1])
         self.url = f"http://{HOST}:{self.port}/"
         hosts = (f"{HOST}:{self.port}", f"localhost:{self.port}")
-        site = Site(open_operator, hosts, told)
+        site = Site(open_operator, hosts, report)
         self._server: BaseWSGIServer = make_server(
             HOST, self.port, site, threaded=True, request_handler=_Handler, fd=self._socket.fileno()
         )
@@ -52,14 +52,14 @@ class ConsoleServer:
         self._thread: threading.Thread | None = None
 
     def serve(self) -> None:
-        """Answer until interrupted."""
+        """Serve until interrupted."""
         try:
             self._server.serve_forever(poll_interval=0.2)
         finally:
             self._close()
 
     def start(self) -> ConsoleServer:
-        """Answer in the background."""
+        """Serve in the background."""
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, name="console", daemon=True
         )
@@ -67,7 +67,7 @@ class ConsoleServer:
         return self
 
     def stop(self) -> None:
-        """End what `start` began."""
+        """Stop the background server."""
         if self._thread is not None:
             self._server.shutdown()
             self._thread.join(5)

@@ -1,8 +1,8 @@
-"""The console as a WSGI application: who may ask, which page answers, and what stands around it.
+"""The console as a WSGI application: it authorizes requests, routes them to pages, and sets headers.
 
-It answers GET only, to the names it listens by, and to pages of its own or an address typed in: a page of another site
-that reaches into 127.0.0.1, or a name that was made to point there, is turned away before anything is read. The pages
-carry no script, and a policy that allows none.
+It answers only GET, only under its own host names, and only requests from its own pages or from a typed address. It
+refuses requests from pages of other sites, and under names that point to 127.0.0.1, before it reads anything. The pages
+have no script, and their Content-Security-Policy allows none.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from chalicelib.console import pages, words
 from chalicelib.console.pages import NotThere, Page
 from chalicelib.domain.errors import GuardError
 from chalicelib.domain.policy import PolicyError
+from chalicelib.operators import labels
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -61,18 +62,18 @@ ADDRESSES = Map(
 
 
 class Site:
-    """The application. `open_operator` gives a new operator; `hosts` are the names, with port, that it answers to.
+    """The application. `open_operator` creates an operator; `hosts` are the accepted host names, with port.
 
-    `told` hears of an error of our own, as the traceback's text.
+    `report` receives the traceback of an internal error.
     """
 
     def __init__(
-        self, open_operator: Callable[[], Operator], hosts: Iterable[str], told: Callable[[str], None] = print
+        self, open_operator: Callable[[], Operator], hosts: Iterable[str], report: Callable[[str], None] = print
     ) -> None:
         self._open_operator = open_operator
         self._operator: Operator | None = None
         self._hosts = frozenset(hosts)
-        self._told = told
+        self._report = report
         self._templates = _templates()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -84,11 +85,11 @@ class Site:
 
     def _refusal(self, request: Request) -> Response | None:
         if request.headers.get("Host", "") not in self._hosts:
-            return _plain(403, f"This console answers at http://{min(self._hosts)}/ only.")
+            return _plain(403, f"Host not accepted. Open http://{min(self._hosts)}/.")
         site = request.headers.get("Sec-Fetch-Site", "none")
         origin = request.headers.get("Origin")
         if site not in ("same-origin", "none") or (origin and origin.removeprefix("http://") not in self._hosts):
-            return _plain(403, "Another site asked for this. Type the address of the console yourself.")
+            return _plain(403, "Request from another site refused. Type the address of the console in your browser.")
         return None
 
     def _answer(self, request: Request) -> Response:
@@ -101,16 +102,17 @@ class Site:
                 return _static(request, values["name"])
             return self._page(adapter, endpoint, values, request.args)
         except NotFound:
-            return self._wrong(adapter, 404, "There is no such page", "Begin with one of those above.")
+            return self._wrong(adapter, 404, "Page not found", "Choose a page from the menu above.")
         except HTTPException as error:
             return _plain(error.code or 500, error.name)
         except Exception:
-            self._told(traceback.format_exc())
+            self._report(traceback.format_exc())
             return self._wrong(
                 adapter,
                 500,
-                "The console itself failed",
-                "What happened stands in the terminal that it was started from. Nothing was changed: it only reads.",
+                "Internal error of the console",
+                "The console changed nothing: it only reads.",
+                "Read the error in the terminal where you started the console, and report it.",
             )
 
     def _page(
@@ -123,16 +125,22 @@ class Site:
         except NotThere as error:
             return self._wrong(adapter, 404, "Not found", str(error))
         except BadCursor as error:
-            return self._wrong(adapter, 400, "This page of the list cannot be found again", str(error))
+            return self._wrong(
+                adapter,
+                400,
+                "Invalid page token",
+                str(error),
+                "Start again with the newest: choose the list in the menu.",
+            )
         except (BotoCoreError, GuardError, PolicyError, click.ClickException) as error:
-            # The next request begins with fresh credentials: whoever signed in meanwhile only reloads.
+            # The next request reads the credentials again, so that a reload works after signing in.
             self._operator = None
             return self._failed(adapter, error)
         return self._rendered(adapter, page, frame=around, endpoint=endpoint, arguments=arguments)
 
     def _failed(self, adapter: MapAdapter, error: Exception) -> Response:
         known = error if isinstance(error, trouble.Trouble) else trouble.trouble_of(error)
-        title = "AWS cannot be asked" if known.exit_code == trouble.CONFIGURATION else "AWS refused"
+        title = "Configuration error" if known.exit_code == trouble.CONFIGURATION else "AWS error"
         remedy = (known.remedy or "").replace("repeat the command", "reload this page")
         return self._wrong(adapter, 502, title, known.message, remedy)
 
@@ -145,14 +153,14 @@ class Site:
             return adapter.build(endpoint, {name: value for name, value in values.items() if value not in (None, "")})
 
         def at(name: str, kind: str = "incident") -> str:
-            """The address of an incident or record by its id, or of a target."""
+            """The address of an incident or record, by its id, or of a target."""
             place, _, seq = name.rpartition("#") if "#" in name else (name, "", "")
             account, _, region = place.partition("/")
             if not region:
                 return url("guard_record", seq=seq) if seq else url("records", target=account)
             return url(kind, account=account, region=region, seq=seq)
 
-        text = self._templates.get_template(page.template).render(page.told, url=url, at=at, **around)
+        text = self._templates.get_template(page.template).render(page.values, url=url, at=at, **around)
         response = Response(text, page.status, mimetype="text/html")
         response.headers["Cache-Control"] = "no-store"
         return response
@@ -196,7 +204,7 @@ def _plain(status: int, text: str) -> Response:
 
 
 def _templates() -> Environment:
-    """Everything is escaped, and a name that a template misspells is an error."""
+    """The templates: every value is escaped, and an undefined name is an error."""
     made = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
@@ -206,17 +214,18 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     made.globals |= {
-        "meanings": words.MEANINGS,
+        "meanings": labels.OUTCOME_MEANINGS,
+        "explanation": labels.explanation,
         "sign": words.sign,
-        "violation_words": words.VIOLATIONS,
-        "trigger_words": words.TRIGGERS,
+        "violation_words": labels.VIOLATIONS,
+        "trigger_words": labels.TRIGGERS,
         "difference": words.difference,
         "ago": words.ago,
     }
     made.filters |= {
         "time": words.time_tag,
         "span": wording.span_text,
-        "code": words.told_code,
+        "code": words.code_word,
         "setting": words.setting_word,
         "actor": words.actor_word,
         "as_json": words.as_json,

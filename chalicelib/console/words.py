@@ -1,4 +1,4 @@
-"""Codes, times and figures as the pages say them. Whatever came from outside stays text: the templates escape it."""
+"""Format codes, times and figures for the pages. Values from outside stay text: the templates escape them."""
 
 from __future__ import annotations
 
@@ -11,89 +11,53 @@ from markupsafe import Markup
 
 from chalicelib.cli.wording import clean
 from chalicelib.domain.keypolicy import document
-from chalicelib.domain.model import Actor, Setting, TriggerKind, arn_part, key_id_of
-from chalicelib.domain.reasons import NOTES, Outcome, Violation
+from chalicelib.domain.model import Actor, Setting, arn_part, key_id_of
+from chalicelib.domain.reasons import Outcome
 from chalicelib.domain.stored import Action
+from chalicelib.operators.labels import OUTCOME_LABELS
 
 
 @dataclass(frozen=True, slots=True)
 class Sign:
-    """How a state is shown: a shape, a word, and a tone that only repeats what both say."""
+    """The sign of a state: a shape, a word, and a tone that only repeats both."""
 
     shape: str
     word: str
     tone: str
 
 
-OUTCOMES = {
-    Outcome.COMPLIANT: Sign("check", "Compliant", "good"),
-    Outcome.REMEDIATED: Sign("repaired", "Remediated", "good"),
-    Outcome.REMEDIATING: Sign("working", "Remediating", "busy"),
-    Outcome.APPLIED: Sign("working", "Applied", "busy"),
-    Outcome.OBSERVED: Sign("eye", "Observed", "warn"),
-    Outcome.SUPPRESSED: Sign("key", "Suppressed", "held"),
-    Outcome.DEFERRED: Sign("pause", "Deferred", "warn"),
-    Outcome.FAILED: Sign("cross", "Failed", "bad"),
-    Outcome.IGNORED: Sign("dash", "Ignored", "calm"),
+SHAPES = {
+    Outcome.COMPLIANT: ("check", "good"),
+    Outcome.REMEDIATED: ("repaired", "good"),
+    Outcome.REMEDIATING: ("working", "busy"),
+    Outcome.APPLIED: ("working", "busy"),
+    Outcome.OBSERVED: ("eye", "warn"),
+    Outcome.SUPPRESSED: ("key", "held"),
+    Outcome.DEFERRED: ("pause", "warn"),
+    Outcome.FAILED: ("cross", "bad"),
+    Outcome.IGNORED: ("dash", "calm"),
 }
-NOTED = Sign("dash", "Noted", "calm")
+"""Each outcome's shape and tone."""
+
+OUTCOMES = {outcome: Sign(shape, OUTCOME_LABELS[outcome], tone) for outcome, (shape, tone) in SHAPES.items()}
 UNSEEN = Sign("dash", "Not seen", "calm")
-
-MEANINGS = {
-    Outcome.COMPLIANT: "as the rule asks",
-    Outcome.REMEDIATED: "X-Ray answered with the wanted key, active",
-    Outcome.REMEDIATING: "a worker is at it",
-    Outcome.APPLIED: "the wanted key is set; X-Ray is still updating",
-    Outcome.OBSERVED: "breaks a rule that only observes",
-    Outcome.SUPPRESSED: "break-glass is in force",
-    Outcome.DEFERRED: "held back, and looked at again",
-    Outcome.FAILED: "could not be put right; tried again",
-    Outcome.IGNORED: "a failed call, or not ours to judge",
-}
-
-VIOLATIONS = {
-    Violation.NOT_KMS: ("no KMS key", "traces are not encrypted with a KMS key"),
-    Violation.AWS_MANAGED_KEY: ("AWS managed key", "the rule asks for a customer managed key"),
-    Violation.KEY_NOT_ALLOWED: ("key not allowed", "the rule does not allow this key"),
-    Violation.KEY_NOT_FOUND: ("key not found", "the key does not exist"),
-    Violation.KEY_DISABLED: ("key disabled", "X-Ray stores no traces while its key is disabled"),
-    Violation.KEY_PENDING_DELETION: ("key pending deletion", "the key is on its way to being deleted"),
-    Violation.KEY_UNAVAILABLE: ("key unavailable", "the key cannot be used, and the guard cannot repair that"),
-    Violation.KEY_ASYMMETRIC: ("key not symmetric", "X-Ray needs a symmetric encryption key"),
-    Violation.KEY_FOREIGN_ACCOUNT: ("key of another account", "the rule asks for a key of the same account"),
-    Violation.KEY_ROTATION_OFF: ("key not rotated", "the rule asks for a key that is rotated"),
-    Violation.KEY_POLICY_INCOMPLETE: ("key policy incomplete", "the key policy lacks a statement, or denies X-Ray"),
-    Violation.ALIAS_MOVED: ("alias moved", "the rule's alias points at another key than the recorded one"),
-}
-"""Each violation in a few words, and in a sentence."""
-
-TRIGGERS = {
-    TriggerKind.CHANGE: "change of the setting",
-    TriggerKind.KEY: "change to a key",
-    TriggerKind.SWEEP: "hourly sweep",
-    TriggerKind.TICK: "the minute's tick",
-    TriggerKind.CONFIG: "AWS Config",
-    TriggerKind.OPERATOR: "an operator",
-}
 
 LONGEST_IN_LINE = 120
 
 
-def sign(outcome: Outcome | None, reason: str | None = None) -> Sign:
-    """How an outcome is shown."""
-    if outcome is Outcome.IGNORED and reason in NOTES:
-        return NOTED
+def sign(outcome: Outcome | None) -> Sign:
+    """The sign of an outcome, or of a target without one."""
     return OUTCOMES[outcome] if outcome else UNSEEN
 
 
-def told_code(code: object) -> str:
-    """A code as a word for people: `KEY_NOT_TAGGED` becomes `key not tagged`; AWS's own codes stay as they are."""
+def code_word(code: object) -> str:
+    """Format a code as words: `KEY_NOT_TAGGED` as `key not tagged`. AWS's own codes stay unchanged."""
     text = str(code)
     return text.replace("_", " ").lower() if text.isupper() else text
 
 
 def time_tag(at: datetime | None) -> Markup | str:
-    """A time to the second, UTC, readable by machines too."""
+    """Format a time to the second, in UTC, with a machine-readable value."""
     if at is None:
         return "–"
     at = at.astimezone(UTC)
@@ -101,7 +65,7 @@ def time_tag(at: datetime | None) -> Markup | str:
 
 
 def ago(at: datetime | None, now: datetime) -> str:
-    """How long ago, in one unit: `3 h ago`, or `in 3 h`."""
+    """Format the distance to now in one unit: `3 h ago` or `in 3 h`."""
     if at is None:
         return "never"
     seconds = (now - at).total_seconds()
@@ -116,7 +80,7 @@ def _unit(seconds: float) -> str:
 
 
 def short_key(arn: str | None) -> str:
-    """Enough of a key's id to tell it from others at a glance; the pages of one thing show the whole ARN."""
+    """Format the first characters of a key's id; the pages of one incident or record show the whole ARN."""
     if not arn:
         return "KMS"
     key_id = key_id_of(arn)
@@ -124,14 +88,14 @@ def short_key(arn: str | None) -> str:
 
 
 def setting_word(setting: Setting | None) -> str:
-    """`NONE`, or the key in short."""
+    """Format a setting: `NONE`, or the short key id."""
     if setting is None:
         return "unknown"
     return "NONE" if setting.type == "NONE" else short_key(setting.key_arn)
 
 
 def actor_word(actor: Actor | None, target: str = "") -> str:
-    """The name people know somebody by, with the account where it is not the target's; the session follows."""
+    """Format an actor: the name, with the account if it is not the target's, then the session."""
     if actor is None:
         return "unknown"
     account = target.partition("/")[0]
@@ -143,12 +107,12 @@ def actor_word(actor: Actor | None, target: str = "") -> str:
 
 
 def is_long(text: str | None) -> bool:
-    """Whether a value needs a place of its own."""
+    """Whether a value is too long for a line."""
     return text is not None and (len(text) > LONGEST_IN_LINE or "\n" in text)
 
 
 def laid_out(text: str) -> str:
-    """JSON with one value a line; anything else as it is."""
+    """Format JSON with one value per line; return anything else unchanged."""
     try:
         return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
     except (ValueError, RecursionError):
@@ -156,7 +120,7 @@ def laid_out(text: str) -> str:
 
 
 def as_json(value: Any) -> str:
-    """A value of a record's details, one thing a line."""
+    """Format a value of a record's details with one value per line."""
     return json.dumps(value, indent=2, ensure_ascii=False, default=str)
 
 
@@ -166,7 +130,7 @@ def next_day(day: date) -> date:
 
 
 def difference(action: Action) -> list[tuple[str, str]]:
-    """What an action changed in a text, line by line: (`add`, `cut`, `same` or `place`, the line without its mark)."""
+    """The line differences of an action: (`add`, `cut`, `same` or `place`, the line without its mark)."""
     if not (is_long(action.before) or is_long(action.after)):
         return []
     kinds = {"+": "add", "-": "cut", " ": "same"}
@@ -175,5 +139,5 @@ def difference(action: Action) -> list[tuple[str, str]]:
 
 
 def plain(value: Any) -> Any:
-    """What every value passes on its way to a page: text loses what could turn it around or hide it."""
+    """Clean a value for a page: remove characters that hide text or change its direction."""
     return value if isinstance(value, Markup) or not isinstance(value, str) else clean(value, keep_lines=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from chalicelib.domain.reasons import Outcome
 from tests.browser.looking import Looker
 from tests.browser.stage import ACCOUNT, OTHERS
 
@@ -122,18 +123,18 @@ def test_a_filter_that_cannot_be_read_says_so_at_its_field_and_asks_nothing(look
 
 def test_a_filter_that_nothing_fits_says_so(look: Looker) -> None:
     look.goes_to("/incidents?since=2001-01-01&until=2001-01-02")
-    assert "No incident fits." in look.text
+    assert "No incidents match." in look.text
 
 
 def test_a_stretch_of_the_log_without_a_fit_says_that_there_is_more_of_it(look: Looker) -> None:
     look.goes_to("/incidents?actor=nobody-of-this-name")
-    assert "There is more of it: go on with Older." in look.text
+    assert "To search older parts, choose Older." in look.text
     pages = 1
     while look.all(".pager a[rel=next]"):
         look.leaves_by(look.one(".pager a[rel=next]"))
         pages += 1
     assert pages < 20
-    assert "No incident fits." in look.text
+    assert "No incidents match." in look.text
 
 
 def test_an_incident_tells_who_from_what_to_what_and_how_long(look: Looker, stage: Stage) -> None:
@@ -142,7 +143,7 @@ def test_an_incident_tells_who_from_what_to_what_and_how_long(look: Looker, stag
     assert facts["Who"] == f"arn:aws:iam::{OTHERS[0]}:role/PlatformAdmin session jdoe"
     assert re.search(r"arn:aws:kms:eu-west-1:[0-9]{12}:key/", facts["From"])
     assert re.fullmatch(r"[0-9.]+s", facts["Exposure"])
-    assert look.texts(".milestone") == ["changed", "found", "active"]
+    assert look.texts(".milestone") == ["changed", "detected", "active"]
     assert [text.split("\n")[0] for text in look.texts(".timeline .badge")] == ["Remediating", "Remediated"]
 
 
@@ -176,6 +177,22 @@ def test_records_lead_to_the_very_bytes_that_were_hashed(look: Looker, stage: St
     assert '"outcome": "REMEDIATED"' in look.one("pre").text
 
 
+def test_every_outcome_has_one_label_which_is_its_code_in_badge_and_filter(look: Looker) -> None:
+    look.goes_to("/records?target=guard")
+    assert set(look.texts("tbody .badge")) == {"Ignored"}
+    options = look.run("return [...document.querySelectorAll('#f-outcome option')].map(e => [e.value, e.text])")
+    assert options[1:] == [[outcome.value, outcome.value.capitalize()] for outcome in Outcome]
+
+
+def test_a_deferred_incident_says_what_it_means_and_what_to_do(look: Looker, stage: Stage) -> None:
+    look.incident(stage["deferred"])
+    assert "The target is still noncompliant." in look.text
+    assert "What to do:" in look.text
+    look.goes_to("/")
+    (card,) = [text for text in look.texts(".card") if text.startswith("Deferred")]
+    assert "What to do:" in card
+
+
 def test_a_target_shows_its_present_and_its_latest_incidents(look: Looker, stage: Stage) -> None:
     target = stage["failed"].partition("#")[0]
     look.goes_to(f"/targets/{target}")
@@ -185,20 +202,22 @@ def test_a_target_shows_its_present_and_its_latest_incidents(look: Looker, stage
 
 def test_the_policy_page_says_that_the_document_is_the_one_in_force(look: Looker) -> None:
     look.goes_to("/policy")
-    assert "In force: the deployed guard runs this very document" in look.text
+    assert "In force: the deployed guard enforces this document" in look.text
     assert look.texts(".rules h2") == ["1. pilot observe", "2. baseline enforce"]
 
 
 def test_verifying_reads_the_whole_log_and_finds_it_whole(look: Looker, stage: Stage) -> None:
     look.goes_to("/audit")
-    assert "Whole." not in look.text
+    assert "Verified" not in look.text
     look.leaves_by(look.one("form button"))
-    assert f"Whole. {stage['records']} records in {len(stage['targets']) + 1} chains" in look.text
+    assert (
+        f"Verified: no tampering found. {stage['records']} records in {len(stage['targets']) + 1} chains" in look.text
+    )
 
 
 def test_one_chain_is_verified_by_itself(look: Looker, stage: Stage) -> None:
     look.goes_to(f"/audit?verify={stage['targets'][0]}")
-    assert re.search(r"Whole\. [0-9]+ records in 1 chain,", look.text)
+    assert re.search(r"Verified: no tampering found\. [0-9]+ records in 1 chain,", look.text)
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def test_without_tables_every_page_says_so_and_what_to_do() -> None:
         for path in PAGES:
             answer = asked(path)
             assert answer.status_code == 502
-            assert "tables are not there" in answer.text
+            assert "tables do not exist" in answer.text
             assert "XRAY_GUARD_AUDIT_TABLE" in answer.text
 
 
@@ -146,8 +146,8 @@ def test_without_credentials_the_page_says_so_and_what_to_do(monkeypatch: pytest
     [
         ("ExpiredTokenException", "credentials have expired", "sign in again.*reload this page"),
         ("UnrecognizedClientException", "does not accept these credentials", "get-caller-identity"),
-        ("AccessDeniedException", "AWS refused", "need dynamodb:BatchGetItem"),
-        ("ThrottlingException", "AWS throttles", "wait a minute"),
+        ("AccessDeniedException", "AWS denied the request", "need dynamodb:BatchGetItem"),
+        ("ThrottlingException", "AWS throttled the request", "wait a minute"),
     ],
 )
 def test_what_aws_refuses_is_said_with_what_to_do(code: str, said: str, remedy: str) -> None:
@@ -193,7 +193,7 @@ def test_a_log_that_was_tampered_with_is_named_where_it_was(watched: None) -> No
         ExpressionAttributeValues={":other": {"S": "{}"}},
     )
     answer = asked("/audit?verify=all")
-    assert "Not whole." in answer.text
+    assert "Integrity check failed." in answer.text
     assert "123456789012/us-east-1" in answer.text
 
 
@@ -208,7 +208,7 @@ def test_a_policy_that_the_guard_does_not_run_is_said_not_to_be_in_force(watched
         return made
 
     answer = Client(Site(operator, [HOST])).get("/policy", headers={"Host": HOST})
-    assert "Not the one in force" in answer.text
+    assert "Not in force." in answer.text
 
 
 def test_an_error_of_its_own_is_told_where_it_was_started_and_not_in_the_page() -> None:

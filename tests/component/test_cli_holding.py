@@ -12,7 +12,7 @@ import pytest
 from chalicelib.domain.model import Target, Trigger, TriggerKind
 from chalicelib.domain.reasons import Outcome
 from chalicelib.loop.reconcile import reconcile
-from tests.component.operated import ACCOUNT, CREDENTIALS, HERE, client, event, guard, heard, typed, world
+from tests.component.operated import ACCOUNT, CREDENTIALS, HERE, PROJECT, client, event, guard, heard, typed, world
 
 BREAK_GLASS_ROLE = "SecurityBreakGlass"
 
@@ -120,7 +120,7 @@ def test_nobody_else_can_open_one_not_even_the_administrator(guarded: None) -> N
 def test_a_break_glass_longer_than_the_rules_cap_is_announced_as_shorter(break_glass_administrator: None) -> None:
     opened = typed("break-glass", "open", HERE, "--for", "3d", "--reason", "INC-1")
     assert opened.code == 0
-    assert "caps a break-glass at 12 hours" in opened.err
+    assert "limits a break-glass to 12 hours" in opened.err
 
 
 @pytest.mark.parametrize(
@@ -137,6 +137,36 @@ def test_without_a_managed_key_it_says_what_to_do_instead() -> None:
         answer = typed("break-glass", "open", HERE, "--for", "2h", "--reason", "INC-1")
     assert answer.code == 253
     assert "ensure" in answer.err
+
+
+def without_break_glass(folder: Path, **changes: Any) -> str:
+    """The path of the policy that ships, with no `break_glass` in its rule, and with these fields of it changed."""
+    document = json.loads((PROJECT / "policies" / "policy.json").read_text("utf-8"))
+    (rule,) = document["rules"]
+    rule.pop("break_glass")
+    rule.update(changes)
+    path = folder / "policy.json"
+    path.write_text(json.dumps(document), "utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "verb", [("open", HERE, "--for", "2h", "--reason", "INC-1"), ("close", HERE)], ids=["open", "close"]
+)
+def test_a_rule_without_break_glass_is_said_to_have_none(
+    verb: tuple[str, ...], break_glass_administrator: None, tmp_path: Path
+) -> None:
+    answer = typed("break-glass", *verb, "--policy", without_break_glass(tmp_path))
+    assert answer.code == 253
+    assert f"rule baseline governs {HERE} and does not define `break_glass`" in answer.err
+    assert "xray-guard-break-glass" not in tags()
+
+
+def test_a_target_without_a_rule_is_said_to_have_none(break_glass_administrator: None, tmp_path: Path) -> None:
+    elsewhere = without_break_glass(tmp_path, regions=["eu-*"])
+    answer = typed("break-glass", "open", HERE, "--for", "2h", "--reason", "INC-1", "--policy", elsewhere)
+    assert answer.code == 253
+    assert f"no rule governs {HERE}" in answer.err
 
 
 def test_a_key_is_replaced_only_on_an_operators_word(guarded: None) -> None:

@@ -83,7 +83,7 @@ class TestDoctor:
     def test_of_a_guard_that_can_work_finds_all_well(self, deployed: None) -> None:
         answer = typed("doctor")
         assert answer.code == 0, answer.out
-        assert "all is well" in answer.err
+        assert "all checks passed" in answer.err
         assert bad() == {}
         assert {line["status"] for line in typed("doctor", "-o", "jsonl").lines} == {"good"}
 
@@ -91,17 +91,21 @@ class TestDoctor:
         ("harm", "check", "told"),
         [
             (lambda: client("cloudtrail").stop_logging(Name="organization"), "trail", "no trail logs"),
-            (lambda: client("cloudtrail").delete_trail(Name="organization"), "trail", "make a trail"),
+            (lambda: client("cloudtrail").delete_trail(Name="organization"), "trail", "create a trail"),
             (lambda: select({**MANAGEMENT, "ReadWriteType": "ReadOnly"}), "trail", "no trail logs"),
             (lambda: select({**MANAGEMENT, "IncludeManagementEvents": False}), "trail", "no trail logs"),
             (
                 lambda: select({**MANAGEMENT, "ExcludeManagementEventSources": ["kms.amazonaws.com"]}),
                 "trail",
-                "leaves out KMS",
+                "excludes KMS",
             ),
             (lambda: client("events").disable_rule(Name=RULES[0]), "rules", "enable-rule"),
-            (lambda: client("events").remove_targets(Rule=RULES[-1], Ids=["1"]), "rules", "calls nothing"),
-            (lambda: client("lambda").delete_function(FunctionName=RULES[-1]), "functions", "is not in us-east-1"),
+            (lambda: client("events").remove_targets(Rule=RULES[-1], Ids=["1"]), "rules", "has no targets"),
+            (
+                lambda: client("lambda").delete_function(FunctionName=RULES[-1]),
+                "functions",
+                "does not exist in us-east-1",
+            ),
             (
                 lambda: client("lambda").put_function_concurrency(
                     FunctionName=RULES[0], ReservedConcurrentExecutions=0
@@ -162,8 +166,8 @@ class TestDoctor:
             one["message"] for one in typed("doctor", "--output", "json").json["findings"] if one["check"] == "targets"
         ]
         assert any(lost in message for message in messages)
-        assert any("due since 2026-01-01" in message for message in messages)
-        assert any("could not be put right: X" in message for message in messages)
+        assert any("overdue since 2026-01-01" in message for message in messages)
+        assert any(f"could not remediate {HERE}: X" in message for message in messages)
 
     def test_without_anything_deployed_says_so_of_everything_and_goes_on(self) -> None:
         with world(tables=False):

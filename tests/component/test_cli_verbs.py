@@ -83,9 +83,10 @@ class TestCheck:
         before = state_of_the_world()
         answer = typed("check", HERE)
         assert answer.code == 1
-        assert "NOT COMPLIANT" in answer.out
+        assert "NONCOMPLIANT" in answer.out
+        assert "PLANNED ACTION" in answer.out
         assert "NOT_KMS" in answer.out
-        assert "make a customer managed key" in answer.out
+        assert "create a customer managed key" in answer.out
         assert "about 1 US dollars a month" in answer.err
         assert "kms:Decrypt" in answer.err
         assert state_of_the_world() == before
@@ -94,6 +95,7 @@ class TestCheck:
         answer = typed("check", HERE)
         assert (answer.code, answer.err) == (0, "")
         assert "COMPLIANT" in answer.out
+        assert "NONCOMPLIANT" not in answer.out
 
     def test_without_a_target_looks_at_the_configured_region_of_the_callers_account(self, empty: None) -> None:
         told = typed("check", "--output", "json", "--region", "eu-west-1").json
@@ -139,7 +141,7 @@ class TestCheck:
         with world(tables=False):
             answer = typed("check", HERE)
         assert answer.code == 1
-        assert "no tables" in answer.err
+        assert "tables do not exist" in answer.err
 
     @pytest.mark.parametrize("wrong", ["us-east-1", "123/us-east-1", f"{ACCOUNT}/", f"{ACCOUNT}/nowhere", "\x1b[2J/x"])
     def test_of_what_is_no_target_says_how_one_is_written(self, wrong: str) -> None:
@@ -211,7 +213,7 @@ class TestReconcile:
         before = state_of_the_world()
         answer = typed("reconcile", HERE, "--yes", "--policy", str(tmp_path / "policy.json"))
         assert answer.code == 253
-        assert "start a fight" in answer.err
+        assert "undo each other's changes" in answer.err
         assert state_of_the_world() == before
 
 
@@ -229,7 +231,7 @@ class TestHistory:
     def test_as_a_table_has_a_row_a_record_newest_first(self, remediated: None) -> None:
         answer = typed("history", "--target", HERE)
         header, newest, oldest = answer.out.splitlines()
-        assert header.split() == ["TIME", "TARGET", "OUTCOME", "WHY", "ACTOR", "CHANGE", "EXPOSURE"]
+        assert header.split() == ["TIME", "TARGET", "OUTCOME", "REASON", "ACTOR", "CHANGE", "EXPOSURE"]
         assert ("REMEDIATED" in newest, "REMEDIATING" in oldest) == (True, True)
         assert "root" in newest
         assert "NONE → key" in newest
@@ -237,7 +239,7 @@ class TestHistory:
     def test_of_nothing_is_no_error(self, empty: None) -> None:
         answer = typed("history")
         assert (answer.code, answer.out) == (0, "")
-        assert "no such record" in answer.err
+        assert "No records match" in answer.err
         assert typed("history", "--output", "json").json == {"records": [], "next_token": None}
         assert typed("history", "--output", "jsonl").out == ""
 
@@ -282,7 +284,7 @@ class TestHistory:
             (("--since", "yesterday"), "24h"),
             (("--since", "99999999d"), "24h"),
             (("--until", "2026-13-45"), "is not a time"),
-            (("--since", "1h", "--until", "2h"), "both after --since and before --until"),
+            (("--since", "1h", "--until", "2h"), "--until must be later than --since"),
             (("--account", "12"), "twelve digits"),
             (("--target-region", "Virginia"), "us-east-1"),
             (("--target", "nowhere"), "111122223333/us-east-1"),
@@ -338,7 +340,7 @@ class TestShow:
     def test_tells_an_incident_from_its_discovery_to_its_end(self, remediated: None) -> None:
         answer = typed("show", f"{HERE}#1")
         assert answer.code == 0
-        for part in ("REMEDIATED", "root", "NONE → key", "NOT_KMS", "CreateKey", "PutEncryptionConfig", "read back"):
+        for part in ("REMEDIATED", "root", "NONE → key", "NOT_KMS", "CreateKey", "PutEncryptionConfig", "result:"):
             assert part in answer.out
         assert "exposure" in answer.out
 
@@ -375,12 +377,38 @@ class TestShow:
         assert (view["outcome"], view["reason"]) == ("DEFERRED", "BACKOFF")
         answer = typed("show", view["incident"]["id"])
         assert "held back until" in answer.out
-        assert f"against: arn:aws:iam::{ACCOUNT}:root; 3 attempts lately" in answer.out
+        assert f"against: arn:aws:iam::{ACCOUNT}:root; recent attempts: 3" in answer.out
+        assert "meaning:     Another principal keeps undoing the remediation." in answer.out
+        assert "what to do:  Stop the automation" in answer.out
+        assert "BACKOFF: Another principal keeps undoing the remediation." in typed("history").err
+
+    def test_of_a_change_that_x_ray_refuses_while_updating_says_that_no_action_is_needed(
+        self, remediated: None
+    ) -> None:
+        with turned(settle_seconds=600.0, updates_while_updating=False):
+            client("xray").put_encryption_config(Type="NONE")
+            heard({**event(), "detail": {**event()["detail"], "eventID": "refused"}})
+            view = typed("status", "--output", "json").json["targets"][0]
+            assert (view["outcome"], view["reason"]) == ("DEFERRED", "SETTLING")
+            answer = typed("show", view["incident"]["id"])
+            lists = typed("history").err + typed("status").err
+        assert "meaning:     AWS has not finished an earlier change" in answer.out
+        assert "The guard retries within a minute" in answer.out
+        assert "what to do:  No action is needed." in answer.out
+        assert lists.count("SETTLING: AWS has not finished an earlier change") == 2
+
+    def test_of_a_region_that_the_organization_denies_says_what_it_means_and_what_to_do(self, remediated: None) -> None:
+        with turned(denied_regions=["eu-west-1"]):
+            swept("eu-west-1")
+            lists = typed("history").err + typed("status").err
+        assert lists.count("REGION_DENIED: An organization policy denies the guard access to this Region.") == 2
+        assert "The guard enforces nothing here." in lists
+        assert "ask the owner of the service control policies" in lists
 
     def test_of_what_does_not_exist_says_no(self, empty: None) -> None:
         answer = typed("show", f"{HERE}#7")
         assert (answer.code, answer.out) == (1, "")
-        assert "no incident" in answer.err
+        assert "does not exist" in answer.err
 
     def test_of_what_is_no_incident_says_how_one_is_written(self, empty: None) -> None:
         answer = typed("show", "INC-7")
@@ -394,7 +422,7 @@ class TestStatus:
         assert answer.code == 0
         rows = [line.split() for line in answer.out.splitlines()[1:]]
         assert [(row[0], row[1]) for row in rows] == [(ACCOUNT, "eu-west-1"), (ACCOUNT, "us-east-1")]
-        assert "1 of 2 targets compliant, 1 left alone" in answer.err
+        assert "1 of 2 targets compliant, 1 ignored" in answer.err
 
     def test_in_json_has_the_targets_and_the_guards_own_state(self, swept_twice: None) -> None:
         told = typed("status", "--output", "json").json
@@ -416,7 +444,7 @@ class TestAudit:
     def test_verify_of_what_the_guard_wrote_is_good(self, swept_twice: None) -> None:
         answer = typed("audit", "verify")
         assert answer.code == 0
-        assert answer.out.startswith("WHOLE: ")
+        assert answer.out.startswith("Verified: no tampering found in ")
         told = typed("audit", "verify", "--output", "json").json
         assert (told["whole"], told["chains"], told["findings"]) == (True, 3, [])
         assert told["anchors"] >= 3
@@ -430,7 +458,7 @@ class TestAudit:
         assert answer.code == 1
         row = answer.out.splitlines()[1].split()
         assert (row[0], row[1], row[2]) == (HERE, "2", "EDITED")
-        assert "NOT WHOLE" in answer.err
+        assert "Integrity check failed: " in answer.err
         (finding,) = typed("audit", "verify", "-o", "jsonl").lines
         assert (finding["target"], finding["seq"], finding["code"]) == (HERE, 2, "EDITED")
 
@@ -569,7 +597,7 @@ class TestPolicy:
         assert answer.code == 0
         assert "rule baseline: governs" in answer.out
         assert "customer managed key" in answer.out
-        assert "this very document" in answer.err
+        assert "enforces this document" in answer.err
         told = typed("policy", "explain", HERE, "--output", "json").json
         assert (told["rule"]["id"], told["same"]) == ("baseline", True)
 
@@ -578,15 +606,15 @@ class TestPolicy:
         policy["rules"][0] |= {"id": "europe", "regions": ["eu-*"]}
         (tmp_path / "policy.json").write_text(json.dumps(policy), "utf-8")
         answer = typed("policy", "explain", HERE, "--policy", str(tmp_path))
-        assert "passed over: its Regions are eu-*" in answer.out
+        assert "does not match: its Regions are eu-*" in answer.out
         assert "ungoverned" in answer.out
-        assert "ANOTHER document" in answer.err
+        assert "a DIFFERENT document" in answer.err
 
     def test_explain_needs_no_tables(self) -> None:
         with world(tables=False):
             answer = typed("policy", "explain", HERE)
         assert answer.code == 0
-        assert "not known" in answer.err
+        assert "Cannot read which policy the deployed guard enforces" in answer.err
 
 
 class TestExplain:
@@ -607,7 +635,7 @@ class TestExplain:
         told = self.explained(event(), tmp_path, "--output", "json").json
         assert told["outcome"] == "COMPLIANT"
         assert any("already" in sentence for sentence in told["why"])
-        assert any("stands there now" in sentence for sentence in told["why"])
+        assert any("judges the live setting" in sentence for sentence in told["why"])
 
     @pytest.mark.parametrize(
         ("name", "reason"),
@@ -647,7 +675,7 @@ class TestExplain:
     def test_of_what_is_not_json_is_a_usage_error(self, tmp_path: Path) -> None:
         answer = self.explained("{", tmp_path)
         assert answer.code == 2
-        assert "does not hold JSON" in answer.err
+        assert "is not JSON" in answer.err
         assert typed("explain", str(tmp_path / "none.json")).code == 2
 
     def test_reads_stdin(self, empty: None) -> None:
