@@ -166,11 +166,11 @@ def questions(log: Log) -> dict[str, Callable[[], Any]]:
         "incidents, last 20": lambda: history.incidents(store, Filter(), now, 20),
         "incidents of a target": lambda: history.incidents(store, Filter(target=target), now, 20),
         "the oldest incident of a target": lambda: history.incident(store, f"{target}#{int(old)}"),
-        "a target's present": lambda: views.target_view(store.load(target).state),
-        "every target's present": lambda: history.targets(store.states()),
+        "one target's state": lambda: views.target_view(store.load(target).state),
+        "every target's state": lambda: history.targets(store.states()),
         "figures of the first month": lambda: summarize(store, START.date(), START.date() + MONTH),
         BUSIER: lambda: summarize(store, now.date() - MONTH, now.date()),
-        "what is due": lambda: store.due(now, 200),
+        "targets due": lambda: store.due(now, 200),
         "the guard's own chain, newest 50": records(target=GUARD_CHAIN),
     }
 

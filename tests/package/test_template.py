@@ -313,7 +313,7 @@ class TestAlarms:
 
     def test_the_page_on_deploying_says_what_each_alarm_means(self, sam: dict[str, Any], project: Path) -> None:
         page = (project / "docs" / "deploy.md").read_text("utf-8")
-        _, _, rest = page.partition("## When an alarm rings")
+        _, _, rest = page.partition("## When an alarm is active")
         explained = set(re.findall(r"`([^`]+)`", rest.partition("##")[0]))
         for alarm in of_type(sam, "AWS::CloudWatch::Alarm").values():
             name = alarm["Properties"]["AlarmName"]
