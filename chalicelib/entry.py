@@ -21,11 +21,12 @@ from chalicelib.domain.model import Rejected, Trigger, TriggerKind, arn_part
 from chalicelib.domain.policy import PolicyError, load_stamped
 from chalicelib.domain.reasons import Outcome, Problem, Reason
 from chalicelib.domain.stored import Record
-from chalicelib.loop.guard import Guard, Result, record_in_guard_chain
-from chalicelib.loop.reconcile import reconcile, reconcile_key_event
-from chalicelib.loop.sweep import Report
+from chalicelib.loop.batch import Report
+from chalicelib.loop.commit import record_in_guard_chain
+from chalicelib.loop.guard import Guard, Result
+from chalicelib.loop.reconcile import reconcile
 from chalicelib.loop.sweep import sweep as sweep_targets
-from chalicelib.loop.sweep import tick as take_up_due
+from chalicelib.loop.tick import tick as take_up_due
 from chalicelib.wiring import POLICIES, make_guard
 
 NAMESPACE = "XRayEncryptionGuard"
@@ -117,7 +118,7 @@ def _on_key_change(guard: Guard, event: object) -> dict[str, Any]:
     change = read_key_event(event)
     if isinstance(change, Rejected):
         return _rejected(guard, TriggerKind.KEY, change)
-    return _told(reconcile_key_event(guard, change))
+    return _told(reconcile(guard, change.target, change.trigger, change))
 
 
 def _tick(guard: Guard, context: Any) -> dict[str, Any]:

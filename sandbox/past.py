@@ -30,7 +30,7 @@ from chalicelib.domain.model import Rejected, Target, Trigger, TriggerKind
 from chalicelib.domain.policy import Policy, parse
 from chalicelib.domain.ports import Reach
 from chalicelib.loop.guard import Guard
-from chalicelib.loop.reconcile import reconcile, reconcile_key_event
+from chalicelib.loop.reconcile import reconcile
 from chalicelib.loop.sweep import sweep
 from chalicelib.wiring import POLICIES, make_guard
 
@@ -216,7 +216,7 @@ class Past:
         change = read_key_event(event)
         assert not isinstance(change, Rejected), change
         self.clock.sleep(self.chance.uniform(0.8, 6.0))
-        reconcile_key_event(self.guard_of(target.account), change)
+        reconcile(self.guard_of(target.account), change.target, change.trigger, change)
 
     def _event(self, target: Target, who: Person, service: str, name: str, told: dict[str, Any]) -> dict[str, Any]:
         number = self.chance.getrandbits

@@ -3,44 +3,26 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Generic, TypedDict, TypeVar, Unpack
+from typing import Generic, TypeVar, Unpack
 
 from msgspec.structs import replace
 
 from chalicelib.auditlog import hashchain
-from chalicelib.domain.model import Setting, Trigger
-from chalicelib.domain.reasons import Outcome, Problem, Violation
-from chalicelib.domain.stored import Action, Cause, GuardState, Record, Suppression, TargetState
+from chalicelib.domain.model import Trigger
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.settlement import RecordFields
+from chalicelib.domain.stored import GuardState, Record, TargetState
 
 State = TypeVar("State", TargetState, GuardState)
 """Whose chain the draft adds to: a target's, or the guard's own."""
 
 
-class RecordFields(TypedDict, total=False):
-    """The fields of a record that the draft does not fill in by itself."""
-
-    incident_id: str | None
-    attempt: int | None
-    reason: str | None
-    rule: str | None
-    policy_digest: str | None
-    violations: tuple[Violation, ...]
-    before: Setting | None
-    after: Setting | None
-    actions: tuple[Action, ...]
-    cause: Cause | None
-    suppression: Suppression | None
-    exposure_seconds: float | None
-    error: Problem | None
-    detail: dict[str, Any]
-
-
 class Draft(Generic[State]):
     """One transaction in the making: `before` as it was read, `after` as it will stand, and the sealed records."""
 
-    def __init__(self, before: State) -> None:
+    def __init__(self, before: State, after: State | None = None) -> None:
         self.before: State = before
-        self.after: State = before
+        self.after: State = before if after is None else after
         self.records: list[tuple[Record, bytes, str]] = []
 
     def set(self, **changes: object) -> None:

@@ -44,7 +44,7 @@ def pause(operator: Operator, reason: str) -> int:
     The guard continues to judge and record every target, and changes none. A remediation in progress finishes. An
     alarm is active while the guard is paused. Exits with 1 if the guard was already paused.
     """
-    from chalicelib.loop.guard import pause as pull
+    from chalicelib.loop.pause import pause as pull
 
     if not reason.strip():
         raise click.BadParameter("the reason is empty", param_hint="--reason")
@@ -61,7 +61,7 @@ def resume(operator: Operator) -> int:
 
     Pending remediations restart at the next check or when backoff ends. Exits with 1 if the guard was not paused.
     """
-    from chalicelib.loop.guard import resume as release
+    from chalicelib.loop.pause import resume as release
 
     record = release(operator.acting_guard(lambda record: None), _trigger(operator), str(operator.actor))
     done = "Resumed: pending remediations restart at the next check or when backoff ends."
@@ -307,7 +307,7 @@ def replace_verb(operator: Operator, target: Target, yes: bool) -> int:
     it. The old key stays unchanged, because stored traces need it: the guard can neither disable nor delete it.
     Without --yes, only shows the key that would be replaced.
     """
-    from chalicelib.loop.replacement import replace_key
+    from chalicelib.loop.key_replacement import replace_key
 
     state = operator.store.load(str(target)).state
     document = {"target": str(target), "retired": state.managed_key, "replaced": False}

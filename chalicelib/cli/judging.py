@@ -17,7 +17,8 @@ from chalicelib.domain.reasons import Outcome, Problem, Reason
 if TYPE_CHECKING:
     from chalicelib.domain.model import ChangeEvent, KeyEvent, Setting
     from chalicelib.domain.steps import Step
-    from chalicelib.loop.guard import Assessment, Guard
+    from chalicelib.loop.dry_run import Assessment
+    from chalicelib.loop.guard import Guard
 
 KEY_DOLLARS_A_MONTH = 1
 """The approximate price of a customer managed key; rotation adds to it. https://aws.amazon.com/kms/pricing/"""
@@ -177,7 +178,7 @@ def _must_be_own(operator: Operator, target: Target) -> None:
 
 def _judged(guard: Guard, target: Target, kind: TriggerKind, *, fail: bool) -> Judgement:
     from chalicelib.domain.errors import GuardError, denies_region
-    from chalicelib.loop.reconcile import assess
+    from chalicelib.loop.dry_run import assess
 
     try:
         return judgement_of(assess(guard, target, kind), guard.partition)
@@ -220,7 +221,7 @@ def reconcile_verb(operator: Operator, target: Target, dry_run: bool, yes: bool)
 
 
 def _dry_run(operator: Operator, target: Target) -> int:
-    from chalicelib.loop.reconcile import assess
+    from chalicelib.loop.dry_run import assess
 
     guard = operator.reading_guard()
     judgement = judgement_of(assess(guard, target), guard.partition)
@@ -333,7 +334,7 @@ def explain(operator: Operator, event: IO[bytes]) -> int:
 def _explain(operator: Operator, event: ChangeEvent | KeyEvent) -> int:
     from chalicelib.cli.wording import actor_text, setting_text
     from chalicelib.domain.model import ChangeEvent
-    from chalicelib.loop.reconcile import assess
+    from chalicelib.loop.dry_run import assess
 
     target, trigger = event.target, event.trigger
     actor = trigger.actor

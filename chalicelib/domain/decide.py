@@ -10,12 +10,14 @@ from datetime import datetime
 from msgspec import Struct
 
 from chalicelib.domain.judge import judge
-from chalicelib.domain.model import EncryptionType, Target, TriggerKind
+from chalicelib.domain.model import EncryptionType, TriggerKind
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import Mode, Rule, When
 from chalicelib.domain.reasons import SETTLING_CODES, Outcome, Problem, Reason, Violation
+from chalicelib.domain.run import Known, Run
 from chalicelib.domain.steps import Step, StepName, plan
-from chalicelib.domain.stored import Pause, Suppression, TargetState
+from chalicelib.domain.stored import Suppression, TargetState
+from chalicelib.domain.waiting import is_settling
 
 
 class Decision(Struct, frozen=True):
@@ -31,20 +33,13 @@ class Decision(Struct, frozen=True):
     due: datetime | None = None
 
 
-def decide(
-    target: Target,
-    rule: Rule,
-    state: TargetState,
-    seen: Observation,
-    partition: str,
-    *,
-    trigger: TriggerKind,
-    now: datetime,
-    suppression: Suppression | None = None,
-    paused: Pause | None = None,
-    budget_left: bool = True,
-) -> Decision:
-    """What to do about the observation. Whatever holds a remediation back is named, the most deliberate first."""
+def decide(run: Run, known: Known, seen: Observation, suppression: Suppression | None, now: datetime) -> Decision:
+    """What to do about the observation. Whatever holds a remediation back is named, the most deliberate first.
+
+    `suppression` is the break-glass in force. Asks for a run whose target has a rule.
+    """
+    assert run.rule is not None
+    target, rule, state, trigger, partition = run.target, run.rule, known.state, run.trigger.kind, run.setup.partition
     if is_idle(rule, state, seen, trigger):
         return Decision(Outcome.IGNORED, reason=Reason.IDLE, message="never encrypted, and no traces in six hours")
     violations = judge(target, rule, state, seen)
@@ -54,9 +49,11 @@ def decide(
         return Decision(Outcome.OBSERVED, violations, reason=Reason.RULE_OBSERVES)
     if suppression is not None:
         return Decision(Outcome.SUPPRESSED, violations, reason=Reason.BREAK_GLASS, suppression=suppression)
+    paused = known.guard.paused
     if paused is not None:
         return Decision(Outcome.DEFERRED, violations, Reason.PAUSED, f"paused by {paused.by}: {paused.reason}")
-    held_until = state.backoff.until
+    # What AWS is only slow to show is no fight, and not held back like one.
+    held_until = None if is_settling(state, now) else state.backoff.until
     if held_until is not None and now < held_until and trigger is not TriggerKind.OPERATOR:
         return Decision(
             Outcome.DEFERRED,
@@ -65,7 +62,7 @@ def decide(
             f"held back until {held_until:%Y-%m-%dT%H:%M:%SZ}",
             due=held_until,
         )
-    if not budget_left:
+    if not run.budget_left:
         return Decision(Outcome.DEFERRED, violations, Reason.BLAST_RADIUS, "this sweep has mutated as many as it may")
     steps, blocked = plan(target, rule, state, seen, partition)
     if state.intent and now < state.intent.due and any(step.name is StepName.CREATE_KEY for step in steps):

@@ -1,15 +1,83 @@
-"""Incidents: what caused them, how long they exposed, and what is remembered of them."""
+"""Incidents: who caused them, how long they exposed the traces, and what is remembered of them."""
 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import TypedDict
 
-from chalicelib.domain.model import ChangeEvent
+from msgspec.structs import replace
+
+from chalicelib.domain.judge import OF_THE_KEY
+from chalicelib.domain.model import Actor, ChangeEvent, Trigger
+from chalicelib.domain.observation import Observation
+from chalicelib.domain.reasons import Problem, Reason, Violation
+from chalicelib.domain.run import Known, Run, must_audit
 from chalicelib.domain.stored import Cause, Incident, PastIncident, TargetState
 from chalicelib.domain.times import CLOCK_SKEW, seconds
 
 PAST_INCIDENTS = 8
 """How many closed incidents a target remembers, for change events that come late."""
+
+UNKNOWN_ACTOR = Actor("unknown")
+
+
+class JoinedFields(TypedDict, total=False):
+    """The fields of a record that join its event to a past incident; empty where it caused none."""
+
+    incident_id: str
+    cause: Cause | None
+    exposure_seconds: float
+
+
+def cause_of(trigger: Trigger) -> Cause | None:
+    """The event as a cause; None where it has no id or no time."""
+    if trigger.event_id is None or trigger.event_time is None:
+        return None
+    return Cause(trigger.event_id, trigger.event_time, trigger.actor or UNKNOWN_ACTOR)
+
+
+def cause_of_drift(run: Run, known: Known, seen: Observation, violations: tuple[Violation, ...]) -> Cause | None:
+    """Who owns the drift: the event's actor, only if the event's effect is what was observed."""
+    if run.event is None:
+        return None
+    owns = owns_drift(run, known, seen) if run.change else OF_THE_KEY.issuperset(violations)
+    return cause_of(run.event.trigger) if owns else None
+
+
+def owns_drift(run: Run, known: Known, seen: Observation) -> bool:
+    """Whether the run's change event made the setting that was observed.
+
+    Not if it left something else behind, was audited before, or is older than the last time that all was compliant:
+    then somebody made the same change again. Events tell whole seconds, so the same second counts as later.
+    """
+    change = run.change
+    if change is None or change.result is None or not must_audit(run, known):
+        return False
+    at, good_at = change.trigger.event_time, known.state.good_at
+    is_newer = at is None or good_at is None or at >= good_at.replace(microsecond=0)
+    return is_newer and seen.setting.same_choice(change.result)
+
+
+def join(incident: Incident, change: ChangeEvent | None, state: TargetState) -> Incident:
+    """The open incident with the change event's actor and time, if they fit and it has no cause yet."""
+    if change is None:
+        return incident
+    cause = cause_of(change.trigger)
+    incident = replace(incident, latest=latest(incident.latest, cause))
+    past = state.past
+    fits = caused_by(change, incident, past[-1].closed_at if past else None)
+    return replace(incident, cause=cause) if fits else incident
+
+
+def join_past(state: TargetState, change: ChangeEvent | None) -> tuple[TargetState, JoinedFields]:
+    """Give the newest past incident that the change event may have caused its cause; the record's fields say so."""
+    past = _past_caused_by(state, change)
+    if past is None or change is None or change.trigger.event_time is None:
+        return state, {}
+    cause = cause_of(change.trigger)
+    joined = tuple(replace(each, cause=cause) if each.id == past.id else each for each in state.past)
+    exposed = seconds(past.closed_at - change.trigger.event_time)
+    return replace(state, past=joined), {"incident_id": past.id, "cause": cause, "exposure_seconds": exposed}
 
 
 def remember(state: TargetState, incident: Incident, closed_at: datetime) -> tuple[PastIncident, ...]:
@@ -18,10 +86,43 @@ def remember(state: TargetState, incident: Incident, closed_at: datetime) -> tup
     return (*state.past, past)[-PAST_INCIDENTS:]
 
 
+def exposure(incident: Incident, now: datetime) -> float:
+    """Seconds from the change, or from its discovery where the change is unknown, to `now`."""
+    return seconds(now - (incident.cause.at if incident.cause else incident.opened_at))
+
+
+def rivals(run: Run, state: TargetState) -> list[str]:
+    """The ARNs of those who made the drifts of this fight, as far as they are known."""
+    # Each attempt ended one incident at most; what came before them is no part of the fight.
+    fought = state.past[-state.backoff.count :]
+    causes = [past.cause for past in fought] + ([state.incident.cause] if state.incident else [])
+    arns = {cause.actor.arn for cause in causes if cause}
+    if run.event is not None and run.event.trigger.actor is not None:
+        arns.add(run.event.trigger.actor.arn)
+    return sorted(arns)
+
+
+def worker_lost(incident: Incident) -> Problem:
+    """The end of an attempt whose worker did not come back."""
+    lease = incident.lease
+    owner = lease.owner if lease else "unknown"
+    return Problem(Reason.WORKER_LOST, f"worker {owner} did not report back; what it did in this attempt is not known")
+
+
+def _past_caused_by(state: TargetState, change: ChangeEvent | None) -> PastIncident | None:
+    if change is None:
+        return None
+    ends = (None, *(past.closed_at for past in state.past))
+    for past, ended in reversed(tuple(zip(state.past, ends, strict=False))):
+        if caused_by(change, past, ended):
+            return past
+    return None
+
+
 def caused_by(change: ChangeEvent, incident: Incident | PastIncident, after: datetime | None) -> bool:
     """Whether a change event fits as the cause of an incident that has none: same setting, and made before it was seen.
 
-    `after` is when the incident before this one ended: a change older than that was put right with it.
+    `after` is when the incident before this one ended: a change older than that was remediated with it.
     """
     at = change.trigger.event_time
     if incident.cause is not None or incident.before is None or change.result is None or at is None:
@@ -33,13 +134,8 @@ def caused_by(change: ChangeEvent, incident: Incident | PastIncident, after: dat
     )
 
 
-def latest(known: Cause | None, heard: Cause | None) -> Cause | None:
-    """The later of two changes; of two in the same second the one that was heard of last."""
-    if known is None or heard is None:
-        return heard or known
-    return heard if heard.at >= known.at else known
-
-
-def exposure(incident: Incident, now: datetime) -> float:
-    """Seconds from the change, or from its discovery where the change is unknown, to `now`."""
-    return seconds(now - (incident.cause.at if incident.cause else incident.opened_at))
+def latest(known: Cause | None, reported: Cause | None) -> Cause | None:
+    """The later of two changes; of two in the same second the one that was reported last."""
+    if known is None or reported is None:
+        return reported or known
+    return reported if reported.at >= known.at else known

@@ -131,6 +131,9 @@ class Reason(StrEnum):
 NOT_JUDGED = frozenset({Reason.UNGOVERNED, Reason.RULE_OFF, Reason.IDLE})
 """Reasons of IGNORED by which no rule judges the target any more, so that its open incident ends."""
 
+UNRECORDED = frozenset({Reason.ECHO, Reason.NOT_OURS, Reason.NOT_DUE})
+"""Reasons by which a run ends and writes nothing."""
+
 SETTLING_CODES = frozenset(
     {
         Reason.ALIAS_TAKEN,

@@ -124,8 +124,8 @@ def _left_alone(seen: Observation, violations: tuple[Violation, ...]) -> Blocked
 
 
 def _missing(arn: str, state: TargetState) -> Blocked:
-    if arn in state.keys_made and state.look is not None:
-        certain = f"{state.look:%H:%M:%SZ}"
+    if arn in state.keys_made and state.recheck_at is not None:
+        certain = f"{state.recheck_at:%H:%M:%SZ}"
         message = f"KMS does not show {arn}, which was made here: it may be slow to, and at {certain} that is certain"
         return Blocked(Problem(Reason.KEY_NOT_YET_SEEN, message))
     return Blocked(

@@ -158,7 +158,10 @@ class Backoff(Struct, frozen=True):
 
 
 class TargetState(Struct, frozen=True):
-    """The present state of a target, the head of its chain, and what is due. `version` guards every write."""
+    """The present state of a target, the head of its chain, and what is due. `version` guards every write.
+
+    `recheck_at` is when everything must be read again; `watch` is set while a break-glass may suppress the target.
+    """
 
     target: str
     version: int = 0
@@ -181,7 +184,7 @@ class TargetState(Struct, frozen=True):
     keys_made: tuple[str, ...] = ()
     keys_retired: tuple[str, ...] = ()
     intent: Intent | None = None
-    look: datetime | None = None
+    recheck_at: datetime | None = field(default=None, name="look")
     backoff: Backoff = Backoff()
     suppressions: tuple[Suppression, ...] = ()
     watch: datetime | None = None
@@ -193,7 +196,7 @@ class TargetState(Struct, frozen=True):
         if self.reason == Reason.REGION_DENIED:
             return None
         waits = [
-            self.look,
+            self.recheck_at,
             self.watch,
             self.incident and self.incident.due,
             self.intent and self.intent.due,

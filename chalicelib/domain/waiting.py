@@ -1,10 +1,15 @@
-"""When to come again: the pauses between attempts, and how long reads may be stale."""
+"""Every "when": when a target is checked again, how attempts are spaced, and how long AWS may be slow."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from chalicelib.domain.stored import Backoff
+from msgspec import Struct
+
+from chalicelib.domain.policy import Limits
+from chalicelib.domain.reasons import Outcome, Reason
+from chalicelib.domain.run import At
+from chalicelib.domain.stored import Backoff, Incident, Lease, TargetState
 
 STALE_READS = timedelta(seconds=250)
 """KMS may answer as of four minutes ago; only after this does not finding something mean that it is not there."""
@@ -16,31 +21,147 @@ FREE_ATTEMPTS = 2
 FIRST_DELAY_SECONDS = 60
 FIRST_RETRY_SECONDS = 15
 
+SETTLING_PAUSE = timedelta(seconds=20)
+"""When to check again what AWS has accepted and does not show yet: with the next tick."""
 
-def backoff_after_attempt(backoff: Backoff, now: datetime, jitter: float, most_minutes: int) -> Backoff:
+LONGEST_SETTLING = timedelta(minutes=15)
+"""Three repairs, one after the other, each of which KMS may take four minutes to show; or X-Ray's UPDATING, five to six
+minutes, two times over. What lasts longer does not pass by itself."""
+
+LONGEST_UPDATE = timedelta(minutes=30)
+"""X-Ray's UPDATING counts as a failure after this."""
+
+DEEP_EVERY = timedelta(hours=24)
+"""How often a sweep reads everything about a target whose setting has not changed."""
+
+INTENT_AGE = timedelta(hours=1)
+"""An intent is due long before it is this old, so a key made earlier cannot be its key."""
+
+
+class Wait(Struct, frozen=True):
+    """When an open incident is due again, and the target's backoff from then on."""
+
+    due: datetime | None
+    backoff: Backoff
+
+
+def backoff_after_attempt(backoff: Backoff, at: At, limits: Limits) -> Backoff:
     """The backoff once another attempt has begun. The first attempts are free; then the pauses double up to the limit.
 
-    `jitter` is uniform in [0, 1) and shortens a pause by up to a quarter, so that targets fall out of step.
+    The jitter shortens a pause by up to a quarter, so that targets fall out of step.
     """
-    quiet_hours = int((now - backoff.last_at) / QUIET) if backoff.last_at else 0
+    quiet_hours = int((at.now - backoff.last_at) / QUIET) if backoff.last_at else 0
     count = max(0, backoff.count - quiet_hours) + 1
     if count <= FREE_ATTEMPTS:
-        return Backoff(count, now, None)
+        return Backoff(count, at.now, None)
     seconds = FIRST_DELAY_SECONDS * 2 ** min(count - FREE_ATTEMPTS - 1, 20)
-    return Backoff(count, now, now + _jittered(seconds, jitter, most_minutes))
+    return Backoff(count, at.now, at.now + _jittered(seconds, at, limits))
 
 
-def retry_after(backoff: Backoff, now: datetime, jitter: float, most_minutes: int) -> datetime:
+def retry_after(backoff: Backoff, at: At, limits: Limits) -> datetime:
     """When a failed attempt is due again: soon at first, later the more attempts there were."""
     seconds = FIRST_RETRY_SECONDS * 2 ** min(max(backoff.count, 1) - 1, 20)
-    later = now + _jittered(seconds, jitter, most_minutes)
-    return max(later, backoff.until) if backoff.until else later
+    retry = at.now + _jittered(seconds, at, limits)
+    return max(retry, backoff.until) if backoff.until else retry
 
 
-def _jittered(seconds: float, jitter: float, most_minutes: int) -> timedelta:
-    return timedelta(seconds=min(seconds, most_minutes * 60) * (1 - jitter / 4))
+def after_failure(backoff: Backoff, at: At, limits: Limits) -> Wait:
+    """After a failure that no attempt came before: it counts like one."""
+    counted = backoff_after_attempt(backoff, at, limits)
+    return Wait(retry_after(counted, at, limits), counted)
+
+
+def after_attempt(backoff: Backoff, outcome: Outcome, at: At, limits: Limits) -> Wait:
+    """After an attempt that stopped short: it was counted when it began. DEFERRED means that AWS is only slow."""
+    due = at.now + SETTLING_PAUSE if outcome is Outcome.DEFERRED else retry_after(backoff, at, limits)
+    return Wait(due, backoff)
+
+
+def after_decision(
+    state: TargetState,
+    outcome: Outcome,
+    reason: str | None,
+    held_until: datetime | None,
+    at: At,
+    limits: Limits,
+    *,
+    tried: bool,
+) -> Wait:
+    """After a decision not to act. `tried` says that a failure is new, or that its time to try again had come.
+
+    A pause ends with the operator's word, so the next tick checks again; a sweep's budget returns with the next sweep.
+    """
+    backoff = state.backoff
+    if outcome is Outcome.FAILED:
+        return after_failure(backoff, at, limits) if tried else Wait(incident_due(state) or at.now, backoff)
+    if reason == Reason.SETTLING:
+        return Wait(at.now + SETTLING_PAUSE, backoff)
+    if outcome is Outcome.DEFERRED:
+        return Wait(held_until or (at.now if reason == Reason.PAUSED else None), backoff)
+    return Wait(at.now if outcome is Outcome.SUPPRESSED else None, backoff)
+
+
+def incident_due(state: TargetState) -> datetime | None:
+    """When the open incident is due; None without one."""
+    return state.incident.due if state.incident else None
+
+
+def after_overdue_update(at: At, limits: Limits) -> datetime:
+    """When an update that takes too long is reported again."""
+    return at.now + timedelta(minutes=limits.max_backoff_minutes)
+
+
+def is_update_overdue(incident: Incident, now: datetime) -> bool:
+    """Whether X-Ray has been UPDATING for too long, and it is time to say so."""
+    overdue = incident.applied_at is not None and now - incident.applied_at > LONGEST_UPDATE
+    return overdue and incident.due is not None and incident.due <= now
+
+
+def is_due(state: TargetState, now: datetime) -> bool:
+    """Whether a tick must check the target now."""
+    return state.due is not None and state.due <= now
+
+
+def is_deep_check_due(state: TargetState, now: datetime) -> bool:
+    """Whether everything must be read although nothing seems to have changed."""
+    return state.checked_at is None or now - state.checked_at >= DEEP_EVERY
+
+
+def recheck_after(recheck_at: datetime | None, now: datetime) -> datetime:
+    """When KMS surely shows what was just changed, or what an event just reported."""
+    return later(recheck_at, now + STALE_READS)
+
+
+def lease_end(now: datetime, seconds: int) -> datetime:
+    """When a lease taken now ends."""
+    return now + timedelta(seconds=seconds)
+
+
+def intent_due(lease: Lease) -> datetime:
+    """From when on not finding the lease's key means that none was made."""
+    return lease.until + STALE_READS
+
+
+def is_settling(state: TargetState, now: datetime) -> bool:
+    """Whether what stopped the last attempt passes by itself, and may still be expected to.
+
+    Not in a fight: each incident may settle for a quarter of an hour, and a rival who ends one in time would begin the
+    next with no backoff and no alarm.
+    """
+    until = state.incident.settles_until if state.incident else None
+    lately = sum(now - past.closed_at < QUIET for past in state.past)
+    return state.reason == Reason.SETTLING and until is not None and now < until and lately < FREE_ATTEMPTS
+
+
+def settles_until(incident: Incident, now: datetime) -> datetime:
+    """Until when an incident may be DEFERRED as settling: counted from the first time that it was."""
+    return incident.settles_until or now + LONGEST_SETTLING
 
 
 def later(one: datetime | None, other: datetime) -> datetime:
     """The later of two times, where the first may be missing."""
     return max(one, other) if one else other
+
+
+def _jittered(seconds: float, at: At, limits: Limits) -> timedelta:
+    return timedelta(seconds=min(seconds, limits.max_backoff_minutes * 60) * (1 - at.jitter / 4))

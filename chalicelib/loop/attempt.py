@@ -1,34 +1,35 @@
-"""One attempt to remediate, under a lease: mutate step by step, ask what came of it, and store how it ended.
+"""One attempt to remediate, under a lease: mutate step by step, read what came of it, and store how it ended.
 
 The lease was taken in the transaction that stored REMEDIATING. No mutation is sent after its end (P8), and before each
-one AWS's clock is asked. What KMS or X-Ray answer is what the next step is chosen by; nothing is assumed to have worked
+one AWS's clock is read. What KMS or X-Ray answer is what the next step is chosen by; nothing is assumed to have worked
 that can be read (P4, P13).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import TypeVar
 
 from msgspec.structs import replace
 
-from chalicelib.auditlog.draft import Draft
-from chalicelib.domain import incidents, waiting
+from chalicelib.domain import waiting
+from chalicelib.domain.attempts import Attempted
 from chalicelib.domain.errors import DENIED, AwsError, Busy, Conflict, GuardError, LeaseOver
 from chalicelib.domain.judge import judge
-from chalicelib.domain.keychoice import managed_key
 from chalicelib.domain.model import GUARD_TAG_KEY, GUARD_TAG_VALUE, NONCE_TAG_KEY, EncryptionStatus, Key
 from chalicelib.domain.observation import Observation
-from chalicelib.domain.policy import Rule
-from chalicelib.domain.ports import Reach
-from chalicelib.domain.reasons import SETTLING_CODES, Outcome, Problem, Reason
+from chalicelib.domain.reasons import Outcome, Problem, Reason
+from chalicelib.domain.refusals import may_be_updating, refused_by_kms, refused_by_xray
+from chalicelib.domain.run import Known, Run
+from chalicelib.domain.settle import settle
+from chalicelib.domain.settlement import Settlement
 from chalicelib.domain.steps import MOST_STEPS, Blocked, Step, StepName, next_step
-from chalicelib.domain.stored import Action, Incident, Lease, Phase, TargetState
-from chalicelib.loop.guard import Result
-from chalicelib.loop.journal import Journal
-from chalicelib.loop.observe import read_key
+from chalicelib.domain.stored import Action, Lease, TargetState
+from chalicelib.loop.commit import commit
+from chalicelib.loop.guard import Guard, Result
+from chalicelib.loop.readkey import read_key
 
 T = TypeVar("T")
 
@@ -36,37 +37,12 @@ CONFIRM_SECONDS = 10.0
 """How long a run waits for ACTIVE, or for KMS to show a repair, before it leaves the rest to tick."""
 
 FIRST_POLL_SECONDS = 0.25
-SETTLING_PAUSE = timedelta(seconds=20)
-"""When to look again for what AWS has accepted and does not show yet: with the next tick."""
 
 LEASE_MARGIN = timedelta(seconds=15)
 """A mutation is sent only while this much is left: AWS's clock is read in whole seconds, and calls take time."""
 
 MOST_CONFLICTS_UNDER_LEASE = 30
 """Nobody else acts meanwhile; what comes between are audits of changes, and of those there may be many."""
-
-OUTDATED = frozenset({"KMSInvalidStateException", "DisabledException"})
-"""What KMS says of a key whose state is another than it showed."""
-
-LONGEST_SETTLING = timedelta(minutes=15)
-"""Three repairs, one after the other, each of which KMS may take four minutes to show; or X-Ray's UPDATING, five to six
-minutes, two times over. What lasts longer does not pass by itself."""
-
-
-def is_settling(state: TargetState, now: datetime) -> bool:
-    """Whether what stopped the last attempt passes by itself, and may still be expected to.
-
-    Not in a fight: each incident may settle for a quarter of an hour, and a rival who ends one in time would begin the
-    next with no backoff and no alarm.
-    """
-    until = state.incident.settles_until if state.incident else None
-    lately = sum(now - past.closed_at < waiting.QUIET for past in state.past)
-    return state.reason == Reason.SETTLING and until is not None and now < until and lately < waiting.FREE_ATTEMPTS
-
-
-def settles_until(incident: Incident, now: datetime) -> datetime:
-    """Until when an incident may be DEFERRED as settling: counted from the first time that it was."""
-    return incident.settles_until or now + LONGEST_SETTLING
 
 
 class Attempt:
@@ -75,29 +51,29 @@ class Attempt:
     `mutated` says whether anything that the guard sent in this incident, before or now, may have taken effect.
     """
 
-    def __init__(self, journal: Journal, reach: Reach, rule: Rule, lease: Lease, *, mutated: bool) -> None:
-        self.guard = journal.guard
-        self.target = journal.target
-        self.journal = journal
-        self.reach = reach
-        self.rule = rule
+    def __init__(self, guard: Guard, run: Run, known: Known, lease: Lease, *, mutated: bool) -> None:
+        assert run.rule is not None
+        self.guard = guard
+        self.reach = guard.reach(run.target)
+        self.run = run
+        self.rule = run.rule
+        self.known = known
         self.lease = lease
         self.mutated = mutated
         self.actions: list[Action] = []
 
-    def run(self, seen: Observation) -> Result:
+    def act(self, seen: Observation) -> Result:
         """Act on what was seen, and close the attempt. Raises LeaseOver where somebody else has taken over."""
-        problem, seen = self._act(seen)
+        problem, seen = self._take_steps(seen)
         return self._finish(problem, seen)
 
-    def _act(self, seen: Observation) -> tuple[Problem | None, Observation]:
+    def _take_steps(self, seen: Observation) -> tuple[Problem | None, Observation]:
         """Make one step after the other until none is left. Answers why it stopped short, and what was last seen."""
         last: Step | None = None
         step: Step | Blocked | None = None
         try:
             for _ in range(MOST_STEPS):
-                state = self.journal.state()
-                step = next_step(self.target, self.rule, state, seen, self.guard.partition)
+                step = next_step(self.run.target, self.rule, self.known.state, seen, self.run.setup.partition)
                 if isinstance(step, Blocked):
                     return step.problem, seen
                 if step is None:
@@ -107,58 +83,24 @@ class Attempt:
                 seen = self._perform(step, seen)
                 last = step
         except AwsError as error:
-            return self._settling(step, seen, error) or error.problem, seen
+            return self._passes(step, seen, error) or error.problem, seen
         except GuardError as error:
             return error.problem, seen
         return Problem(Reason.TOO_MANY_STEPS, f"{MOST_STEPS} mutations did not lead to what the rule asks"), seen
 
-    def _settling(self, step: Step | Blocked | None, seen: Observation, error: AwsError) -> Problem | None:
-        """A refusal that passes: X-Ray is still UPDATING, or knows better than what KMS still shows; and a key just
-        made is not yet known everywhere, and its tags may take minutes to count in authorization.
-
-        https://docs.aws.amazon.com/kms/latest/developerguide/tag-authorization.html
-        """
-        state = self.journal.state()
+    def _passes(self, step: Step | Blocked | None, seen: Observation, error: AwsError) -> Problem | None:
+        """Why the refusal passes by itself, or None where it does not."""
         if not isinstance(step, Step):
             return None
-        if step.name is StepName.PUT_SETTING:
-            return self._refused_by_xray(step, seen, error)
-        now = self.guard.clock.now()
-        until = state.incident.settles_until if state.incident else None
-        if until is not None and now >= until:
-            return None  # it did not pass: AWS's own words say more
-        outdated = error.code in OUTDATED or (step.name is StepName.UPDATE_ALIAS and error.code == "NotFoundException")
-        if outdated:
-            message = f"{step.name} is refused because of a state that KMS does not show: {error.problem.message}"
-            return Problem(Reason.NOT_YET_TAKEN, message)
-        # KMS's check against a lock-out asks for the caller's rights, which rest on those tags, and calls the policy
-        # malformed where it does not see them.
-        passing = {*DENIED, "NotFoundException"}
-        if step.name is StepName.PUT_KEY_POLICY:
-            passing.add("MalformedPolicyDocumentException")
-        if step.key_arn not in state.keys_made or error.code not in passing:
-            return None
-        if state.look is None or now >= state.look:
-            return None
-        return Problem(
-            Reason.NOT_YET_TAKEN, f"{step.name} is refused while the new key settles: {error.problem.message}"
-        )
-
-    def _refused_by_xray(self, step: Step, seen: Observation, error: AwsError) -> Problem | None:
-        """Why X-Ray refused the key: while it is UPDATING that says nothing of the key."""
-        if error.effect_unknown or error.code in DENIED:
+        if step.name is not StepName.PUT_SETTING:
+            return refused_by_kms(step, self.known.state, error, self.guard.clock.now())
+        if not may_be_updating(error):
             return None
         try:
             status = self.reach.xray.get().status
         except AwsError:
             status = seen.setting.status
-        if status is not EncryptionStatus.ACTIVE:
-            message = f"X-Ray is still UPDATING and refuses another change ({error.code}): tried again every minute"
-            return Problem(Reason.XRAY_UPDATING, message)
-        if error.code != "InvalidRequestException":
-            return None
-        message = f"X-Ray refuses {step.key_arn}, which KMS shows as usable: {error.problem.message}"
-        return Problem(Reason.KEY_REFUSED, message)
+        return refused_by_xray(step, error, status)
 
     def _perform(self, step: Step, seen: Observation) -> Observation:
         """Make one mutation and learn what it came to."""
@@ -189,7 +131,7 @@ class Attempt:
                 return self._put_setting(step, seen)
 
     def _create_key(self, step: Step, seen: Observation) -> Observation:
-        intent = self.journal.state().intent
+        intent = self.known.state.intent
         assert intent is not None
         tags = (
             *self.rule.managed_key.tags.items(),
@@ -202,10 +144,13 @@ class Attempt:
             if not error.effect_unknown:
                 self._update(lambda state: replace(state, intent=None))
             raise
-        look = self.guard.clock.now() + waiting.STALE_READS
+        now = self.guard.clock.now()
         self._update(
             lambda state: replace(
-                state, keys_made=(*state.keys_made, key.arn), intent=None, look=waiting.later(state.look, look)
+                state,
+                keys_made=(*state.keys_made, key.arn),
+                intent=None,
+                recheck_at=waiting.recheck_after(state.recheck_at, now),
             )
         )
         if policy is None:
@@ -252,7 +197,7 @@ class Attempt:
 
     def _put_setting(self, step: Step, seen: Observation) -> Observation:
         arn = step.key_arn or ""
-        if self.journal.state().managed_key != arn:
+        if self.known.state.managed_key != arn:
             # On the record before it is in use: whatever becomes of the alias, this is the key that is meant.
             self._update(lambda state: replace(state, managed_key=arn))
         answer, request_id = self._sent(step, lambda: self.reach.xray.put(arn))
@@ -296,7 +241,7 @@ class Attempt:
         """Ask X-Ray what stands now, for ten seconds at most, until it is ACTIVE."""
         for pause in (*_pauses(), None):
             seen = replace(seen, setting=self.reach.xray.get())
-            if judge(self.target, self.rule, self.journal.state(), seen):
+            if judge(self.run.target, self.rule, self.known.state, seen):
                 was = seen.setting.key_arn or seen.setting.type
                 return Problem(Reason.CHANGED_AGAIN, f"X-Ray now answers {was}: somebody changed it meanwhile"), seen
             if seen.setting.status is EncryptionStatus.ACTIVE or pause is None:
@@ -305,15 +250,16 @@ class Attempt:
         return None, seen
 
     def _finish(self, problem: Problem | None, seen: Observation) -> Result:
-        """Close the attempt. If the state moved meanwhile, look at X-Ray again before saying anything of it (P4)."""
+        """Close the attempt. If the state moved meanwhile, read X-Ray again before saying anything of it (P4)."""
         for _ in range(MOST_CONFLICTS_UNDER_LEASE):
+            attempted = Attempted(seen, problem, tuple(self.actions), self.mutated)
             try:
-                return self._close_attempt(problem, seen)
+                return self._commit(settle(self.run, self.known, attempted, self.guard.at()))
             except Conflict:
                 self._reload()
                 if problem is None:
                     problem, seen = self._confirmed_again(seen)
-        raise Busy(Problem(Reason.BUSY, f"{self.target}: the attempt's end met other writers"))
+        raise Busy(Problem(Reason.BUSY, f"{self.run.target}: the attempt's end met other writers"))
 
     def _confirmed_again(self, seen: Observation) -> tuple[Problem | None, Observation]:
         """Like `_confirm`. Where X-Ray does not answer, what was done still belongs on the record: a problem, too."""
@@ -322,74 +268,27 @@ class Attempt:
         except AwsError as error:
             return error.problem, seen
 
-    def _close_attempt(self, problem: Problem | None, seen: Observation) -> Result:
-        state = self.journal.state()
-        incident = state.incident
-        assert incident is not None
-        now = self.guard.clock.now()
-        self.journal.seen = seen
-        draft = Draft(state)
-        most = self.guard.policy.limits.max_backoff_minutes
-        if self.actions:
-            # What was acted on may have been KMS's past: all is read again once that is over.
-            draft.set(look=waiting.later(state.look, now + waiting.STALE_READS))
-        actions = tuple(self.actions)
-        if problem is not None:
-            passing = problem.code in SETTLING_CODES
-            until = settles_until(incident, now) if passing else incident.settles_until
-            reason: str
-            if passing and until is not None and now < until:
-                outcome, reason, due = Outcome.DEFERRED, Reason.SETTLING, now + SETTLING_PAUSE
-            else:
-                outcome, reason = Outcome.FAILED, problem.code
-                due = waiting.retry_after(state.backoff, now, self.guard.random(), most)
-            # Where all was refused, whatever ends the incident was not the guard.
-            incident = replace(incident, mutated=self.mutated)
-            draft.set(
-                incident=replace(incident, phase=Phase.OPEN, lease=None, unended=False, due=due, settles_until=until),
-                outcome=outcome,
-                reason=reason,
-            )
-            self.journal.note_setting(draft, now)
-            self.journal.add_about(
-                draft, incident, outcome, now, after=seen.setting, error=problem, reason=reason, actions=actions
-            )
-            return self.journal.commit(draft, outcome, reason, mutated=True)
-        self.journal.note_good(draft, seen, now)
-        if state.managed_key is None:
-            draft.set(managed_key=managed_key(state, seen, self.rule))
-        if seen.setting.status is EncryptionStatus.ACTIVE:
-            draft.set(incident=None, past=incidents.remember(state, incident, now), outcome=Outcome.REMEDIATED)
-            exposure = incidents.exposure(incident, now)
-            self.journal.add_about(
-                draft, incident, Outcome.REMEDIATED, now, after=seen.setting, actions=actions, exposure_seconds=exposure
-            )
-            return self.journal.commit(draft, Outcome.REMEDIATED, None, mutated=True)
-        draft.set(
-            incident=replace(incident, phase=Phase.APPLIED, lease=None, due=now, applied_at=now),
-            outcome=Outcome.APPLIED,
-        )
-        self.journal.add_about(draft, incident, Outcome.APPLIED, now, after=seen.setting, actions=actions)
-        return self.journal.commit(draft, Outcome.APPLIED, None, mutated=True)
-
-    def _reload(self) -> None:
-        """Read the state again and make sure that the lease is still ours."""
-        state = self.journal.load().state
-        lease = state.incident.lease if state.incident else None
-        if lease is None or not lease.is_same(self.lease):
-            raise LeaseOver
-
     def _update(self, change: Callable[[TargetState], TargetState]) -> None:
-        """Store a change to the state in the middle of an attempt, whatever others wrote beside it."""
+        """Store a change to the state in the middle of an attempt, whatever others wrote at the same time."""
         for _ in range(MOST_CONFLICTS_UNDER_LEASE):
-            state = self.journal.state()
             try:
-                self.journal.save(state, change(state))
+                self._commit(Settlement((), change(self.known.state), Outcome.REMEDIATING))
             except Conflict:
                 self._reload()
             else:
                 return
-        raise Busy(Problem(Reason.BUSY, f"{self.target}: the attempt's state met other writers"))
+        raise Busy(Problem(Reason.BUSY, f"{self.run.target}: the attempt's state met other writers"))
+
+    def _commit(self, settlement: Settlement) -> Result:
+        self.known, result = commit(self.guard, self.run, self.known, settlement)
+        return result
+
+    def _reload(self) -> None:
+        """Read the state again and make sure that the lease is still ours."""
+        self.known = self.guard.known(self.run)
+        incident = self.known.state.incident
+        if incident is None or incident.lease is None or not incident.lease.is_same(self.lease):
+            raise LeaseOver
 
 
 def _pauses() -> list[float]:

@@ -1,21 +1,18 @@
-"""The one object that the loop depends on, what its runs answer, and the guard's own chain."""
+"""The one object that the loop depends on, and what its runs answer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Unpack
+from collections.abc import Callable
+from datetime import datetime
 
 from msgspec import Struct
 
-from chalicelib.auditlog.draft import Draft, RecordFields
-from chalicelib.domain.decide import Decision
-from chalicelib.domain.errors import Busy, Conflict
-from chalicelib.domain.model import Target, Trigger
-from chalicelib.domain.observation import Observation
-from chalicelib.domain.policy import Policy, Rule
+from chalicelib.domain.model import ChangeEvent, KeyEvent, Target, Trigger
+from chalicelib.domain.policy import Policy
 from chalicelib.domain.ports import Clock, Gather, Reach, Requests, Store
-from chalicelib.domain.reasons import Outcome, Problem, Reason, Violation
-from chalicelib.domain.stored import GUARD_CHAIN, GuardState, Pause, Record, TargetState
+from chalicelib.domain.reasons import Outcome, Violation
+from chalicelib.domain.run import At, Known, Run, Setup
+from chalicelib.domain.stored import Record
 
 MOST_CONFLICTS = 6
 
@@ -39,13 +36,45 @@ class Guard(Struct, frozen=True):
     requests: Requests
     lease_seconds: int = 120
 
+    def run(
+        self,
+        target: Target,
+        trigger: Trigger,
+        event: ChangeEvent | KeyEvent | None = None,
+        *,
+        budget_left: bool = True,
+    ) -> Run:
+        """What a run on the target is about, as a value."""
+        setup = Setup(
+            self.account,
+            self.partition,
+            self.role_arn,
+            self.policy.digest,
+            self.policy.limits,
+            self.worker,
+            self.lease_seconds,
+        )
+        return Run(target, self.policy.rule_for(target), trigger, setup, event, budget_left)
+
+    def known(self, run: Run) -> Known:
+        """What the store knows of the run's target, and of its event."""
+        loaded = self.store.load(str(run.target), run.event_id)
+        return Known(loaded.state, loaded.state, loaded.guard, loaded.audited)
+
+    def at(self) -> At:
+        """Time and chance, as inputs of what is decided now."""
+        return At(self.clock.now(), self.random())
+
     def step_aside(self) -> None:
         """Wait a moment before another attempt at a write that met another writer."""
         self.sleep(0.05 + 0.2 * self.random())
 
 
 class Result(Struct, frozen=True):
-    """What a run came to. `record` is the last one it wrote, None where it wrote none; `outcome` is what it found."""
+    """What a run came to. `record` is the last one it wrote, None where it wrote none; `outcome` is what it found.
+
+    `due` is when the target must be checked again, None where the next sweep is soon enough.
+    """
 
     target: Target
     outcome: Outcome
@@ -53,71 +82,4 @@ class Result(Struct, frozen=True):
     violations: tuple[Violation, ...] = ()
     record: Record | None = None
     mutated: bool = False
-
-
-class Assessment(Struct, frozen=True):
-    """What a run would do, without doing it."""
-
-    target: Target
-    rule: Rule | None
-    decision: Decision
-    state: TargetState
-    seen: Observation | None
-
-
-def pause(guard: Guard, trigger: Trigger, by: str, reason: str) -> Record | None:
-    """Pull the emergency brake: everything is judged and recorded, nothing is mutated. None if it was pulled."""
-    brake = Pause(guard.clock.now(), by, reason)
-    return record_in_guard_chain(
-        guard,
-        Outcome.IGNORED,
-        trigger,
-        unless=lambda state: state.paused is not None,
-        state={"paused": brake},
-        reason=Reason.PAUSED,
-        detail={"by": by, "message": reason},
-    )
-
-
-def resume(guard: Guard, trigger: Trigger, by: str) -> Record | None:
-    """Release the brake; what was deferred is due with the next tick. Answers None if it was not pulled."""
-    return record_in_guard_chain(
-        guard,
-        Outcome.IGNORED,
-        trigger,
-        unless=lambda state: state.paused is None,
-        state={"paused": None},
-        reason=Reason.RESUMED,
-        detail={"by": by},
-    )
-
-
-def record_in_guard_chain(
-    guard: Guard,
-    outcome: Outcome,
-    trigger: Trigger,
-    *,
-    unless: Callable[[GuardState], bool] = lambda state: False,
-    state: Mapping[str, object] | None = None,
-    **fields: Unpack[RecordFields],
-) -> Record | None:
-    """Append to the chain `guard` what belongs to no target, with `state`'s fields changed; an event only once.
-
-    Answers None where the event was there already, or `unless` says that there is nothing to say.
-    """
-    for _ in range(MOST_CONFLICTS):
-        loaded = guard.store.load(GUARD_CHAIN, trigger.event_id)
-        if loaded.audited or unless(loaded.guard):
-            return None
-        draft = Draft(loaded.guard)
-        fields.setdefault("policy_digest", guard.policy.digest)
-        record = draft.add(guard.clock.now(), outcome, trigger, **fields)
-        draft.set(version=loaded.guard.version + 1, **(state or {}))
-        try:
-            guard.store.commit(draft.before, draft.after, draft.records, trigger.event_id)
-        except Conflict:
-            guard.step_aside()
-            continue
-        guard.emit(record)
-        return record
-    raise Busy(Problem(Reason.BUSY, "the guard's own chain met other writers"))
+    due: datetime | None = None

@@ -1,32 +1,22 @@
-"""The two runs that no event starts: `tick` takes up what is due, `sweep` looks at every target and anchors the log."""
+"""Sweep: check every target, and anchor the audit log."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from msgspec import Struct, field
-
 from chalicelib.auditlog.anchors import anchor_digest
-from chalicelib.domain.actors import read_actor
 from chalicelib.domain.errors import GuardError
 from chalicelib.domain.model import Target, Trigger, TriggerKind
-from chalicelib.domain.ports import Asked, Requests
 from chalicelib.domain.reasons import Outcome, Problem, Reason
-from chalicelib.domain.stored import GUARD_CHAIN, Record
-from chalicelib.loop.guard import Guard, Result, record_in_guard_chain
-from chalicelib.loop.reconcile import reconcile
-
-DUE_AT_ONCE = 200
-"""As many as one tick takes up; the next tick comes a minute later."""
+from chalicelib.domain.stored import Record
+from chalicelib.loop.batch import SECONDS_FOR_ONE, Report, reach_target
+from chalicelib.loop.commit import record_in_guard_chain
+from chalicelib.loop.guard import Guard
 
 HEADS_PER_RECORD = 2000
 """Keeps an anchor's record well under DynamoDB's 400 KB an item."""
-
-SECONDS_FOR_ONE = 25.0
-"""A run does not begin another target with less than this left."""
 
 
 class Anchors(Protocol):
@@ -34,47 +24,6 @@ class Anchors(Protocol):
 
     def keep(self, record: Record, heads: Sequence[tuple[str, int, str]]) -> None:
         """Write down the heads that the sweep's record anchors."""
-
-
-class Report(Struct):
-    """What a run over several targets came to.
-
-    `unreached` maps a target to why it was not brought to an end. `bugs` are the exceptions that nobody expected, with
-    their tracebacks, for the function's log.
-    """
-
-    results: list[Result] = field(default_factory=list)
-    unreached: dict[str, Problem] = field(default_factory=dict)
-    bugs: list[Exception] = field(default_factory=list)
-    paused: bool = False
-
-    @property
-    def outcomes(self) -> dict[str, int]:
-        """How many targets ended with which outcome."""
-        return dict(sorted(Counter(result.outcome.value for result in self.results).items()))
-
-
-def tick(guard: Guard, seconds_left: Callable[[], float]) -> Report:
-    """Reconcile what is due, soonest first, and then what operators asked for.
-
-    One target's failure does not stop the others (P11). What is asked for is attempted once; what it comes to is on the
-    target's record, with the operator as its actor.
-    """
-    report = Report(paused=guard.store.load(GUARD_CHAIN).guard.paused is not None)
-    for name in guard.store.due(guard.clock.now(), DUE_AT_ONCE):
-        if seconds_left() < SECONDS_FOR_ONE:
-            break
-        try:
-            target = Target.parse(name)
-        except ValueError as error:
-            report.unreached[name] = Problem(Reason.NOT_A_TARGET, str(error), retryable=False)
-            continue
-        _reach(guard, target, Trigger(TriggerKind.TICK), report)
-    for asked in guard.requests.asked(DUE_AT_ONCE):
-        if seconds_left() < SECONDS_FOR_ONE:
-            break
-        _heed(guard, asked, report)
-    return report
 
 
 def sweep(
@@ -101,7 +50,7 @@ def sweep(
             report.unreached[str(target)] = Problem(Reason.OUT_OF_TIME, "the sweep's time was used up by other targets")
             continue
         mutated = sum(result.mutated for result in report.results)
-        _reach(guard, target, trigger, report, budget_left=mutated < budget)
+        reach_target(guard, target, trigger, report, budget_left=mutated < budget)
     _anchor(guard, trigger, report, anchors)
     return report
 
@@ -121,40 +70,6 @@ def _longest_unseen_first(guard: Guard, targets: Sequence[Target]) -> list[Targe
         return (at.timestamp() if at else 0.0, target)
 
     return sorted(targets, key=key)
-
-
-def _heed(guard: Guard, asked: Asked, report: Report) -> None:
-    """Look at a target because an operator asked. It goes on waiting where not even that could be stored."""
-    arn = asked.by
-    actor = read_actor({"type": "AssumedRole" if ":assumed-role/" in arn else "IAMUser", "arn": arn})
-    try:
-        target = Target.parse(asked.target)
-    except ValueError:
-        _done(guard.requests, asked, report)  # nobody can ask for that over the API; waiting would not help
-        return
-    _reach(guard, target, Trigger(TriggerKind.OPERATOR, actor=actor), report)
-    problem = report.unreached.get(asked.target)
-    if problem is None or problem.code == Reason.INTERNAL_ERROR:
-        _done(guard.requests, asked, report)
-
-
-def _done(requests: Requests, asked: Asked, report: Report) -> None:
-    """Take a request off the list. One that stays is tried again, and does not keep the others waiting."""
-    try:
-        requests.answered(asked)
-    except GuardError as error:
-        report.unreached[asked.target] = error.problem
-
-
-def _reach(guard: Guard, target: Target, trigger: Trigger, report: Report, *, budget_left: bool = True) -> None:
-    try:
-        report.results.append(reconcile(guard, target, trigger, budget_left=budget_left))
-    except GuardError as error:
-        report.unreached[str(target)] = error.problem
-    except Exception as error:
-        # On the target's record already; the others still get their turn, and the caller makes it loud.
-        report.unreached[str(target)] = Problem(Reason.INTERNAL_ERROR, type(error).__name__)
-        report.bugs.append(error)
 
 
 def _anchor(guard: Guard, trigger: Trigger, report: Report, anchors: Anchors | None) -> None:

@@ -489,7 +489,7 @@ def full_state() -> TargetState:
         violations=(Violation.NOT_KMS,),
         incident=incident,
         intent=Intent("nonce", AT + timedelta(minutes=6)),
-        look=AT + timedelta(hours=1),
+        recheck_at=AT + timedelta(hours=1),
         keys_made=("a", "b"),
     )
 
@@ -537,7 +537,7 @@ def test_an_event_is_audited_once_it_was_committed_with_it(ports: Ports) -> None
 
 
 def test_a_state_may_be_stored_without_a_record(ports: Ports) -> None:
-    after = stored(ports.store, drafted(TargetState(NAME), records=0, look=AT))
+    after = stored(ports.store, drafted(TargetState(NAME), records=0, recheck_at=AT))
     assert ports.store.load(NAME).state == after
     assert ports.rows(NAME) == []
 
@@ -587,7 +587,7 @@ def test_a_record_that_exists_is_never_written_over(ports: Ports) -> None:
 def test_what_is_due_is_named_soonest_first_and_no_sooner_than_it_is(ports: Ports) -> None:
     for region, minutes in (("us-east-1", 3), ("eu-west-1", 1), ("us-west-2", 2), ("eu-central-1", 9)):
         state = TargetState(f"111122223333/{region}")
-        stored(ports.store, drafted(state, look=AT + timedelta(minutes=minutes)))
+        stored(ports.store, drafted(state, recheck_at=AT + timedelta(minutes=minutes)))
     stored(ports.store, drafted(TargetState("111122223333/ap-south-1")))
     due = [f"111122223333/{region}" for region in ("eu-west-1", "us-west-2", "us-east-1")]
     assert ports.store.due(AT + timedelta(minutes=5), 10) == due
@@ -596,8 +596,8 @@ def test_what_is_due_is_named_soonest_first_and_no_sooner_than_it_is(ports: Port
 
 
 def test_what_is_no_longer_due_is_no_longer_named(ports: Ports) -> None:
-    waiting = stored(ports.store, drafted(TargetState(NAME), look=AT))
-    stored(ports.store, drafted(waiting, look=None))
+    waiting = stored(ports.store, drafted(TargetState(NAME), recheck_at=AT))
+    stored(ports.store, drafted(waiting, recheck_at=None))
     assert ports.store.due(AT + timedelta(days=1), 10) == []
 
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from chalicelib.domain.model import Target, Trigger, TriggerKind
 from chalicelib.domain.policy import Policy
 from chalicelib.domain.stored import Record
-from chalicelib.loop.guard import Guard, Result, pause, resume
+from chalicelib.loop.guard import Guard, Result
+from chalicelib.loop.pause import pause, resume
 from chalicelib.loop.reconcile import reconcile
 from tests.simulation.lambdas import FUNCTION_SECONDS
 from tests.simulation.scenarios import Stage, stage

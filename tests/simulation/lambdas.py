@@ -11,11 +11,11 @@ from chalicelib.domain.model import ChangeEvent, KeyEvent, Target, Trigger
 from chalicelib.domain.policy import Policy, parse
 from chalicelib.domain.ports import Reach
 from chalicelib.domain.stored import Record
+from chalicelib.loop.batch import Report
 from chalicelib.loop.guard import Guard, Result
-from chalicelib.loop.reconcile import reconcile, reconcile_key_event
-from chalicelib.loop.sweep import Report
+from chalicelib.loop.reconcile import reconcile
 from chalicelib.loop.sweep import sweep as sweep_targets
-from chalicelib.loop.sweep import tick as take_up_due
+from chalicelib.loop.tick import tick as take_up_due
 from tests.simulation.fakes import (
     FakeClock,
     FakeKeys,
@@ -137,16 +137,8 @@ class Lambdas:
 
     def hear(self, event: ChangeEvent | KeyEvent) -> None:
         """An event is delivered."""
-        if isinstance(event, ChangeEvent):
-            change = event
-            self.invoke(
-                "on_change",
-                lambda guard, run: reconcile(guard, change.target, change.trigger, change),
-                payload=event,
-            )
-        else:
-            key_event = event
-            self.invoke("on_key_change", lambda guard, run: reconcile_key_event(guard, key_event), payload=event)
+        function = "on_change" if isinstance(event, ChangeEvent) else "on_key_change"
+        self.invoke(function, lambda guard, run: reconcile(guard, event.target, event.trigger, event), payload=event)
 
     def look(self, trigger: Trigger, target: Target = HOME, *, timeout: float | None = FUNCTION_SECONDS) -> None:
         """Reconcile one target for another reason."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from chalicelib.domain.model import Trigger, TriggerKind
 from chalicelib.domain.reasons import Outcome
 from chalicelib.domain.stored import GUARD_CHAIN, Record
-from chalicelib.loop.guard import pause, record_in_guard_chain, resume
+from chalicelib.loop.commit import record_in_guard_chain
+from chalicelib.loop.pause import pause, resume
 from tests.simulation.beginnings import OPERATOR, brake, look, operate, quiet, release
 from tests.simulation.lambdas import baseline
 from tests.simulation.scenarios import Stage

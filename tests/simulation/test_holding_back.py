@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from chalicelib.domain.model import EncryptionType, Trigger, TriggerKind
 from chalicelib.domain.reasons import Outcome
-from chalicelib.loop.guard import pause, resume
+from chalicelib.loop.pause import pause, resume
 from tests.simulation.lambdas import baseline
 from tests.simulation.scenarios import Stage, stage
 from tests.simulation.world import HOME, Hazard, Run

@@ -10,7 +10,7 @@ from chalicelib.domain.model import EncryptionType, Target
 from chalicelib.domain.policy import parse
 from chalicelib.domain.reasons import Outcome
 from chalicelib.domain.stored import GUARD_CHAIN
-from chalicelib.loop.sweep import Report
+from chalicelib.loop.batch import Report
 from tests.simulation.lambdas import BASELINE
 from tests.simulation.scenarios import Stage, stage
 from tests.simulation.world import ACCOUNT, HOME, STORE, Hazard, Run

@@ -8,7 +8,7 @@ import pytest
 
 from chalicelib.domain.model import Trigger, TriggerKind
 from chalicelib.domain.reasons import Outcome
-from chalicelib.loop.guard import pause
+from chalicelib.loop.pause import pause
 from tests.simulation.lambdas import LEASE_SECONDS
 from tests.simulation.scenarios import ALIAS, Stage, stage
 from tests.simulation.world import HOME, MUTATIONS, Hazard, Run

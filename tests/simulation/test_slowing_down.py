@@ -12,7 +12,7 @@ from chalicelib.domain.model import Actor
 from chalicelib.domain.reasons import Outcome
 from chalicelib.domain.stored import Record
 from chalicelib.loop.guard import Guard
-from chalicelib.loop.replacement import replace_key
+from chalicelib.loop.key_replacement import replace_key
 from tests.simulation.beginnings import OPERATOR, look, operate, quiet, stalls, ticking, worker
 from tests.simulation.scenarios import Stage
 from tests.simulation.world import ACCOUNT, HOME
@@ -123,11 +123,11 @@ def test_p1_what_is_received_while_another_worker_acts_is_looked_at_though_that_
     acting = worker(scene, "sweep/acting")
     stalls(scene, acting, "PutEncryptionConfig", 600)
     scene.world.run(5)
-    assert scene.tables.state(HOME).look is None
+    assert scene.tables.state(HOME).recheck_at is None
     scene.world.delivery = lambda rng: [1.0]
     act(scene)
     scene.world.run(10)
-    assert scene.tables.state(HOME).look is not None
+    assert scene.tables.state(HOME).recheck_at is not None
     assert ticking(scene).converge(900), scene.witness.story()
     scene.witness.check_whole()
 

@@ -7,7 +7,8 @@ from msgspec.structs import replace
 from chalicelib.domain.model import EncryptionStatus, Target, Trigger, TriggerKind
 from chalicelib.domain.reasons import Outcome, Violation
 from chalicelib.domain.stored import Action, Record
-from chalicelib.loop.reconcile import assess, reconcile
+from chalicelib.loop.dry_run import assess
+from chalicelib.loop.reconcile import reconcile
 from tests.simulation.beginnings import (
     OPERATOR,
     SWEEP,

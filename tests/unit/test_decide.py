@@ -17,6 +17,7 @@ from chalicelib.domain.policy import KeyKind, ManagedKey, Mode, Require, Rule, W
 from chalicelib.domain.reasons import Outcome, Violation
 from chalicelib.domain.steps import Blocked, Step, StepName, next_step, plan
 from chalicelib.domain.stored import Backoff, Intent, Pause, Suppression, TargetState
+from tests.unit.runs import a_run, known_as
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 TARGET = Target("111122223333", "eu-west-1")
@@ -68,8 +69,11 @@ def step(observation: Observation, of: TargetState | None = None, rule: Rule = R
 
 
 def decided(observation: Observation, of: TargetState | None = None, rule: Rule = RULE, **held: Any) -> Decision:
-    trigger = held.pop("trigger", TriggerKind.CHANGE)
-    return decide(TARGET, rule, of or state(), observation, "aws", trigger=trigger, now=NOW, **held)
+    run = a_run(TARGET, rule, held.pop("trigger", TriggerKind.CHANGE), budget_left=held.pop("budget_left", True))
+    suppression, paused = held.pop("suppression", None), held.pop("paused", None)
+    assert not held
+    known = known_as(of or state(), paused=paused)
+    return decide(run, known, observation, suppression, NOW)
 
 
 ASYMMETRIC = {"spec": "RSA_2048", "usage": "SIGN_VERIFY"}
@@ -207,7 +211,7 @@ def test_a_recorded_key_that_is_gone_is_never_replaced_without_an_operators_word
 
 
 def test_a_key_just_made_that_kms_does_not_show_is_waited_for() -> None:
-    made = state(managed_key=None, keys_made=(OURS,), look=NOW + timedelta(minutes=4))
+    made = state(managed_key=None, keys_made=(OURS,), recheck_at=NOW + timedelta(minutes=4))
     decision = decided(seen(NONE, alias=None), made)
     assert (decision.outcome, decision.reason) == (Outcome.DEFERRED, "SETTLING")
     assert decision.blocked is not None

@@ -17,6 +17,7 @@ from chalicelib.domain.policy import ManagedKey, Mode, Require, Rule, When
 from chalicelib.domain.reasons import Outcome
 from chalicelib.domain.steps import why_not_proved
 from chalicelib.domain.stored import Incident, Phase, TargetState
+from tests.unit.runs import a_run, known_as
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 TARGET = Target("111122223333", "eu-west-1")
@@ -89,6 +90,7 @@ def test_p1_a_drift_that_was_put_off_is_not_forgotten_as_idle(trigger: TriggerKi
     unused = replace(seen(NONE), in_use=False)
     put_off = replace(UNRECORDED, incident=Incident("an incident", NOW, NONE, Phase.OPEN, due=NOW))
     outcomes = [
-        decide(TARGET, RULE, state, unused, "aws", trigger=trigger, now=NOW).outcome for state in (UNRECORDED, put_off)
+        decide(a_run(TARGET, RULE, trigger), known_as(state), unused, None, NOW).outcome
+        for state in (UNRECORDED, put_off)
     ]
     assert outcomes == [Outcome.IGNORED, Outcome.REMEDIATING]

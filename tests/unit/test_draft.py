@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from chalicelib.auditlog.chaincheck import verify_chain
-from chalicelib.auditlog.draft import Draft, RecordFields
+from chalicelib.auditlog.draft import Draft
 from chalicelib.auditlog.hashchain import StoredRow, sort_key, time_index
 from chalicelib.domain import incidents, waiting
 from chalicelib.domain.incidents import PAST_INCIDENTS
@@ -23,7 +23,10 @@ from chalicelib.domain.model import (
     Trigger,
     TriggerKind,
 )
+from chalicelib.domain.policy import Limits
 from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.run import At
+from chalicelib.domain.settlement import RecordFields
 from chalicelib.domain.stored import Backoff, Cause, Incident, PastIncident, Phase, Record, TargetState
 from chalicelib.domain.times import CLOCK_SKEW
 
@@ -35,7 +38,7 @@ ALICE = Actor("arn:aws:iam::111122223333:user/Alice")
 BOB = Actor("arn:aws:iam::111122223333:user/Bob")
 NONE = Setting(EncryptionType.NONE, None, EncryptionStatus.ACTIVE)
 OTHER_KEY = Setting(EncryptionType.KMS, "arn:aws:kms:us-east-1:111122223333:key/other", EncryptionStatus.ACTIVE)
-MOST_MINUTES = 30
+LIMITS = Limits(max_backoff_minutes=30)
 
 
 def change(at: datetime | None = NOW, result: Setting | None = NONE, actor: Actor = ALICE) -> ChangeEvent:
@@ -113,7 +116,7 @@ def test_a_change_that_cannot_be_dated_replaces_no_known_one() -> None:
 def after_attempts(count: int, jitter: float = 0.0, apart: timedelta = SECOND) -> Backoff:
     backoff = Backoff()
     for number in range(count):
-        backoff = waiting.backoff_after_attempt(backoff, NOW + number * apart, jitter, MOST_MINUTES)
+        backoff = waiting.backoff_after_attempt(backoff, At(NOW + number * apart, jitter), LIMITS)
     return backoff
 
 
@@ -133,12 +136,12 @@ def test_p9_two_attempts_are_free_and_then_the_pauses_double_up_to_the_limit() -
 @pytest.mark.parametrize(("quiet", "count"), [(HOUR - SECOND, 6), (HOUR, 5), (3 * HOUR, 3), (9 * HOUR, 1)])
 def test_p9_each_quiet_hour_takes_one_attempt_of_a_fight_back(quiet: timedelta, count: int) -> None:
     fought = Backoff(5, NOW, NOW + HOUR / 2)
-    assert waiting.backoff_after_attempt(fought, NOW + quiet, 0.0, MOST_MINUTES).count == count
+    assert waiting.backoff_after_attempt(fought, At(NOW + quiet), LIMITS).count == count
 
 
 def test_p9_a_day_after_a_fight_a_drift_is_put_right_at_once_again() -> None:
     fought = after_attempts(8)
-    assert waiting.backoff_after_attempt(fought, NOW + 24 * HOUR, 0.0, MOST_MINUTES).until is None
+    assert waiting.backoff_after_attempt(fought, At(NOW + 24 * HOUR), LIMITS).until is None
 
 
 def test_p10_jitter_shortens_a_pause_by_up_to_a_quarter() -> None:
@@ -149,7 +152,7 @@ def test_p10_jitter_shortens_a_pause_by_up_to_a_quarter() -> None:
 
 def test_p10_a_failed_attempt_is_due_again_soon_at_first_and_later_each_time_with_jitter() -> None:
     def seconds(count: int, jitter: float) -> float:
-        due = waiting.retry_after(Backoff(count), NOW, jitter, MOST_MINUTES)
+        due = waiting.retry_after(Backoff(count), At(NOW, jitter), LIMITS)
         return (due - NOW).total_seconds()
 
     assert [seconds(count, 0.0) for count in (0, 1, 2, 3, 20)] == [15, 15, 30, 60, 1800]
@@ -158,7 +161,7 @@ def test_p10_a_failed_attempt_is_due_again_soon_at_first_and_later_each_time_wit
 
 def test_p9_a_failed_attempt_is_not_due_within_the_pause_of_its_fight() -> None:
     held_until = NOW + HOUR / 2
-    assert waiting.retry_after(Backoff(3, NOW, held_until), NOW, 0.0, MOST_MINUTES) == held_until
+    assert waiting.retry_after(Backoff(3, NOW, held_until), At(NOW), LIMITS) == held_until
 
 
 # --- what a target remembers -----------------------------------------------------------------------------------------

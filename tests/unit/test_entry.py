@@ -11,7 +11,7 @@ import pytest
 
 from chalicelib import entry
 from chalicelib.domain.reasons import Problem
-from chalicelib.loop.sweep import Report
+from chalicelib.loop.batch import Report
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from chalicelib import entry
 from chalicelib.domain.model import Actor, EncryptionType, Trigger, TriggerKind
 from chalicelib.domain.reasons import Outcome, Violation
 from chalicelib.domain.stored import GUARD_CHAIN, Backoff, Record
-from chalicelib.loop.guard import Guard, pause
+from chalicelib.loop.guard import Guard
+from chalicelib.loop.pause import pause
 from tests.simulation.lambdas import baseline
 from tests.simulation.scenarios import ALIAS, Stage
 from tests.simulation.still import still

@@ -12,14 +12,15 @@ from msgspec.structs import replace
 from chalicelib.domain.errors import AwsError
 from chalicelib.domain.judge import judge
 from chalicelib.domain.keypolicy.wanted import initial_policy
-from chalicelib.domain.model import EncryptionStatus, EncryptionType, Key, Setting, Target
+from chalicelib.domain.model import EncryptionStatus, EncryptionType, Key, Setting, Target, TriggerKind
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import KeyKind, ManagedKey, Mode, Require, Rule
 from chalicelib.domain.ports import Keys, Principals, Reach, XRay
+from chalicelib.domain.reading import plan_reads, rule_aliases
 from chalicelib.domain.reasons import Violation
 from chalicelib.domain.steps import Step, StepName, next_step
 from chalicelib.domain.stored import TargetState
-from chalicelib.loop.observe import glance, glance_reads, observe, rule_aliases
+from chalicelib.loop.observe import glance, glance_reads, observe
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 TARGET = Target("111122223333", "eu-west-1")
@@ -74,8 +75,9 @@ def gather(reads: Sequence[Callable[[], Any]]) -> list[Any]:
 
 def observed(world: World, state: TargetState = RECORDED, rule: Rule = RULE) -> Observation:
     reach = Reach(TARGET, cast(XRay, world), cast(Keys, world), cast(Principals, world))
-    first = glance(rule, gather(glance_reads(reach, rule)))
-    return observe(gather, reach, rule, state, first, NOW, deep=True, ask_use=False)
+    first = glance(reach, rule, gather(glance_reads(reach, rule)))
+    plan = plan_reads(TARGET, rule, state, first, TriggerKind.CHANGE, NOW)
+    return observe(gather, reach, first, plan, NOW)
 
 
 @pytest.mark.parametrize(

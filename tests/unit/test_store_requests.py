@@ -194,7 +194,7 @@ def test_the_sums_of_many_days_are_added_up_over_every_shard() -> None:
 def a_write(before: TargetState = KNOWN, due: datetime | None = None) -> Draft[TargetState]:
     draft = Draft(before)
     draft.add(NOW, Outcome.COMPLIANT, Trigger(TriggerKind.CHANGE, EVENT))
-    draft.set(version=before.version + 1, look=due)
+    draft.set(version=before.version + 1, recheck_at=due)
     return draft
 
 

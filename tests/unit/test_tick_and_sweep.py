@@ -17,8 +17,10 @@ from chalicelib.domain.model import EncryptionType, Target, Trigger, TriggerKind
 from chalicelib.domain.ports import Asked
 from chalicelib.domain.reasons import Outcome
 from chalicelib.domain.stored import GUARD_CHAIN, GuardState, Record, TargetState
-from chalicelib.loop.guard import Guard, pause
-from chalicelib.loop.sweep import sweep, tick
+from chalicelib.loop.guard import Guard
+from chalicelib.loop.pause import pause
+from chalicelib.loop.sweep import sweep
+from chalicelib.loop.tick import tick
 from tests.simulation.fakes import OPERATOR_ARN, FakeRequests, FakeStore
 from tests.simulation.scenarios import Stage
 from tests.simulation.still import still
@@ -53,7 +55,7 @@ def remember(told: Stage, target: Target | str, **fields: object) -> None:
 
 def all_due(told: Stage) -> None:
     for target in TARGETS:
-        remember(told, target, look=told.world.clock - timedelta(minutes=1))
+        remember(told, target, recheck_at=told.world.clock - timedelta(minutes=1))
 
 
 def put_right(told: Stage) -> list[Target]:
@@ -80,7 +82,7 @@ def test_p10_a_tick_begins_no_target_that_its_function_may_not_live_to_end() -> 
     report = tick(guard_of(told), seconds(60.0, 24.0, 24.0))
     assert len(report.results) == 1
     assert len(put_right(told)) == 1
-    waiting = [target for target in TARGETS if told.tables.state(target).look is not None]
+    waiting = [target for target in TARGETS if told.tables.state(target).recheck_at is not None]
     assert len(waiting) >= 2, "what was not begun is still due"
 
 
@@ -147,7 +149,7 @@ def test_p11_a_target_that_fails_at_any_call_costs_only_itself(function: str, ca
 def test_p11_a_due_name_that_is_no_target_costs_a_tick_only_itself() -> None:
     told = still()
     all_due(told)
-    remember(told, "ask#nobody", look=told.world.clock - timedelta(hours=1))
+    remember(told, "ask#nobody", recheck_at=told.world.clock - timedelta(hours=1))
     report = tick(guard_of(told), lambda: LONG)
     assert put_right(told) == list(TARGETS)
     assert {name: problem.code for name, problem in report.unreached.items()} == {"ask#nobody": "NOT_A_TARGET"}

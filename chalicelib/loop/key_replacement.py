@@ -4,40 +4,39 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from chalicelib.auditlog.draft import Draft
 from chalicelib.domain.errors import Busy, Conflict, GuardError
 from chalicelib.domain.model import Target, Trigger
 from chalicelib.domain.reasons import Outcome, Problem, Reason
+from chalicelib.domain.settlement import SettlementDraft
 from chalicelib.domain.stored import Backoff
+from chalicelib.loop.commit import commit
 from chalicelib.loop.guard import MOST_CONFLICTS, Guard, Result
-from chalicelib.loop.journal import Journal
 
 
 def replace_key(guard: Guard, target: Target, trigger: Trigger) -> Result:
-    """On an operator's word, give up the managed key: the next look makes another. The old key is left as it is.
+    """Give up the managed key: the next check creates another. The old key is left as it is.
 
-    Raises GuardError where the target has no managed key, or a worker is at it.
+    Raises GuardError where the target has no managed key, or a worker holds its lease.
     """
+    run = guard.run(target, trigger)
     for _ in range(MOST_CONFLICTS):
-        journal = Journal(guard, target, guard.policy.rule_for(target), trigger, None)
-        state = journal.load().state
-        now = guard.clock.now()
+        known = guard.known(run)
+        state, at = known.state, guard.at()
         if state.managed_key is None:
             raise GuardError(Problem(Reason.NO_MANAGED_KEY, f"the guard recorded no managed key for {target}", False))
-        if state.is_held(now):
+        if state.is_held(at.now):
             raise GuardError(Problem(Reason.IN_PROGRESS, f"a worker is at {target}; try again in two minutes"))
-        draft = Draft(state)
-        incident = replace(state.incident, due=now) if state.incident else None
+        draft = SettlementDraft(run, known, at)
         draft.set(
             managed_key=None,
             keys_retired=(*state.keys_retired, state.managed_key),
-            incident=incident,
+            incident=replace(state.incident, due=at.now) if state.incident else None,
             backoff=Backoff(),
-            look=now,
+            recheck_at=at.now,
         )
-        journal.add(draft, Outcome.IGNORED, now, reason=Reason.KEY_REPLACED, detail={"retired": state.managed_key})
+        draft.add(Outcome.IGNORED, reason=Reason.KEY_REPLACED, detail={"retired": state.managed_key})
         try:
-            return journal.commit(draft, Outcome.IGNORED, Reason.KEY_REPLACED)
+            return commit(guard, run, known, draft.settled(Outcome.IGNORED, Reason.KEY_REPLACED))[1]
         except Conflict:
             guard.step_aside()
     raise Busy(Problem(Reason.BUSY, f"{target}: {MOST_CONFLICTS} attempts met other writers"))

@@ -1,0 +1,145 @@
+"""How an attempt to remediate begins and how it ends, as what is written of it. Pure.
+
+Nothing is mutated before the settlement of `begin` is stored: REMEDIATING together with a lease (P3). REMEDIATED is
+written only where X-Ray answered with the wanted key in ACTIVE (P4).
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from chalicelib.domain import incidents, waiting
+from chalicelib.domain.breakglass import Weighed
+from chalicelib.domain.decide import Decision
+from chalicelib.domain.keychoice import managed_key
+from chalicelib.domain.model import EncryptionStatus
+from chalicelib.domain.observation import Observation
+from chalicelib.domain.reasons import SETTLING_CODES, Outcome, Problem, Reason
+from chalicelib.domain.run import At, Known, Run
+from chalicelib.domain.settlement import Settlement, SettlementDraft
+from chalicelib.domain.steps import StepName
+from chalicelib.domain.stored import Action, Intent, Lease, Phase
+
+
+class Attempted(Struct, frozen=True):
+    """What an attempt came to. `problem` is why it stopped short, None where X-Ray answered with the wanted key.
+
+    `mutated` says whether anything that was sent in this incident may have taken effect.
+    """
+
+    seen: Observation
+    problem: Problem | None
+    actions: tuple[Action, ...]
+    mutated: bool
+
+
+def begin(
+    run: Run, known: Known, seen: Observation, glass: Weighed, decision: Decision, at: At, nonce: str
+) -> Settlement:
+    """REMEDIATING, with a lease; `nonce` marks the key that may have to be made, so that it is found again."""
+    draft = SettlementDraft(run, known, at, seen, glass)
+    state = draft.state
+    incident, _ = draft.incident(seen, decision.violations)
+    if incident.lease is not None:
+        draft.close_lost(incident)
+    incident = draft.joined(incident)
+    lease = Lease(run.setup.worker, state.lease_number + 1, waiting.lease_end(at.now, run.setup.lease_seconds))
+    backoff = state.backoff
+    if not waiting.is_settling(state, at.now):
+        backoff = waiting.backoff_after_attempt(backoff, at, run.setup.limits)
+    makes_key = any(step.name is StepName.CREATE_KEY for step in decision.steps)
+    incident = replace(
+        incident,
+        phase=Phase.ACTING,
+        attempt=incident.attempt + 1,
+        unended=True,
+        lease=lease,
+        due=lease.until,
+        violations=decision.violations,
+        mutated=True,
+    )
+    draft.note_setting()
+    draft.set(
+        incident=incident,
+        lease_number=lease.number,
+        intent=Intent(nonce, waiting.intent_due(lease)) if makes_key else state.intent,
+        backoff=backoff,
+        outcome=Outcome.REMEDIATING,
+        reason=None,
+        violations=decision.violations,
+    )
+    draft.add_about(
+        incident,
+        Outcome.REMEDIATING,
+        detail={"plan": [step.name.value for step in decision.steps]},
+        suppression=glass.refusal,
+        actions=(),
+    )
+    return draft.settled(Outcome.REMEDIATING)
+
+
+def end(run: Run, known: Known, attempted: Attempted, at: At) -> Settlement:
+    """REMEDIATED, APPLIED, DEFERRED while AWS settles, or FAILED."""
+    draft = SettlementDraft(run, known, at, attempted.seen)
+    if attempted.actions:
+        # What was acted on may have been KMS's past: all is read again once that is over.
+        draft.set(recheck_at=waiting.recheck_after(draft.state.recheck_at, at.now))
+    if attempted.problem is not None:
+        return _stopped_short(draft, attempted, attempted.problem)
+    return _applied(draft, attempted)
+
+
+def _stopped_short(draft: SettlementDraft, attempted: Attempted, problem: Problem) -> Settlement:
+    state, now = draft.state, draft.now
+    incident = state.incident
+    assert incident is not None
+    passing = problem.code in SETTLING_CODES
+    until = waiting.settles_until(incident, now) if passing else incident.settles_until
+    outcome, reason = Outcome.FAILED, problem.code
+    if passing and until is not None and now < until:
+        outcome, reason = Outcome.DEFERRED, Reason.SETTLING
+    wait = waiting.after_attempt(state.backoff, outcome, draft.at, draft.run.setup.limits)
+    # Where every call was refused, whatever ends the incident was not the guard.
+    incident = replace(incident, mutated=attempted.mutated)
+    draft.set(
+        incident=replace(incident, phase=Phase.OPEN, lease=None, unended=False, due=wait.due, settles_until=until),
+        outcome=outcome,
+        reason=reason,
+    )
+    draft.note_setting()
+    draft.add_about(
+        incident,
+        outcome,
+        after=attempted.seen.setting,
+        error=problem,
+        reason=reason,
+        actions=attempted.actions,
+    )
+    return draft.settled(outcome, reason, mutated=True)
+
+
+def _applied(draft: SettlementDraft, attempted: Attempted) -> Settlement:
+    state, seen, now = draft.state, attempted.seen, draft.now
+    incident = state.incident
+    assert incident is not None
+    assert draft.run.rule is not None
+    draft.note_compliant(seen)
+    if state.managed_key is None:
+        draft.set(managed_key=managed_key(state, seen, draft.run.rule))
+    if seen.setting.status is not EncryptionStatus.ACTIVE:
+        draft.set(
+            incident=replace(incident, phase=Phase.APPLIED, lease=None, due=now, applied_at=now),
+            outcome=Outcome.APPLIED,
+        )
+        draft.add_about(incident, Outcome.APPLIED, after=seen.setting, actions=attempted.actions)
+        return draft.settled(Outcome.APPLIED, mutated=True)
+    draft.set(incident=None, past=incidents.remember(state, incident, now), outcome=Outcome.REMEDIATED)
+    draft.add_about(
+        incident,
+        Outcome.REMEDIATED,
+        after=seen.setting,
+        actions=attempted.actions,
+        exposure_seconds=incidents.exposure(incident, now),
+    )
+    return draft.settled(Outcome.REMEDIATED, mutated=True)

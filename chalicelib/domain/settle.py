@@ -1,0 +1,365 @@
+"""What a run writes at its end, and when its target is due again: one pure function for every end.
+
+Compliant, ignored, observed, suppressed, deferred, still updating, failed: each is recorded once, when it begins or
+when a change event must be audited, and goes on in silence. How an attempt begins and ends is in `attempts`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from chalicelib.domain import attempts, incidents, waiting
+from chalicelib.domain.attempts import Attempted
+from chalicelib.domain.breakglass import Weighed
+from chalicelib.domain.decide import Decision
+from chalicelib.domain.keychoice import adoption
+from chalicelib.domain.model import EncryptionStatus, EncryptionType, Setting, TriggerKind
+from chalicelib.domain.observation import Observation
+from chalicelib.domain.reasons import NOT_JUDGED, Outcome, Problem, Reason
+from chalicelib.domain.run import At, Known, Run
+from chalicelib.domain.settlement import Settlement, SettlementDraft
+from chalicelib.domain.stored import Incident, Lease, Phase, TargetState
+
+
+class Ignored(Struct, frozen=True):
+    """The target is not judged; `reason` says why, or is AWS's code of a refused call."""
+
+    reason: str
+    message: str | None = None
+
+
+class LeaseHeld(Struct, frozen=True):
+    """Another worker holds the lease."""
+
+
+class EchoConfirmed(Struct, frozen=True):
+    """The guard's own change is in effect now. The run must not carry the event: it is no change of somebody's."""
+
+    setting: Setting
+
+
+class Judged(Struct, frozen=True):
+    """The target was observed, and this is what to do about it."""
+
+    seen: Observation
+    glass: Weighed
+    decision: Decision
+
+
+class RegionDenied(Struct, frozen=True):
+    """The organization denies the guard the Region."""
+
+    problem: Problem
+
+
+class Failed(Struct, frozen=True):
+    """What could not be read or done. `held` is the lease that this run took.
+
+    Only that very lease ends here: Lambda tries a run again under the same request id, and so the same owner, while the
+    first may still be acting.
+    """
+
+    problem: Problem
+    held: Lease | None = None
+
+
+End: TypeAlias = Ignored | LeaseHeld | EchoConfirmed | Judged | Attempted | RegionDenied | Failed
+
+
+def settle(run: Run, known: Known, end: End, at: At) -> Settlement:
+    """What the run writes. Judged with REMEDIATING is no end: `attempts.begin` settles that."""
+    match end:
+        case Ignored(reason, message):
+            return _ignored(SettlementDraft(run, known, at), reason, message)
+        case LeaseHeld():
+            return _lease_held(SettlementDraft(run, known, at))
+        case EchoConfirmed(setting):
+            draft = SettlementDraft(run, known, at)
+            return _close(draft, _open_incident(known.state), setting)
+        case Judged():
+            return _judged(SettlementDraft(run, known, at, end.seen, end.glass), end.seen, end.glass, end.decision)
+        case Attempted():
+            return attempts.end(run, known, end, at)
+        case RegionDenied(problem):
+            return _region_denied(SettlementDraft(run, known, at), problem)
+        case Failed(problem, held):
+            return _failed(SettlementDraft(run, known, at), problem, held)
+
+
+def _judged(draft: SettlementDraft, seen: Observation, glass: Weighed, decision: Decision) -> Settlement:
+    match decision.outcome:
+        case Outcome.IGNORED:
+            return _ignored(draft, decision.reason or "", decision.message)
+        case Outcome.COMPLIANT:
+            return _compliant(draft, seen)
+        case _:
+            return _not_acted_on(draft, seen, glass, decision)
+
+
+def _ignored(draft: SettlementDraft, reason: str, message: str | None) -> Settlement:
+    """Every change event is recorded once, a sweep's finding when it is news."""
+    state, incident = draft.state, draft.state.incident
+    # While a worker acts, its attempt must get its end first: the target is due when the lease is over.
+    ends = reason in NOT_JUDGED and not state.is_held(draft.now)
+    news = ends and (incident is not None or (state.outcome, state.reason) != (Outcome.IGNORED, reason))
+    if not (draft.must_audit or (news and draft.run.event is None)):
+        return draft.settled(Outcome.IGNORED, reason)
+    if ends:
+        if incident and incident.lease:
+            draft.close_lost(incident)
+        if incident:
+            draft.set(incident=None, past=incidents.remember(state, incident, draft.now))
+        draft.note_setting()
+        draft.set(outcome=Outcome.IGNORED, reason=reason, violations=(), recheck_at=None)
+    draft.add(Outcome.IGNORED, reason=reason, detail={"message": message} if message else {})
+    return draft.settled(Outcome.IGNORED, reason)
+
+
+def _lease_held(draft: SettlementDraft) -> Settlement:
+    """A change that came meanwhile is recorded, and the target is checked again after the lease."""
+    incident = _open_incident(draft.state)
+    if draft.must_audit:
+        draft.set(incident=draft.joined(incident), recheck_at=waiting.later(draft.state.recheck_at, draft.now))
+        draft.add(Outcome.DEFERRED, incident_id=incident.id, reason=Reason.IN_PROGRESS)
+    return draft.settled(Outcome.DEFERRED, Reason.IN_PROGRESS)
+
+
+# --- compliant -------------------------------------------------------------------------------------------------------
+
+
+def _compliant(draft: SettlementDraft, seen: Observation) -> Settlement:
+    """As before, or at last, or as soon as X-Ray has finished."""
+    incident = draft.state.incident
+    if incident is None:
+        return _still_compliant(draft, seen)
+    if seen.setting.type is EncryptionType.KMS and seen.setting.status is not EncryptionStatus.ACTIVE:
+        return _still_updating(draft, incident, seen.setting)
+    return _close(draft, incident, seen.setting)
+
+
+def _still_compliant(draft: SettlementDraft, seen: Observation) -> Settlement:
+    state, rule, kind = draft.state, draft.run.rule, draft.run.trigger.kind
+    assert rule is not None
+    adopted = adoption(state, seen, rule)
+    as_before = (
+        state.outcome in (Outcome.COMPLIANT, Outcome.REMEDIATED)
+        and seen.setting.same_choice(state.setting)
+        and state.rule == rule.id
+    )
+    news = bool(adopted) or not as_before
+    draft.clear_recheck(seen)
+    moved = draft.state.recheck_at != state.recheck_at or kind is TriggerKind.KEY
+    checked = seen.deep and waiting.is_deep_check_due(state, draft.now)
+    if not (draft.must_audit or news or moved or checked):
+        return draft.settled(Outcome.COMPLIANT)
+    draft.note_compliant(seen)
+    if adopted:
+        draft.set(managed_key=adopted, recheck_at=waiting.recheck_after(state.recheck_at, draft.now))
+    detail = {"adopted": adopted} if adopted else {}
+    if draft.must_audit:
+        draft.state, joined = incidents.join_past(draft.state, draft.run.change)
+        draft.add(Outcome.COMPLIANT, before=seen.setting, after=seen.setting, detail=detail, **joined)
+    elif news:
+        draft.add(Outcome.COMPLIANT, before=state.setting, after=seen.setting, detail=detail)
+    return draft.settled(Outcome.COMPLIANT)
+
+
+def _still_updating(draft: SettlementDraft, incident: Incident, setting: Setting) -> Settlement:
+    """The wanted key is set and X-Ray is still UPDATING: recorded once, and as a failure where it takes too long."""
+    now, before = draft.now, draft.state
+    draft.note_setting()
+    if incident.phase is not Phase.APPLIED:
+        # The attempt that set it was lost, or could not tell: from here on it is waited for like any other.
+        error = incidents.worker_lost(incident) if incident.lease is not None else None
+        incident = draft.joined(incident)
+        draft.set(
+            incident=replace(incident, phase=Phase.APPLIED, lease=None, due=now, applied_at=now),
+            outcome=Outcome.APPLIED,
+            reason=None,
+        )
+        draft.add_about(incident, Outcome.APPLIED, after=setting, error=error)
+        return draft.settled(Outcome.APPLIED)
+    if waiting.is_update_overdue(incident, now):
+        minutes = int((now - (incident.applied_at or now)).total_seconds() // 60)
+        problem = Problem(Reason.UPDATING_TOO_LONG, f"X-Ray has been UPDATING for {minutes} minutes")
+        again = waiting.after_overdue_update(draft.at, draft.run.setup.limits)
+        draft.set(incident=replace(incident, due=again), outcome=Outcome.FAILED, reason=problem.code)
+        draft.add_about(incident, Outcome.FAILED, reason=problem.code, after=setting, error=problem)
+        return draft.settled(Outcome.FAILED, problem.code)
+    opened_again = before.reason == Reason.REGION_DENIED
+    if opened_again:
+        draft.set(outcome=Outcome.APPLIED, reason=None)
+    if draft.must_audit or opened_again:
+        draft.set(incident=draft.joined(incident))
+        draft.add(Outcome.COMPLIANT, incident_id=incident.id, after=setting, reason=Reason.UPDATING)
+        return draft.settled(Outcome.COMPLIANT, Reason.UPDATING)
+    draft.state = before
+    return draft.settled(Outcome.APPLIED, Reason.UPDATING)
+
+
+def _close(draft: SettlementDraft, incident: Incident, setting: Setting) -> Settlement:
+    """The target is compliant and was not: the incident ends, by the guard's doing or by somebody else's."""
+    state, now = draft.state, draft.now
+    incident = draft.joined(incident)
+    outcome = Outcome.REMEDIATED if incident.mutated else Outcome.COMPLIANT
+    if draft.seen is not None:
+        draft.note_compliant(draft.seen)
+    draft.set(
+        incident=None,
+        past=incidents.remember(state, incident, now),
+        setting=setting,
+        good_at=now,
+        outcome=outcome,
+        reason=None,
+        violations=(),
+    )
+    draft.add_about(
+        incident,
+        outcome,
+        after=setting,
+        error=incidents.worker_lost(incident) if incident.lease is not None else None,
+        exposure_seconds=incidents.exposure(incident, now),
+    )
+    return draft.settled(outcome)
+
+
+# --- noncompliant, and not acted on ----------------------------------------------------------------------------------
+
+
+def _not_acted_on(draft: SettlementDraft, seen: Observation, glass: Weighed, decision: Decision) -> Settlement:
+    """A violation that is not remediated now: observed, suppressed, deferred, or beyond what the guard can do."""
+    state, now = draft.state, draft.now
+    incident, is_new = draft.incident(seen, decision.violations)
+    lost = incident.lease is not None
+    if lost:
+        draft.close_lost(incident)
+        incident = replace(incident, lease=None, phase=Phase.OPEN, unended=False)
+    incident, decision = _settling(incident, decision, draft)
+    outcome, reason = decision.outcome, decision.reason
+    goes_on = not is_new and not lost
+    same = (
+        goes_on
+        and (outcome, reason) == (state.outcome, state.reason)
+        and decision.violations == state.violations
+        and seen.setting.same_choice(state.setting)
+    )
+    tried_again = outcome is Outcome.FAILED and (waiting.incident_due(state) or now) <= now
+    # A Region that was denied and is open again must say so, or it would count as denied until the next sweep.
+    still_backing_off = reason == Reason.BACKOFF and goes_on and state.reason != Reason.REGION_DENIED
+    draft.clear_recheck(seen)
+    if (same or still_backing_off) and not (draft.must_audit or tried_again):
+        return draft.settled(outcome, reason, violations=decision.violations)
+    incident = draft.joined(incident)
+    wait = waiting.after_decision(
+        state, outcome, reason, decision.due, draft.at, draft.run.setup.limits, tried=tried_again or is_new
+    )
+    incident = replace(incident, phase=Phase.OPEN, unended=False, due=wait.due, violations=decision.violations)
+    draft.note_setting()
+    draft.set(incident=incident, backoff=wait.backoff)
+    if not still_backing_off:
+        draft.set(outcome=outcome, reason=reason, violations=decision.violations)
+    draft.add_about(
+        incident,
+        outcome,
+        before=seen.setting,
+        reason=reason,
+        error=decision.blocked,
+        suppression=decision.suppression or glass.refusal,
+        detail=_detail(draft.run, state, decision),
+        attempt=None,
+    )
+    return draft.settled(outcome, reason)
+
+
+def _settling(incident: Incident, decision: Decision, draft: SettlementDraft) -> tuple[Incident, Decision]:
+    """How long the incident may be DEFERRED as settling; after that it has FAILED."""
+    if decision.reason == Reason.SETTLING and decision.blocked is not None:
+        until = waiting.settles_until(incident, draft.now)
+        if draft.now >= until:
+            decision = replace(decision, outcome=Outcome.FAILED, reason=decision.blocked.code)
+        return replace(incident, settles_until=until), decision
+    if decision.outcome is Outcome.SUPPRESSED or decision.reason == Reason.PAUSED:
+        # A person holds the guard back: what comes after that has its own time to settle.
+        return replace(incident, settles_until=None), decision
+    return incident, decision
+
+
+def _detail(run: Run, state: TargetState, decision: Decision) -> dict[str, Any]:
+    """What the record says of why nothing was done; of a fight, against whom and how often."""
+    detail: dict[str, Any] = {"message": decision.message} if decision.message else {}
+    if decision.reason == Reason.BACKOFF:
+        detail |= {"attempts": state.backoff.count, "against": incidents.rivals(run, state)}
+    return detail
+
+
+# --- what could not be read ------------------------------------------------------------------------------------------
+
+
+def _region_denied(draft: SettlementDraft, problem: Problem) -> Settlement:
+    """Recorded once, and checked again by the next sweep; what is due in the Region waits as well.
+
+    `before` is the setting that was last read, None where the Region was never open to the guard.
+    """
+    state, incident = draft.state, draft.state.incident
+    if state.is_held(draft.now):
+        return _lease_held(draft)
+    news = state.reason != Reason.REGION_DENIED
+    if not (news or draft.must_audit):
+        return draft.settled(Outcome.IGNORED, Reason.REGION_DENIED)
+    if incident and incident.lease:
+        draft.close_lost(incident)
+        draft.set(incident=replace(incident, lease=None, phase=Phase.OPEN, unended=False))
+    draft.set(outcome=Outcome.IGNORED, reason=Reason.REGION_DENIED, rule=draft.run.rule_id)
+    draft.add(
+        Outcome.IGNORED,
+        incident_id=incident.id if incident else None,
+        before=state.setting if news else None,
+        reason=Reason.REGION_DENIED,
+        error=problem,
+    )
+    return draft.settled(Outcome.IGNORED, Reason.REGION_DENIED)
+
+
+def _failed(draft: SettlementDraft, problem: Problem, held: Lease | None) -> Settlement:
+    """On the record, and due again."""
+    state = draft.state
+    incident = state.incident or Incident(draft.next_id(), draft.now, None, Phase.OPEN)
+    lease = incident.lease
+    ours = lease is not None and held is not None and lease.is_same(held)
+    if state.is_held(draft.now) and not ours:
+        return _lease_held(draft)
+    if lease is not None and not ours:
+        draft.close_lost(incident)
+    wait = waiting.after_failure(state.backoff, draft.at, draft.run.setup.limits)
+    applied = incident.phase is Phase.APPLIED
+    failed = replace(
+        incident,
+        lease=None,
+        phase=Phase.APPLIED if applied else Phase.OPEN,
+        unended=applied and incident.unended,
+        due=wait.due,
+    )
+    draft.set(
+        incident=failed,
+        backoff=wait.backoff,
+        outcome=Outcome.FAILED,
+        reason=problem.code,
+        rule=draft.run.rule_id,
+    )
+    draft.add_about(
+        incident,
+        Outcome.FAILED,
+        error=problem,
+        reason=problem.code,
+        attempt=incident.attempt if ours else None,
+        detail={"tries": wait.backoff.count},
+    )
+    return draft.settled(Outcome.FAILED, problem.code)
+
+
+def _open_incident(state: TargetState) -> Incident:
+    assert state.incident is not None
+    return state.incident

@@ -1,0 +1,46 @@
+"""What the runs over several targets share: one target after the other, and what became of each."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from msgspec import Struct, field
+
+from chalicelib.domain.errors import GuardError
+from chalicelib.domain.model import Target, Trigger
+from chalicelib.domain.reasons import Problem, Reason
+from chalicelib.loop.guard import Guard, Result
+from chalicelib.loop.reconcile import reconcile
+
+SECONDS_FOR_ONE = 25.0
+"""A run does not begin another target with less than this left."""
+
+
+class Report(Struct):
+    """What a run over several targets came to.
+
+    `unreached` maps a target to why it was not brought to an end. `bugs` are the exceptions that nobody expected, with
+    their tracebacks, for the function's log.
+    """
+
+    results: list[Result] = field(default_factory=list)
+    unreached: dict[str, Problem] = field(default_factory=dict)
+    bugs: list[Exception] = field(default_factory=list)
+    paused: bool = False
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """How many targets ended with which outcome."""
+        return dict(sorted(Counter(result.outcome.value for result in self.results).items()))
+
+
+def reach_target(guard: Guard, target: Target, trigger: Trigger, report: Report, *, budget_left: bool = True) -> None:
+    """Reconcile one target, and add to the report what became of it; its failure does not stop the others (P11)."""
+    try:
+        report.results.append(reconcile(guard, target, trigger, budget_left=budget_left))
+    except GuardError as error:
+        report.unreached[str(target)] = error.problem
+    except Exception as error:
+        # On the target's record already; the others still get their turn, and the caller makes it loud.
+        report.unreached[str(target)] = Problem(Reason.INTERNAL_ERROR, type(error).__name__)
+        report.bugs.append(error)

@@ -1,0 +1,75 @@
+"""Writing: a settlement, or a line in the guard's own chain, becomes one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Unpack
+
+from msgspec.structs import replace
+
+from chalicelib.auditlog.draft import Draft
+from chalicelib.domain.errors import Busy, Conflict
+from chalicelib.domain.model import Trigger
+from chalicelib.domain.reasons import Outcome, Problem, Reason
+from chalicelib.domain.run import Known, Run
+from chalicelib.domain.settlement import RecordFields, Settlement
+from chalicelib.domain.stored import GUARD_CHAIN, GuardState, Record
+from chalicelib.loop.guard import MOST_CONFLICTS, Guard, Result
+
+
+def commit(guard: Guard, run: Run, known: Known, settlement: Settlement) -> tuple[Known, Result]:
+    """Store a settlement, and answer with what is known from then on and what the run came to.
+
+    Raises Conflict where the target's state moved since it was read, or the event was audited meanwhile.
+    """
+    record = None
+    if settlement.state is not None:
+        draft = Draft(known.stored, replace(settlement.state, version=known.stored.version + 1))
+        for line in settlement.lines:
+            record = draft.add(line.at, line.outcome, line.trigger, **line.fields)
+        event_id = run.event_id if settlement.lines and not known.audited else None
+        guard.store.commit(draft.before, draft.after, draft.records, event_id)
+        for each, _, _ in draft.records:
+            guard.emit(each)
+        known = Known(draft.after, draft.after, known.guard, known.audited or event_id is not None)
+    result = Result(
+        run.target,
+        settlement.outcome,
+        settlement.reason,
+        settlement.violations,
+        record,
+        settlement.mutated,
+        settlement.due,
+    )
+    return known, result
+
+
+def record_in_guard_chain(
+    guard: Guard,
+    outcome: Outcome,
+    trigger: Trigger,
+    *,
+    unless: Callable[[GuardState], bool] = lambda state: False,
+    state: Mapping[str, object] | None = None,
+    **fields: Unpack[RecordFields],
+) -> Record | None:
+    """Append to the chain `guard` what belongs to no target, with `state`'s fields changed; an event only once.
+
+    Answers None where the event was there already, or `unless` says that there is nothing to say.
+    """
+    for _ in range(MOST_CONFLICTS):
+        loaded = guard.store.load(GUARD_CHAIN, trigger.event_id)
+        if loaded.audited or unless(loaded.guard):
+            return None
+        draft = Draft(loaded.guard)
+        fields.setdefault("policy_digest", guard.policy.digest)
+        record = draft.add(guard.clock.now(), outcome, trigger, **fields)
+        draft.set(version=loaded.guard.version + 1, **(state or {}))
+        try:
+            guard.store.commit(draft.before, draft.after, draft.records, trigger.event_id)
+        except Conflict:
+            guard.step_aside()
+            continue
+        guard.emit(record)
+        return record
+    raise Busy(Problem(Reason.BUSY, "the guard's own chain met other writers"))

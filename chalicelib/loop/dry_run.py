@@ -1,0 +1,42 @@
+"""What a run would do, without writing or mutating anything."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from chalicelib.domain.decide import Decision
+from chalicelib.domain.model import Target, Trigger, TriggerKind
+from chalicelib.domain.observation import Observation
+from chalicelib.domain.policy import Mode, Rule
+from chalicelib.domain.reasons import Outcome, Reason
+from chalicelib.domain.stored import TargetState
+from chalicelib.loop.guard import Guard
+from chalicelib.loop.judging import judge_target
+from chalicelib.loop.observe import glance, glance_reads
+
+
+class Assessment(Struct, frozen=True):
+    """A decision with what it rests on; `seen` is None where the rule does not have the target judged."""
+
+    target: Target
+    rule: Rule | None
+    decision: Decision
+    state: TargetState
+    seen: Observation | None
+
+
+def assess(guard: Guard, target: Target, trigger: TriggerKind = TriggerKind.OPERATOR) -> Assessment:
+    """Observe and judge a target as a run with this trigger would.
+
+    Raises AwsError where anything that must be known cannot be read.
+    """
+    run = guard.run(target, Trigger(trigger))
+    known = guard.known(run)
+    rule = run.rule
+    if rule is None or rule.mode is Mode.OFF:
+        reason = Reason.RULE_OFF if rule else Reason.UNGOVERNED
+        return Assessment(target, rule, Decision(Outcome.IGNORED, reason=reason), known.state, None)
+    reach = guard.reach(target)
+    first = glance(reach, rule, guard.gather(glance_reads(reach, rule)))
+    known, judged = judge_target(guard, reach, run, rule, known, first, deep=True)
+    return Assessment(target, rule, judged.decision, known.state, judged.seen)

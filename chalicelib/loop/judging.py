@@ -1,0 +1,72 @@
+"""From a first look at a target to a decision: read what is planned, weigh the break-glass, decide.
+
+Only reads; what a run learns on the way is written with whatever it writes at its end.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from chalicelib.domain.breakglass import Weighed, principals_to_read, weigh
+from chalicelib.domain.decide import decide
+from chalicelib.domain.incidents import owns_drift
+from chalicelib.domain.model import NONCE_TAG_KEY, KeyEvent
+from chalicelib.domain.observation import Observation
+from chalicelib.domain.policy import Rule
+from chalicelib.domain.ports import Reach
+from chalicelib.domain.reading import Glance, learn_of_intent, plan_reads, wants_more
+from chalicelib.domain.run import Known, Run
+from chalicelib.domain.settle import Judged
+from chalicelib.domain.waiting import INTENT_AGE
+from chalicelib.loop.guard import Guard
+from chalicelib.loop.observe import observe, principal_tags
+
+
+def judge_target(
+    guard: Guard, reach: Reach, run: Run, rule: Rule, known: Known, first: Glance, *, deep: bool | None = None
+) -> tuple[Known, Judged]:
+    """Observe the rest and decide. The reads go as deep as they must, and deep wherever anything is found.
+
+    Raises AwsError where anything that must be known cannot be read.
+    """
+    known = _learn(guard, reach, known)
+    seen = _observed(guard, reach, run, rule, known, first, deep=deep)
+    if wants_more(run.target, rule, known.state, seen):
+        seen = _observed(guard, reach, run, rule, known, first, deep=True)
+    glass = _weighed(guard, reach, run, rule, known, seen)
+    return known, Judged(seen, glass, decide(run, known, seen, glass.in_force, guard.clock.now()))
+
+
+def _learn(guard: Guard, reach: Reach, known: Known) -> Known:
+    """Search for the key that a lost worker may have made."""
+    intent = known.state.intent
+    if intent is None:
+        return known
+    found = reach.keys.find_by_tag(NONCE_TAG_KEY, intent.nonce, intent.due - INTENT_AGE)
+    return replace(known, state=learn_of_intent(known.state, found, guard.clock.now()))
+
+
+def _observed(
+    guard: Guard, reach: Reach, run: Run, rule: Rule, known: Known, first: Glance, *, deep: bool | None
+) -> Observation:
+    now = guard.clock.now()
+    plan = plan_reads(run.target, rule, known.state, first, run.trigger.kind, now, deep=deep)
+    return observe(guard.gather, reach, first, plan, now)
+
+
+def _weighed(guard: Guard, reach: Reach, run: Run, rule: Rule, known: Known, seen: Observation) -> Weighed:
+    """What the break-glass tags come to. A shallow observation read none: what was in force stays so."""
+    if not seen.deep:
+        return Weighed(known.state.suppressions, None)
+    change = run.change if owns_drift(run, known, seen) else None
+    return weigh(
+        run.target,
+        rule,
+        known.state,
+        seen,
+        guard.clock.now(),
+        principal_tags=principal_tags(reach, principals_to_read(rule, known.state, seen, change)),
+        change=change,
+        tagging=run.event if isinstance(run.event, KeyEvent) else None,
+        partition=run.setup.partition,
+    )

@@ -1,0 +1,35 @@
+"""The operators' brake: while the guard is paused it judges and records everything, and mutates nothing."""
+
+from __future__ import annotations
+
+from chalicelib.domain.model import Trigger
+from chalicelib.domain.reasons import Outcome, Reason
+from chalicelib.domain.stored import Pause, Record
+from chalicelib.loop.commit import record_in_guard_chain
+from chalicelib.loop.guard import Guard
+
+
+def pause(guard: Guard, trigger: Trigger, by: str, reason: str) -> Record | None:
+    """Pause the guard. Answers None if it was paused already."""
+    return record_in_guard_chain(
+        guard,
+        Outcome.IGNORED,
+        trigger,
+        unless=lambda state: state.paused is not None,
+        state={"paused": Pause(guard.clock.now(), by, reason)},
+        reason=Reason.PAUSED,
+        detail={"by": by, "message": reason},
+    )
+
+
+def resume(guard: Guard, trigger: Trigger, by: str) -> Record | None:
+    """End the pause; what was deferred is due with the next tick. Answers None if the guard was not paused."""
+    return record_in_guard_chain(
+        guard,
+        Outcome.IGNORED,
+        trigger,
+        unless=lambda state: state.paused is None,
+        state={"paused": None},
+        reason=Reason.RESUMED,
+        detail={"by": by},
+    )
