@@ -12,10 +12,10 @@ from typing import Any
 from chalicelib.auditlog import audit, chain, figures, history
 from chalicelib.auditlog.history import Entry, Filter, IncidentView, TargetView
 from chalicelib.aws.anchors import read_anchors
-from chalicelib.cli.session import Operator
-from chalicelib.console import asking, pictures
+from chalicelib.console import charts, filters
 from chalicelib.console.words import laid_out
 from chalicelib.domain.model import GUARD_CHAIN, GuardState, Outcome, Suppression, Target
+from chalicelib.operators.context import Operator
 
 RANGES = (7, 30, 90)
 STALE_SWEEP = timedelta(hours=2)
@@ -83,8 +83,8 @@ def overview(operator: Operator, around: Frame, arguments: Mapping[str, str]) ->
             "regions": sorted({view.region for view in targets}),
             "cells": {(view.account, view.region): view for view in targets},
             "summary": summary,
-            "incident_chart": pictures.incidents(summary.days),
-            "exposure_chart": pictures.exposures(summary.days),
+            "incident_chart": charts.incidents(summary.days),
+            "exposure_chart": charts.exposures(summary.days),
             "days": days,
             "ranges": RANGES,
         },
@@ -99,7 +99,7 @@ def _most_urgent_first(view: TargetView) -> tuple[int, datetime]:
 
 def incidents(operator: Operator, around: Frame, arguments: Mapping[str, str]) -> Page:
     """One page of the incidents that match the filter."""
-    query = asking.read(arguments, around.now)
+    query = filters.read(arguments, around.now)
     found = None
     if not query.faults:
         found = history.incidents(operator.store, query.wanted, around.now, INCIDENTS_A_PAGE, query.cursor)
@@ -108,7 +108,7 @@ def incidents(operator: Operator, around: Frame, arguments: Mapping[str, str]) -
 
 def records(operator: Operator, around: Frame, arguments: Mapping[str, str]) -> Page:
     """One page of the records that match the filter."""
-    query = asking.read(arguments, around.now)
+    query = filters.read(arguments, around.now)
     found = None
     if not query.faults:
         found = history.records(operator.store, query.wanted, around.now, RECORDS_A_PAGE, query.cursor)
@@ -116,7 +116,7 @@ def records(operator: Operator, around: Frame, arguments: Mapping[str, str]) -> 
 
 
 def _choices() -> dict[str, Any]:
-    return {"outcomes": list(Outcome), "spans": asking.SPANS}
+    return {"outcomes": list(Outcome), "spans": filters.SPANS}
 
 
 def incident(operator: Operator, account: str, region: str, seq: int) -> Page:

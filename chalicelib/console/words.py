@@ -9,9 +9,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from chalicelib.cli.wording import clean
 from chalicelib.domain import keypolicy
 from chalicelib.domain.model import Action, Actor, Outcome, Setting, arn_part, key_id_of
+from chalicelib.operators.formatting import clean
 from chalicelib.operators.labels import OUTCOME_LABELS
 
 

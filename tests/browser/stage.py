@@ -25,10 +25,10 @@ from moto.kms.models import kms_backends
 from chalicelib.auditlog import history
 from chalicelib.auditlog.history import Filter, IncidentView
 from chalicelib.aws.clients import AwsClock, Clients
-from chalicelib.cli.session import Operator
 from chalicelib.console.server import ConsoleServer
 from chalicelib.domain.model import Target
 from chalicelib.domain.policy import parse
+from chalicelib.operators.context import Operator
 from chalicelib.wiring import make_store
 from sandbox.past import BREAK_GLASS, PEOPLE, PLATFORM, SSO, TAG, Past, Person, clients_by_account
 from tests.component.operated import ACCOUNT as ACCOUNT

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from chalicelib.cli.output import Table, print_table
-from chalicelib.cli.session import Identity, Operator
 from chalicelib.domain.model import Actor, Outcome
+from chalicelib.operators.context import Identity, Operator
+from chalicelib.operators.output import Table, print_table
 from tests.component.operated import (
     ACCOUNT,
     CREDENTIALS,

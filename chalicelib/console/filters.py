@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from click import BadParameter
-
 from chalicelib.auditlog.history import Filter
-from chalicelib.cli.options import moment
 from chalicelib.domain.model import GUARD_CHAIN, Outcome, Target, is_region
+from chalicelib.operators.times import parse_time
 
 FIELDS = ("target", "account", "region", "outcome", "actor", "rule", "since", "until")
 LONGEST_VALUE = 2048
@@ -81,6 +79,6 @@ def read(arguments: Mapping[str, str], now: datetime) -> Query:
 def _moment(text: str, now: datetime) -> datetime | None:
     """Parse a time as the command line does."""
     try:
-        return moment(text, now, "")
-    except BadParameter:
+        return parse_time(text, now)
+    except ValueError:
         return None
