@@ -105,7 +105,7 @@ def check(document: bytes, schema: bytes) -> Checked:
     except json.JSONDecodeError as error:
         return _refused(Finding("", f"line {error.lineno}, column {error.colno}", f"not JSON: {error.msg}"))
     except (ValueError, RecursionError) as error:
-        return _refused(Finding("", "the document", f"not JSON that can be read: {error}"))
+        return _refused(Finding("", "the document", f"not JSON: {error}"))
     # An object that lacks several keys is told of once for each of them, and each time the same.
     findings = list(
         dict.fromkeys([*_keys_twice(read), *_control_characters(read), *_schema_findings(read, json.loads(schema))])
@@ -116,7 +116,7 @@ def check(document: bytes, schema: bytes) -> Checked:
         policy = parse(document)
     except ValueError as error:
         # Only a number written 1.0 passes the schema and comes here; msgspec's text ends with where it stands.
-        return _refused(Finding("", "a value", f"not in the form that this code reads: {error}"))
+        return _refused(Finding("", "a value", f"not in the expected form: {error}"))
     findings = list(_meaning_findings(policy))
     return Checked(policy if all(finding.warning for finding in findings) else None, tuple(findings))
 
@@ -144,9 +144,7 @@ def _no_constant(name: str) -> Any:
 def _keys_twice(read: object, path: tuple[str | int, ...] = ()) -> Iterator[Finding]:
     if isinstance(read, _Object):
         for key in read.twice:
-            yield Finding(
-                _pointer((*path, key)), _shown(read[key]), "this key stands twice in its object; allowed: once"
-            )
+            yield Finding(_pointer((*path, key)), _shown(read[key]), "duplicate key in its object; allowed: once")
     for step, child in _children(read):
         yield from _keys_twice(child, (*path, step))
 
@@ -195,7 +193,7 @@ def _of_schema_error(error: ValidationError) -> Iterator[Finding]:
         case "anyOf":
             yield from _of_alternatives(error)
         case "uniqueItems":
-            yield Finding(_pointer(path), _shown(instance), "an entry stands twice; allowed: each once")
+            yield Finding(_pointer(path), _shown(instance), "duplicate entry; allowed: each once")
         case _:
             # A bad tag key is an error of the name, so the name is the value to show.
             yield Finding(_pointer(path), _shown(instance), f"allowed: {_description(error.schema)}")
@@ -241,7 +239,7 @@ def _meaning_findings(policy: Policy) -> Iterator[Finding]:
         at = f"/rules/{number}"
         if first_of.setdefault(rule.id, number) != number:
             yield Finding(
-                f"{at}/id", _shown(rule.id), f"already the id of rule {first_of[rule.id]}; allowed: a new one"
+                f"{at}/id", _shown(rule.id), f"rule {first_of[rule.id]} already has this id; allowed: a unique id"
             )
         yield from _scope_findings(at, rule)
         if rule.mode is not Mode.OFF:
@@ -252,7 +250,7 @@ def _meaning_findings(policy: Policy) -> Iterator[Finding]:
             yield Finding(
                 at,
                 _shown(rule.id),
-                f"never reached: {', '.join(covering)} above it already matches all that it matches",
+                f"this rule never applies: {', '.join(covering)} above it matches all of its targets",
                 warning=True,
             )
 
@@ -281,7 +279,7 @@ def _key_findings(at: str, rule: Rule) -> Iterator[Finding]:
             yield Finding(
                 f"{at}/require/allowed_keys/{number}",
                 _shown(allowed),
-                "of an AWS managed key; allowed: aliases of customer keys (with key any-kms it needs no entry)",
+                "the alias of an AWS managed key; allowed: aliases of customer managed keys (any-kms needs no entry)",
             )
         elif allowed.startswith("arn:") and not _could_be_account(arn_part(allowed, 4)):
             yield Finding(
@@ -330,7 +328,7 @@ def _people_findings(at: str, rule: Rule) -> Iterator[Finding]:
             yield Finding(
                 f"{at}/break_glass/principals/{number}",
                 _shown(principal),
-                "every role or user may suppress the rule; better: the names of those who are meant to",
+                "every role or user may open a break-glass; better: name the principals",
                 warning=True,
             )
     # IAM compares tag keys without regard to case, KMS with; whoever reads either must not mistake one for the other.
@@ -339,7 +337,7 @@ def _people_findings(at: str, rule: Rule) -> Iterator[Finding]:
             yield Finding(
                 f"{at}/managed_key/tags{_pointer([tag])}",
                 _shown(tag),
-                "the break-glass tag cannot stand on a new key; allowed: any other tag",
+                "a new key cannot have the break-glass tag; allowed: any other tag",
             )
 
 

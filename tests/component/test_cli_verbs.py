@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from chalicelib.cli.output import Table, print_table
-from chalicelib.cli.session import Identity, Operator
 from chalicelib.domain.model import Actor
 from chalicelib.domain.reasons import Outcome
+from chalicelib.operators.context import Identity, Operator
+from chalicelib.operators.output import Table, print_table
 from tests.component.operated import (
     ACCOUNT,
     CREDENTIALS,
