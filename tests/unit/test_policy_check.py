@@ -28,7 +28,8 @@ from chalicelib.domain.policy import (
     load_stamped,
     sha256_of,
 )
-from chalicelib.operators.policy_check import SCHEMA_PATH, Checked, Finding, InvalidPolicy, check, main, stamp, validate
+from chalicelib.operators.policy_check import SCHEMA_PATH, Checked, InvalidPolicy, check, main, stamp, validate
+from chalicelib.operators.policy_findings import Finding
 
 SHIPPED = SCHEMA_PATH.parent
 SCHEMA: dict[str, Any] = json.loads(SCHEMA_PATH.read_bytes())
