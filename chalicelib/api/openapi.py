@@ -1,165 +1,28 @@
-"""The operations of the REST API: their parameters and responses, as an OpenAPI 3.1 document.
+"""The OpenAPI 3.1 document: generated from the operations, the types of their queries, and the types of the responses.
 
-The operations are declared once. The API validates requests with these declarations. The document is generated from
-them and from the types of the responses, so that it always describes what the API does.
+Requests are validated with the same types, so the document always describes what the API does.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import typing
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import datetime
 from types import ModuleType
 from typing import Any
 
 import msgspec
 
-from chalicelib.auditlog import cursors, summary, views
+from chalicelib.api.moments import Moment
+from chalicelib.api.operations import OPERATIONS, Operation
+from chalicelib.api.queries import PathParameters
+from chalicelib.api.responses import PROBLEM_TYPE
+from chalicelib.auditlog import summary, views
 from chalicelib.domain import model, reasons, stored
-from chalicelib.domain.reasons import Outcome
 from chalicelib.domain.stored import Record
 
 API_VERSION = "1.0.0"
-PROBLEM_TYPE = "application/problem+json"
-
-ACCOUNT_PATTERN = "^[0-9]{12}$"
-REGION_PATTERN = "^[a-z0-9]+(-[a-z0-9]+){1,3}-[0-9]+$"
-TARGET_PATTERN = f"^(guard|[0-9]{{12}}/{REGION_PATTERN[1:-1]})$"
-INCIDENT_PATTERN = f"^[0-9]{{12}}\\.{REGION_PATTERN[1:-1]}\\.[1-9][0-9]{{0,11}}$"
-AGO_PATTERN = "^[0-9]{1,6}[smhdw]$"
-TOKEN_PATTERN = "^[A-Za-z0-9_-]+$"
-RULE_PATTERN = "^[A-Za-z0-9._-]{1,64}$"
-
-MOST_LIMIT = 200
-LONGEST_REGION = 32
-LONGEST_TARGET = 13 + LONGEST_REGION
-LONGEST_ACTOR = 256
-LONGEST_QUERY = 8192
-"""Characters of all query parameters together, names and values."""
-
-LARGEST_BODY = 1024
-"""The largest body of a request, in bytes. No operation needs a body; an empty JSON object is allowed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """One query parameter. Only `outcome` may be repeated."""
-
-    name: str
-    schema: dict[str, Any]
-    description: str
-    repeated: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One route. `answer` names the schema of its successful response, `extra` its additional status codes."""
-
-    name: str
-    method: str
-    path: str
-    summary: str
-    answer: str
-    parameters: tuple[Parameter, ...] = ()
-    extra: tuple[int, ...] = ()
-    status: int = 200
-
-
-ACCOUNT = Parameter("account", {"type": "string", "pattern": ACCOUNT_PATTERN}, "an account id of twelve digits")
-REGION = Parameter(
-    "region",
-    {"type": "string", "pattern": REGION_PATTERN, "maxLength": LONGEST_REGION},
-    "the name of a Region, such as us-east-1",
-)
-TARGET = Parameter(
-    "target",
-    {"type": "string", "pattern": TARGET_PATTERN, "maxLength": LONGEST_TARGET},
-    "a target such as 111122223333/us-east-1, or `guard` for the guard's own chain",
-)
-OUTCOME = Parameter(
-    "outcome",
-    {"type": "array", "items": {"$ref": "#/components/schemas/Outcome"}, "minItems": 1, "maxItems": len(Outcome)},
-    "one of these outcomes; may be repeated",
-    repeated=True,
-)
-ACTOR = Parameter(
-    "actor",
-    {"type": "string", "minLength": 1, "maxLength": LONGEST_ACTOR},
-    "part of the actor's ARN, session or service, or a glob for the whole with * and ?",
-)
-RULE = Parameter("rule", {"type": "string", "pattern": RULE_PATTERN, "maxLength": 64}, "the id of a rule")
-MOMENT = {
-    "anyOf": [
-        {"type": "string", "format": "date-time"},
-        {"type": "string", "format": "date"},
-        {"type": "string", "pattern": AGO_PATTERN},
-    ]
-}
-SINCE = Parameter(
-    "since", MOMENT, "a time, a date (UTC), or an age such as 90s, 30m, 24h, 7d, 2w; selects items at or after it"
-)
-UNTIL = Parameter("until", MOMENT, "a time, a date (UTC), or an age, as in `since`; selects items before it")
-LIMIT = Parameter(
-    "limit",
-    {"type": "integer", "minimum": 1, "maximum": MOST_LIMIT, "default": 50},
-    "maximum number of items; a page reads a bounded part of the log, so it may have fewer and still a `next_token`",
-)
-NEXT_TOKEN = Parameter(
-    "next_token",
-    {
-        "type": "string",
-        "format": "next-token",
-        "pattern": TOKEN_PATTERN,
-        "minLength": 1,
-        "maxLength": cursors.LONGEST_CURSOR,
-    },
-    "the `next_token` of the previous page, with the same filters",
-)
-
-FILTERS = (TARGET, ACCOUNT, REGION, OUTCOME, ACTOR, RULE, SINCE, UNTIL, LIMIT, NEXT_TOKEN)
-
-OPERATIONS = (
-    Operation("incidents", "GET", "/v1/incidents", "Incidents, newest first", "IncidentPage", FILTERS),
-    Operation("incident", "GET", "/v1/incidents/{id}", "One incident with its records", "Incident", extra=(404,)),
-    Operation("records", "GET", "/v1/records", "Records of the audit log, newest first", "RecordPage", FILTERS),
-    Operation(
-        "targets",
-        "GET",
-        "/v1/targets",
-        "The current state of every target, by account and Region",
-        "TargetPage",
-        (ACCOUNT, REGION, OUTCOME, RULE, LIMIT, NEXT_TOKEN),
-    ),
-    Operation(
-        "target", "GET", "/v1/targets/{account}/{region}", "The current state of one target", "Target", extra=(404,)
-    ),
-    Operation("summary", "GET", "/v1/summary", "Figures by UTC day, at most 400 of them", "Summary", (SINCE, UNTIL)),
-    Operation("policy", "GET", "/v1/policy", "The policy in force", "Policy", extra=(503,)),
-    Operation("openapi", "GET", "/v1/openapi.json", "This document", "OpenApi"),
-    Operation(
-        "reconcile",
-        "POST",
-        "/v1/targets/{account}/{region}/reconcile",
-        "Request a check of a target; the guard checks it within two minutes",
-        "Accepted",
-        extra=(404, 413, 415),
-        status=202,
-    ),
-)
-BY_NAME = {operation.name: operation for operation in OPERATIONS}
-
-PATH_PARAMETERS = {
-    "id": (
-        {"type": "string", "pattern": INCIDENT_PATTERN, "maxLength": 64},
-        "the incident's id with dots in place of `/` and `#`: 111122223333.us-east-1.7",
-    ),
-    "account": ({"type": "string", "pattern": ACCOUNT_PATTERN}, "the account's twelve digits"),
-    "region": (
-        {"type": "string", "pattern": REGION_PATTERN, "maxLength": LONGEST_REGION},
-        "the Region's name, such as us-east-1",
-    ),
-}
 
 STATUSES = {
     304: "Not modified since the response with the ETag in If-None-Match",
@@ -179,7 +42,7 @@ def document() -> dict[str, Any]:
     """The OpenAPI 3.1 document."""
     paths: dict[str, dict[str, Any]] = {}
     for operation in OPERATIONS:
-        paths.setdefault(operation.path, {})[operation.method.lower()] = _told(operation)
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _path_item(operation)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -205,31 +68,31 @@ def document() -> dict[str, Any]:
     }
 
 
-def _told(operation: Operation) -> dict[str, Any]:
+def _path_item(operation: Operation) -> dict[str, Any]:
     responses: dict[str, Any] = {
         str(operation.status): {
             "description": operation.summary,
             "headers": _headers(operation),
-            "content": {"application/json": {"schema": _ref(operation.answer)}},
+            "content": {"application/json": {"schema": _ref(operation.response)}},
         }
     }
-    for status in sorted({*FOR_ALL, *operation.extra}):
+    for status in sorted({*FOR_ALL, *operation.errors}):
         responses[str(status)] = {
             "description": STATUSES[status],
             "content": {PROBLEM_TYPE: {"schema": _ref("ProblemDetails")}},
         }
     if operation.method == "GET":
         responses["304"] = {"description": STATUSES[304]}
-    told: dict[str, Any] = {
+    described: dict[str, Any] = {
         "operationId": operation.name,
         "summary": operation.summary,
-        "parameters": [*_path_parameters(operation.path), *map(_query_parameter, operation.parameters)],
+        "parameters": [*_path_parameters(operation.path), *_query_parameters(operation.query)],
         "responses": responses,
     }
     if operation.method == "POST":
         empty = {"type": "object", "additionalProperties": False}
-        told["requestBody"] = {"required": False, "content": {"application/json": {"schema": empty}}}
-    return told
+        described["requestBody"] = {"required": False, "content": {"application/json": {"schema": empty}}}
+    return described
 
 
 def _headers(operation: Operation) -> dict[str, Any]:
@@ -242,20 +105,39 @@ def _headers(operation: Operation) -> dict[str, Any]:
 def _path_parameters(path: str) -> list[dict[str, Any]]:
     return [
         {"name": name, "in": "path", "required": True, "schema": schema, "description": description}
-        for name, (schema, description) in PATH_PARAMETERS.items()
+        for name, schema, description in _fields(PathParameters)
         if f"{{{name}}}" in path
     ]
 
 
-def _query_parameter(parameter: Parameter) -> dict[str, Any]:
-    told: dict[str, Any] = {
-        "name": parameter.name,
-        "in": "query",
-        "required": False,
-        "schema": parameter.schema,
-        "description": parameter.description,
-    }
-    return {**told, "style": "form", "explode": True} if parameter.repeated else told
+def _query_parameters(query: type[msgspec.Struct]) -> Iterator[dict[str, Any]]:
+    for name, schema, description in _fields(query):
+        parameter = {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
+        if schema.get("type") == "array":
+            parameter |= {"style": "form", "explode": True}
+        yield parameter
+
+
+def _fields(parameters: type[msgspec.Struct]) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """The name, schema and description of each field. A field whose default is None or empty is optional."""
+    _, found = msgspec.json.schema_components(
+        [parameters], schema_hook=_schema_of_custom_type, ref_template="#/components/schemas/{name}"
+    )
+    for name, field in found[parameters.__name__]["properties"].items():
+        default = field.pop("default", None)
+        schema = field["anyOf"][0] if {"type": "null"} in field.get("anyOf", ()) else field
+        description = schema.pop("description")
+        if "pattern" in schema:
+            schema["pattern"] = schema["pattern"].replace(r"\A", "^").replace(r"\Z", "$")
+        if default:
+            schema["default"] = default
+        yield name, schema, description
+
+
+def _schema_of_custom_type(kind: type[Any]) -> dict[str, Any]:
+    if kind is Moment:
+        return Moment.schema()
+    raise NotImplementedError(kind)
 
 
 def _ref(name: str) -> dict[str, Any]:

@@ -14,9 +14,22 @@ from typing import Any
 
 import click
 
-from chalicelib.cli import browsing, holding, judging, log, operating, policies, telling
+from chalicelib.cli import (
+    audit,
+    break_glass,
+    completion,
+    console,
+    doctor,
+    explain,
+    history,
+    key,
+    pause,
+    policy,
+    reconcile,
+    redrive,
+)
 from chalicelib.cli.options import common_options
-from chalicelib.cli.session import Operator
+from chalicelib.operators.context import Operator
 
 INTERRUPTED = 130
 
@@ -41,9 +54,9 @@ class Verbs(click.Group):
             _forget_stdout()
             code = 0
         except Exception as error:
-            from chalicelib.cli.trouble import trouble_of
+            from chalicelib.operators.errors import operator_error
 
-            trouble = trouble_of(error)
+            trouble = operator_error(error)
             trouble.show()
             code = trouble.exit_code
         sys.exit(code if isinstance(code, int) else 0)
@@ -67,22 +80,22 @@ def cli() -> None:
 
 
 for command in (
-    telling.status,
-    judging.check,
-    judging.reconcile_verb,
-    judging.explain,
-    telling.history_verb,
-    telling.show,
-    log.audit_group,
-    policies.policy_group,
-    operating.doctor_verb,
-    operating.redrive_verb,
-    browsing.console_verb,
-    holding.pause,
-    holding.resume,
-    holding.break_glass_group,
-    holding.key_group,
-    operating.completion,
+    history.status,
+    reconcile.check,
+    reconcile.reconcile_verb,
+    explain.explain_verb,
+    history.history_verb,
+    history.show,
+    audit.audit_group,
+    policy.policy_group,
+    doctor.doctor_verb,
+    redrive.redrive_verb,
+    console.console_verb,
+    pause.pause_verb,
+    pause.resume_verb,
+    break_glass.break_glass_group,
+    key.key_group,
+    completion.completion_verb,
 ):
     cli.add_command(command)
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, TypeVar
 
 import click
 
-from chalicelib.cli.session import Operator
 from chalicelib.domain.model import Target
+from chalicelib.operators.context import Operator
+from chalicelib.operators.times import parse_time
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+pass_operator = click.make_pass_decorator(Operator, ensure=True)
+
 OUTPUTS = ("table", "json", "jsonl")
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-AGO = re.compile(r"([0-9]{1,6})([smhdw])")
 
 
 def _kept(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
@@ -71,14 +71,10 @@ TARGET = TargetType()
 
 
 def moment(text: str, now: datetime, option: str) -> datetime:
-    """Parse `24h` as 24 hours before now, or an RFC 3339 time or date (UTC without a zone). Raises BadParameter."""
-    ago = AGO.fullmatch(text)
+    """Parse the time of an option. Raises BadParameter."""
     try:
-        if ago:
-            return now - timedelta(seconds=int(ago[1]) * UNITS[ago[2]])
-        read = datetime.fromisoformat(text)
-        return (read if read.tzinfo else read.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError):
+        return parse_time(text, now)
+    except ValueError:
         raise click.BadParameter(
             f"{text!r} is not a time: write an age such as 90s, 30m, 24h, 7d or 2w, or a time such as "
             "2026-11-20T18:00:00Z",

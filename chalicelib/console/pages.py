@@ -15,12 +15,12 @@ from chalicelib.auditlog.summary import summarize
 from chalicelib.auditlog.verify import verify
 from chalicelib.auditlog.views import Entry, IncidentView, TargetView
 from chalicelib.aws.s3_anchors import read_anchors
-from chalicelib.cli.session import Operator
-from chalicelib.console import asking, pictures
+from chalicelib.console import charts, filters
 from chalicelib.console.words import laid_out
 from chalicelib.domain.model import Target
 from chalicelib.domain.reasons import Outcome
 from chalicelib.domain.stored import GUARD_CHAIN, GuardState, Suppression
+from chalicelib.operators.context import Operator
 
 RANGES = (7, 30, 90)
 STALE_SWEEP = timedelta(hours=2)
@@ -88,8 +88,8 @@ def overview(operator: Operator, around: Frame, arguments: Mapping[str, str]) ->
             "regions": sorted({view.region for view in targets}),
             "cells": {(view.account, view.region): view for view in targets},
             "summary": summary,
-            "incident_chart": pictures.incidents(summary.days),
-            "exposure_chart": pictures.exposures(summary.days),
+            "incident_chart": charts.incidents(summary.days),
+            "exposure_chart": charts.exposures(summary.days),
             "days": days,
             "ranges": RANGES,
         },
@@ -104,7 +104,7 @@ def _most_urgent_first(view: TargetView) -> tuple[int, datetime]:
 
 def incidents(operator: Operator, around: Frame, arguments: Mapping[str, str]) -> Page:
     """One page of the incidents that match the filter."""
-    query = asking.read(arguments, around.now)
+    query = filters.read(arguments, around.now)
     found = None
     if not query.faults:
         found = history.incidents(operator.store, query.wanted, around.now, INCIDENTS_A_PAGE, query.cursor)
@@ -113,7 +113,7 @@ def incidents(operator: Operator, around: Frame, arguments: Mapping[str, str]) -
 
 def records(operator: Operator, around: Frame, arguments: Mapping[str, str]) -> Page:
     """One page of the records that match the filter."""
-    query = asking.read(arguments, around.now)
+    query = filters.read(arguments, around.now)
     found = None
     if not query.faults:
         found = history.records(operator.store, query.wanted, around.now, RECORDS_A_PAGE, query.cursor)
@@ -121,7 +121,7 @@ def records(operator: Operator, around: Frame, arguments: Mapping[str, str]) -> 
 
 
 def _choices() -> dict[str, Any]:
-    return {"outcomes": list(Outcome), "spans": asking.SPANS}
+    return {"outcomes": list(Outcome), "spans": filters.SPANS}
 
 
 def incident(operator: Operator, account: str, region: str, seq: int) -> Page:

@@ -9,8 +9,8 @@ from types import TracebackType
 
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from chalicelib.cli.session import Operator
 from chalicelib.console.site import Site
+from chalicelib.operators.context import Operator
 
 HOST = "127.0.0.1"
 PORT = 8710

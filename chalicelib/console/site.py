@@ -20,13 +20,12 @@ from werkzeug.routing import Map, MapAdapter, Rule
 from werkzeug.wrappers import Request, Response
 
 from chalicelib.auditlog.cursors import BadCursor
-from chalicelib.cli import trouble, wording
-from chalicelib.cli.session import Operator
 from chalicelib.console import pages, words
 from chalicelib.console.pages import NotThere, Page
 from chalicelib.domain.errors import GuardError
 from chalicelib.domain.policy import PolicyError
-from chalicelib.operators import labels
+from chalicelib.operators import errors, formatting, labels
+from chalicelib.operators.context import Operator
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -139,8 +138,8 @@ class Site:
         return self._rendered(adapter, page, frame=around, endpoint=endpoint, arguments=arguments)
 
     def _failed(self, adapter: MapAdapter, error: Exception) -> Response:
-        known = error if isinstance(error, trouble.Trouble) else trouble.trouble_of(error)
-        title = "Configuration error" if known.exit_code == trouble.CONFIGURATION else "AWS error"
+        known = error if isinstance(error, errors.OperatorError) else errors.operator_error(error)
+        title = "Configuration error" if known.exit_code == errors.CONFIGURATION else "AWS error"
         remedy = (known.remedy or "").replace("repeat the command", "reload this page")
         return self._wrong(adapter, 502, title, known.message, remedy)
 
@@ -224,7 +223,7 @@ def _templates() -> Environment:
     }
     made.filters |= {
         "time": words.time_tag,
-        "span": wording.span_text,
+        "span": formatting.span_text,
         "code": words.code_word,
         "setting": words.setting_word,
         "actor": words.actor_word,

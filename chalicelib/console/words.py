@@ -9,11 +9,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from chalicelib.cli.wording import clean
 from chalicelib.domain.keypolicy import document
 from chalicelib.domain.model import Actor, Setting, arn_part, key_id_of
 from chalicelib.domain.reasons import Outcome
 from chalicelib.domain.stored import Action
+from chalicelib.operators.formatting import clean
 from chalicelib.operators.labels import OUTCOME_LABELS
 
 

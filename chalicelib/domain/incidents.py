@@ -40,22 +40,22 @@ def cause_of_drift(run: Run, known: Known, seen: Observation, violations: tuple[
     """Who owns the drift: the event's actor, only if the event's effect is what was observed."""
     if run.event is None:
         return None
-    owns = owns_drift(run, known, seen) if run.change else OF_THE_KEY.issuperset(violations)
-    return cause_of(run.event.trigger) if owns else None
+    owner = owner_of_drift(run, known, seen) if run.change else OF_THE_KEY.issuperset(violations)
+    return cause_of(run.event.trigger) if owner else None
 
 
-def owns_drift(run: Run, known: Known, seen: Observation) -> bool:
-    """Whether the run's change event made the setting that was observed.
+def owner_of_drift(run: Run, known: Known, seen: Observation) -> ChangeEvent | None:
+    """The run's change event, if it made the setting that was observed.
 
     Not if it left something else behind, was audited before, or is older than the last time that all was compliant:
     then somebody made the same change again. Events tell whole seconds, so the same second counts as later.
     """
     change = run.change
     if change is None or change.result is None or not must_audit(run, known):
-        return False
+        return None
     at, good_at = change.trigger.event_time, known.state.good_at
     is_newer = at is None or good_at is None or at >= good_at.replace(microsecond=0)
-    return is_newer and seen.setting.same_choice(change.result)
+    return change if is_newer and seen.setting.same_choice(change.result) else None
 
 
 def join(incident: Incident, change: ChangeEvent | None, state: TargetState) -> Incident:

@@ -112,7 +112,7 @@ def outlined(first: Glance, now: datetime, *, deep: bool) -> Observation:
 
 def wants_more(target: Target, rule: Rule, state: TargetState, seen: Observation) -> bool:
     """Whether a shallow observation found anything, so that everything must be read."""
-    return not seen.deep and bool(judge(target, rule, state, seen) or adoption(state, seen, rule))
+    return bool(judge(target, rule, state, seen) or adoption(state, seen, rule))
 
 
 def _is_as_before(state: TargetState, first: Glance, kind: TriggerKind, now: datetime) -> bool:

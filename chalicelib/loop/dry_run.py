@@ -5,14 +5,17 @@ from __future__ import annotations
 from msgspec import Struct
 
 from chalicelib.domain.decide import Decision
-from chalicelib.domain.model import Target, Trigger, TriggerKind
+from chalicelib.domain.model import ChangeEvent, KeyEvent, Target, Trigger, TriggerKind
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import Mode, Rule
 from chalicelib.domain.reasons import Outcome, Reason
 from chalicelib.domain.stored import TargetState
+from chalicelib.domain.triage import Next, Triage, triage
 from chalicelib.loop.guard import Guard
 from chalicelib.loop.judging import judge_target
 from chalicelib.loop.observe import glance, glance_reads
+
+OPERATOR = Trigger(TriggerKind.OPERATOR)
 
 
 class Assessment(Struct, frozen=True):
@@ -25,12 +28,17 @@ class Assessment(Struct, frozen=True):
     seen: Observation | None
 
 
-def assess(guard: Guard, target: Target, trigger: TriggerKind = TriggerKind.OPERATOR) -> Assessment:
-    """Observe and judge a target as a run with this trigger would.
+def assess(
+    guard: Guard,
+    target: Target,
+    trigger: Trigger = OPERATOR,
+    event: ChangeEvent | KeyEvent | None = None,
+) -> Assessment:
+    """Observe and judge a target as a run with this trigger and event would.
 
     Raises AwsError where anything that must be known cannot be read.
     """
-    run = guard.run(target, Trigger(trigger))
+    run = guard.run(target, trigger, event)
     known = guard.known(run)
     rule = run.rule
     if rule is None or rule.mode is Mode.OFF:
@@ -40,3 +48,14 @@ def assess(guard: Guard, target: Target, trigger: TriggerKind = TriggerKind.OPER
     first = glance(reach, rule, guard.gather(glance_reads(reach, rule)))
     known, judged = judge_target(guard, reach, run, rule, known, first, deep=True)
     return Assessment(target, rule, judged.decision, known.state, judged.seen)
+
+
+def triage_event(guard: Guard, event: ChangeEvent | KeyEvent) -> tuple[Triage, bool]:
+    """How far a run with this event would go, and whether the event is on the record already."""
+    run = guard.run(event.target, event.trigger, event)
+    now = guard.clock.now()
+    step = triage(run, None, now)
+    if step.next is Next.IGNORE:
+        return step, False
+    known = guard.known(run)
+    return triage(run, known.state, now), known.audited

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from chalicelib.domain.breakglass import Weighed, principals_to_read, weigh
 from chalicelib.domain.decide import decide
-from chalicelib.domain.incidents import owns_drift
+from chalicelib.domain.incidents import owner_of_drift
 from chalicelib.domain.model import NONCE_TAG_KEY, KeyEvent
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import Rule
@@ -31,7 +31,7 @@ def judge_target(
     """
     known = _learn(guard, reach, known)
     seen = _observed(guard, reach, run, rule, known, first, deep=deep)
-    if wants_more(run.target, rule, known.state, seen):
+    if not seen.deep and wants_more(run.target, rule, known.state, seen):
         seen = _observed(guard, reach, run, rule, known, first, deep=True)
     glass = _weighed(guard, reach, run, rule, known, seen)
     return known, Judged(seen, glass, decide(run, known, seen, glass.in_force, guard.clock.now()))
@@ -58,7 +58,7 @@ def _weighed(guard: Guard, reach: Reach, run: Run, rule: Rule, known: Known, see
     """What the break-glass tags come to. A shallow observation read none: what was in force stays so."""
     if not seen.deep:
         return Weighed(known.state.suppressions, None)
-    change = run.change if owns_drift(run, known, seen) else None
+    change = owner_of_drift(run, known, seen)
     return weigh(
         run.target,
         rule,

@@ -27,10 +27,10 @@ from chalicelib.auditlog.filters import Filter
 from chalicelib.auditlog.views import IncidentView
 from chalicelib.aws.clients import Clients
 from chalicelib.aws.clock import AwsClock
-from chalicelib.cli.session import Operator
 from chalicelib.console.server import ConsoleServer
 from chalicelib.domain.model import Target
 from chalicelib.domain.policy import parse
+from chalicelib.operators.context import Operator
 from chalicelib.wiring import make_log_store
 from sandbox.past import BREAK_GLASS, PEOPLE, PLATFORM, SSO, TAG, Past, Person, clients_by_account
 from tests.component.operated import ACCOUNT as ACCOUNT

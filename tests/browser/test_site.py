@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from werkzeug.test import Client, TestResponse
 
-from chalicelib.cli.session import Operator
 from chalicelib.console.server import ConsoleServer
 from chalicelib.console.site import Site
 from chalicelib.domain.errors import AwsError
 from chalicelib.domain.stored import GuardState
+from chalicelib.operators.context import Operator
 from tests.component.operated import CREDENTIALS, client, event, heard, swept, world
 
 HOST = "127.0.0.1:8710"

@@ -19,10 +19,10 @@ from moto import mock_aws
 import sandbox.additions  # noqa: F401 - puts X-Ray's setting and AWS's KMS in moto's place
 from chalicelib.aws.clients import Clients
 from chalicelib.cli import cli
-from chalicelib.cli.session import Operator
 from chalicelib.domain.model import ChangeEvent, Target
 from chalicelib.domain.policy import parse
 from chalicelib.loop.guard import Guard
+from chalicelib.operators.context import Operator
 from chalicelib.wiring import make_guard
 from sandbox.knobs import KNOBS
 

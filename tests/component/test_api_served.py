@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from chalicelib.api.openapi import OPERATIONS, PROBLEM_TYPE, document
+from chalicelib.api.openapi import document
+from chalicelib.api.operations import OPERATIONS
+from chalicelib.api.responses import PROBLEM_TYPE
 from sandbox.gateway import Gateway
 from tests.component.calling import Answer, call
 from tests.component.guarded import GUARD_ACCOUNT, PROJECT, change_setting, guarded, setting_of

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from chalicelib.cli.doctor import RULES, logs_writes_of
-from chalicelib.cli.letters import QUEUE_NAME, letter_of
+from chalicelib.operators.dead_letters import QUEUE_NAME, read_message
+from chalicelib.operators.doctor import RULES, logs_writes_of
 from tests.component.operated import (
     ACCOUNT,
     CREDENTIALS,
@@ -311,6 +311,6 @@ class TestRedrive:
     "body",
     ["", "null", "[]", "{}", '{"requestContext": 3, "requestPayload": {}}', '{"requestContext": {}}', "[" * 9999],
 )
-def test_a_letter_of_no_known_kind_is_read_and_names_no_function(body: str) -> None:
-    letter = letter_of({"MessageId": "m", "ReceiptHandle": "r", "Body": body})
+def test_a_read_message_no_known_kind_is_read_and_names_no_function(body: str) -> None:
+    letter = read_message({"MessageId": "m", "ReceiptHandle": "r", "Body": body})
     assert (letter.function, letter.sent_at) == (None, None)

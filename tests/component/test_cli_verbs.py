@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from chalicelib.cli.output import Table, print_table
-from chalicelib.cli.session import Identity, Operator
 from chalicelib.domain.model import Actor
 from chalicelib.domain.reasons import Outcome
+from chalicelib.operators.context import Identity, Operator
+from chalicelib.operators.output import Table, print_table
 from tests.component.operated import (
     ACCOUNT,
     CREDENTIALS,
@@ -31,6 +32,7 @@ from tests.component.operated import (
     typed,
     world,
 )
+from tests.unit.test_events_keys import kms_event
 
 CREDENTIAL_VARIABLES = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "NO_COLOR", "AWS_DEFAULT_REGION")
 
@@ -661,6 +663,22 @@ class TestExplain:
             "sessionContext": {"sessionIssuer": issuer},
         }
         assert self.explained(told, tmp_path, "--output", "json").json["reason"] == "ECHO"
+
+    @pytest.mark.parametrize(
+        ("managed", "refused", "outcome", "reason"),
+        [
+            (False, {}, "IGNORED", "NOT_OURS"),
+            (True, {"errorCode": "AccessDenied"}, "IGNORED", "NOT_OURS"),
+            (True, {}, "COMPLIANT", None),
+        ],
+    )
+    def test_of_a_key_event_says_what_the_guard_does_with_it(
+        self, remediated: None, tmp_path: Path, managed: bool, refused: Any, outcome: str, reason: str | None
+    ) -> None:
+        arn = key_arn() if managed else key_arn()[:-36] + str(uuid.uuid4())
+        told = json.dumps(kms_event("DisableKey", {"keyId": arn}, arn, **refused)).replace("111122223333", ACCOUNT)
+        answer = self.explained(told, tmp_path, "--output", "json").json
+        assert (answer["outcome"], answer["reason"]) == (outcome, reason)
 
     def test_of_an_event_of_another_account_says_so(self, empty: None, tmp_path: Path) -> None:
         text = json.dumps(event()).replace(ACCOUNT, "999988887777")

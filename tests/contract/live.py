@@ -20,10 +20,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from chalicelib.aws.clients import Clients, call
-from chalicelib.cli.output import Table, print_table
 from chalicelib.domain.errors import AwsError
 from chalicelib.domain.model import Target
 from chalicelib.domain.policy import parse
+from chalicelib.operators.output import Table, print_table
 from tests.contract.assumptions import CHECKS, RUN_TAG, SHORTEST_WINDOW_DAYS, Check, Live, Settled, Verdict
 from tests.contract.places import Place
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from chalicelib.api.openapi import OPERATIONS, PROBLEM_TYPE
+from chalicelib.api.operations import OPERATIONS
+from chalicelib.api.responses import PROBLEM_TYPE
 from chalicelib.aws.tables import ASKED_PREFIX
 from tests.package.conftest import of_type
 

@@ -12,9 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.api import handlers as api
-from chalicelib.api import openapi
-from chalicelib.api.openapi import BY_NAME, OPERATIONS
+from chalicelib.api import handlers, queries
+from chalicelib.api.moments import Moment
+from chalicelib.api.openapi import document
+from chalicelib.api.operations import BY_NAME, OPERATIONS
+from chalicelib.api.requests import Request
+from chalicelib.api.responses import Response
 from chalicelib.domain.errors import AwsError
 from chalicelib.domain.ports import Loaded
 from chalicelib.domain.reasons import Outcome
@@ -26,17 +29,17 @@ HERE = "111122223333/us-east-1"
 DOCS = Path(__file__).parents[2] / "docs" / "api.md"
 
 
-def asked(operation: str, log: Any, path: dict[str, str] | None = None, **query: Any) -> api.Answer:
-    request = api.Request(
+def get(operation: str, log: Any, path: dict[str, str] | None = None, **query: Any) -> Response:
+    request = Request(
         operation=BY_NAME[operation],
         path=path or {},
-        query={name: [value] for name, value in query.items()},
+        query={name: value if isinstance(value, list) else [value] for name, value in query.items()},
         headers={},
         body=b"",
         caller="arn:aws:iam::111122223333:user/Ops",
         id="1",
     )
-    return api.answer(api.Service(log, lambda: NOW), request)
+    return handlers.handle(handlers.Service(log, lambda: NOW), request)
 
 
 class TestMoments:
@@ -48,7 +51,7 @@ class TestMoments:
                 expected = at.astimezone(UTC)
             except OverflowError:
                 expected = datetime.min.replace(tzinfo=UTC) if at.year == 1 else datetime.max.replace(tzinfo=UTC)
-            assert api.read_moment(written, NOW) == expected
+            assert Moment.parse(written).at(NOW) == expected
 
     @pytest.mark.parametrize(
         ("text", "at"),
@@ -65,14 +68,14 @@ class TestMoments:
         ],
     )
     def test_may_be_spans_dates_and_whatever_the_calendar_ends_with(self, text: str, at: datetime) -> None:
-        assert api.read_moment(text, NOW) == at
+        assert Moment.parse(text).at(NOW) == at
 
     @pytest.mark.parametrize(
         "text", ["", "24", "h", "-1h", "2026-13-01", "2026-11-20T18:00:00", "2026-11-20 18:00:00Z"]
     )
     def test_that_are_none_are_refused(self, text: str) -> None:
         with pytest.raises(ValueError, match=r"^"):
-            api.read_moment(text, NOW)
+            Moment.parse(text).at(NOW)
 
 
 class TestSizes:
@@ -93,8 +96,8 @@ class TestSizes:
         seen: list[str] = []
         token: dict[str, Any] = {}
         while True:
-            answer = asked("records", log, limit="200", target=HERE, **token)
-            assert len(answer.body) <= api.MOST_BODY_BYTES
+            answer = get("records", log, limit="200", target=HERE, **token)
+            assert len(answer.body) <= handlers.MOST_BODY_BYTES
             told = json.loads(answer.body)
             seen += [record["record_id"] for record in told["records"]]
             if told["next_token"] is None:
@@ -103,7 +106,7 @@ class TestSizes:
         assert seen == [f"{HERE}#{number}" for number in range(150, 0, -1)]
 
     def test_an_incident_of_whole_key_policies_is_cut_and_says_that_it_is_not_complete(self) -> None:
-        answer = asked("incident", self.log(150), {"id": "111122223333.us-east-1.1"})
+        answer = get("incident", self.log(150), {"id": "111122223333.us-east-1.1"})
         told = json.loads(answer.body)
         assert told["complete"] is False
         assert 50 < len(told["records"]) < 150
@@ -115,7 +118,7 @@ class TestFailures:
             aws_request_id = "11111111-2222-3333-4444-555555555555"
             invoked_function_arn = None
 
-        answer = api.respond("records", object(), Context())
+        answer = handlers.respond("records", object(), Context())
         told = json.loads(answer.body)
         assert (answer.status, told["code"]) == (500, "INTERNAL_ERROR")
         assert told["instance"] == f"urn:uuid:{Context.aws_request_id}"
@@ -129,24 +132,115 @@ class TestFailures:
             def newest(self, *_: Any, **__: Any) -> Any:
                 raise AwsError("dynamodb:Query", code, "User: arn:aws:sts::111122223333:assumed-role/secret")
 
-        answer = asked("records", Refusing(), target=HERE)
+        answer = get("records", Refusing(), target=HERE)
         assert (answer.status, json.loads(answer.body)["code"]) == (503, told)
         assert answer.headers["Retry-After"] == "2"
         assert "secret" not in answer.body
 
 
+REFUSALS: list[tuple[str, dict[str, Any], str, str]] = [
+    ("records", {"limit": "0"}, "BAD_PARAMETER", "limit: expected a whole number from 1 to 200."),
+    ("records", {"limit": "ten"}, "BAD_PARAMETER", "limit: expected a whole number from 1 to 200."),
+    ("records", {"limit": "1.5"}, "BAD_PARAMETER", "limit: expected a whole number from 1 to 200."),
+    ("targets", {"limit": "9" * 5000}, "BAD_PARAMETER", "limit: expected a whole number from 1 to 200."),
+    ("records", {"account": "11112222333\u0663"}, "BAD_PARAMETER", "account: expected an account id of twelve digits."),
+    ("records", {"account": "111122223333\n"}, "BAD_PARAMETER", "account: expected an account id of twelve digits."),
+    ("records", {"account": "null"}, "BAD_PARAMETER", "account: expected an account id of twelve digits."),
+    (
+        "targets",
+        {"region": "us-east-1" + "1" * 40},
+        "BAD_PARAMETER",
+        "region: expected the name of a Region, such as us-east-1.",
+    ),
+    (
+        "incidents",
+        {"target": "here"},
+        "BAD_PARAMETER",
+        "target: expected a target such as 111122223333/us-east-1, or `guard` for the guard's own chain.",
+    ),
+    (
+        "targets",
+        {"outcome": ["FAILED", "good"]},
+        "BAD_PARAMETER",
+        f"outcome: expected one of {', '.join(Outcome)}; at most {len(Outcome)} values.",
+    ),
+    (
+        "targets",
+        {"outcome": ["FAILED"] * 10},
+        "BAD_PARAMETER",
+        f"outcome: expected one of {', '.join(Outcome)}; at most {len(Outcome)} values.",
+    ),
+    ("records", {"actor": ""}, "BAD_PARAMETER", "actor: expected 1 to 256 characters."),
+    ("records", {"rule": "a/b"}, "BAD_PARAMETER", "rule: expected the id of a rule."),
+    (
+        "summary",
+        {"since": "2026-02-30"},
+        "BAD_PARAMETER",
+        "since: expected a time, a date (UTC), or an age such as 90s, 30m, 24h, 7d, 2w; selects items at or after it.",
+    ),
+    (
+        "summary",
+        {"until": "null"},
+        "BAD_PARAMETER",
+        "until: expected a time, a date (UTC), or an age, as in `since`; selects items before it.",
+    ),
+    (
+        "targets",
+        {"next_token": '"'},
+        "BAD_PARAMETER",
+        "next_token: expected the `next_token` of the previous page, with the same filters.",
+    ),
+    ("summary", {"since": ["1h", "2h"]}, "REPEATED_PARAMETER", "This parameter may be given only once."),
+    ("summary", {"limit": "5"}, "UNKNOWN_PARAMETER", "Unknown parameters. This route accepts since, until."),
+    ("policy", {"limit": "5"}, "UNKNOWN_PARAMETER", "Unknown parameters. This route accepts none."),
+]
+
+
+@pytest.mark.parametrize(("operation", "query", "code", "detail"), REFUSALS)
+def test_a_refusal_names_the_parameter_and_says_what_is_expected(
+    operation: str, query: dict[str, Any], code: str, detail: str
+) -> None:
+    response = get(operation, Logbook(), **query)
+    problem = json.loads(response.body)
+    assert (response.status, problem["code"], problem["detail"]) == (400, code, detail)
+    assert problem["parameters"] == list(query)
+
+
+def test_the_documented_parameters_are_the_fields_of_the_queries_with_their_constraints() -> None:
+    described = {
+        parameter["name"]: parameter
+        for item in document()["paths"].values()
+        for operation in item.values()
+        for parameter in operation["parameters"]
+        if parameter["in"] == "query"
+    }
+    assert described.keys() == {name for operation in OPERATIONS for name in operation.query.__struct_fields__}
+    assert described["account"] == {
+        "name": "account",
+        "in": "query",
+        "required": False,
+        "description": "an account id of twelve digits",
+        "schema": {"type": "string", "pattern": "^[0-9]{12}$"},
+    }
+    assert described["limit"]["schema"] == {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}
+    assert described["since"]["schema"] == Moment.schema()
+    outcome = described["outcome"]
+    assert (outcome["style"], outcome["explode"], outcome["schema"]["maxItems"]) == ("form", True, len(Outcome))
+    assert "default" not in outcome["schema"]
+
+
 def test_the_name_of_an_unknown_parameter_is_told_at_no_great_length() -> None:
-    answer = asked("records", Logbook(), **{"a" * 5000: "1"})  # type: ignore[arg-type]
+    answer = get("records", Logbook(), **{"a" * 5000: "1"})  # type: ignore[arg-type]
     assert json.loads(answer.body)["parameters"] == ["a" * 64]
 
 
 def test_the_page_in_the_documentation_names_every_route_parameter_and_code() -> None:
     text = DOCS.read_text("utf-8")
     names = {f"{operation.method} {operation.path}" for operation in OPERATIONS}
-    names |= {parameter.name for operation in OPERATIONS for parameter in operation.parameters}
-    source = Path(api.__file__).read_text("utf-8")
-    names |= set(re.findall(r'(?:Refused|_problem)\(\d{3}, "([A-Z_]+)"', source))
-    names |= {"THROTTLED", "AWS_REFUSED", str(openapi.MOST_LIMIT)}
+    names |= {name for operation in OPERATIONS for name in operation.query.__struct_fields__}
+    for source in Path(handlers.__file__).parent.glob("*.py"):
+        names |= set(re.findall(r'(?:Refused|problem)\(\s*\d{3}, "([A-Z_]+)"', source.read_text("utf-8")))
+    names |= {"THROTTLED", "AWS_REFUSED", str(queries.MOST_LIMIT)}
     assert {name for name in names if f"`{name}`" not in text} == set()
 
 
@@ -168,7 +262,7 @@ def test_pages_of_targets_lead_on_to_each_once_in_order() -> None:
     seen: list[str] = []
     token: dict[str, Any] = {}
     while True:
-        told = json.loads(asked("targets", Present(), limit="3", **token).body)
+        told = json.loads(get("targets", Present(), limit="3", **token).body)
         seen += [target["target"] for target in told["targets"]]
         assert told["guard"]["swept_at"] == "2026-11-20T12:00:00Z"
         if told["next_token"] is None:
@@ -178,6 +272,6 @@ def test_pages_of_targets_lead_on_to_each_once_in_order() -> None:
 
 
 def test_targets_are_those_asked_for() -> None:
-    told = json.loads(asked("targets", Present(), account="111111111111", region="eu-west-3").body)
+    told = json.loads(get("targets", Present(), account="111111111111", region="eu-west-3").body)
     assert [target["target"] for target in told["targets"]] == ["111111111111/eu-west-3"]
-    assert json.loads(asked("targets", Present(), outcome="FAILED").body)["targets"] == []
+    assert json.loads(get("targets", Present(), outcome="FAILED").body)["targets"] == []

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from chalicelib.cli.output import Table, print_table
-from chalicelib.cli.telling import HISTORY_COLUMNS
+from chalicelib.cli.history import HISTORY_COLUMNS
+from chalicelib.operators.output import Table, print_table
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 ROW = [

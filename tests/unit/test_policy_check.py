@@ -28,7 +28,8 @@ from chalicelib.domain.policy import (
     load_stamped,
     sha256_of,
 )
-from chalicelib.operators.policy_check import SCHEMA_PATH, Checked, Finding, InvalidPolicy, check, main, stamp, validate
+from chalicelib.operators.policy_check import SCHEMA_PATH, Checked, InvalidPolicy, check, main, stamp, validate
+from chalicelib.operators.policy_findings import Finding
 
 SHIPPED = SCHEMA_PATH.parent
 SCHEMA: dict[str, Any] = json.loads(SCHEMA_PATH.read_bytes())
@@ -106,7 +107,7 @@ WRONG: list[tuple[Change, str, str, str]] = [
     (in_require(key="any-kms", allowed_keys=["alias/other"]), ALLOWED, '["alias/other"]', "alias/xray-encryption"),
     (in_require(allowed_keys=["arn:aws:kms:eu-*:*:key/*"]), ALLOWED, '["arn:aws:kms:eu-*:*:key/*"]', "alias/xray"),
     (in_require(allowed_keys=["alias/x*"]), f"{ALLOWED}/0", '"alias/x*"', "no glob"),
-    (in_require(allowed_keys=["alias/aws/xray"]), f"{ALLOWED}/0", '"alias/aws/xray"', "customer keys"),
+    (in_require(allowed_keys=["alias/aws/xray"]), f"{ALLOWED}/0", '"alias/aws/xray"', "customer managed keys"),
     (in_require(allowed_keys=["1234abcd"]), f"{ALLOWED}/0", '"1234abcd"', "a key ARN"),
     (in_require(allowed_keys=["arn:aws:kms:*:*:alias/a"]), f"{ALLOWED}/0", '"arn:aws:kms:*:*:alias/a"', "key/ID"),
     (in_require(allowed_keys=["arn:aws:kms:*:12:key/*"]), f"{ALLOWED}/0", '"arn:aws:kms:*:12:key/*"', "twelve"),
@@ -155,7 +156,7 @@ WRONG: list[tuple[Change, str, str, str]] = [
         "username",
         "role/NAME",
     ),
-    (add_rule(), "/rules/1/id", '"baseline"', "already the id of rule 0"),
+    (add_rule(), "/rules/1/id", '"baseline"', "rule 0 already has this id"),
 ]
 
 

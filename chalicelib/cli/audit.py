@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from chalicelib.cli.options import common_options
-from chalicelib.cli.output import Progress, Table, emit, print_table
-from chalicelib.cli.session import Operator, pass_operator, say
+from chalicelib.cli.options import common_options, pass_operator
 from chalicelib.domain.model import Target
 from chalicelib.domain.stored import GUARD_CHAIN
+from chalicelib.operators.context import Operator
+from chalicelib.operators.output import Progress, Table, emit, print_table, say
 
 if TYPE_CHECKING:
     from chalicelib.auditlog.anchors import Anchored

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chalicelib.cli.options import common_options, moment
-from chalicelib.cli.output import Table, emit, emit_lines, print_table
-from chalicelib.cli.session import Operator, pass_operator, say
+from chalicelib.cli.options import common_options, moment, pass_operator
 from chalicelib.domain.model import Target, TriggerKind, is_region
 from chalicelib.domain.reasons import Outcome
 from chalicelib.domain.stored import GUARD_CHAIN
+from chalicelib.operators.context import Operator
+from chalicelib.operators.output import Table, emit, emit_lines, print_table, say
 
 if TYPE_CHECKING:
     from chalicelib.auditlog.filters import Filter
@@ -52,7 +52,7 @@ def status(operator: Operator, account: str | None, target_region: str | None) -
 
 
 def _print_status(operator: Operator, guard: GuardState, views: list[TargetView]) -> None:
-    from chalicelib.cli.wording import NOTHING, setting_text, span_text, time_text
+    from chalicelib.operators.formatting import NOTHING, setting_text, span_text, time_text
 
     now = operator.now()
     rows = [
@@ -181,7 +181,7 @@ def _say_reasons(codes: Iterable[tuple[Outcome | None, str | None]]) -> None:
 
 
 def _row(entry: Entry) -> list[str]:
-    from chalicelib.cli.wording import NOTHING, change_text, span_text, time_text
+    from chalicelib.operators.formatting import NOTHING, change_text, span_text, time_text
 
     record = entry.record
     why = " ".join(record.violations) or record.reason or NOTHING
@@ -199,7 +199,7 @@ def _row(entry: Entry) -> list[str]:
 
 
 def _actor(entry: Entry) -> str:
-    from chalicelib.cli.wording import actor_text
+    from chalicelib.operators.formatting import actor_text
 
     name = actor_text(entry.actor, entry.record.target)
     by_hand = entry.record.trigger.kind is TriggerKind.OPERATOR and entry.record.cause is None
@@ -248,7 +248,7 @@ def _all_since(operator: Operator, wanted: Filter, now: datetime) -> list[Entry]
 
 def _print_new(operator: Operator, entries: list[Entry]) -> None:
     if operator.output == "table":
-        from chalicelib.cli.wording import clean
+        from chalicelib.operators.formatting import clean
 
         for entry in entries:
             click.echo("  ".join(clean(cell) for cell in _row(entry)))
@@ -280,7 +280,7 @@ def show(operator: Operator, incident: str) -> int:
 
 
 def _print_incident(operator: Operator, view: IncidentView) -> None:
-    from chalicelib.cli.wording import actor_text, change_text, clean, setting_text, span_text, time_text
+    from chalicelib.operators.formatting import actor_text, change_text, clean, setting_text, span_text, time_text
     from chalicelib.operators.labels import TRIGGERS, explanation
 
     target = view.target
@@ -348,8 +348,8 @@ def _details(record: Record) -> list[tuple[str, str]]:
 
 
 def _print_action(action: Any, target: str) -> None:
-    from chalicelib.cli.wording import clean, key_text
     from chalicelib.domain.keypolicy.document import difference
+    from chalicelib.operators.formatting import clean, key_text
 
     subject = key_text(action.key_arn, target) if action.key_arn else ""
     text = f"    {action.name} {subject}"

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chalicelib.cli.options import TARGET, common_options
-from chalicelib.cli.output import Table, emit, print_table
-from chalicelib.cli.session import Operator, pass_operator, say
+from chalicelib.cli.options import TARGET, common_options, pass_operator
 from chalicelib.domain.model import Target
+from chalicelib.operators.context import Operator
+from chalicelib.operators.output import Table, emit, print_table, say
 
 if TYPE_CHECKING:
     from chalicelib.domain.policy import Policy, Rule
@@ -131,13 +131,13 @@ def _deployed(operator: Operator) -> tuple[str | None, str | None]:
     """The digest of the policy that the deployed guard last ran with, or the error that hides it."""
     from botocore.exceptions import BotoCoreError
 
-    from chalicelib.cli.trouble import trouble_of
     from chalicelib.domain.errors import AwsError
+    from chalicelib.operators.errors import operator_error
 
     try:
         return operator.guard_state().policy_digest, None
     except (AwsError, BotoCoreError) as error:
-        return None, trouble_of(error).message
+        return None, operator_error(error).message
 
 
 def requirements(rule: Rule) -> list[str]:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from chalicelib.cli.trouble import trouble_of
 from chalicelib.domain.errors import AwsError, GuardError
 from chalicelib.domain.reasons import Problem
+from chalicelib.operators.errors import operator_error
 from tests.component.operated import CREDENTIALS, HERE, typed
 
 Refusing = Callable[[str, int], None]
@@ -151,7 +151,7 @@ class TestShell:
     def test_the_region_is_taken_from_option_environment_and_profile_in_that_order(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        from chalicelib.cli.session import Operator
+        from chalicelib.operators.context import Operator
 
         (tmp_path / "config").write_text(
             "[default]\nregion = eu-west-1\n[profile other]\nregion = eu-west-2\n", "utf-8"
@@ -175,14 +175,14 @@ class TestShell:
 
 class TestTrouble:
     def test_an_error_of_our_own_is_told_without_a_traceback(self) -> None:
-        trouble = trouble_of(KeyError("x"))
+        trouble = operator_error(KeyError("x"))
         assert trouble.exit_code == 254
         assert "an error in xray-guard itself" in trouble.message
 
     def test_nothing_in_an_error_is_obeyed_by_a_terminal(self, capsys: pytest.CaptureFixture[str]) -> None:
-        trouble_of(AwsError("kms:DescribeKey", "Odd\x1b[2J", "text \x1b]0;x\x07")).show()
+        operator_error(AwsError("kms:DescribeKey", "Odd\x1b[2J", "text \x1b]0;x\x07")).show()
         assert "\x1b" not in capsys.readouterr().err
 
     def test_what_another_writer_kept_from_being_stored_is_to_be_tried_again(self) -> None:
-        trouble = trouble_of(GuardError(Problem("BUSY", "met other writers")))
+        trouble = operator_error(GuardError(Problem("BUSY", "met other writers")))
         assert (trouble.exit_code, trouble.remedy) == (254, "try again in a minute")

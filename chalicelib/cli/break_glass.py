@@ -1,7 +1,7 @@
-"""Verbs that stop or override remediation: `pause`, `resume`, `break-glass` and `key replace`.
+"""The verbs `break-glass open`, `close` and `list`.
 
-`break-glass` only sets or removes a tag, with the caller's own credentials. The guard reads the tag and decides whether
-it is valid.
+`open` and `close` only set or remove a tag, with the caller's own credentials. The guard reads the tag and decides
+whether it is valid.
 """
 
 from __future__ import annotations
@@ -13,71 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chalicelib.cli.options import AGO, TARGET, UNITS, common_options
-from chalicelib.cli.output import Table, emit, print_table
-from chalicelib.cli.session import Operator, pass_operator, say
-from chalicelib.domain.model import Target, Trigger, TriggerKind
+from chalicelib.cli.options import TARGET, common_options, pass_operator
+from chalicelib.domain.model import Target
 from chalicelib.domain.reasons import Outcome
 from chalicelib.domain.stored import Suppression, TargetState
+from chalicelib.operators.context import Operator
+from chalicelib.operators.output import Table, emit, print_table, say
+from chalicelib.operators.times import parse_duration
 
 if TYPE_CHECKING:
     from chalicelib.domain.policy import BreakGlass
 
 KMS_TAG_VALUE = re.compile(r"[\w .:/=+\-@]{1,256}", re.ASCII)
 """The tag values that every KMS endpoint accepts. https://docs.aws.amazon.com/kms/latest/APIReference/API_Tag.html"""
-
-
-def _trigger(operator: Operator) -> Trigger:
-    return Trigger(TriggerKind.OPERATOR, actor=operator.actor)
-
-
-# --- pause -------------------------------------------------------------------------------------------------------
-
-
-@click.command(epilog='Example: xray-guard pause --reason "INC-1234: KMS outage"')
-@click.option("--reason", required=True, help="Reason; the guard records it")
-@common_options
-@pass_operator
-def pause(operator: Operator, reason: str) -> int:
-    """Stop all remediation until `xray-guard resume`.
-
-    The guard continues to judge and record every target, and changes none. A remediation in progress finishes. An
-    alarm is active while the guard is paused. Exits with 1 if the guard was already paused.
-    """
-    from chalicelib.loop.pause import pause as pull
-
-    if not reason.strip():
-        raise click.BadParameter("the reason is empty", param_hint="--reason")
-    record = pull(operator.acting_guard(lambda record: None), _trigger(operator), str(operator.actor), reason.strip())
-    done = "Paused: the guard changes nothing until `xray-guard resume`."
-    return _brake(operator, record is not None, done, "The guard was already paused.")
-
-
-@click.command(epilog="Example: xray-guard resume")
-@common_options
-@pass_operator
-def resume(operator: Operator) -> int:
-    """End a pause.
-
-    Pending remediations restart at the next check or when backoff ends. Exits with 1 if the guard was not paused.
-    """
-    from chalicelib.loop.pause import resume as release
-
-    record = release(operator.acting_guard(lambda record: None), _trigger(operator), str(operator.actor))
-    done = "Resumed: pending remediations restart at the next check or when backoff ends."
-    return _brake(operator, record is not None, done, "The guard was not paused.")
-
-
-def _brake(operator: Operator, moved: bool, done: str, otherwise: str) -> int:
-    import msgspec
-
-    paused = operator.guard_state().paused
-    emit(operator.output, {"paused": msgspec.to_builtins(paused)}, None, lambda: None)
-    say(done if moved else otherwise)
-    return 0 if moved else 1
-
-
-# --- break-glass -----------------------------------------------------------------------------------------------------
 
 
 @click.group("break-glass")
@@ -102,7 +50,7 @@ def open_verb(operator: Operator, target: Target, span: str, reason: str) -> int
     """
     state, glass = _carrier(operator, target)
     now = operator.now()
-    end = now + _span(span)
+    end = now + _duration(span)
     value = f"{end:%Y%m%dT%H%M%SZ} {' '.join(reason.split())}"
     if len(value.split()) < 2 or not KMS_TAG_VALUE.fullmatch(value):
         raise click.BadParameter(
@@ -170,7 +118,7 @@ def list_verb(operator: Operator, everything: bool) -> int:
     Shows what the guard last saw. Refused and ended values are listed until ten minutes after their end; after that
     use `xray-guard history`.
     """
-    from chalicelib.cli.wording import actor_text, time_text
+    from chalicelib.operators.formatting import actor_text, time_text
 
     found = [
         glass
@@ -223,25 +171,25 @@ def _glass(operator: Operator, state: TargetState, suppression: Suppression) -> 
 
 def _carrier(operator: Operator, target: Target) -> tuple[TargetState, BreakGlass]:
     """The target's state, with the managed key that carries the tag, and its rule's `break_glass`."""
-    from chalicelib.cli.trouble import CONFIGURATION, Trouble
+    from chalicelib.operators.errors import CONFIGURATION, OperatorError
 
     rule = operator.policy.rule_for(target)
     if rule is None:
-        raise Trouble(
+        raise OperatorError(
             f"no rule governs {target} in {operator.policy_file}",
             "nothing: the guard does not change a target that no rule governs. If the guard enforces another policy, "
             "name that document with --policy PATH",
             CONFIGURATION,
         )
     if rule.break_glass is None:
-        raise Trouble(
+        raise OperatorError(
             f"rule {rule.id} governs {target} and does not define `break_glass` in {operator.policy_file}",
             "add `break_glass` to the rule and deploy the policy, or stop all remediation with `xray-guard pause`",
             CONFIGURATION,
         )
     state = operator.store.load(str(target)).state
     if state.managed_key is None:
-        raise Trouble(
+        raise OperatorError(
             f"{target} has no managed key to tag yet",
             'let the guard create one (set `"ensure": true` in the rule\'s `managed_key`, or run '
             f"`xray-guard reconcile {target} --yes`), or tag the role that will make the change",
@@ -253,10 +201,10 @@ def _carrier(operator: Operator, target: Target) -> tuple[TargetState, BreakGlas
 def _kms(
     operator: Operator, target: Target, glass: BreakGlass, operation: str, key_arn: str | None, **parameters: Any
 ) -> None:
-    """Tag or untag the key. Raises Trouble that names the permitted principals where AWS denies the call."""
+    """Tag or untag the key. Raises OperatorError that names the permitted principals where AWS denies the call."""
     from chalicelib.aws.clients import call
-    from chalicelib.cli.trouble import REFUSED, Trouble
     from chalicelib.domain.errors import DENIED, AwsError
+    from chalicelib.operators.errors import REFUSED, OperatorError
 
     client = operator.clients.mutating("kms", target.region)
     method = {"TagResource": "tag_resource", "UntagResource": "untag_resource"}[operation]
@@ -266,57 +214,24 @@ def _kms(
         if error.code not in DENIED:
             raise
         who = ", ".join(glass.principals)
-        raise Trouble(
+        raise OperatorError(
             f"{operator.identity.arn} may not set or remove the tag {glass.tag} on {key_arn}",
             f"use the credentials of one of the rule's break-glass principals: {who}",
             REFUSED,
         ) from error
 
 
-def _span(text: str) -> timedelta:
-    read = AGO.fullmatch(text)
-    if not read or int(read[1]) == 0:
-        raise click.BadParameter(f"{text!r} is not a duration: write 30m, 2h or 1d", param_hint="--for")
+def _duration(text: str) -> timedelta:
     try:
-        return timedelta(seconds=int(read[1]) * UNITS[read[2]])
+        duration = parse_duration(text)
+    except ValueError:
+        duration = timedelta(0)
     except OverflowError:
         raise click.BadParameter(f"{text!r} is too long", param_hint="--for") from None
+    if not duration:
+        raise click.BadParameter(f"{text!r} is not a duration: write 30m, 2h or 1d", param_hint="--for")
+    return duration
 
 
 def _text(at: datetime) -> str:
     return f"{at:%Y-%m-%dT%H:%M:%SZ}"
-
-
-# --- the key ---------------------------------------------------------------------------------------------------------
-
-
-@click.group("key")
-def key_group() -> None:
-    """Manage the managed keys."""
-
-
-@key_group.command("replace", epilog="Example: xray-guard key replace 111122223333/us-east-1 --yes")
-@click.argument("target", type=TARGET)
-@click.option("--yes", is_flag=True, help="Replace the key")
-@common_options
-@pass_operator
-def replace_verb(operator: Operator, target: Target, yes: bool) -> int:
-    """Replace TARGET's managed key, if it cannot be repaired.
-
-    At its next check, within a minute, the guard creates a new key, moves the rule's alias to it and points X-Ray at
-    it. The old key stays unchanged, because stored traces need it: the guard can neither disable nor delete it.
-    Without --yes, only shows the key that would be replaced.
-    """
-    from chalicelib.loop.key_replacement import replace_key
-
-    state = operator.store.load(str(target)).state
-    document = {"target": str(target), "retired": state.managed_key, "replaced": False}
-    if state.managed_key is not None and not yes:
-        emit(operator.output, document, None, lambda: click.echo(f"{target}  {state.managed_key}"))
-        say("The guard would create a new key in place of this one (about 1 US dollar a month). To do it, add --yes.")
-        return 0
-    result = replace_key(operator.acting_guard(lambda record: None), target, _trigger(operator))
-    document["replaced"] = result.record is not None
-    emit(operator.output, document, None, lambda: click.echo(f"{target}  {state.managed_key} retired"))
-    say("The guard creates the new key at its next check, within a minute.")
-    return 0

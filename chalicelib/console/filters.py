@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from click import BadParameter
-
 from chalicelib.auditlog.filters import Filter
-from chalicelib.cli.options import moment
 from chalicelib.domain.model import Target, is_region
 from chalicelib.domain.reasons import Outcome
 from chalicelib.domain.stored import GUARD_CHAIN
+from chalicelib.operators.times import parse_time
 
 FIELDS = ("target", "account", "region", "outcome", "actor", "rule", "since", "until")
 LONGEST_VALUE = 2048
@@ -83,6 +81,6 @@ def read(arguments: Mapping[str, str], now: datetime) -> Query:
 def _moment(text: str, now: datetime) -> datetime | None:
     """Parse a time as the command line does."""
     try:
-        return moment(text, now, "")
-    except BadParameter:
+        return parse_time(text, now)
+    except ValueError:
         return None

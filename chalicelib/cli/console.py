@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from chalicelib.cli.options import common_options
-from chalicelib.cli.session import Operator, pass_operator, say
+from chalicelib.cli.options import common_options, pass_operator
+from chalicelib.operators.context import Operator
+from chalicelib.operators.output import say
 
 
 @click.command("console", epilog="Example: xray-guard console --region eu-west-1")
@@ -21,13 +22,13 @@ def console_verb(operator: Operator, port: int, no_open: bool) -> int:
     """
     import webbrowser
 
-    from chalicelib.cli.trouble import USAGE, Trouble
     from chalicelib.console.server import ConsoleServer
+    from chalicelib.operators.errors import USAGE, OperatorError
 
     try:
         server = ConsoleServer(operator.again, port, say)
     except OSError as error:
-        raise Trouble(
+        raise OperatorError(
             f"cannot listen on port {port}: {error.strerror}", "choose another port: --port PORT, or --port 0", USAGE
         ) from error
     click.echo(server.url)

@@ -17,10 +17,10 @@ from functools import cached_property
 from typing import Any
 
 from chalicelib.aws.clients import call
-from chalicelib.cli.session import Operator
-from chalicelib.cli.trouble import CONFIGURATION, Trouble
 from chalicelib.domain.errors import AwsError
 from chalicelib.domain.model import arn_part
+from chalicelib.operators.context import Operator
+from chalicelib.operators.errors import CONFIGURATION, OperatorError
 
 QUEUE_NAME = "xray-guard-dead-letters"
 HOLD_SECONDS = 120
@@ -28,7 +28,7 @@ HOLD_SECONDS = 120
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class DeadLetter:
     """One dead-letter message. `function` and `payload` are None where the message does not name them."""
 
     message_id: str
@@ -61,7 +61,7 @@ class Queue:
 
     @cached_property
     def url(self) -> str:
-        """The queue's URL. Raises Trouble where the queue does not exist."""
+        """The queue's URL. Raises OperatorError where the queue does not exist."""
         configured = os.environ.get("XRAY_GUARD_DLQ_URL")
         if configured:
             return configured
@@ -70,7 +70,7 @@ class Queue:
         except AwsError as error:
             if error.code not in ("AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"):
                 raise
-            raise Trouble(
+            raise OperatorError(
                 f"the queue {QUEUE_NAME} does not exist in {self._operator.region}",
                 "name the Region where the guard is deployed (--region), or set XRAY_GUARD_DLQ_URL",
                 CONFIGURATION,
@@ -89,7 +89,7 @@ class Queue:
         )
         return sum(int(answer.get("Attributes", {}).get(name, 0)) for name in names)
 
-    def letters(self, most: int) -> Iterator[Letter]:
+    def receive(self, most: int) -> Iterator[DeadLetter]:
         """Receive up to `most` messages, each invisible to others for two minutes. SQS may return none of several."""
         seen: set[str] = set()
         empty = 0
@@ -108,34 +108,34 @@ class Queue:
             empty = 0 if fresh else empty + 1
             for message in fresh:
                 seen.add(message["MessageId"])
-                yield letter_of(message)
+                yield read_message(message)
 
-    def put_back(self, letter: Letter) -> None:
+    def release(self, message: DeadLetter) -> None:
         """Make the message visible to other consumers at once."""
         call(
             "sqs:ChangeMessageVisibility",
             self._client.change_message_visibility,
             QueueUrl=self.url,
-            ReceiptHandle=letter.receipt,
+            ReceiptHandle=message.receipt,
             VisibilityTimeout=0,
         )
 
-    def send_again(self, letter: Letter) -> None:
+    def redrive(self, message: DeadLetter) -> None:
         """Invoke the message's function with its event, and delete the message once Lambda accepted the event."""
-        if letter.function is None or letter.payload is None:
+        if message.function is None or message.payload is None:
             raise ValueError("the message names no function or no event")
         client = self._operator.clients.mutating("lambda", self._operator.region)
         call(
             "lambda:InvokeFunction",
             client.invoke,
-            FunctionName=letter.function,
+            FunctionName=message.function,
             InvocationType="Event",
-            Payload=letter.payload.encode(),
+            Payload=message.payload.encode(),
         )
-        call("sqs:DeleteMessage", self._client.delete_message, QueueUrl=self.url, ReceiptHandle=letter.receipt)
+        call("sqs:DeleteMessage", self._client.delete_message, QueueUrl=self.url, ReceiptHandle=message.receipt)
 
 
-def letter_of(message: dict[str, Any]) -> Letter:
+def read_message(message: dict[str, Any]) -> DeadLetter:
     """Read a message of either kind."""
     stamp = message.get("Attributes", {}).get("SentTimestamp", "")
     sent_at = datetime.fromtimestamp(int(stamp) / 1000, UTC) if stamp.isdigit() else None
@@ -156,7 +156,7 @@ def letter_of(message: dict[str, Any]) -> Letter:
         function = _function_name(attributes["TARGET_ARN"])
         payload = body
         reason = ": ".join(attributes[name] for name in ("ERROR_CODE", "ERROR_MESSAGE") if attributes.get(name))
-    return Letter(message["MessageId"], sent_at, function, reason[:500], payload, message["ReceiptHandle"])
+    return DeadLetter(message["MessageId"], sent_at, function, reason[:500], payload, message["ReceiptHandle"])
 
 
 def _function_name(arn: object) -> str | None:

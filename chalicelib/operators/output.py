@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from chalicelib.cli.wording import clean
+from chalicelib.operators.formatting import clean
 
 KEY_ID = re.compile(r"\b([0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
 """Terminals are narrow, so a drawn table shows the first eight characters. Every other format shows the whole id."""
@@ -138,3 +138,8 @@ class Progress:
         """Remove the line."""
         if self._shown:
             click.echo("\r\x1b[2K", err=True, nl=False)
+
+
+def say(text: str = "") -> None:
+    """Print a message to stderr; stdout is for data only."""
+    click.echo(text, err=True)

@@ -11,13 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
+from chalicelib.operators.output import say
 
 if TYPE_CHECKING:
     from chalicelib.aws.clients import Clients
     from chalicelib.aws.clock import AwsClock
     from chalicelib.aws.logreads import LogStore
-    from chalicelib.domain.model import Actor
+    from chalicelib.domain.model import Actor, Trigger
     from chalicelib.domain.policy import Policy
     from chalicelib.domain.stored import GuardState, Record
     from chalicelib.loop.guard import Guard
@@ -115,6 +115,13 @@ class Operator:
         assumed = ":assumed-role/" in arn
         return read_actor({"type": "AssumedRole" if assumed else "IAMUser", "arn": arn})
 
+    @property
+    def trigger(self) -> Trigger:
+        """The trigger of a run that the operator starts."""
+        from chalicelib.domain.model import Trigger, TriggerKind
+
+        return Trigger(TriggerKind.OPERATOR, actor=self.actor)
+
     @cached_property
     def store(self) -> LogStore:
         """The tables."""
@@ -147,20 +154,20 @@ class Operator:
     @cached_property
     def policy(self) -> Policy:
         """The policy document. The command line validates it itself, so it needs no stamp."""
-        from chalicelib.cli.trouble import CONFIGURATION, Trouble
         from chalicelib.operators import policy_check
+        from chalicelib.operators.errors import CONFIGURATION, OperatorError
 
         try:
             checked = policy_check.validate(self.policy_file)
         except OSError as error:
-            raise Trouble(
+            raise OperatorError(
                 f"the policy {self.policy_file} cannot be read: {error.strerror or error}",
                 "name the document with --policy PATH",
                 CONFIGURATION,
             ) from error
         if checked.policy is None:
             findings = "\n".join(f"  {finding}" for finding in checked.errors)
-            raise Trouble(
+            raise OperatorError(
                 f"{self.policy_file} is not a valid policy:\n{findings}", "Fix the policy, then retry", CONFIGURATION
             )
         return checked.policy
@@ -191,9 +198,9 @@ class Operator:
         """The loop, read-only: it can change neither the tables nor anything else in AWS."""
         from msgspec.structs import replace
 
-        from chalicelib.cli.looking import ReadOnlyStore, read_only_reach
         from chalicelib.domain.errors import AwsError
         from chalicelib.domain.stored import GUARD_CHAIN
+        from chalicelib.operators.read_only import ReadOnlyStore, read_only_reach
 
         guard = self.acting_guard(lambda record: None)
         try:
@@ -208,11 +215,3 @@ class Operator:
             )
             store = ReadOnlyStore(None)
         return replace(guard, store=store, reach=read_only_reach(guard.reach))
-
-
-def say(text: str = "") -> None:
-    """Print a message to stderr; stdout is for data only."""
-    click.echo(text, err=True)
-
-
-pass_operator = click.make_pass_decorator(Operator, ensure=True)

@@ -10,9 +10,9 @@ from botocore.exceptions import BotoCoreError
 
 from chalicelib.auditlog.cursors import BadCursor
 from chalicelib.aws.tables import AUDIT_TABLE, TARGETS_TABLE
-from chalicelib.cli.wording import clean
 from chalicelib.domain.errors import AwsError, GuardError
 from chalicelib.domain.policy import PolicyError
+from chalicelib.operators.formatting import clean
 
 NO = 1
 USAGE = 2
@@ -54,7 +54,7 @@ DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "Aut
 UNREACHED = {"EndpointConnectionError", "ConnectTimeoutError", "NoAnswer", "ProxyConnectionError", "SSLError"}
 
 
-class Trouble(click.ClickException):
+class OperatorError(click.ClickException):
     """An error for the operator. `message` says what happened, `remedy` what to do."""
 
     def __init__(self, message: str, remedy: str | None = None, exit_code: int = REFUSED) -> None:
@@ -74,35 +74,35 @@ class Trouble(click.ClickException):
             click.echo(f"  What to do: {clean(self.remedy)}", file=file, err=file is None)
 
 
-def trouble_of(error: Exception) -> Trouble:
+def operator_error(error: Exception) -> OperatorError:
     """Convert any exception."""
     if isinstance(error, AwsError):
         return _refused(error)
     if isinstance(error, BadCursor):
-        return Trouble(str(error), "leave --next-token out to start with the newest record", USAGE)
+        return OperatorError(str(error), "leave --next-token out to start with the newest record", USAGE)
     if isinstance(error, PolicyError):
-        return Trouble(error.message, None, CONFIGURATION)
+        return OperatorError(error.message, None, CONFIGURATION)
     if isinstance(error, GuardError):
-        return Trouble(f"{error.problem.code}: {error.problem.message}", "try again in a minute", REFUSED)
+        return OperatorError(f"{error.problem.code}: {error.problem.message}", "try again in a minute", REFUSED)
     if isinstance(error, BotoCoreError):
         return _misconfigured(type(error).__name__, str(error))
-    return Trouble(
+    return OperatorError(
         f"an error in xray-guard itself: {type(error).__name__}: {error}",
         "run `xray-guard doctor`, and report this error with the command that you ran",
         REFUSED,
     )
 
 
-def _misconfigured(code: str, message: str) -> Trouble:
+def _misconfigured(code: str, message: str) -> OperatorError:
     if code in NO_CREDENTIALS:
-        return Trouble(f"no usable AWS credentials: {message}", GIVE_CREDENTIALS, CONFIGURATION)
+        return OperatorError(f"no usable AWS credentials: {message}", GIVE_CREDENTIALS, CONFIGURATION)
     if code in EXPIRED:
-        return Trouble(f"the AWS credentials have expired: {message}", SIGN_IN, CONFIGURATION)
+        return OperatorError(f"the AWS credentials have expired: {message}", SIGN_IN, CONFIGURATION)
     if code == "ProfileNotFound":
-        return Trouble(message, "list your profiles with `aws configure list-profiles`", CONFIGURATION)
+        return OperatorError(message, "list your profiles with `aws configure list-profiles`", CONFIGURATION)
     if code == "NoRegionError":
         remedy = "name the Region where the guard is deployed: --region REGION, or set AWS_REGION"
-        return Trouble("no Region is configured", remedy, CONFIGURATION)
+        return OperatorError("no Region is configured", remedy, CONFIGURATION)
     if code in UNREACHED:
         endpoint = os.environ.get("AWS_ENDPOINT_URL")
         remedy = (
@@ -110,17 +110,17 @@ def _misconfigured(code: str, message: str) -> Trouble:
             if endpoint
             else "check the network and the Region's name"
         )
-        return Trouble(f"cannot reach AWS: {message}", remedy, REFUSED)
-    return Trouble(f"{code}: {message}", "check the AWS configuration: profile, Region, endpoint", CONFIGURATION)
+        return OperatorError(f"cannot reach AWS: {message}", remedy, REFUSED)
+    return OperatorError(f"{code}: {message}", "check the AWS configuration: profile, Region, endpoint", CONFIGURATION)
 
 
-def _refused(error: AwsError) -> Trouble:
+def _refused(error: AwsError) -> OperatorError:
     message = error.problem.message
     if error.code in EXPIRED:
-        return Trouble(f"the AWS credentials have expired ({error.operation})", SIGN_IN, CONFIGURATION)
+        return OperatorError(f"the AWS credentials have expired ({error.operation})", SIGN_IN, CONFIGURATION)
     if error.code in NOT_VALID:
         remedy = f"check which credentials are in use (`aws sts get-caller-identity`); {GIVE_CREDENTIALS}"
-        return Trouble(f"AWS does not accept these credentials: {message}", remedy, CONFIGURATION)
+        return OperatorError(f"AWS does not accept these credentials: {message}", remedy, CONFIGURATION)
     if error.code in NO_CREDENTIALS or error.code in UNREACHED:
         return _misconfigured(error.code, message)
     if error.code == "ResourceNotFoundException" and error.operation.startswith("dynamodb:"):
@@ -128,13 +128,13 @@ def _refused(error: AwsError) -> Trouble:
             f"XRAY_GUARD_AUDIT_TABLE ({os.environ.get('XRAY_GUARD_AUDIT_TABLE', AUDIT_TABLE)}) and "
             f"XRAY_GUARD_TARGETS_TABLE ({os.environ.get('XRAY_GUARD_TARGETS_TABLE', TARGETS_TABLE)})"
         )
-        return Trouble(
+        return OperatorError(
             "the guard's tables do not exist in this account and Region",
             f"name the Region where the guard is deployed (--region), check --profile, or set {tables}",
             CONFIGURATION,
         )
     if error.code in THROTTLED:
-        return Trouble(f"AWS throttled the request: {message}", "wait a minute and repeat the command", REFUSED)
+        return OperatorError(f"AWS throttled the request: {message}", "wait a minute and repeat the command", REFUSED)
     if error.code in DENIED:
-        return Trouble(f"AWS denied the request: {message}", f"these credentials need {error.operation}", REFUSED)
-    return Trouble(f"AWS returned an error: {error.code}: {message}", None, REFUSED)
+        return OperatorError(f"AWS denied the request: {message}", f"these credentials need {error.operation}", REFUSED)
+    return OperatorError(f"AWS returned an error: {error.code}: {message}", None, REFUSED)

@@ -1,0 +1,311 @@
+"""The checks of `xray-guard doctor`: can the guard work? Every failed check names its remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from chalicelib.auditlog.views import target_view
+from chalicelib.aws.clients import call
+from chalicelib.aws.tables import AUDIT_TABLE, TARGETS_TABLE
+from chalicelib.domain.errors import AwsError
+from chalicelib.operators.context import Operator
+from chalicelib.operators.dead_letters import Queue
+from chalicelib.operators.errors import OperatorError, operator_error
+from chalicelib.operators.formatting import time_text
+
+GOOD, BAD, UNKNOWN = "good", "bad", "unknown"
+RULE_PREFIX = "xray-guard-"
+RULES = ("xray-guard-on_change", "xray-guard-on_key_change", "xray-guard-tick", "xray-guard-sweep")
+LONGEST_WITHOUT_SWEEP = timedelta(hours=2)
+LONGEST_OVERDUE = timedelta(minutes=10)
+KMS_SOURCE = "kms.amazonaws.com"
+DEPLOY = "deploy the template again (docs/deploy.md)"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The result of one check. `remedy` is set unless the status is good."""
+
+    check: str
+    status: str
+    message: str
+    remedy: str | None = None
+
+
+class Doctor:
+    """The checks, for the account and Region of the operator."""
+
+    def __init__(self, operator: Operator, tables: tuple[str, str]) -> None:
+        self._operator = operator
+        self._tables = tables
+
+    def findings(self, before_each: Callable[[str], None]) -> list[Finding]:
+        """Run every check. A check that AWS refuses has status unknown, and the other checks still run."""
+        found: list[Finding] = []
+        for name, check in self._checks():
+            before_each(f"Checking: {name}")
+            try:
+                found += [Finding(name, *result) for result in check()]
+            except AwsError as error:
+                trouble = operator_error(error)
+                found.append(Finding(name, UNKNOWN, trouble.message, trouble.remedy or "try again"))
+            except OperatorError as trouble:
+                found.append(Finding(name, BAD, trouble.message, trouble.remedy))
+        return found
+
+    def _checks(self) -> list[tuple[str, Callable[[], Iterator[tuple[str, ...]]]]]:
+        return [
+            ("trail", self._trail),
+            ("rules", self._rules),
+            ("functions", self._functions),
+            ("tables", self._protected_tables),
+            ("dead letters", self._queue),
+            ("policy", self._policy),
+            ("sweep", self._sweep),
+            ("targets", self._targets),
+        ]
+
+    def _reading(self, service: str) -> Any:
+        return self._operator.clients.reading(service, self._operator.region)
+
+    # --- events ----------------------------------------------------------------------------------------------------
+
+    def _trail(self) -> Iterator[tuple[str, ...]]:
+        client = self._reading("cloudtrail")
+        region = self._operator.region
+        trails = call("cloudtrail:DescribeTrails", client.describe_trails, includeShadowTrails=True)["trailList"]
+        here = [one for one in trails if one.get("IsMultiRegionTrail") or one.get("HomeRegion") == region]
+        writes, with_kms = [], []
+        for trail in here:
+            arn = trail["TrailARN"]
+            if not call("cloudtrail:GetTrailStatus", client.get_trail_status, Name=arn).get("IsLogging"):
+                continue
+            selectors = call("cloudtrail:GetEventSelectors", client.get_event_selectors, TrailName=arn)
+            if logs_writes_of(selectors, "xray.amazonaws.com"):
+                writes.append(trail["Name"])
+                if logs_writes_of(selectors, KMS_SOURCE):
+                    with_kms.append(trail["Name"])
+        if not writes:
+            yield (
+                BAD,
+                f"no trail logs management write events in {region}: the guard notices changes only at the next sweep",
+                "create a trail that logs management write events in every Region, KMS included, and start it",
+            )
+        elif not with_kms:
+            yield (
+                BAD,
+                f"{', '.join(writes)} excludes KMS events: the guard notices changes to keys only at the next sweep",
+                f"remove {KMS_SOURCE} from the trail's excluded event sources",
+            )
+        else:
+            yield GOOD, f"{', '.join(with_kms)} logs management write events, KMS included"
+
+    def _rules(self) -> Iterator[tuple[str, ...]]:
+        client = self._reading("events")
+        listed: list[dict[str, Any]] = []
+        page: dict[str, Any] = {}
+        while True:
+            answer = call("events:ListRules", client.list_rules, NamePrefix=RULE_PREFIX, **page)
+            listed += answer["Rules"]
+            if not answer.get("NextToken"):
+                break
+            page = {"NextToken": answer["NextToken"]}
+        there = {rule["Name"]: rule for rule in listed}
+        for name in sorted({*RULES, *there}):
+            if name not in there:
+                yield BAD, f"the rule {name} does not exist in {self._operator.region}", DEPLOY
+            elif there[name]["State"] == "DISABLED":
+                yield BAD, f"the rule {name} is disabled", f"aws events enable-rule --name {name}"
+            elif not call("events:ListTargetsByRule", client.list_targets_by_rule, Rule=name)["Targets"]:
+                yield BAD, f"the rule {name} has no targets", DEPLOY
+            else:
+                yield GOOD, f"the rule {name} is enabled"
+
+    def _functions(self) -> Iterator[tuple[str, ...]]:
+        client = self._reading("lambda")
+        for name in RULES:
+            try:
+                answer = call("lambda:GetFunctionConfiguration", client.get_function_configuration, FunctionName=name)
+            except AwsError as error:
+                if error.code != "ResourceNotFoundException":
+                    raise
+                yield BAD, f"the function {name} does not exist in {self._operator.region}", DEPLOY
+                continue
+            state = answer.get("State", "Active")
+            concurrency = call("lambda:GetFunctionConcurrency", client.get_function_concurrency, FunctionName=name)
+            if concurrency.get("ReservedConcurrentExecutions") == 0:
+                yield (
+                    BAD,
+                    f"the function {name} is throttled to nothing",
+                    f"aws lambda delete-function-concurrency --function-name {name}",
+                )
+            elif state not in ("Active", "Inactive"):  # Inactive: idle for long, and woken by the next call
+                yield BAD, f"the function {name} is {state}: {answer.get('StateReason', 'no reason given')}", DEPLOY
+            else:
+                yield GOOD, f"the function {name} can run"
+
+    # --- the audit log ---------------------------------------------------------------------------------------------
+
+    def _protected_tables(self) -> Iterator[tuple[str, ...]]:
+        client = self._reading("dynamodb")
+        for name in self._tables:
+            table = call("dynamodb:DescribeTable", client.describe_table, TableName=name)["Table"]
+            backups = call("dynamodb:DescribeContinuousBackups", client.describe_continuous_backups, TableName=name)[
+                "ContinuousBackupsDescription"
+            ]
+            state = backups.get("PointInTimeRecoveryDescription", {}).get("PointInTimeRecoveryStatus")
+            faults = []
+            if not table.get("DeletionProtectionEnabled"):
+                faults.append(
+                    ("can be deleted", f"aws dynamodb update-table --table-name {name} --deletion-protection-enabled")
+                )
+            if state != "ENABLED":
+                faults.append(
+                    (
+                        "has no point-in-time recovery",
+                        "aws dynamodb update-continuous-backups --table-name "
+                        f"{name} --point-in-time-recovery-specification PointInTimeRecoveryEnabled=true",
+                    )
+                )
+            for fault, remedy in faults:
+                yield BAD, f"the table {name} {fault}", remedy
+            if not faults:
+                yield GOOD, f"the table {name} is protected against deletion and can be restored"
+
+    def _queue(self) -> Iterator[tuple[str, ...]]:
+        queue = Queue(self._operator)
+        waiting = queue.length()
+        if waiting:
+            what = "1 dead-letter message" if waiting == 1 else f"{waiting} dead-letter messages"
+            yield (
+                BAD,
+                f"{queue.name} contains {what}",
+                "list with `xray-guard redrive`, then redrive with `xray-guard redrive --yes`",
+            )
+        else:
+            yield GOOD, f"{queue.name} is empty"
+
+    # --- the guard's own state -------------------------------------------------------------------------------------
+
+    def _policy(self) -> Iterator[tuple[str, ...]]:
+        digest = self._operator.policy.digest
+        deployed = self._operator.guard_state().policy_digest
+        if deployed is None:
+            yield BAD, "the guard has not run with a policy yet", f"{DEPLOY}, and wait for the first sweep"
+        elif deployed != digest:
+            yield (
+                BAD,
+                f"the guard enforces {deployed[:12]}…, and {self._operator.policy_file} is {digest[:12]}…",
+                f"{DEPLOY}, or name the deployed document with --policy PATH",
+            )
+        else:
+            yield GOOD, f"{self._operator.policy_file} is valid, and the guard enforces it"
+
+    def _sweep(self) -> Iterator[tuple[str, ...]]:
+        state = self._operator.guard_state()
+        if state.paused:
+            yield (
+                BAD,
+                f"the guard is paused since {time_text(state.paused.at)} by {state.paused.by}: {state.paused.reason}",
+                "run `xray-guard resume` when the reason for the pause no longer applies",
+            )
+        if state.swept_at is None:
+            remedy = (
+                "wait: the first sweep runs within an hour of deploying. After that, check the logs of xray-guard-sweep"
+            )
+            yield BAD, "no sweep has run yet", remedy
+        elif self._operator.now() - state.swept_at > LONGEST_WITHOUT_SWEEP:
+            yield (
+                BAD,
+                f"the last sweep was at {time_text(state.swept_at)}, more than two hours ago",
+                "check the rule and the logs of xray-guard-sweep",
+            )
+        else:
+            yield GOOD, f"the last sweep was at {time_text(state.swept_at)}"
+
+    def _targets(self) -> Iterator[tuple[str, ...]]:
+        now = self._operator.now()
+        seen = 0
+        bad = False
+        for state in self._operator.store.states():
+            seen += 1
+            view = target_view(state)
+            for arn in view.orphan_keys:
+                bad = True
+                yield (
+                    BAD,
+                    f"the guard created {arn} and does not use it",
+                    "check that nothing else uses it, then schedule its deletion yourself: the guard deletes no keys",
+                )
+            if view.due is not None and now - view.due > LONGEST_OVERDUE:
+                bad = True
+                yield (
+                    BAD,
+                    f"{view.target} is overdue since {time_text(view.due)}",
+                    "check the rule and the logs of xray-guard-tick",
+                )
+            if view.outcome is not None and view.outcome.value == "FAILED":
+                bad = True
+                yield (
+                    BAD,
+                    f"the guard could not remediate {view.target}: {view.reason}",
+                    f"read the error with `xray-guard history --target {view.target}`",
+                )
+        if not bad:
+            targets = "1 target" if seen == 1 else f"{seen} targets"
+            yield GOOD, f"{targets}: none overdue, none failed, no unused key"
+
+
+def logs_writes_of(selectors: dict[str, Any], source: str) -> bool:
+    """Whether a trail's event selectors, basic or advanced, include management write events of the source.
+
+    https://docs.aws.amazon.com/awscloudtrail/latest/userguide/logging-management-events-with-cloudtrail.html
+    """
+    return any(
+        one.get("IncludeManagementEvents", True)
+        and one.get("ReadWriteType", "All") in ("All", "WriteOnly")
+        and source not in one.get("ExcludeManagementEventSources", ())
+        for one in selectors.get("EventSelectors") or ()
+    ) or any(_advanced_takes(one, source) for one in selectors.get("AdvancedEventSelectors") or ())
+
+
+def _advanced_takes(selector: dict[str, Any], source: str) -> bool:
+    """A selector matches an event when each of its fields matches."""
+    known = {"eventCategory": "Management", "readOnly": "false", "eventSource": source}
+    names = {field["Field"] for field in selector.get("FieldSelectors", ())}
+    return (
+        "eventCategory" in names
+        and all(
+            _field_takes(field, known[field["Field"]])
+            for field in selector.get("FieldSelectors", ())
+            if field["Field"] in known
+        )
+        and not (names - known.keys() - {"eventType", "sessionCredentialFromConsole", "userIdentity.arn"})
+    )
+
+
+def _field_takes(field: dict[str, Any], value: str) -> bool:
+    wanted = (
+        ("Equals", lambda text: value == text),
+        ("StartsWith", value.startswith),
+        ("EndsWith", value.endswith),
+    )
+    unwanted = (
+        ("NotEquals", lambda text: value == text),
+        ("NotStartsWith", value.startswith),
+        ("NotEndsWith", value.endswith),
+    )
+    given = [any(fits(text) for text in field[name]) for name, fits in wanted if field.get(name)]
+    refused = [any(fits(text) for text in field[name]) for name, fits in unwanted if field.get(name)]
+    return (not given or any(given)) and not any(refused)
+
+
+def table_names(environment: Any) -> tuple[str, str]:
+    """The audit table and the targets table, as the store finds them."""
+    return (
+        environment.get("XRAY_GUARD_AUDIT_TABLE", AUDIT_TABLE),
+        environment.get("XRAY_GUARD_TARGETS_TABLE", TARGETS_TABLE),
+    )
