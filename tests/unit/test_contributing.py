@@ -1,0 +1,106 @@
+"""CONTRIBUTING.md is held to the code: its map is complete, what it names exists, and forgotten steps are noticed."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Collection
+from enum import StrEnum
+from pathlib import Path
+
+import pytest
+from chalice.app import EventSourceHandler
+
+import app
+from chalicelib.console import site
+from chalicelib.domain.model import TriggerKind
+from chalicelib.domain.observation import Observation
+from chalicelib.domain.reasons import Outcome, Violation
+from chalicelib.operators import labels
+from tests.browser.test_site import PAGES
+from tests.unit import test_decide
+from tests.unit.test_docs import PROMISES
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+QUOTED = sorted(set(re.findall(r"`([^`\n]+)`", TEXT)))
+PATHS = [text for text in QUOTED if re.fullmatch(r"\.?[a-z][\w.-]*/[\w./-]*|[\w-]+\.(py|md|toml|in)", text)]
+
+
+class TestThePage:
+    def test_every_link_leads_somewhere(self) -> None:
+        links = re.findall(r"\]\((?!https?://|#)([^)#\s]+)", TEXT)
+        assert links
+        assert [link for link in links if not (ROOT / link).exists()] == []
+
+    def test_every_path_exists(self) -> None:
+        # In the map, modules of one package stand without their path.
+        found = {path.name for path in (ROOT / "tests").rglob("*.py")}
+        assert len(PATHS) > 40
+        assert [path for path in PATHS if not (ROOT / path).exists() and path not in found] == []
+
+    def test_every_test_exists(self) -> None:
+        tests = "\n".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+        named = [text for text in QUOTED if re.fullmatch(r"test_\w+", text)]
+        assert named
+        assert [name for name in named if f"def {name}(" not in tests] == []
+
+    def test_every_make_command_exists(self) -> None:
+        makefile = (ROOT / "Makefile").read_text("utf-8")
+        commands = set(re.findall(r"`make ([a-z-]+)", TEXT))
+        assert [name for name in commands if not re.search(rf"^{name}:", makefile, re.MULTILINE)] == []
+
+    def test_every_package_is_on_the_map(self) -> None:
+        tops = [*(ROOT / "chalicelib").glob("*/"), *(ROOT / "tests").glob("*/")]
+        files = [*(ROOT / "chalicelib").glob("*.py"), ROOT / "app.py"]
+        places = [f"{path.relative_to(ROOT)}/" for path in tops if [*path.glob("*.*")]]
+        places += [str(path.relative_to(ROOT)) for path in files if path.name != "__init__.py"]
+        assert [place for place in sorted(places) if f"`{place}`" not in TEXT] == []
+
+
+class TestForgottenSteps:
+    @pytest.mark.parametrize(
+        ("codes", "labelled"),
+        [
+            (Outcome, labels.OUTCOME_LABELS),
+            (Outcome, labels.OUTCOME_MEANINGS),
+            (Violation, labels.VIOLATIONS),
+            (TriggerKind, labels.TRIGGERS),
+        ],
+    )
+    def test_every_code_that_a_face_shows_has_its_label(
+        self, codes: type[StrEnum], labelled: Collection[StrEnum]
+    ) -> None:
+        assert set(labelled) == set(codes)
+
+    def test_every_violation_has_a_test_of_the_judge(self) -> None:
+        assert {violation for _, violations in judged() for violation in violations} == set(Violation)
+
+    def test_every_violation_leads_to_a_step_or_a_reason(self) -> None:
+        for observation, violations in judged():
+            decision = test_decide.decided(observation)
+            assert not violations or decision.steps or decision.blocked, violations
+
+    def test_every_event_reaches_the_guard_unread(self) -> None:
+        handlers = [each for each in app.app.handler_map.values() if isinstance(each, EventSourceHandler)]
+        assert len(handlers) >= 4
+        assert {handler.event_class for handler in handlers} == {app.UnreadEvent}
+
+    def test_every_address_of_the_console_has_its_page(self) -> None:
+        endpoints = {rule.endpoint for rule in site.ADDRESSES.iter_rules()}
+        cases = set(re.findall(r'case "(\w+)"', inspect.getsource(site)))
+        assert endpoints == cases | {"audit", "static"}
+
+    def test_every_address_of_the_console_is_asked_in_its_tests(self) -> None:
+        assert {rule.rule for rule in site.ADDRESSES.iter_rules() if not rule.arguments} == set(PAGES)
+
+    def test_the_promises_are_those_that_are_checked(self) -> None:
+        rows = re.findall(r"^\| (P\d+) \| \*\*", (ROOT / "docs/promises.md").read_text("utf-8"), re.MULTILINE)
+        assert rows == PROMISES
+
+
+def judged() -> list[tuple[Observation, tuple[Violation, ...]]]:
+    """The cases of the judge's test, each an observation and its violations."""
+    (mark,) = vars(test_decide.test_every_violation_is_named)["pytestmark"]
+    cases: list[tuple[Observation, tuple[Violation, ...]]] = mark.args[1]
+    return cases
