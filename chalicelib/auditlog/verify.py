@@ -147,6 +147,7 @@ class _Triggered(msgspec.Struct):
 
     trigger: _Trigger
     reason: str | None = None
+    change: object = None
 
 
 class _Chain:
@@ -215,4 +216,6 @@ def _marker_of(row: StoredRow) -> tuple[str | None, bool]:
         return None, False
     trigger = record.trigger
     marker = marker_key(trigger.event_id) if trigger.event_id is not None else None
-    return marker, trigger.kind == TriggerKind.CHANGE and record.reason not in BREAK_GLASS_NOTES
+    return marker, record.change is not None or (
+        trigger.kind == TriggerKind.CHANGE and record.reason not in BREAK_GLASS_NOTES
+    )

@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterator
 
 from chalicelib.domain.actors import partition_of, read_actor
+from chalicelib.domain.effects import read_effect
 from chalicelib.domain.fields import KEY_CHARS, NAME_CHARS, as_list, as_object, as_text, as_time
 from chalicelib.domain.model import (
     ChangeEvent,
@@ -120,14 +121,18 @@ def read_key_event(event: object) -> KeyEvent | Rejected:
     envelope, detail, target = opened
     request = as_object(detail.get("requestParameters"))
     tags = tuple(_tags(request.get("tags")))
+    keys = _key_arns(target, envelope, detail, request)
+    alias = _alias(detail, request)
+    error_code = as_text(detail.get("errorCode"), ERROR_CODE_CHARS)
     return KeyEvent(
         target=target,
         trigger=_trigger(TriggerKind.KEY, envelope, detail),
-        key_arns=_key_arns(target, envelope, detail, request),
-        alias=_alias(detail, request),
+        key_arns=keys,
+        alias=alias,
         tag_keys=tuple(dict.fromkeys([key for key, _ in tags] + list(_tag_keys(request.get("tagKeys"))))),
         tags=tags,
-        error_code=as_text(detail.get("errorCode"), ERROR_CODE_CHARS),
+        error_code=error_code,
+        effect=None if error_code else read_effect(str(detail["eventName"]), request, keys, alias),
     )
 
 
@@ -166,7 +171,8 @@ def _read_key_notice(event: dict[str, object], notice: str) -> KeyEvent | Reject
     trigger = Trigger(
         kind=TriggerKind.KEY, event_id=_event_id(event), event_name=notice, event_time=as_time(event.get("time"))
     )
-    return KeyEvent(target, trigger, key_arns=_unique(_envelope_keys(event)))
+    keys = _unique(_envelope_keys(event))
+    return KeyEvent(target, trigger, key_arns=keys, effect=read_effect(notice, {}, keys, None))
 
 
 def _target(envelope: dict[str, object], detail: dict[str, object]) -> Target | Rejected:

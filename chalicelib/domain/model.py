@@ -80,6 +80,9 @@ class Setting(Struct, frozen=True):
     key_arn: str | None = None
     status: EncryptionStatus | None = None
 
+    def __str__(self) -> str:
+        return f"{self.type.value} {self.key_arn}" if self.key_arn else self.type.value
+
     def same_choice(self, other: Setting | None) -> bool:
         """Whether both name the same encryption, whatever the status."""
         return other is not None and self.type == other.type and self.key_arn == other.key_arn
@@ -125,6 +128,28 @@ class Trigger(Struct, frozen=True):
     user_agent: str | None = None
 
 
+class Subject(StrEnum):
+    """What an event changed."""
+
+    SETTING = "setting"
+    KEY_STATE = "key-state"
+    KEY_POLICY = "key-policy"
+    KEY_ROTATION = "key-rotation"
+    TAGS = "tags"
+    ALIAS = "alias"
+
+
+class Effect(Struct, frozen=True):
+    """What an event says that it changed. `resource` is a key ARN or an alias, None for the setting.
+
+    `after` is the new value as text, as far as the event has it: events carry no former value.
+    """
+
+    subject: Subject
+    resource: str | None = None
+    after: str | None = None
+
+
 class ChangeEvent(Struct, frozen=True):
     """A PutEncryptionConfig call that CloudTrail told of.
 
@@ -138,11 +163,17 @@ class ChangeEvent(Struct, frozen=True):
     error_code: str | None = None
     error_message: str | None = None
 
+    @property
+    def effect(self) -> Effect | None:
+        """What the call changed; None for a refused call, or where the event does not say."""
+        return Effect(Subject.SETTING, after=str(self.result)) if self.result else None
+
 
 class KeyEvent(Struct, frozen=True):
     """A change to KMS keys, aliases or key tags that CloudTrail or KMS told of.
 
-    `tag_keys` and `tags` are those that the call set or removed (`tags` empty for a removal).
+    `tag_keys` and `tags` are those that the call set or removed (`tags` empty for a removal). `effect` is None where
+    the event does not say what it changed.
     """
 
     target: Target
@@ -152,6 +183,7 @@ class KeyEvent(Struct, frozen=True):
     tag_keys: tuple[str, ...] = ()
     tags: tuple[tuple[str, str], ...] = ()
     error_code: str | None = None
+    effect: Effect | None = None
 
 
 class Rejected(Struct, frozen=True):

@@ -53,9 +53,8 @@ class Run(Struct, frozen=True):
 
     @property
     def event_id(self) -> str | None:
-        """The id under which the event is audited once; key events have no marker."""
-        change = self.change
-        return change.trigger.event_id if change else None
+        """The id under which the event is recorded once."""
+        return self.event.trigger.event_id if self.event else None
 
     @property
     def is_own(self) -> bool:
@@ -88,5 +87,5 @@ class At(Struct, frozen=True):
 
 
 def must_audit(run: Run, known: Known) -> bool:
-    """Whether the run brings a change event that is not on the record yet."""
-    return run.change is not None and not known.audited
+    """Whether the run brings an event that is not on the record yet."""
+    return run.event is not None and not known.audited

@@ -14,11 +14,11 @@ from msgspec.structs import replace
 
 from chalicelib.domain import incidents, waiting
 from chalicelib.domain.breakglass import Weighed
-from chalicelib.domain.model import EncryptionType, Setting, Trigger, TriggerKind
+from chalicelib.domain.model import EncryptionType, Setting, Subject, Trigger, TriggerKind
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.reasons import Outcome, Problem, Reason, Violation
 from chalicelib.domain.run import At, Known, Run, must_audit
-from chalicelib.domain.stored import Action, Cause, Incident, Phase, Suppression, TargetState
+from chalicelib.domain.stored import Action, Cause, Change, Incident, Phase, Suppression, TargetState
 
 
 class RecordFields(TypedDict, total=False):
@@ -38,6 +38,7 @@ class RecordFields(TypedDict, total=False):
     exposure_seconds: float | None
     error: Problem | None
     detail: dict[str, Any]
+    change: Change | None
 
 
 class Line(Struct, frozen=True):
@@ -167,6 +168,8 @@ class SettlementDraft:
         if self.run.trigger.kind is TriggerKind.KEY:
             # KMS may not show for some minutes what the event reports: whatever was found, all is read again.
             self.set(recheck_at=waiting.recheck_after(self.state.recheck_at, self.now))
+        if self.must_audit:
+            self._mark_record_of_event()
         changed = bool(self.lines) or self.state != self.known.stored
         if violations is None:
             violations = self.state.violations if changed else ()
@@ -179,6 +182,18 @@ class SettlementDraft:
             mutated,
             self.state.due,
         )
+
+    def _mark_record_of_event(self) -> None:
+        """Say on the last record that it is the event's own, and what the event changed."""
+        event = self.run.event
+        assert event is not None
+        line = self.lines[-1]
+        effect = event.effect
+        change = Change()
+        if effect is not None:
+            was = self.known.stored.setting if effect.subject is Subject.SETTING else None
+            change = Change(effect.subject, effect.resource, str(was) if was else None, effect.after)
+        self.lines[-1] = replace(line, fields={**line.fields, "change": change})
 
     def _note_break_glass(self, glass: Weighed) -> None:
         """A break-glass that was opened, refused or ended goes on the record with whatever else this run writes."""

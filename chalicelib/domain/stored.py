@@ -12,7 +12,7 @@ from typing import Any
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from chalicelib.domain.model import Actor, Setting, Trigger
+from chalicelib.domain.model import Actor, Setting, Subject, Trigger
 from chalicelib.domain.reasons import Outcome, Problem, Reason, Violation
 
 GUARD_CHAIN = "guard"
@@ -27,6 +27,19 @@ class Cause(Struct, frozen=True):
     event_id: str
     at: datetime
     actor: Actor
+
+
+class Change(Struct, frozen=True):
+    """What the event changed that a record is the record of; absent from every other record.
+
+    `after` is the new value by the event's own words, None where it does not say. `before` is the value that the guard
+    last saw, None where it never saw one; somebody may have changed it in between.
+    """
+
+    subject: Subject | None = None
+    resource: str | None = None
+    before: str | None = None
+    after: str | None = None
 
 
 class Action(Struct, frozen=True):
@@ -86,6 +99,7 @@ class Record(Struct, frozen=True):
     exposure_seconds: float | None = None
     error: Problem | None = None
     detail: dict[str, Any] = field(default_factory=dict)
+    change: Change | None = None
 
 
 class Lease(Struct, frozen=True):

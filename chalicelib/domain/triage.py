@@ -92,10 +92,11 @@ def _key_event(run: Run, event: KeyEvent, state: TargetState | None, now: dateti
         return NOT_OURS
     if state is None:
         return Triage(Next.NEED_STATE)
-    return _unless_held(state, now) if _concerns(event, run.rule, state) else NOT_OURS
+    return _unless_held(state, now) if concerns(event, run.rule, state) else NOT_OURS
 
 
-def _concerns(event: KeyEvent, rule: Rule, state: TargetState) -> bool:
+def concerns(event: KeyEvent, rule: Rule, state: TargetState) -> bool:
+    """Whether the event is about a key of the target's, the setting's key or an alias that the rule names."""
     if event.alias is not None and event.alias in rule_aliases(rule):
         return True
     keys = {state.managed_key, *state.keys_made, state.setting.key_arn if state.setting else None}

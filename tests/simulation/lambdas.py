@@ -8,9 +8,10 @@ from pathlib import Path
 
 from chalicelib.domain.errors import GuardError
 from chalicelib.domain.model import ChangeEvent, KeyEvent, Target, Trigger
-from chalicelib.domain.policy import Policy, parse
+from chalicelib.domain.policy import Mode, Policy, parse
 from chalicelib.domain.ports import Reach
 from chalicelib.domain.stored import Record
+from chalicelib.domain.triage import concerns
 from chalicelib.loop.batch import Report
 from chalicelib.loop.guard import Guard, Result
 from chalicelib.loop.reconcile import reconcile
@@ -46,6 +47,11 @@ def baseline(**changes: object) -> Policy:
     return parse(json.dumps(document).encode())
 
 
+def _is_own(event: ChangeEvent | KeyEvent) -> bool:
+    actor = event.trigger.actor
+    return actor is not None and actor.arn == GUARD_ROLE and actor.via is None
+
+
 class Lambdas:
     """The guard as it is deployed in the account of the world."""
 
@@ -60,6 +66,7 @@ class Lambdas:
         self.results: list[Result | Report] = []
         self.surprises: list[BaseException] = []
         self.dead_letters: list[object] = []
+        self.to_record: list[ChangeEvent | KeyEvent] = []
         self.pending = 0
         world.on_event = self.hear
 
@@ -138,7 +145,19 @@ class Lambdas:
     def hear(self, event: ChangeEvent | KeyEvent) -> None:
         """An event is delivered."""
         function = "on_change" if isinstance(event, ChangeEvent) else "on_key_change"
+        if self._must_be_recorded(event):
+            self.to_record.append(event)
         self.invoke(function, lambda guard, run: reconcile(guard, event.target, event.trigger, event), payload=event)
+
+    def _must_be_recorded(self, event: ChangeEvent | KeyEvent) -> bool:
+        """Whether the event is of somebody else's about a governed target, or about its keys and aliases."""
+        rule = self.policy.rule_for(event.target)
+        if rule is None or rule.mode is Mode.OFF or event.target.account != ACCOUNT:
+            return isinstance(event, ChangeEvent) and not _is_own(event)
+        state = self.tables.state(str(event.target))
+        return not _is_own(event) and (
+            isinstance(event, ChangeEvent) or (not event.error_code and concerns(event, rule, state))
+        )
 
     def look(self, trigger: Trigger, target: Target = HOME, *, timeout: float | None = FUNCTION_SECONDS) -> None:
         """Reconcile one target for another reason."""

@@ -24,13 +24,17 @@ CLOSING = (Outcome.FAILED, Outcome.DEFERRED, Outcome.APPLIED, Outcome.REMEDIATED
 
 
 class Witness:
-    """Watches one world. `broken` lists every promise that was seen broken, with where and when."""
+    """Watches one world. `broken` lists every promise that was seen broken, with where and when.
+
+    `former` are the markers that a former version of the guard left, whose records do not say whose own they are.
+    """
 
     def __init__(self, world: World, tables: Tables, lambdas: Lambdas, *, rivals: bool = False) -> None:
         self.world, self.tables, self.lambdas = world, tables, lambdas
         self.rivals = rivals
         self.fresh = True
         self.broken: list[str] = []
+        self.former: frozenset[tuple[str, str]] = frozenset()
         self.keys_made: Counter[Target] = Counter()
         self.right_since: dict[Target, float | None] = {}
         self._written_by: dict[str, tuple[Run, float]] = {}
@@ -157,26 +161,27 @@ class Witness:
         assert not broken, "\n".join(broken)
 
     def _audited_once(self, name: str) -> list[str]:
-        """P5: each change event that was heard has one record; P7: an echo has none."""
-        heard = {
-            event.trigger.event_id
-            for event in self.world.events
-            if str(event.target) == name and (name, event.trigger.event_id) in self.tables.markers
-        }
-        told: Counter[str | None] = Counter()
-        for record in self.tables.records(name):
-            if record.trigger.event_id:
-                told[record.trigger.event_id] += 1
-        broken = []
+        """P5: each event that was received is recorded once, as itself; P7: an echo is not."""
+        records = [record for record in self.tables.records(name) if record.trigger.event_id]
+        own = Counter(record.trigger.event_id for record in records if record.change)
+        marked = {event_id for of, event_id in self.tables.markers - self.former if of == name}
+        broken = [f"P5: {event_id} has {count} records of its own" for event_id, count in own.items() if count > 1]
+        broken += [f"P5: {event_id} is marked and has no record of its own" for event_id in marked - own.keys()]
+        broken += [f"P5: {event_id} is recorded and not marked" for event_id in own.keys() - marked]
+        actors = {record.trigger.event_id: record.trigger.actor for record in records if record.change}
         for event in self.world.events:
-            event_id = event.trigger.event_id
-            if str(event.target) != name or event.trigger.actor is None:
+            event_id, actor = event.trigger.event_id, event.trigger.actor
+            if str(event.target) != name or actor is None:
                 continue
-            if event.trigger.actor.arn == GUARD_ROLE:
-                if told[event_id]:
-                    broken.append(f"P7: the echo {event_id} is on the record")
-            elif event_id in heard and not told[event_id]:
-                broken.append(f"P5: {event_id} is marked and on no record")
+            if actor.arn == GUARD_ROLE and any(record.trigger.event_id == event_id for record in records):
+                broken.append(f"P7: the echo {event_id} is on the record")
+            elif actors.get(event_id, actor) != actor:
+                broken.append(f"P5: {event_id} is recorded as {actors[event_id]}'s and is {actor}'s")
+        if not self.lambdas.pending:
+            received = (each for each in self.lambdas.to_record if each not in self.lambdas.dead_letters)
+            ids = {str(each.trigger.event_id) for each in received if str(each.target) == name}
+            missing = [each for each in ids - own.keys() if (name, each) not in self.former]
+            broken += [f"P5: {event_id} was received and is not recorded" for event_id in sorted(missing)]
         return broken
 
     def check_right(self, target: Target = HOME, *, keys: int = 1) -> None:

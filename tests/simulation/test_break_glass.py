@@ -278,9 +278,10 @@ def test_a_break_glass_without_a_drift_leaves_no_trace_but_its_opening_and_end()
     open_on_key(told, 1)
     told.world.run(2 * 3600)
     reasons = [each.reason for each in told.tables.records(HOME)[before:]]
-    assert reasons == ["BREAK_GLASS_OPENED", "BREAK_GLASS_ENDED"]
+    assert reasons == ["BREAK_GLASS_OPENED", None, "BREAK_GLASS_ENDED"]
+    assert told.tables.records(HOME)[before + 1].trigger.event_name == "TagResource"
     told.world.run(30 * 3600)
-    assert len(told.tables.records(HOME)) == before + 2, "a tag forgotten on the key is not told of again and again"
+    assert len(told.tables.records(HOME)) == before + 3, "a tag forgotten on the key is not recorded again and again"
 
 
 # --- whose drift it is -----------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from chalicelib.domain.model import ChangeEvent
 from chalicelib.domain.reasons import Outcome
 from tests.simulation.scenarios import Stage, stage
 from tests.simulation.world import HOME, MUTATIONS
@@ -67,7 +68,11 @@ def test_p7_an_echo_that_finds_another_setting_puts_it_right_without_blaming_the
     told = managed()
     with told.unheard():
         told.world.user_puts(HOME, None)
-    echo = next(event for event in told.world.events if event.trigger.actor and "xray-guard" in event.trigger.actor.arn)
+    echo = next(
+        event
+        for event in told.world.events
+        if isinstance(event, ChangeEvent) and event.trigger.actor and "xray-guard" in event.trigger.actor.arn
+    )
     told.lambdas.hear(echo)
     assert told.converge(600), told.witness.story()
     incident = told.tables.records(HOME)[-1]

