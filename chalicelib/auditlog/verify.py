@@ -69,6 +69,10 @@ class Report:
         return {"whole": self.whole, **told}
 
 
+class NoSuchChain(LookupError):
+    """Neither a state, nor a row, nor an anchor names the chain: there is nothing to verify."""
+
+
 def verify(
     store: Log,
     extra_anchors: Iterable[tuple[str, Anchored]] = (),
@@ -85,6 +89,8 @@ def verify(
     MARKER_MISSING         a change's record without the marker that keeps the change from being recorded twice
     MARKER_WITHOUT_RECORD  a marker that points at no record
     MARKER_OF_ANOTHER      a marker that points at another event's record
+
+    Raises NoSuchChain where `only` names a chain that nothing knows.
     """
     heads = {target: (seq, head) for target, seq, head in store.heads()}
     present, findings = _present(store)
@@ -95,7 +101,11 @@ def verify(
         # Most sweeps find a chain where the last one left it: one witness is enough.
         if not known or (known[-1].seq, known[-1].hash) != (anchored.seq, anchored.hash):
             known.append(anchored)
-    names = sorted({*heads, *anchors, *present} if only is None else {only})
+    names = sorted({*heads, *anchors, *present})
+    if only is not None:
+        if only not in names:
+            raise NoSuchChain(only)
+        names = [only]
     records = markers = 0
     for name in names:
         on_chain(name)

@@ -50,7 +50,8 @@ def verify(operator: Operator, chain: str | None, anchor_bucket: str | None) -> 
     the sweeps, with the anchors in the bucket if you name one, and with the event markers. Exits with 1 if the check
     finds anything.
     """
-    from chalicelib.auditlog.verify import verify
+    from chalicelib.auditlog.verify import NoSuchChain, verify
+    from chalicelib.operators.errors import NO, OperatorError
 
     progress = Progress()
     extra: list[tuple[str, Anchored]] = []
@@ -60,8 +61,16 @@ def verify(operator: Operator, chain: str | None, anchor_bucket: str | None) -> 
 
         progress(f"Reading the anchors in {anchor_bucket}")
         extra, odd = read_anchors(operator.clients, operator.region, anchor_bucket)
-    report = verify(operator.store, extra, lambda name: progress(f"Verifying {name}"), chain, odd)
-    progress.done()
+    try:
+        report = verify(operator.store, extra, lambda name: progress(f"Verifying {name}"), chain, odd)
+    except NoSuchChain as error:
+        raise OperatorError(
+            f"there is no chain {error}: no record, no state and no anchor names it",
+            "list the targets with `xray-guard status`; the guard's own chain is `guard`",
+            NO,
+        ) from error
+    finally:
+        progress.done()
     emit(operator.output, report.to_json(), "findings", lambda: _print_report(report))
     if not anchor_bucket:
         say(

@@ -1,4 +1,4 @@
-"""Verbs about the policy: `policy validate` and `policy explain`."""
+"""Verbs about the policy: `policy validate`, `policy show` and `policy explain`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.group("policy")
 def policy_group() -> None:
-    """Validate the policy, or show which rule applies."""
+    """Validate the policy, show the policy in force, or show which rule applies."""
 
 
 @policy_group.command(epilog="Example: xray-guard policy validate policies/policy.json")
@@ -61,6 +61,37 @@ def validate(operator: Operator, path: Path | None) -> int:
 
     emit(operator.output, document, None, table)
     return 0 if checked.policy is not None else 1
+
+
+@policy_group.command(epilog="Example: xray-guard policy show --digest 4c1d0a")
+@click.option("--digest", metavar="HEX", help="The beginning of a digest; the default is the policy in force")
+@common_options
+@pass_operator
+def show(operator: Operator, digest: str | None) -> int:
+    """Print the policy that the deployed guard enforces, or enforced.
+
+    The text comes from the audit log, from the record of the guard's first run under the policy, and its digest is
+    checked. Exits with 1 if the log does not have it.
+    """
+    import msgspec
+
+    from chalicelib.auditlog.enforced import enforced_policy
+    from chalicelib.operators.errors import NO, OperatorError
+
+    found = enforced_policy(operator.store, digest.lower() if digest else None)
+    if found is None:
+        what = f"no policy with a digest that begins with {digest}" if digest else "no policy"
+        raise OperatorError(f"{what} is on record", "list the records: `xray-guard history --target guard`", NO)
+    if found.document is None:
+        raise OperatorError(
+            f"the record of policy {found.digest} does not have its text",
+            "look in version control: a former version of the guard wrote the record, or the policy was too long",
+            NO,
+        )
+    text = found.document
+    emit(operator.output, msgspec.to_builtins(found), None, lambda: click.echo(text.rstrip("\n")))
+    say(f"Digest {found.digest}, enforced since {found.since:%Y-%m-%dT%H:%M:%SZ}.")
+    return 0
 
 
 @policy_group.command(epilog="Example: xray-guard policy explain 111122223333/us-east-1")

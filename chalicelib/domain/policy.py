@@ -123,11 +123,15 @@ class Rule(Struct, frozen=True):
 
 
 class Policy(Struct, frozen=True):
-    """The whole document. `digest` is the SHA-256 of its bytes, in hexadecimal: the name of this very version."""
+    """The whole document. `digest` is the SHA-256 of its bytes, in hexadecimal: the name of this very version.
+
+    `document` is its text, so that the guard can put on the record what it enforced.
+    """
 
     limits: Limits
     rules: tuple[Rule, ...]
     digest: str
+    document: str = ""
 
     def rule_for(self, target: Target) -> Rule | None:
         """The first rule that matches; None means that the target is ungoverned."""
@@ -182,7 +186,7 @@ def load_stamped(folder: Path) -> Policy:
 def parse(document: bytes) -> Policy:
     """Read a document that was validated. Raises ValueError (msgspec's) for one of another shape."""
     read = msgspec.json.decode(document, type=_Document)
-    return Policy(limits=read.limits, rules=read.rules, digest=sha256_of(document))
+    return Policy(read.limits, read.rules, sha256_of(document), document.decode())
 
 
 def sha256_of(content: bytes) -> str:

@@ -13,12 +13,16 @@ Everything between reading and writing is a pure function of `chalicelib.domain`
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
 from chalicelib.domain.attempts import begin
 from chalicelib.domain.errors import AwsError, Busy, Conflict, GuardError, LeaseOver, StoreError, denies_region
 from chalicelib.domain.model import ChangeEvent, KeyEvent, Target, Trigger
+from chalicelib.domain.policy import Policy
 from chalicelib.domain.ports import Reach
 from chalicelib.domain.reasons import UNRECORDED, Outcome, Problem, Reason
 from chalicelib.domain.run import Known, Run
@@ -32,6 +36,9 @@ from chalicelib.loop.judging import judge_target
 from chalicelib.loop.observe import glance, glance_reads
 
 MOST_STORE_ERRORS = 1
+
+LONGEST_DOCUMENT = 300_000
+"""In bytes of JSON, as which a record is stored. An item of DynamoDB's holds 400 KB."""
 
 
 class _Found(Struct, frozen=True):
@@ -185,6 +192,12 @@ def _begin(guard: Guard, run: Run, known: Known, judged: Judged) -> Known:
     raise Conflict(str(run.target))
 
 
+def _document(policy: Policy) -> dict[str, Any]:
+    """The policy's text for the record, or its size where it would not fit into an item of DynamoDB's."""
+    size = len(msgspec.json.encode(policy.document))
+    return {"document": policy.document} if size <= LONGEST_DOCUMENT else {"document_bytes": size}
+
+
 def _announce_policy(guard: Guard, run: Run, known: Known) -> None:
     """The first run under a new policy digest records it in the guard's own chain."""
     digest = guard.policy.digest
@@ -194,6 +207,7 @@ def _announce_policy(guard: Guard, run: Run, known: Known) -> None:
             Outcome.IGNORED,
             Trigger(run.trigger.kind),
             reason=Reason.POLICY_IN_FORCE,
+            detail=_document(guard.policy),
             unless=lambda state: state.policy_digest == digest,
             state={"policy_digest": digest},
         )

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
@@ -529,6 +530,11 @@ class TestAudit:
     def test_verify_of_no_chain_is_a_usage_error(self, empty: None) -> None:
         assert typed("audit", "verify", "--chain", "nowhere").code == 2
 
+    def test_verify_of_a_chain_that_does_not_exist_says_so(self, remediated: None) -> None:
+        answer = typed("audit", "verify", "--chain", HERE.replace("us-east-1", "eu-north-1"))
+        assert (answer.code, answer.out) == (1, "")
+        assert "there is no chain" in answer.err
+
     @pytest.mark.parametrize("form", ["jsonl", "csv"])
     def test_export_has_every_record_and_each_chains_head(self, swept_twice: None, form: str) -> None:
         answer = typed("audit", "export", "--format", form)
@@ -567,6 +573,23 @@ def delete(name: str, seq: int) -> None:
 
 
 class TestPolicy:
+    def test_show_prints_the_document_that_the_guard_enforces(self, remediated: None) -> None:
+        text = (PROJECT / "policies" / "policy.json").read_text("utf-8")
+        answer = typed("policy", "show")
+        assert (answer.code, answer.out.strip()) == (0, text.strip())
+        assert guard().policy.digest in answer.err
+        assert typed("policy", "show", "--digest", guard().policy.digest[:8].upper(), "--output", "json").json == {
+            "digest": guard().policy.digest,
+            "since": ANY,
+            "document": text,
+        }
+
+    @pytest.mark.parametrize("digest", ["0000", "not-a-digest"])
+    def test_show_of_a_policy_that_is_not_on_record_says_so(self, remediated: None, digest: str) -> None:
+        answer = typed("policy", "show", "--digest", digest)
+        assert (answer.code, answer.out) == (1, "")
+        assert "no policy with a digest that begins with" in answer.err
+
     def test_validate_of_the_document_that_ships_is_good(self) -> None:
         answer = typed("policy", "validate", str(PROJECT / "policies" / "policy.json"))
         assert answer.code == 0

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from chalicelib.domain.errors import Busy, Conflict
 from chalicelib.domain.model import Trigger, TriggerKind
+from chalicelib.domain.policy import sha256_of
 from chalicelib.domain.reasons import Outcome
 from chalicelib.domain.stored import GUARD_CHAIN, GuardState, Record, TargetState
 from chalicelib.loop.reconcile import reconcile
@@ -49,3 +50,16 @@ def test_a_policy_that_cannot_be_announced_is_raised_and_is_no_failure_of_the_ta
     assert [record.outcome for record in told.tables.records(HOME)] == [Outcome.REMEDIATING, Outcome.REMEDIATED]
     assert told.witness.right(), told.witness.story()
     assert raised, "it must be loud, so that Lambda tries again"
+
+
+def test_the_record_of_a_policy_holds_its_text_unless_it_is_too_long_for_an_item() -> None:
+    scene = stage()
+    scene.lambdas.sweep()
+    scene.world.run(60)
+    policy = scene.lambdas.policy
+    scene.lambdas.policy = replace(policy, digest="a long one", document='"' * 200_000)
+    scene.lambdas.sweep()
+    scene.world.run(60)
+    records = [record for record in scene.tables.records(GUARD_CHAIN) if record.reason == "POLICY_IN_FORCE"]
+    assert [record.detail for record in records] == [{"document": policy.document}, {"document_bytes": 400_002}]
+    assert sha256_of(policy.document.encode()) == records[0].policy_digest
