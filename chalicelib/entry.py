@@ -226,6 +226,8 @@ def _emit(record: Record) -> None:
         metrics.add_metric(COUNTED[record.outcome], MetricUnit.Count, 1)
     if record.outcome is Outcome.DEFERRED and record.reason == Reason.BACKOFF:
         metrics.add_metric("Flapping", MetricUnit.Count, 1)
+    if record.reason == Reason.ROLE_BORROWED:
+        metrics.add_metric("RoleBorrowed", MetricUnit.Count, 1)
     if record.reason == Reason.REGION_DENIED and record.before is not None:
         # A Region that was never open to the guard is no news; one that it could read has been shut.
         metrics.add_metric("RegionDenied", MetricUnit.Count, 1)

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from chalicelib.domain import incidents, waiting
 from chalicelib.domain.breakglass import Weighed
 from chalicelib.domain.decide import Decision
+from chalicelib.domain.echo import planned
 from chalicelib.domain.keychoice import managed_key
 from chalicelib.domain.model import EncryptionStatus
 from chalicelib.domain.observation import Observation
@@ -44,7 +45,8 @@ def begin(
     if incident.lease is not None:
         draft.close_lost(incident)
     incident = draft.joined(incident)
-    lease = Lease(run.setup.worker, state.lease_number + 1, waiting.lease_end(at.now, run.setup.lease_seconds))
+    ends = waiting.lease_end(at.now, run.setup.lease_seconds)
+    lease = Lease(run.setup.worker, state.lease_number + 1, ends, at.now)
     backoff = state.backoff
     if not waiting.is_settling(state, at.now):
         backoff = waiting.backoff_after_attempt(backoff, at, run.setup.limits)
@@ -58,6 +60,7 @@ def begin(
         due=lease.until,
         violations=decision.violations,
         mutated=True,
+        planned=tuple(planned(step) for step in decision.steps),
     )
     draft.note_setting()
     draft.set(
@@ -82,6 +85,7 @@ def begin(
 def end(run: Run, known: Known, attempted: Attempted, at: At) -> Settlement:
     """REMEDIATED, APPLIED, DEFERRED while AWS settles, or FAILED."""
     draft = SettlementDraft(run, known, at, attempted.seen)
+    draft.note_calls(attempted.actions)
     if attempted.actions:
         # What was acted on may have been KMS's past: all is read again once that is over.
         draft.set(recheck_at=waiting.recheck_after(draft.state.recheck_at, at.now))

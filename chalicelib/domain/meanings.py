@@ -180,6 +180,10 @@ REASONS: Mapping[Reason, Meaning] = {
     Reason.KEY_REPLACED: Meaning("An operator gave up the managed key.", "Keep the old key: old traces need it."),
     Reason.POLICY_IN_FORCE: Meaning("The guard ran under a new policy for the first time.", NOTHING),
     Reason.RESUMED: Meaning("An operator ended the pause.", NOTHING),
+    Reason.ROLE_BORROWED: Meaning(
+        "The guard's role made a call that the guard did not make.",
+        "Treat the role's credentials as stolen: revoke its sessions, and check who can change the functions.",
+    ),
     Reason.SWEEP: Meaning(
         "A sweep ended; the record holds its outcomes and the chains' heads.", "If it FAILED, read `unreached`."
     ),

@@ -108,6 +108,7 @@ class Reason(StrEnum):
     KEY_REPLACED = "KEY_REPLACED"
     POLICY_IN_FORCE = "POLICY_IN_FORCE"
     RESUMED = "RESUMED"
+    ROLE_BORROWED = "ROLE_BORROWED"
     SWEEP = "SWEEP"
 
     # Why an event cannot be acted on.
@@ -155,6 +156,7 @@ NOTES = BREAK_GLASS_NOTES | {
     Reason.PAUSED,
     Reason.POLICY_IN_FORCE,
     Reason.RESUMED,
+    Reason.ROLE_BORROWED,
     Reason.SWEEP,
 }
 """Reasons of IGNORED records that judge nothing: they note what happened to the guard or to break-glass."""

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from chalicelib.domain import incidents, waiting
 from chalicelib.domain.breakglass import Weighed
+from chalicelib.domain.echo import MOST_REQUESTS, MOST_WINDOWS
 from chalicelib.domain.model import EncryptionType, Setting, Subject, Trigger, TriggerKind
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.reasons import Outcome, Problem, Reason, Violation
@@ -80,6 +81,9 @@ class SettlementDraft:
         self.state: TargetState = known.state
         self.lines: list[Line] = []
         self.must_audit = must_audit(run, known)
+        self._calls_known = False
+        if self.must_audit and run.is_own:
+            self._note_borrowed_role()
         if glass is not None:
             self._note_break_glass(glass)
 
@@ -170,6 +174,7 @@ class SettlementDraft:
             self.set(recheck_at=waiting.recheck_after(self.state.recheck_at, self.now))
         if self.must_audit:
             self._mark_record_of_event()
+        self._keep_window()
         changed = bool(self.lines) or self.state != self.known.stored
         if violations is None:
             violations = self.state.violations if changed else ()
@@ -182,6 +187,26 @@ class SettlementDraft:
             mutated,
             self.state.due,
         )
+
+    def note_calls(self, actions: tuple[Action, ...]) -> None:
+        """Keep the request ids of an attempt's calls, by which their events are recognized."""
+        ids = tuple(action.request_id for action in actions if action.request_id)
+        self.set(requests=(*self.state.requests, *ids)[-MOST_REQUESTS:])
+        self._calls_known = all(action.request_id for action in actions)
+
+    def _keep_window(self) -> None:
+        """Where an attempt ends whose calls are not all known, their events are recognized by its time and its plan."""
+        incident = self.known.stored.incident
+        lease = incident.lease if incident else None
+        now_held = self.state.incident.lease if self.state.incident else None
+        if incident is None or lease is None or self._calls_known or (now_held and now_held.is_same(lease)):
+            return
+        self.set(windows=(*self.state.windows, lease.window(incident.planned))[-MOST_WINDOWS:])
+
+    def _note_borrowed_role(self) -> None:
+        """An event of the guard's role that is no echo: somebody else uses the role."""
+        self.add(Outcome.IGNORED, reason=Reason.ROLE_BORROWED)
+        self.set(recheck_at=waiting.recheck_after(self.state.recheck_at, self.now))
 
     def _mark_record_of_event(self) -> None:
         """Say on the last record that it is the event's own, and what the event changed."""

@@ -102,12 +102,28 @@ class Record(Struct, frozen=True):
     change: Change | None = None
 
 
+class Window(Struct, frozen=True):
+    """A time in which the guard may have made calls that it knows no request id of.
+
+    `planned` are the steps that it meant to take, as `echo.planned` names them.
+    """
+
+    since: datetime | None
+    until: datetime
+    planned: tuple[str, ...] = ()
+
+
 class Lease(Struct, frozen=True):
-    """The right to mutate a target, until `until` by AWS's clock. `number` grows with every taking."""
+    """The right to mutate a target, from `since` until `until` by AWS's clock. `number` grows with every taking."""
 
     owner: str
     number: int
     until: datetime
+    since: datetime | None = None
+
+    def window(self, planned: tuple[str, ...]) -> Window:
+        """The lease as a time in which calls were made."""
+        return Window(self.since, self.until, planned)
 
     def is_same(self, other: Lease) -> bool:
         """Whether both are one taking of the lease. The owner alone does not tell: Lambda repeats its request ids."""
@@ -127,7 +143,7 @@ class Incident(Struct, frozen=True):
 
     `cause` is the first change, from which the exposure counts; `latest` the last one heard of while it stands.
     `unended` says that the latest attempt has no end on the record yet, or only APPLIED; until `settles_until` a
-    failure may be nothing but KMS being slow.
+    failure may be nothing but KMS being slow. `planned` are the steps of the latest attempt.
     """
 
     id: str
@@ -144,6 +160,7 @@ class Incident(Struct, frozen=True):
     cause: Cause | None = None
     latest: Cause | None = None
     mutated: bool = False
+    planned: tuple[str, ...] = ()
 
 
 class PastIncident(Struct, frozen=True):
@@ -175,6 +192,8 @@ class TargetState(Struct, frozen=True):
     """The present state of a target, the head of its chain, and what is due. `version` guards every write.
 
     `recheck_at` is when everything must be read again; `watch` is set while a break-glass may suppress the target.
+    `requests` are the ids of the guard's latest calls, and `windows` the times of calls whose ids it does not know: by
+    both it recognizes the events of its own calls.
     """
 
     target: str
@@ -202,6 +221,8 @@ class TargetState(Struct, frozen=True):
     backoff: Backoff = Backoff()
     suppressions: tuple[Suppression, ...] = ()
     watch: datetime | None = None
+    requests: tuple[str, ...] = ()
+    windows: tuple[Window, ...] = ()
 
     @property
     def due(self) -> datetime | None:

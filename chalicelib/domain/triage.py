@@ -11,6 +11,7 @@ from enum import Enum, auto
 
 from msgspec import Struct
 
+from chalicelib.domain.echo import is_echo
 from chalicelib.domain.model import EncryptionStatus, EncryptionType, KeyEvent, Setting, TriggerKind
 from chalicelib.domain.policy import Mode, Rule
 from chalicelib.domain.reading import rule_aliases
@@ -55,8 +56,12 @@ def triage(run: Run, state: TargetState | None, now: datetime) -> Triage:
     if run.target.account != run.setup.account:
         return Triage(Next.IGNORE, Reason.ACCOUNT_NOT_OURS, f"this guard acts in account {run.setup.account}")
     error = run.event.error_code if run.event else None
-    if run.is_own:
-        return ECHO if error else _own_change(state, now)
+    if run.is_own and run.event:
+        if state is None:
+            return Triage(Next.NEED_STATE)
+        if is_echo(run.event, run.rule, state):
+            # A worker that still acts confirms its change by itself, and a refused call changed nothing.
+            return ECHO if error or state.is_held(now) else Triage(Next.CONFIRM_ECHO)
     if run.event and error:
         return Triage(Next.IGNORE, error, run.event.error_message)
     if run.rule is None:
@@ -86,12 +91,13 @@ def triage_echo(state: TargetState, setting: Setting) -> Triage:
 
 def _key_event(run: Run, event: KeyEvent, state: TargetState | None, now: datetime) -> Triage:
     """Only a change to the target's own keys, the setting's key or a configured alias matters."""
-    if run.is_own:
-        return ECHO
     if run.rule is None or run.rule.mode is Mode.OFF or event.error_code or run.target.account != run.setup.account:
         return NOT_OURS
     if state is None:
         return Triage(Next.NEED_STATE)
+    if run.is_own:
+        # What is no echo matters whatever key it is about: the guard's role has no other use.
+        return ECHO if is_echo(event, run.rule, state) else _unless_held(state, now)
     return _unless_held(state, now) if concerns(event, run.rule, state) else NOT_OURS
 
 
@@ -101,13 +107,6 @@ def concerns(event: KeyEvent, rule: Rule, state: TargetState) -> bool:
         return True
     keys = {state.managed_key, *state.keys_made, state.setting.key_arn if state.setting else None}
     return not keys.isdisjoint(event.key_arns)
-
-
-def _own_change(state: TargetState | None, now: datetime) -> Triage:
-    """A worker that still acts will confirm its change by itself."""
-    if state is None:
-        return Triage(Next.NEED_STATE)
-    return ECHO if state.is_held(now) else Triage(Next.CONFIRM_ECHO)
 
 
 def _unless_held(state: TargetState, now: datetime) -> Triage:

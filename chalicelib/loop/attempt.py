@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from chalicelib.domain import waiting
 from chalicelib.domain.attempts import Attempted
+from chalicelib.domain.echo import planned
 from chalicelib.domain.errors import DENIED, AwsError, Busy, Conflict, GuardError, LeaseOver
 from chalicelib.domain.judge import judge
 from chalicelib.domain.model import GUARD_TAG_KEY, GUARD_TAG_VALUE, NONCE_TAG_KEY, EncryptionStatus, Key
@@ -26,7 +27,7 @@ from chalicelib.domain.run import Known, Run
 from chalicelib.domain.settle import settle
 from chalicelib.domain.settlement import Settlement
 from chalicelib.domain.steps import MOST_STEPS, Blocked, Step, StepName, next_step
-from chalicelib.domain.stored import Action, Lease, TargetState
+from chalicelib.domain.stored import Action, Incident, Lease, TargetState
 from chalicelib.loop.commit import commit
 from chalicelib.loop.guard import Guard, Result
 from chalicelib.loop.readkey import read_key
@@ -116,6 +117,7 @@ class Attempt:
                 self._mutate(step, lambda: keys.enable(arn))
                 return _with_key(seen, arn, self._until(arn, lambda key: key.state == "Enabled"))
             case StepName.PUT_KEY_POLICY:
+                self._note_planned(step)
                 self._mutate(step, lambda: keys.put_policy(arn, step.after or ""))
                 return _with_key(seen, arn, replace(_known(seen, arn), policy=step.after))
             case StepName.ENABLE_ROTATION:
@@ -129,6 +131,13 @@ class Attempt:
                 return replace(seen, aliases={**seen.aliases, step.after or "": arn})
             case StepName.PUT_SETTING:
                 return self._put_setting(step, seen)
+
+    def _note_planned(self, step: Step) -> None:
+        """A step that was not foreseen is stored before it is taken, so that its event is recognized."""
+        incident = self.known.state.incident
+        if incident is not None and planned(step) not in incident.planned:
+            more = (*incident.planned, planned(step))
+            self._update(lambda state: replace(state, incident=replace(_acting(state), planned=more)))
 
     def _create_key(self, step: Step, seen: Observation) -> Observation:
         intent = self.known.state.intent
@@ -304,6 +313,11 @@ def _pauses() -> list[float]:
 
 def _with_key(seen: Observation, arn: str, key: Key | None) -> Observation:
     return replace(seen, keys={**seen.keys, arn: key})
+
+
+def _acting(state: TargetState) -> Incident:
+    assert state.incident is not None
+    return state.incident
 
 
 def _known(seen: Observation, arn: str) -> Key:

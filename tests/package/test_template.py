@@ -264,6 +264,7 @@ class TestAlarms:
             "xray-guard-no-sweep",
             "xray-guard-paused",
             "xray-guard-region-denied",
+            "xray-guard-role-borrowed",
         ]
         assert all(alarm["AlarmActions"] == [{"Ref": "Alarms"}] for alarm in alarms)
         assert properties(sam, "Alarms")["KmsMasterKeyId"] == {"Ref": "AlarmKey"}
@@ -281,6 +282,7 @@ class TestAlarms:
             ("FlappingAlarm", "Flapping"),
             ("PausedAlarm", "Paused"),
             ("RegionDeniedAlarm", "RegionDenied"),
+            ("RoleBorrowedAlarm", "RoleBorrowed"),
             ("SweepAlarm", "SweepCompleted"),
         ):
             alarm = properties(sam, name)

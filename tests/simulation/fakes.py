@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from chalicelib.auditlog import hashchain
 from chalicelib.domain.errors import AwsError, Conflict, StoreError
-from chalicelib.domain.model import Actor, EncryptionStatus, EncryptionType, Key, Setting, Target
+from chalicelib.domain.model import Actor, Effect, EncryptionStatus, EncryptionType, Key, Setting, Subject, Target
 from chalicelib.domain.ports import Asked, Loaded
 from chalicelib.domain.stored import GUARD_CHAIN, GuardState, Record, TargetState
 from tests.simulation.world import ACCOUNT, GUARD_ROLE, Run, World
@@ -48,10 +48,10 @@ class FakeXRay:
             actor = Actor(GUARD_ROLE, "AssumedRole", session=self._run.function)
             updating = world.setting(target).status is EncryptionStatus.UPDATING
             if world.refuses_while_updating and updating:
-                world.tell(target, actor, None, world.new_id("request"), error_code="InvalidRequestException")
+                world.tell(target, actor, None, self._refused(), error_code="InvalidRequestException")
                 raise AwsError("PutEncryptionConfig", "InvalidRequestException", "an update is in progress")
             if key is None or key.state != "Enabled" or key.spec != "SYMMETRIC_DEFAULT":
-                world.tell(target, actor, None, world.new_id("request"), error_code="InvalidRequestException")
+                world.tell(target, actor, None, self._refused(), error_code="InvalidRequestException")
                 raise AwsError("xray:PutEncryptionConfig", "InvalidRequestException", f"{key_arn} cannot be used")
             answer = world.set_xray(target, EncryptionType.KMS, key.arn)
             request_id = world.mutated(target, "PutEncryptionConfig", key.arn, self._run)
@@ -59,6 +59,11 @@ class FakeXRay:
             return answer, request_id
 
         return world.call(self._run, "PutEncryptionConfig", effect, self._target)
+
+    def _refused(self) -> str:
+        request_id = self._world.new_id("request")
+        self._world.guards_requests.add(request_id)
+        return request_id
 
     def in_use(self, now: datetime) -> bool:
         return self._world.call(
@@ -214,8 +219,10 @@ class FakeKeys:
             if operation == "UpdateAlias" and alias not in kms.aliases:
                 _refuse(operation, "NotFoundException", alias)
             world.set_kms(target, kms.with_alias(alias, key_arn))
-            world.tell_key(target, self._self(), operation, (key_arn,), alias)
-            return world.mutated(target, operation, key_arn, self._run)
+            request_id = world.mutated(target, operation, key_arn, self._run)
+            effect = Effect(Subject.ALIAS, alias, key_arn)
+            world.tell_key(target, self._self(), operation, (key_arn,), alias, effect, request_id)
+            return request_id
 
         return world.call(self._run, operation, effect, self._target)
 
@@ -224,8 +231,10 @@ class FakeKeys:
             key = self._existing(operation, arn, refused)
             changed = change(key)
             self._world.set_kms(self._target, self._world.place(self._target).kms.with_key(changed))
-            self._world.tell_key(self._target, self._self(), operation, (arn,))
-            return self._world.mutated(self._target, operation, arn, self._run)
+            request_id = self._world.mutated(self._target, operation, arn, self._run)
+            policy = Effect(Subject.KEY_POLICY, arn, changed.policy) if operation == "PutKeyPolicy" else None
+            self._world.tell_key(self._target, self._self(), operation, (arn,), None, policy, request_id)
+            return request_id
 
         return self._world.call(self._run, operation, effect, self._target)
 

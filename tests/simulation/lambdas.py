@@ -47,11 +47,6 @@ def baseline(**changes: object) -> Policy:
     return parse(json.dumps(document).encode())
 
 
-def _is_own(event: ChangeEvent | KeyEvent) -> bool:
-    actor = event.trigger.actor
-    return actor is not None and actor.arn == GUARD_ROLE and actor.via is None
-
-
 class Lambdas:
     """The guard as it is deployed in the account of the world."""
 
@@ -149,13 +144,17 @@ class Lambdas:
             self.to_record.append(event)
         self.invoke(function, lambda guard, run: reconcile(guard, event.target, event.trigger, event), payload=event)
 
+    def _is_own(self, event: ChangeEvent | KeyEvent) -> bool:
+        """Whether the guard made the call, by what happened and not by what the event says."""
+        return event.trigger.request_id in self.world.guards_requests
+
     def _must_be_recorded(self, event: ChangeEvent | KeyEvent) -> bool:
         """Whether the event is of somebody else's about a governed target, or about its keys and aliases."""
         rule = self.policy.rule_for(event.target)
         if rule is None or rule.mode is Mode.OFF or event.target.account != ACCOUNT:
-            return isinstance(event, ChangeEvent) and not _is_own(event)
+            return isinstance(event, ChangeEvent) and not self._is_own(event)
         state = self.tables.state(str(event.target))
-        return not _is_own(event) and (
+        return not self._is_own(event) and (
             isinstance(event, ChangeEvent) or (not event.error_code and concerns(event, rule, state))
         )
 

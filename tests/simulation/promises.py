@@ -12,7 +12,7 @@ from chalicelib.auditlog.chaincheck import verify_chain
 from chalicelib.domain.keypolicy.judge import judge_policy
 from chalicelib.domain.model import EncryptionStatus, EncryptionType, Key, Target
 from chalicelib.domain.policy import Rule
-from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.reasons import Outcome, Reason
 from chalicelib.domain.stored import GUARD_CHAIN, Action, GuardState, Record, TargetState
 from tests.simulation.fakes import Tables
 from tests.simulation.lambdas import Lambdas
@@ -173,10 +173,21 @@ class Witness:
             event_id, actor = event.trigger.event_id, event.trigger.actor
             if str(event.target) != name or actor is None:
                 continue
-            if actor.arn == GUARD_ROLE and any(record.trigger.event_id == event_id for record in records):
-                broken.append(f"P7: the echo {event_id} is on the record")
+            if event.trigger.request_id in self.world.guards_requests:
+                if any(record.trigger.event_id == event_id for record in records):
+                    broken.append(f"P7: the echo {event_id} is on the record")
             elif actors.get(event_id, actor) != actor:
                 broken.append(f"P5: {event_id} is recorded as {actors[event_id]}'s and is {actor}'s")
+        borrowed = {
+            event.trigger.event_id
+            for event in self.world.events
+            if event.trigger.actor
+            and event.trigger.actor.arn == GUARD_ROLE
+            and event.trigger.request_id not in self.world.guards_requests
+        }
+        for record in records:
+            if record.reason == Reason.ROLE_BORROWED and record.trigger.event_id not in borrowed:
+                broken.append(f"P7: {record.record_id} calls the guard's own call a stranger's")
         if not self.lambdas.pending:
             received = (each for each in self.lambdas.to_record if each not in self.lambdas.dead_letters)
             ids = {str(each.trigger.event_id) for each in received if str(each.target) == name}

@@ -6,10 +6,10 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from chalicelib.domain.model import Actor, EncryptionType
+from chalicelib.domain.model import Actor, Effect, EncryptionType, KeyEvent, Subject
 from chalicelib.domain.reasons import Outcome
 from chalicelib.domain.stored import Cause, PastIncident, Record
-from tests.simulation.beginnings import TICK, brake, look, quiet, records_since
+from tests.simulation.beginnings import TICK, brake, look, quiet, records_since, stalls, ticking
 from tests.simulation.lambdas import baseline
 from tests.simulation.scenarios import BARE_POLICY, Stage
 from tests.simulation.world import ACCOUNT, ALICE, GUARD_ROLE, HOME, Hazard
@@ -268,11 +268,58 @@ def test_p7_a_key_changed_by_a_service_with_our_role_is_no_echo_and_is_repaired(
 def test_p7_what_we_changed_of_the_key_ourselves_is_an_echo_and_causes_nothing() -> None:
     scene = quiet()
     count = len(scene.tables.records(HOME))
-    scene.world.delivery = lambda rng: [1.0]
-    scene.world.tell_key(HOME, Actor(GUARD_ROLE, "AssumedRole", session="tick"), "EnableKey", (scene.managed_key(),))
-    scene.world.run(30)
-    assert scene.lambdas.runs[-1].calls == []
+    ours = [event for event in scene.world.events if isinstance(event, KeyEvent)]
+    assert [event.trigger.event_name for event in ours] == ["EnableKeyRotation", "CreateAlias"]
+    for event in ours:
+        scene.lambdas.hear(event)
+        scene.world.run(30)
+        assert scene.lambdas.runs[-1].calls == ["BatchGetItem"]
     assert len(scene.tables.records(HOME)) == count
+
+
+BORROWED = Actor(GUARD_ROLE, "AssumedRole", session="stolen")
+
+
+@pytest.mark.parametrize("name", ["PutKeyPolicy", "DisableKeyRotation", "EnableKey"])
+def test_p7_a_call_by_the_guards_role_that_the_guard_did_not_make_is_recorded_and_all_is_read_again(name: str) -> None:
+    scene = ticking(quiet())
+    count = len(scene.tables.records(HOME))
+    effect = Effect(Subject.KEY_POLICY, scene.managed_key(), BARE_POLICY)
+    event = scene.world.tell_key(HOME, BORROWED, name, (scene.managed_key(),), effect=effect)
+    scene.lambdas.hear(event)
+    scene.world.run(30)
+    note, own = scene.tables.records(HOME)[count:]
+    assert (note.reason, note.trigger.actor, note.change) == ("ROLE_BORROWED", BORROWED, None)
+    assert (own.trigger.actor, own.change is not None) == (BORROWED, True)
+    assert "GetKeyPolicy" in scene.lambdas.runs[-1].calls
+    scene.witness.check_whole()
+
+
+def test_p7_a_setting_made_with_the_guards_role_is_remediated_and_its_session_named() -> None:
+    scene = ticking(quiet())
+    count = len(scene.tables.records(HOME))
+    scene.lambdas.hear(scene.world.user_puts(HOME, None, BORROWED))
+    scene.world.run(600)
+    records = scene.tables.records(HOME)[count:]
+    assert [record.reason or record.outcome for record in records] == ["ROLE_BORROWED", "REMEDIATING", "REMEDIATED"]
+    assert records[-1].cause is not None
+    assert records[-1].cause.actor == BORROWED
+    scene.witness.check_whole()
+
+
+def test_p7_a_key_policy_of_another_text_is_no_echo_even_while_the_guard_repairs_the_policy() -> None:
+    scene = ticking(quiet())
+    key = scene.managed_key()
+    scene.world.user_changes_key(HOME, key, policy=BARE_POLICY)
+    scene.lambdas.hear(scene.world.events[-1])
+    stalls(scene, scene.lambdas.runs[-1], "PutKeyPolicy", 20)
+    scene.world.run(5)
+    assert scene.tables.state(HOME).is_held(scene.world.clock)
+    effect = Effect(Subject.KEY_POLICY, key, BARE_POLICY)
+    scene.lambdas.hear(scene.world.tell_key(HOME, BORROWED, "PutKeyPolicy", (key,), effect=effect))
+    scene.world.run(600)
+    assert [record.reason for record in scene.tables.records(HOME)].count("ROLE_BORROWED") == 1
+    scene.witness.check_whole()
 
 
 def test_p7_while_x_ray_is_updating_our_own_put_received_again_closes_nothing() -> None:

@@ -197,6 +197,7 @@ class World:
         self.principal_tags: dict[str, tuple[tuple[str, str], ...]] = {}
         self.mutations: list[Mutation] = []
         self.events: list[ChangeEvent | KeyEvent] = []
+        self.guards_requests: set[str | None] = set()
         self.calls = 0
         self.counted_from = 0
         self.on_event: Callable[[ChangeEvent | KeyEvent], None] = lambda event: None
@@ -357,7 +358,10 @@ class World:
         mutation = Mutation(self.now, target, name, key_arn, run)
         self.mutations.append(mutation)
         self.on_mutation(mutation)
-        return self.new_id("request")
+        request_id = self.new_id("request")
+        if run is not None:
+            self.guards_requests.add(request_id)
+        return request_id
 
     def new_id(self, kind: str) -> str:
         return f"{kind}-{next(self._ids):06d}"
@@ -389,6 +393,7 @@ class World:
         key_arns: tuple[str, ...],
         alias: str | None = None,
         effect: Effect | None = None,
+        request_id: str | None = None,
     ) -> KeyEvent:
         """CloudTrail tells of a change to a key or an alias."""
         trigger = Trigger(
@@ -396,6 +401,7 @@ class World:
             event_id=self.new_id("event"),
             event_name=name,
             event_time=self.clock.replace(microsecond=0),
+            request_id=request_id,
             actor=actor,
         )
         event = KeyEvent(target, trigger, key_arns, alias, effect=effect)

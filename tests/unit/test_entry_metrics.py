@@ -54,6 +54,10 @@ def test_what_settles_by_itself_counts_neither_as_failed_nor_as_flapping() -> No
     assert counted(Outcome.DEFERRED, "SETTLING") == {"Deferred"}
 
 
+def test_a_call_by_the_guards_role_that_is_not_the_guards_is_counted() -> None:
+    assert counted(Outcome.IGNORED, "ROLE_BORROWED") == {"RoleBorrowed"}
+
+
 def test_a_region_is_counted_as_denied_only_if_it_could_be_read_before() -> None:
     assert counted(Outcome.IGNORED, "REGION_DENIED") == set()
     assert counted(Outcome.IGNORED, "REGION_DENIED", before=Setting(EncryptionType.NONE)) == {"RegionDenied"}
