@@ -5,7 +5,9 @@ The world before is what the call would have left behind, in the stand-in's own 
 
 from __future__ import annotations
 
+import copy
 import json
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -175,7 +177,7 @@ class TestInTheEventsOwnAccount:
         assert record.trigger.actor == expected.actor
         assert setting_of(account)["KeyId"] == managed
 
-    def test_the_guards_own_call_heard_again_leaves_no_record(self, account: Sandbox) -> None:
+    def test_the_guards_own_call_leaves_no_record_and_one_by_its_role_alone_does(self, account: Sandbox) -> None:
         managed = make_compliant(account)
         before = records_of(account, str(US_EAST_1))
         event = event_of(ECHO, managed)
@@ -186,10 +188,20 @@ class TestInTheEventsOwnAccount:
         event["detail"]["userIdentity"]["arn"] = (
             "arn:aws:sts::111122223333:assumed-role/xray-guard/xray-guard-on_change"
         )
+        stranger = copy.deepcopy(event)
+        (put,) = [action for record in before for action in record.actions if action.name == "PutEncryptionConfig"]
+        event["detail"]["requestID"] = put.request_id
         answer = account.invoke("on_change", event)
         assert answer.value()["reason"] == "ECHO"
         assert records_of(account, str(US_EAST_1)) == before
         assert setting_of(account)["KeyId"] == managed
+
+        # The same call under another request id is none of the guard's.
+        stranger["detail"]["eventID"] = str(uuid.uuid4())
+        stranger["detail"]["eventTime"] = "2026-09-30T10:00:00Z"
+        account.invoke("on_change", stranger)
+        note, own = records_of(account, str(US_EAST_1))[len(before) :]
+        assert (note.reason, own.outcome) == ("ROLE_BORROWED", Outcome.COMPLIANT)
 
     def test_on_a_compliant_target_every_event_is_audited_once_and_nothing_is_changed(self, account: Sandbox) -> None:
         managed = make_compliant(account)
