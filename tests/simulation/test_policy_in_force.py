@@ -8,12 +8,14 @@ from msgspec.structs import replace
 
 from chalicelib.domain.errors import Busy, Conflict
 from chalicelib.domain.model import Trigger, TriggerKind
-from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.reasons import Outcome, Reason
 from chalicelib.domain.stored import GUARD_CHAIN, GuardState, Record, TargetState
+from chalicelib.loop.guard import Result
 from chalicelib.loop.reconcile import reconcile
 from tests.simulation.fakes import FakeStore
-from tests.simulation.scenarios import stage
-from tests.simulation.world import HOME, Run
+from tests.simulation.lambdas import baseline
+from tests.simulation.scenarios import Stage, stage
+from tests.simulation.world import GUARD_ROLE, HOME, Run
 
 
 class Crowded(FakeStore):
@@ -49,3 +51,33 @@ def test_a_policy_that_cannot_be_announced_is_raised_and_is_no_failure_of_the_ta
     assert [record.outcome for record in told.tables.records(HOME)] == [Outcome.REMEDIATING, Outcome.REMEDIATED]
     assert told.witness.right(), told.witness.story()
     assert raised, "it must be loud, so that Lambda tries again"
+
+
+def managed_under_another_policy() -> tuple[Stage, str]:
+    """A target that has been compliant for some minutes, and the digest of a policy that was deployed just now."""
+    told = stage()
+    told.lambdas.schedule(first_sweep_after=None)
+    told.world.user_puts(HOME, None)
+    assert told.converge(), told.witness.story()
+    told.world.run(600)
+    told.lambdas.policy = baseline(when="in-use")
+    assert told.tables.guard().policy_digest != told.lambdas.policy.digest
+    return told, told.lambdas.policy.digest
+
+
+def test_an_echo_under_a_new_policy_announces_it() -> None:
+    told, digest = managed_under_another_policy()
+    echo = next(event for event in told.world.events if event.trigger.actor and event.trigger.actor.arn == GUARD_ROLE)
+    told.lambdas.hear(echo)
+    told.world.run(60)
+    assert told.tables.guard().policy_digest == digest
+
+
+def test_a_tick_that_finds_nothing_due_under_a_new_policy_announces_it() -> None:
+    told, digest = managed_under_another_policy()
+    told.lambdas.look(Trigger(TriggerKind.TICK))
+    told.world.run(60)
+    result = told.lambdas.results[-1]
+    assert isinstance(result, Result)
+    assert result.reason == Reason.NOT_DUE
+    assert told.tables.guard().policy_digest == digest
