@@ -42,10 +42,10 @@ LONGEST_DOCUMENT = 300_000
 
 
 class _Found(Struct, frozen=True):
-    """What a run found out: what it knows now, and how it ends, or begins to act."""
+    """What a run found out: what it knows now, and how it ends, or begins to act. A Result needs no writing."""
 
     known: Known
-    end: End
+    end: End | Result
 
 
 def reconcile(
@@ -75,7 +75,9 @@ def reconcile(
                 assert found is not None
                 return found
             known, end = found.known, found.end
-            if isinstance(end, Judged) and end.decision.outcome is Outcome.REMEDIATING:
+            if isinstance(end, Result):
+                result = end
+            elif isinstance(end, Judged) and end.decision.outcome is Outcome.REMEDIATING:
                 begun = _begin(guard, run, known, end)
                 incident = begun.state.incident
                 assert incident is not None
@@ -113,7 +115,10 @@ def reconcile(
 
 
 def _find_out(guard: Guard, run: Run) -> _Found | Result | None:
-    """How far the run goes, and what it finds. A Result needs no writing; None: the run's event is only a hint."""
+    """How far the run goes, and what it finds.
+
+    A Result where not even the state had to be read; None where the run's event is only a hint.
+    """
     step = triage(run, None, guard.clock.now())
     if step.next is Next.IGNORE:
         return _ignored(guard, run, step, None)
@@ -130,7 +135,7 @@ def _find_out(guard: Guard, run: Run) -> _Found | Result | None:
         case Next.IGNORE:
             return _ignored(guard, run, step, known)
         case Next.NOT_DUE:
-            return Result(run.target, state.outcome or Outcome.IGNORED, Reason.NOT_DUE, due=state.due)
+            return _Found(known, Result(run.target, state.outcome or Outcome.IGNORED, Reason.NOT_DUE, due=state.due))
         case Next.IN_PROGRESS:
             return _Found(known, LeaseHeld())
         case Next.CONFIRM_ECHO:
@@ -145,13 +150,14 @@ def _find_out(guard: Guard, run: Run) -> _Found | Result | None:
 def _ignored(guard: Guard, run: Run, step: Triage, known: Known | None) -> _Found | Result:
     reason = step.reason or ""
     if reason in UNRECORDED:
-        return Result(run.target, Outcome.IGNORED, reason)
+        result = Result(run.target, Outcome.IGNORED, reason)
+        return _Found(known, result) if known else result
     return _Found(known or guard.known(run), Ignored(reason, step.message))
 
 
-def _confirm_echo(reach: Reach, run: Run, known: Known) -> _Found | Result | None:
+def _confirm_echo(reach: Reach, run: Run, known: Known) -> _Found | None:
     """The guard's own change, reported: confirm what waits for ACTIVE; look closer only if something else is set."""
-    echo = Result(run.target, Outcome.IGNORED, Reason.ECHO)
+    echo = _Found(known, Result(run.target, Outcome.IGNORED, Reason.ECHO))
     try:
         setting = reach.xray.get()
     except AwsError:

@@ -9,11 +9,13 @@ from msgspec.structs import replace
 from chalicelib.domain.errors import Busy, Conflict
 from chalicelib.domain.model import Trigger, TriggerKind
 from chalicelib.domain.policy import sha256_of
-from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.reasons import Outcome, Reason
 from chalicelib.domain.stored import GUARD_CHAIN, GuardState, Record, TargetState
+from chalicelib.loop.guard import Result
 from chalicelib.loop.reconcile import reconcile
 from tests.simulation.fakes import FakeStore
-from tests.simulation.scenarios import stage
+from tests.simulation.lambdas import baseline
+from tests.simulation.scenarios import Stage, stage
 from tests.simulation.world import HOME, Run
 
 
@@ -63,3 +65,33 @@ def test_the_record_of_a_policy_holds_its_text_unless_it_is_too_long_for_an_item
     records = [record for record in scene.tables.records(GUARD_CHAIN) if record.reason == "POLICY_IN_FORCE"]
     assert [record.detail for record in records] == [{"document": policy.document}, {"document_bytes": 400_002}]
     assert sha256_of(policy.document.encode()) == records[0].policy_digest
+
+
+def managed_under_another_policy() -> tuple[Stage, str]:
+    """A target that has been compliant for some minutes, and the digest of a policy that was deployed just now."""
+    told = stage()
+    told.lambdas.schedule(first_sweep_after=None)
+    told.world.user_puts(HOME, None)
+    assert told.converge(), told.witness.story()
+    told.world.run(600)
+    told.lambdas.policy = baseline(when="in-use")
+    assert told.tables.guard().policy_digest != told.lambdas.policy.digest
+    return told, told.lambdas.policy.digest
+
+
+def test_an_echo_under_a_new_policy_announces_it() -> None:
+    told, digest = managed_under_another_policy()
+    echo = next(event for event in told.world.events if event.trigger.request_id in told.world.guards_requests)
+    told.lambdas.hear(echo)
+    told.world.run(60)
+    assert told.tables.guard().policy_digest == digest
+
+
+def test_a_tick_that_finds_nothing_due_under_a_new_policy_announces_it() -> None:
+    told, digest = managed_under_another_policy()
+    told.lambdas.look(Trigger(TriggerKind.TICK))
+    told.world.run(60)
+    result = told.lambdas.results[-1]
+    assert isinstance(result, Result)
+    assert result.reason == Reason.NOT_DUE
+    assert told.tables.guard().policy_digest == digest
