@@ -64,9 +64,9 @@ def call(operation: str, send: Callable[..., Any], **parameters: Any) -> dict[st
         answer: dict[str, Any] = send(**parameters)
         return answer
     except ClientError as error:
-        told = error.response.get("Error", {})
+        fields = error.response.get("Error", {})
         answered = error.response.get("ResponseMetadata", {})
-        code, message = told.get("Code") or "Unknown", told.get("Message") or "no message"
+        code, message = fields.get("Code") or "Unknown", fields.get("Message") or "no message"
         raise _failure(operation)(
             operation,
             code,
@@ -91,5 +91,5 @@ def _failure(operation: str) -> type[AwsError]:
 
 def request_id(answer: dict[str, Any]) -> str | None:
     """AWS's id of the request that this answers."""
-    told: str | None = answer.get("ResponseMetadata", {}).get("RequestId")
-    return told
+    found: str | None = answer.get("ResponseMetadata", {}).get("RequestId")
+    return found

@@ -20,23 +20,23 @@ class AwsClock:
         self._monotonic = monotonic
         self._at: tuple[datetime, float] | None = None
 
-    def heard(self, http_response: Any = None, **_: object) -> None:
+    def received(self, http_response: Any = None, **_: object) -> None:
         """botocore's `after-call` hook: learn the time from an answer."""
         date = http_response.headers.get("date") if http_response is not None else None
         try:
-            told = parsedate_to_datetime(date) if date else None
+            server_time = parsedate_to_datetime(date) if date else None
         except ValueError:
             return
-        if told is None or told.tzinfo is None:
+        if server_time is None or server_time.tzinfo is None:
             return
-        told = told.astimezone(UTC)
+        server_time = server_time.astimezone(UTC)
         # Never step back within a run: of two answers the one that is further on is nearer to the truth.
-        if self._at is None or told > self.now() or self.now() - told > timedelta(seconds=5):
-            self._at = (told, self._monotonic())
+        if self._at is None or server_time > self.now() or self.now() - server_time > timedelta(seconds=5):
+            self._at = (server_time, self._monotonic())
 
     def now(self) -> datetime:
         """Aware, UTC."""
         if self._at is None:
             return datetime.now(UTC)
-        told, then = self._at
-        return told + timedelta(seconds=self._monotonic() - then)
+        server_time, then = self._at
+        return server_time + timedelta(seconds=self._monotonic() - then)

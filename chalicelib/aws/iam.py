@@ -28,7 +28,7 @@ class PrincipalsApi:
             raise ValueError(f"{principal_arn} is neither a role nor a user, so it carries no tags")
         client = self._clients.reading("iam", self._region)
         found: list[tuple[str, str]] = []
-        asked = {parameter: name}
-        for response in pages(operation, getattr(client, method), {"Marker": "Marker"}, "IsTruncated", **asked):
+        parameters = {parameter: name}
+        for response in pages(operation, getattr(client, method), {"Marker": "Marker"}, "IsTruncated", **parameters):
             found += [(tag["Key"], tag["Value"]) for tag in response["Tags"]]
         return tuple(found)

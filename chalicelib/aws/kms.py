@@ -152,17 +152,17 @@ def _kms(client: Any, operation: str, parameters: dict[str, Any]) -> dict[str, A
     return call(f"kms:{operation}", getattr(client, METHODS[operation]), **parameters)
 
 
-def _key(told: dict[str, Any]) -> Key:
-    arn = told["Arn"]
+def _key(metadata: dict[str, Any]) -> Key:
+    arn = metadata["Arn"]
     return Key(
         arn=arn,
-        account=told.get("AWSAccountId") or arn_part(arn, 4),
+        account=metadata.get("AWSAccountId") or arn_part(arn, 4),
         region=arn_part(arn, 3),
-        state=told["KeyState"],
-        spec=told.get("KeySpec") or "UNKNOWN",
-        usage=told.get("KeyUsage") or "UNKNOWN",
-        manager=told.get("KeyManager") or "UNKNOWN",
-        origin=told.get("Origin") or "UNKNOWN",
-        description=told.get("Description") or "",
-        made_at=told.get("CreationDate"),
+        state=metadata["KeyState"],
+        spec=metadata.get("KeySpec") or "UNKNOWN",
+        usage=metadata.get("KeyUsage") or "UNKNOWN",
+        manager=metadata.get("KeyManager") or "UNKNOWN",
+        origin=metadata.get("Origin") or "UNKNOWN",
+        description=metadata.get("Description") or "",
+        made_at=metadata.get("CreationDate"),
     )

@@ -28,7 +28,7 @@ from chalicelib.aws.tables import (
     stamp,
 )
 from chalicelib.domain.errors import AwsError, Conflict
-from chalicelib.domain.ports import Asked, Loaded
+from chalicelib.domain.ports import Loaded, Request
 from chalicelib.domain.stored import GUARD_CHAIN, GuardState, Record, TargetState
 
 LOST_RACES = frozenset({"ConditionalCheckFailed", "TransactionConflict"})
@@ -119,7 +119,7 @@ class DynamoStore:
         )
         return [item["target"]["S"] for item in answer["Items"]]
 
-    def asked(self, limit: int) -> list[Asked]:
+    def pending(self, limit: int) -> list[Request]:
         """Query of the sparse index; and where something waits, BatchGetItem of who asked."""
         answer = self._tables.query(
             self._tables.targets,
@@ -131,13 +131,17 @@ class DynamoStore:
         names = [item["target"]["S"] for item in answer["Items"]]
         waiting = [item for item in self._tables.get_all(names) if "due_at" in item]
         return [
-            Asked(item["target"]["S"].removeprefix(ASKED_PREFIX), item["due_at"]["S"], item["by"]["S"])
+            Request(item["target"]["S"].removeprefix(ASKED_PREFIX), item["due_at"]["S"], item["by"]["S"])
             for item in sorted(waiting, key=lambda item: str(item["due_at"]["S"]))
         ]
 
-    def answered(self, asked: Asked) -> None:
+    def done(self, request: Request) -> None:
         """PutItem without what the index is made of, unless it was asked for anew meanwhile."""
-        item = {"target": {"S": f"{ASKED_PREFIX}{asked.target}"}, "by": {"S": asked.by}, "asked_at": {"S": asked.at}}
+        item = {
+            "target": {"S": f"{ASKED_PREFIX}{request.target}"},
+            "by": {"S": request.by},
+            "asked_at": {"S": request.at},
+        }
         try:
             call(
                 "dynamodb:PutItem",
@@ -145,7 +149,7 @@ class DynamoStore:
                 TableName=self._tables.targets,
                 Item=item,
                 ConditionExpression="due_at = :at",
-                ExpressionAttributeValues={":at": {"S": asked.at}},
+                ExpressionAttributeValues={":at": {"S": request.at}},
             )
         except AwsError as error:
             if error.code != "ConditionalCheckFailedException":

@@ -59,7 +59,7 @@ class Tables:
         """DynamoDB's client; its calls may be repeated."""
         client = self._clients.reading("dynamodb", self._region)
         if client is not self._hooked:
-            client.meta.events.register("after-call.dynamodb", self._clock.heard, unique_id="xray-guard-clock")
+            client.meta.events.register("after-call.dynamodb", self._clock.received, unique_id="xray-guard-clock")
             self._hooked = client
         return client
 

@@ -51,10 +51,10 @@ class XRayApi:
 
 def _setting(operation: str, answer: dict[str, Any]) -> Setting:
     """Branch on `Type`; `KeyId` is optional, and with NONE it says nothing."""
-    told = answer.get("EncryptionConfig") or {}
+    config = answer.get("EncryptionConfig") or {}
     try:
-        kind = EncryptionType(told["Type"])
-        status = EncryptionStatus(told["Status"]) if told.get("Status") else None
+        kind = EncryptionType(config["Type"])
+        status = EncryptionStatus(config["Status"]) if config.get("Status") else None
     except (KeyError, ValueError) as error:
         raise AwsError(operation, "UnexpectedAnswer", f"no Type or Status that the guard knows: {error}") from error
-    return Setting(kind, told.get("KeyId") if kind is EncryptionType.KMS else None, status)
+    return Setting(kind, config.get("KeyId") if kind is EncryptionType.KMS else None, status)

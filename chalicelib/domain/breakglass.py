@@ -381,5 +381,5 @@ def _opener(key: Key, value: str, glass: BreakGlass, tagging: KeyEvent | None) -
     """Who set this very value, where the event that was heard tells it."""
     if tagging is None or key.arn not in tagging.key_arns or tagging.error_code:
         return None
-    told = dict(tagging.tags).get(glass.tag)
-    return tagging.trigger.actor if told is not None and normal(told) == normal(value) else None
+    set_value = dict(tagging.tags).get(glass.tag)
+    return tagging.trigger.actor if set_value is not None and normal(set_value) == normal(value) else None

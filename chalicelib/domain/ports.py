@@ -114,7 +114,7 @@ class Store(Protocol):
         """(chain, seq, hash) of every chain, the guard's own included."""
 
 
-class Asked(Struct, frozen=True):
+class Request(Struct, frozen=True):
     """An operator's word that a target be looked at; `by` is the ARN of who asked, `at` when, as it is stored."""
 
     target: str
@@ -125,10 +125,10 @@ class Asked(Struct, frozen=True):
 class Requests(Protocol):
     """What operators asked for over the API, kept until it is done."""
 
-    def asked(self, limit: int) -> Sequence[Asked]:
+    def pending(self, limit: int) -> Sequence[Request]:
         """What waits, oldest first."""
 
-    def answered(self, asked: Asked) -> None:
+    def done(self, request: Request) -> None:
         """It is done; what was asked for again meanwhile still waits."""
 
 

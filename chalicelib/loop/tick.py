@@ -7,7 +7,7 @@ from collections.abc import Callable
 from chalicelib.domain.actors import read_actor
 from chalicelib.domain.errors import GuardError
 from chalicelib.domain.model import Target, Trigger, TriggerKind
-from chalicelib.domain.ports import Asked, Requests
+from chalicelib.domain.ports import Request, Requests
 from chalicelib.domain.reasons import Problem, Reason
 from chalicelib.domain.stored import GUARD_CHAIN
 from chalicelib.loop.batch import SECONDS_FOR_ONE, Report, reach_target
@@ -33,31 +33,31 @@ def tick(guard: Guard, seconds_left: Callable[[], float]) -> Report:
             report.unreached[name] = Problem(Reason.NOT_A_TARGET, str(error), retryable=False)
             continue
         reach_target(guard, target, Trigger(TriggerKind.TICK), report)
-    for asked in guard.requests.asked(DUE_AT_ONCE):
+    for request in guard.requests.pending(DUE_AT_ONCE):
         if seconds_left() < SECONDS_FOR_ONE:
             break
-        _heed(guard, asked, report)
+        _heed(guard, request, report)
     return report
 
 
-def _heed(guard: Guard, asked: Asked, report: Report) -> None:
+def _heed(guard: Guard, request: Request, report: Report) -> None:
     """Look at a target because an operator asked. It goes on waiting where not even that could be stored."""
-    arn = asked.by
+    arn = request.by
     actor = read_actor({"type": "AssumedRole" if ":assumed-role/" in arn else "IAMUser", "arn": arn})
     try:
-        target = Target.parse(asked.target)
+        target = Target.parse(request.target)
     except ValueError:
-        _done(guard.requests, asked, report)  # nobody can ask for that over the API; waiting would not help
+        _done(guard.requests, request, report)  # nobody can ask for that over the API; waiting would not help
         return
     reach_target(guard, target, Trigger(TriggerKind.OPERATOR, actor=actor), report)
-    problem = report.unreached.get(asked.target)
+    problem = report.unreached.get(request.target)
     if problem is None or problem.code == Reason.INTERNAL_ERROR:
-        _done(guard.requests, asked, report)
+        _done(guard.requests, request, report)
 
 
-def _done(requests: Requests, asked: Asked, report: Report) -> None:
+def _done(requests: Requests, request: Request, report: Report) -> None:
     """Take a request off the list. One that stays is tried again, and does not keep the others waiting."""
     try:
-        requests.answered(asked)
+        requests.done(request)
     except GuardError as error:
-        report.unreached[asked.target] = error.problem
+        report.unreached[request.target] = error.problem
