@@ -1,4 +1,4 @@
-"""Tick: take up what is due, and what operators requested."""
+"""Tick: reconcile the targets that are due, and those that operators requested."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from chalicelib.loop.batch import SECONDS_FOR_ONE, Report, reach_target
 from chalicelib.loop.guard import Guard
 
 DUE_AT_ONCE = 200
-"""As many as one tick takes up; the next tick comes a minute later."""
+"""The most that one tick handles; the next tick comes a minute later."""
 
 
 def tick(guard: Guard, seconds_left: Callable[[], float]) -> Report:
-    """Reconcile what is due, soonest first, and then what operators asked for.
+    """Reconcile the targets that are due, soonest first, and then those that operators requested.
 
-    One target's failure does not stop the others (P11). What is asked for is attempted once; what it comes to is on the
-    target's record, with the operator as its actor.
+    One target's failure does not stop the others (P11). A request is attempted once; the target's record has the
+    result, with the operator as its actor.
     """
     report = Report(paused=guard.store.load(GUARD_CHAIN).guard.paused is not None)
     for name in guard.store.due(guard.clock.now(), DUE_AT_ONCE):
@@ -41,13 +41,13 @@ def tick(guard: Guard, seconds_left: Callable[[], float]) -> Report:
 
 
 def _heed(guard: Guard, request: Request, report: Report) -> None:
-    """Look at a target because an operator asked. It goes on waiting where not even that could be stored."""
+    """Reconcile a target at an operator's request. The request stays pending if nothing could be stored."""
     arn = request.by
     actor = read_actor({"type": "AssumedRole" if ":assumed-role/" in arn else "IAMUser", "arn": arn})
     try:
         target = Target.parse(request.target)
     except ValueError:
-        _done(guard.requests, request, report)  # nobody can ask for that over the API; waiting would not help
+        _done(guard.requests, request, report)  # the API does not accept such a request; keeping it would not help
         return
     reach_target(guard, target, Trigger(TriggerKind.OPERATOR, actor=actor), report)
     problem = report.unreached.get(request.target)
@@ -56,7 +56,7 @@ def _heed(guard: Guard, request: Request, report: Report) -> None:
 
 
 def _done(requests: Requests, request: Request, report: Report) -> None:
-    """Take a request off the list. One that stays is tried again, and does not keep the others waiting."""
+    """Remove a request. If that fails, the request is tried again later and does not delay the others."""
     try:
         requests.done(request)
     except GuardError as error:
