@@ -14,7 +14,7 @@ from chalicelib.domain.errors import AwsError
 from chalicelib.domain.model import EncryptionStatus, EncryptionType, Setting
 
 LOOK_BACK = timedelta(hours=6)
-"""The longest range that GetServiceGraph takes."""
+"""The longest time range that GetServiceGraph accepts."""
 
 
 class XRayApi:
@@ -37,7 +37,7 @@ class XRayApi:
         return _setting("xray:PutEncryptionConfig", answer), request_id(answer)
 
     def in_use(self, now: datetime) -> bool:
-        """GetServiceGraph over the six hours before `now`; the first page with a service answers."""
+        """GetServiceGraph over the six hours before `now`; stops at the first page with a service."""
         client = self._clients.reading("xray", self._region)
         found = pages(
             "xray:GetServiceGraph",
@@ -50,7 +50,7 @@ class XRayApi:
 
 
 def _setting(operation: str, answer: dict[str, Any]) -> Setting:
-    """Branch on `Type`; `KeyId` is optional, and with NONE it says nothing."""
+    """Branch on `Type`; `KeyId` is optional, and has no meaning with NONE."""
     config = answer.get("EncryptionConfig") or {}
     try:
         kind = EncryptionType(config["Type"])
