@@ -1,7 +1,7 @@
 """`python -m bench`: what the shipped package costs, as ratios to a bare boto3 handler that makes the same AWS calls.
 
-Ratios are medians of what was measured by turns in one run; beside each stands the spread between its quartiles. CPU
-time is what counts: on a machine with other work, and on a function with a third of a processor, the wall follows it.
+A ratio is that of the medians of alternating measurements in one run; its quartiles are printed next to it. CPU time is
+what matters: on a busy machine, and on a function with a third of a processor, wall time follows it.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ COLD_AIM, COLD_ALONE_AIM, WARM_AIM = 1.5, 1.25, 1.3
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure and tell. Exit 0 whatever the figures are, 1 where a handler did not do its work, 2 without a package."""
+    """Measure and report. Return 0 for any figures, 1 if a handler did not do its work, 2 without a package."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--package", type=Path, default=PROJECT / "build" / "dev" / "package")
-    parser.add_argument("--cold-starts", type=int, default=21, help="of each handler, scene and kind")
-    parser.add_argument("--rounds", type=int, default=30, help="of warm invocations, each handler in turn")
-    parser.add_argument("--invocations", type=int, default=15, help="warm invocations of a handler in one round")
-    parser.add_argument("--no-sandbox", action="store_true", help="leave out the run against the whole sandbox")
+    parser.add_argument("--cold-starts", type=int, default=21, help="per handler, scene and kind")
+    parser.add_argument("--rounds", type=int, default=30, help="rounds of warm invocations, alternating the handlers")
+    parser.add_argument("--invocations", type=int, default=15, help="warm invocations per handler and round")
+    parser.add_argument("--no-sandbox", action="store_true", help="skip the run against the whole sandbox")
     parser.add_argument("--output", type=Path, default=PROJECT / "build" / "bench.json")
     options = parser.parse_args(arguments)
     if not (options.package / "deployment.zip").is_file():
@@ -62,12 +62,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def say(text: str) -> None:
-    """Tell of progress on stderr."""
+    """Report progress on stderr."""
     print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
 def machine() -> str:
-    """Where this ran, in words."""
+    """Return a description of this machine."""
     model = next(
         (
             line.partition(":")[2].strip()
@@ -88,7 +88,7 @@ def _lines(path: Path) -> Sequence[str]:
 
 
 def measure_cold(bench: Bench, times: int) -> list[dict[str, Any]]:
-    """Cold starts by turns: with the frameworks' imports, and where they were loaded before."""
+    """Measure cold starts, alternating: with the frameworks' imports, and with the frameworks loaded before."""
     rows = []
     for scene in bench.scenes:
         say(f"cold, {scene.name}: {times} starts of each")
@@ -125,7 +125,7 @@ def _cold_row(
 
 
 def measure_warm(bench: Bench, rounds: int, invocations: int) -> list[dict[str, Any]]:
-    """Warm invocations, a round of the one handler and a round of the other."""
+    """Measure warm invocations, in alternating rounds of the two handlers."""
     rows = []
     for scene in bench.scenes:
         say(f"warm, {scene.name}: {rounds} rounds of {invocations} invocations of each")
@@ -152,7 +152,7 @@ def measure_warm(bench: Bench, rounds: int, invocations: int) -> list[dict[str, 
 
 
 def ratio(guard: Sequence[float], bare: Sequence[float], round_length: int) -> dict[str, float]:
-    """The ratio of the medians, and the quartiles of the rounds' own ratios."""
+    """Return the ratio of the medians, and the quartiles of the rounds' ratios."""
 
     def rounds(taken: Sequence[float]) -> list[float]:
         starts = range(0, len(taken), round_length)
@@ -164,7 +164,7 @@ def ratio(guard: Sequence[float], bare: Sequence[float], round_length: int) -> d
 
 
 def measure_imports(bench: Bench, times: int) -> dict[str, dict[str, float]]:
-    """Each owner's share of a cold start, by handler: median milliseconds, as the import clock tells them."""
+    """Return each owner's share of a cold start, by handler: median milliseconds from `-X importtime`."""
     say(f"imports: {times} starts of each")
     scene = bench.scenes[1]
     shown = {}
@@ -181,8 +181,8 @@ def measure_imports(bench: Bench, times: int) -> dict[str, dict[str, float]]:
 
 
 def report(figures: dict[str, Any]) -> str:
-    """The tables, for people."""
-    lines = [figures["machine"], "", "Cold start to decision, CPU time from the handler's import to its answer"]
+    """Return the tables as text."""
+    lines = [figures["machine"], "", "Cold start to decision, CPU time from the handler's import to its response"]
     lines += table(
         ("scene", "frameworks", "guard ms", "bare ms", "ratio", "quartiles", "aim", "wall ratio", "whole process"),
         [
@@ -198,7 +198,7 @@ def report(figures: dict[str, Any]) -> str:
             for row in figures["cold"]
         ],
     )
-    lines += ["", "Warm, CPU time of an invocation"]
+    lines += ["", "Warm, CPU time per invocation"]
     lines += table(
         ("scene", "AWS calls", "guard ms", "bare ms", "ratio", "quartiles", "aim"),
         [
@@ -234,7 +234,7 @@ def _told_ratio(row: dict[str, Any]) -> tuple[str, str, str]:
 
 
 def table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Columns as wide as they must be, the first one to the left and the others to the right."""
+    """Return the lines of a table: minimal widths, the first column left-aligned and the others right-aligned."""
     widths = [max(len(row[column]) for row in (heads, *rows)) for column in range(len(heads))]
 
     def line(row: tuple[str, ...]) -> str:

@@ -1,4 +1,4 @@
-"""The yardstick: a handler of a few lines that makes the same AWS calls with plain boto3, one after the other."""
+"""The baseline: a handler of a few lines that makes the same AWS calls with plain boto3, one after the other."""
 
 import json
 import os
@@ -12,7 +12,7 @@ CLIENTS = {service: boto3.client(service) for service in dict.fromkeys(service f
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """Make the calls; answers how many there were."""
+    """Make the calls and return their number."""
     for service, method, parameters in CALLS:
         getattr(CLIENTS[service], method)(**parameters)
     return {"calls": len(CALLS)}

@@ -1,6 +1,7 @@
-"""Whose imports the cold start is made of, from what `python -X importtime` prints.
+"""Assign the import time of a cold start to owners, from the output of `python -X importtime`.
 
-Each module's own time counts for its package; a module of the standard library for whoever first asked for it.
+A module's own time counts for its package. A module of the standard library counts for the first package that imported
+it.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ OWNERS = {
     "urllib3": "boto3 and botocore",
 }
 BEFORE = "before"
-"""Whose time counts for nobody: the interpreter's own start, and what is loaded before the handler."""
+"""The owner of time that does not count: the interpreter's own start, and what is loaded before the handler."""
 
 
 def shares(told: str, handler_module: str) -> dict[str, float]:
-    """Milliseconds by owner (each module of `chalicelib` singly), of what was imported from the handler on."""
+    """Return milliseconds by owner (each module of `chalicelib` separately) of the imports from the handler on."""
     found: dict[str, float] = defaultdict(float)
     for owner, module, seconds in _owned(told, handler_module):
         if owner == "chalicelib":
@@ -42,8 +43,9 @@ def shares(told: str, handler_module: str) -> dict[str, float]:
 
 
 def _owned(told: str, handler_module: str) -> Iterator[tuple[str, str, float]]:
-    """(owner, module, seconds of its own) of every import. Children are printed before the module that asked for them,
-    so that read backwards each comes after its parent.
+    """Yield (owner, module, its own seconds) of every import.
+
+    A module is printed after the modules that it imports, so read backwards each one comes after its parent.
     """
     parents: list[tuple[int, str]] = []
     lines = [match for match in map(LINE.match, told.splitlines()) if match]
@@ -63,6 +65,6 @@ def _owned(told: str, handler_module: str) -> Iterator[tuple[str, str, float]]:
 
 
 def _within(lines: list[re.Match[str]], position: int, first: int) -> bool:
-    """Whether a line that stands before the handler's own is one of the imports that the handler asked for."""
+    """Whether a line before the handler's own line is one of the handler's imports."""
     depth = len(lines[first][3]) if first < len(lines) else 0
     return position == first or all(len(lines[between][3]) > depth for between in range(position, first))

@@ -1,4 +1,4 @@
-"""Runs the guard's processes and the bare handler's by turns, so that what else the machine does meets both alike."""
+"""Run the processes of the guard and the bare handler alternately, so that other load affects both equally."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from sandbox.functions import build_runtime_folder, has_runtime_client
 
 HERE = Path(__file__).parent
 RUNTIME = ("awslambdaric.bootstrap",) if has_runtime_client() else ()
-"""Lambda's own client is loaded before a function is; its modules are nobody's cost."""
+"""Lambda's own client is loaded before a function; its modules do not count."""
 
 FRAMEWORKS = ("chalice.app", "aws_lambda_powertools", "aws_lambda_powertools.metrics")
 FUNCTION_ARN = f"arn:aws:lambda:{TARGET.region}:{TARGET.account}:function:xray-guard-on_change"
 
 
 class WrongAnswer(Exception):
-    """A handler did not do what its scene asks for, so that its figures would mean nothing."""
+    """A handler did not do what its scene requires, so its figures would be meaningless."""
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A handler to measure. `loaded_before` are modules whose import is not its cost."""
+    """A handler to measure. `loaded_before` are modules whose import does not count."""
 
     name: str
     handler: str
@@ -46,9 +46,9 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Cold:
-    """One cold start in seconds: CPU and wall time from the import to the answer, and how much of it was importing.
+    """One cold start in seconds: CPU and wall time from the import to the response, and the imports' part of it.
 
-    `process_cpu` counts from the start of the interpreter, Lambda's client included.
+    `process_cpu` counts from the start of the interpreter, including Lambda's client.
     """
 
     cpu: float
@@ -59,9 +59,9 @@ class Cold:
 
 
 class Bench:
-    """The shipped package, unzipped beside what Lambda's image has, and one endpoint a scene.
+    """The shipped package, unzipped next to what Lambda's image has, and one endpoint per scene.
 
-    Use it as a context manager; entering it raises WrongAnswer where a handler does not do what its scene asks for.
+    Use it as a context manager; entering it raises WrongAnswer if a handler does not do what its scene requires.
     """
 
     def __init__(self, package: Path, scenes: tuple[Scene, ...], folder: Path) -> None:
@@ -76,7 +76,7 @@ class Bench:
         build_runtime_folder(folder / "runtime")
         self.guard = Subject("guard", "app.on_change", guard_root)
         self.bare = Subject("bare", "bare.handler", bare_root)
-        # Both start where Chalice and Powertools are loaded: what they share with boto3 is then nobody's cost either.
+        # Here both start with Chalice and Powertools loaded, so what these share with boto3 does not count either.
         self.guard_alone = replace(self.guard, name="guard alone", loaded_before=(*RUNTIME, *FRAMEWORKS))
         self.bare_alone = replace(self.bare, name="bare alone", loaded_before=(*RUNTIME, *FRAMEWORKS))
         self._endpoints: dict[str, Endpoint] = {}
@@ -105,19 +105,19 @@ class Bench:
             endpoint.stop()
 
     def cold(self, subject: Subject, scene: Scene) -> Cold:
-        """One cold start in a process of its own. Raises WrongAnswer."""
+        """Measure one cold start in its own process. Raises WrongAnswer."""
         with self._process(subject, scene) as process:
             return self._read_cold(process, subject, scene)
 
     @contextmanager
     def warm(self, subject: Subject, scene: Scene) -> Iterator[Warm]:
-        """A process that has had its cold start."""
+        """Yield a process that has completed its cold start."""
         with self._process(subject, scene) as process:
             self._read_cold(process, subject, scene)
             yield Warm(process)
 
     def import_times(self, subject: Subject, scene: Scene) -> tuple[str, Cold]:
-        """What `python -X importtime` told of one cold start, up to the answer, and that start's own figures."""
+        """Return the output of `python -X importtime` for one cold start up to the response, and its figures."""
         with (self._folder / "importtime").open("w+", encoding="utf-8") as told:
             with self._process(subject, scene, ["-X", "importtime"], told) as process:
                 cold = self._read_cold(process, subject, scene)
@@ -125,7 +125,7 @@ class Bench:
             return told.read(), cold
 
     def _learn_calls(self, scene: Scene) -> None:
-        """Hear which calls the guard makes, for the bare handler to make the same."""
+        """Record the guard's calls, so that the bare handler makes the same ones."""
         endpoint = self._endpoints[scene.name]
         self.cold(self.guard, scene)
         heard = list(endpoint.heard)
@@ -135,13 +135,13 @@ class Bench:
         endpoint.heard.clear()
         self.cold(self.bare, scene)
         if sorted(map(repr, endpoint.heard)) != sorted(map(repr, heard)):
-            raise WrongAnswer(f"{scene.name}: the bare handler's calls are not the guard's")
+            raise WrongAnswer(f"{scene.name}: the bare handler's calls differ from the guard's")
 
     def _read_cold(self, process: subprocess.Popen[str], subject: Subject, scene: Scene) -> Cold:
         assert process.stdout is not None
         line = process.stdout.readline()
         if not line:
-            raise WrongAnswer(f"{subject.name}, {scene.name}: ended with status {process.wait()} and no answer")
+            raise WrongAnswer(f"{subject.name}, {scene.name}: exited with status {process.wait()} without a response")
         told = json.loads(line)
         answer = told.pop("answer")
         if "outcome" in answer and (answer["outcome"], answer["reason"]) != (scene.outcome, scene.reason):
@@ -172,7 +172,7 @@ class Bench:
                 raise
 
     def _environment(self, subject: Subject, scene: Scene) -> dict[str, str]:
-        # The frameworks come from the package, for the bare handler too where they are loaded before it.
+        # The frameworks come from the package, also for the bare handler if they are loaded before it.
         roots = [subject.root, self._folder / "runtime", self.guard.root]
         return {
             "PATH": os.environ["PATH"],
@@ -204,13 +204,13 @@ class Bench:
 
 
 class Warm:
-    """A warm process, which runs its scene as often as it is told."""
+    """A warm process that runs its scene as often as requested."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
     def invoke(self, times: int) -> list[float]:
-        """The CPU seconds of each invocation."""
+        """Return the CPU seconds of each invocation."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(f"{times}\n")

@@ -1,9 +1,9 @@
-"""`python -m bench.million`: what each question to the log costs with a million records, against a thousand.
+"""`python -m bench.million`: what each query of the log costs with a million records, compared with a thousand.
 
-The records are written through the store, two transactions an incident. The long log is the short one nearly a year
-later: a quiet first month of a thousand records, and then three thousand a day. Tables are SQLite's (`tables`), so
-that read units are computed by AWS's rules and not measured, and times are this program's and a B-tree's, without a
-network.
+The records are written through the store, two transactions per incident. The long log continues the short one for
+nearly a year: a quiet first month with a thousand records, then three thousand records a day. The tables are in SQLite
+(`tables`), so read units are computed by AWS's rules and not measured, and times are those of this program and a
+B-tree, without a network.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ from chalicelib.domain.stored import GUARD_CHAIN, Action, Cause, GuardState, Inc
 
 START = datetime(2025, 11, 1, tzinfo=UTC)
 QUIET, BUSY = timedelta(minutes=45), timedelta(seconds=30)
-"""Between two records: of the first thousand, and of the others."""
+"""The time between two records: for the first thousand, and for the others."""
 
 MONTH = timedelta(days=29)
 BUSIER = "figures of the last, busier month"
-"""Told, and not held to be flat: its days have ninety times the records, so their histograms have more buckets in use.
-That ends where all are."""
+"""Reported, but not required to be flat: its days have ninety times the records, so their histograms use more buckets.
+The growth ends when all buckets are used."""
 
 ACCOUNTS, REGIONS, ACTORS = 4, 3, 40
-"""So few targets, that even the short log fills a page with each."""
+"""Few enough targets that even in the short log each one fills a page."""
 
 SHORT, LONG = 1_000, 1_000_000
 FLAT = 1.5
-"""A cost that grows by no more while the log grows a thousandfold depends on the page and not on the log."""
+"""If a cost grows no more than this while the log grows a thousandfold, it depends on the page and not on the log."""
 
 
 class _Same(Clients):
@@ -62,7 +62,7 @@ class _Same(Clients):
 
 @dataclass(frozen=True)
 class Log:
-    """A log and where it ends."""
+    """A log, its number of records, and the time after its last record."""
 
     tables: Tables
     store: LogStore
@@ -71,7 +71,7 @@ class Log:
 
 
 def written(records: int, path: Path | str, seed: int = 1) -> Log:
-    """A log of so many records. The same seed gives the same log, as far as it goes."""
+    """Write a log with that many records. With the same seed, a shorter log is a prefix of a longer one."""
     tables = Tables(path)
     store = LogStore(_Same(tables), "us-east-1", AwsClock(), AUDIT_TABLE, TARGETS_TABLE)
     luck = random.Random(seed)
@@ -100,7 +100,7 @@ def written(records: int, path: Path | str, seed: int = 1) -> Log:
 
 
 def _found(state: TargetState, at: datetime, luck: random.Random) -> Draft[TargetState]:
-    """A drift, found and taken up."""
+    """Draft the discovery of a drift and the start of its remediation."""
     draft = Draft(state)
     actor = Actor(f"arn:aws:iam::111122223333:role/team-{int(luck.paretovariate(1)) % ACTORS}", "AssumedRole", "jdoe")
     event_id = f"{luck.getrandbits(128):032x}"
@@ -122,7 +122,7 @@ def _found(state: TargetState, at: datetime, luck: random.Random) -> Draft[Targe
 
 
 def _ended(state: TargetState, at: datetime, luck: random.Random) -> Draft[TargetState]:
-    """The same put right, or once in a hundred not."""
+    """Draft the end of the remediation; one in a hundred fails."""
     draft = Draft(state)
     incident = state.incident
     assert incident is not None
@@ -143,12 +143,12 @@ def _ended(state: TargetState, at: datetime, luck: random.Random) -> Draft[Targe
 
 
 def questions(log: Log) -> dict[str, Callable[[], Any]]:
-    """Each kind of question that the faces ask."""
+    """Return each kind of query that the faces make, by name."""
     store, now = log.store, log.now
     target = f"{100000000000}/eu-west-0"
     middle = START + (now - START) / 2
     page = history.records(store, Filter(), now, 50)
-    # The first record of an incident; another one's record leads to the same incident.
+    # The first record of an incident; any other of its records leads to the same incident.
     old = next(iter(store.oldest(target, 1, 1).rows)).sk.removeprefix("r#")
 
     def records(limit: int = 50, cursor: str | None = None, **wanted: Any) -> Callable[[], Any]:
@@ -177,7 +177,7 @@ def questions(log: Log) -> dict[str, Callable[[], Any]]:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one question costs: read units, requests, and the median time in seconds."""
+    """The cost of one query: read units, requests, and the median time in seconds."""
 
     units: float
     requests: int
@@ -185,7 +185,7 @@ class Cost:
 
 
 def costs(logs: tuple[Log, Log], rounds: int) -> dict[str, tuple[Cost, Cost]]:
-    """Every question to both logs, by turns."""
+    """Run every query on both logs, alternating, and return the costs."""
     asked = [questions(log) for log in logs]
     told = {}
     for name in asked[0]:
@@ -209,7 +209,7 @@ def costs(logs: tuple[Log, Log], rounds: int) -> dict[str, tuple[Cost, Cost]]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Answers 1 where a cost is not flat."""
+    """Return 1 if a cost is not flat, else 0."""
     parser = argparse.ArgumentParser(prog="python -m bench.million", description=__doc__)
     parser.add_argument("--short", type=int, default=SHORT)
     parser.add_argument("--long", type=int, default=LONG)
@@ -219,7 +219,7 @@ def main(arguments: list[str] | None = None) -> int:
         logs = tuple(written(count, Path(folder, f"{count}.db")) for count in (options.short, options.long))
         told = costs((logs[0], logs[1]), options.rounds)
     print(f"{logs[0].records} records against {logs[1].records}; median of {options.rounds}\n")
-    print(f"{'question':<40}{'read units':>18}{'ratio':>8}{'requests':>12}{'ms':>16}{'ratio':>8}")
+    print(f"{'query':<40}{'read units':>18}{'ratio':>8}{'requests':>12}{'ms':>16}{'ratio':>8}")
     flat = True
     for name, (short, long) in told.items():
         units, seconds = long.units / short.units, long.seconds / short.seconds

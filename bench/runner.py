@@ -1,9 +1,9 @@
-"""Loads a handler as Lambda does, invokes it, and tells what that took. Run as a script, by path, with `python -S`.
+"""Load a handler as Lambda does, invoke it, and report the time. Run as a script, by path, with `python -S`.
 
-Arguments: the handler, the file with the event, the function's ARN, and modules to load before the clock starts. One
-JSON object comes back for the cold start (seconds of CPU time and of wall time, from the handler's import to its
-answer); then, for each number read from stdin, a list of that many warm invocations' CPU seconds. CPU time is the
-process's, all threads together.
+Arguments: the handler, the file with the event, the function's ARN, and modules to load before the clock starts. Prints
+one JSON object for the cold start (seconds of CPU and wall time, from the handler's import to its response). Then, for
+each number read from stdin, prints a list with the CPU seconds of that many warm invocations. CPU time is that of the
+process, all threads together.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 
 class Context:
-    """What the guard asks of Lambda's context."""
+    """The part of Lambda's context that the guard uses."""
 
     aws_request_id = "8c1e4f7a-2b5d-4e0c-9a63-1f7d8e5b2c40"
     memory_limit_in_mb = "512"
@@ -26,14 +26,14 @@ class Context:
         self.function_name = function_arn.rpartition(":")[2]
 
     def get_remaining_time_in_millis(self) -> int:
-        """As at the start of an invocation."""
+        """Return the time left at the start of an invocation."""
         return 60_000
 
 
 def main(handler: str, event_file: str, function_arn: str, *loaded_before: str) -> None:
-    """Run the cold start, then what stdin asks for."""
+    """Run the cold start, then the invocations that stdin requests."""
     report = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the function's own log goes nowhere
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # discard the function's own log
     sys.path[0] = os.environ["LAMBDA_TASK_ROOT"]  # Python put this script's folder there
     for name in loaded_before:
         _imported(name)
@@ -62,7 +62,7 @@ def main(handler: str, event_file: str, function_arn: str, *loaded_before: str) 
 
 
 def _imported(name: str) -> Any:
-    __import__(name)  # and not importlib's own function, which -X importtime passes over
+    __import__(name)  # not importlib.import_module, which -X importtime does not report
     return sys.modules[name]
 
 

@@ -1,4 +1,4 @@
-"""The same package against the whole sandbox, for plausibility: seconds as a user would see them."""
+"""Run the same package against the whole sandbox, for plausibility: seconds as a user would see them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ LONGEST_SECONDS = 60.0
 
 
 def seconds_in_sandbox(package: Path) -> dict[str, float]:
-    """Seconds from a user's switch to NONE until X-Ray answers KMS and ACTIVE: by a cold function, then a warm one.
+    """Return the seconds from a user's change to NONE until X-Ray reports KMS and ACTIVE: cold function, then warm.
 
-    Raises TimeoutError where the guard does not put it right.
+    Raises TimeoutError if the guard does not remediate the drift.
     """
     with Sandbox(package=package, settle_seconds=0.2, event_delay_seconds=0.0, schedules=False, warm=False) as aws:
         xray = boto3.client(
@@ -25,7 +25,7 @@ def seconds_in_sandbox(package: Path) -> dict[str, float]:
             aws_access_key_id="test",
             aws_secret_access_key="test",
         )
-        _switch_off(xray)  # makes the key, so that both measured runs find it
+        _switch_off(xray)  # creates the key, so that both measured runs find it
         for function in aws.functions:
             function.restart(plain=function.plain)
         return {"cold": _switch_off(xray), "warm": _switch_off(xray)}
@@ -40,4 +40,4 @@ def _switch_off(xray: object) -> float:
             time.sleep(0.5)  # the run's last transaction
             return time.monotonic() - began - 0.5
         time.sleep(0.02)
-    raise TimeoutError(f"the guard did not put X-Ray's setting right within {LONGEST_SECONDS:.0f} seconds")
+    raise TimeoutError(f"the guard did not remediate X-Ray's setting within {LONGEST_SECONDS:.0f} seconds")

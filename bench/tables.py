@@ -1,9 +1,9 @@
-"""DynamoDB's tables in SQLite, as far as the store uses them, with the read units that AWS would have charged.
+"""DynamoDB tables in SQLite, as far as the store uses them, with the read units that AWS would charge.
 
-moto keeps a table in Python lists and looks at all of a partition for every query, so that a million records would
-measure moto. Here a key is found by a B-tree, as in DynamoDB. What a query answers is held to moto's answers by
-tests/component/test_bench_tables.py; what it costs follows the developer guide: a unit for each 4 KB read with strong
-consistency, half of one without; of a query or scan the sum is rounded up, of a batch each item.
+moto keeps a table in Python lists and scans a whole partition for every query, so a million records would measure moto.
+Here a B-tree finds a key, as in DynamoDB. tests/component/test_bench_tables.py compares the results with moto's. The
+costs follow the developer guide: one unit per 4 KB for a strongly consistent read, half a unit otherwise; for a query
+or scan the sum is rounded up, for a batch each item.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _CONDITION = re.compile(
 
 
 class _Table:
-    """The names of a table's keys and of its one index."""
+    """The names of a table's keys and of its single index."""
 
     def __init__(self, name: str, partition: str, sort: str | None, index: tuple[str, str, str]) -> None:
         self.name = name
@@ -43,7 +43,7 @@ class _Table:
 
 
 class Tables:
-    """The calls of DynamoDB's client that the store makes. `read_units` and `requests` count what reads cost."""
+    """The calls of DynamoDB's client that the store uses. `read_units` and `requests` count the cost of reads."""
 
     def __init__(self, path: Path | str = ":memory:") -> None:
         self.meta = _Meta()
@@ -70,7 +70,7 @@ class Tables:
     # --- writing -----------------------------------------------------------------------------------------------------
 
     def transact_write_items(self, TransactItems: list[dict[str, Any]]) -> dict[str, Any]:
-        """All or nothing."""
+        """Write all items or none."""
         reasons = [self._refusal(next(iter(item.values()))) for item in TransactItems]
         if any(reasons):
             listed = [{"Code": reason or "None"} for reason in reasons]
@@ -85,7 +85,7 @@ class Tables:
         return {}
 
     def put_item(self, **told: Any) -> dict[str, Any]:
-        """One item."""
+        """Write one item."""
         if self._refusal(told):
             raise _error("ConditionalCheckFailedException", "The conditional request failed")
         self._put(told)
@@ -127,13 +127,13 @@ class Tables:
     # --- reading -----------------------------------------------------------------------------------------------------
 
     def get_item(self, TableName: str, Key: Item, ConsistentRead: bool = False, **_: Any) -> dict[str, Any]:
-        """One item, or none."""
+        """Return one item, or none."""
         item = self._found(self._tables[TableName], Key)
         self._charge([size_of(item)] if item else [0], ConsistentRead, each=True)
         return {"Item": item} if item else {}
 
     def batch_get_item(self, RequestItems: dict[str, Any]) -> dict[str, Any]:
-        """Items by key, of both tables; every one of them is charged for, the missing ones too."""
+        """Return items of both tables by key. Every key is charged, even if its item is missing."""
         answers: dict[str, list[Item]] = {}
         for name, wanted in RequestItems.items():
             found = [self._found(self._tables[name], key) for key in wanted["Keys"]]
@@ -154,7 +154,7 @@ class Tables:
         ExclusiveStartKey: Item | None = None,
         **_: Any,
     ) -> dict[str, Any]:
-        """A range of one partition, in order, up to the limit or a megabyte."""
+        """Return a range of one partition, in order, up to the limit or a megabyte."""
         table = self._tables[TableName]
         asked = _CONDITION.fullmatch(KeyConditionExpression)
         if asked is None:
@@ -183,7 +183,7 @@ class Tables:
     def scan(
         self, TableName: str, ConsistentRead: bool = False, ExclusiveStartKey: Item | None = None, **_: Any
     ) -> dict[str, Any]:
-        """All of a table, a megabyte at a time."""
+        """Return all items of a table, a megabyte per page."""
         table = self._tables[TableName]
         after = self._key(table, ExclusiveStartKey) if ExclusiveStartKey else ("", "")
         rows = self._db.execute(f"SELECT size, item FROM {table.sql} WHERE (pk, sk) > (?, ?) ORDER BY pk, sk", after)
@@ -196,7 +196,7 @@ class Tables:
         for item_size, text in rows:
             items.append(json.loads(text))
             size += item_size
-            # DynamoDB leads on from the last item that it read, not knowing whether another one follows.
+            # DynamoDB returns a LastEvaluatedKey even if no other item follows.
             if len(items) == limit or size >= PAGE_BYTES:
                 more = True
                 break
@@ -223,16 +223,16 @@ class Tables:
 
 
 class _Meta:
-    """What the store's clock hangs its hook on; nobody answers with a date here."""
+    """Accepts the store's clock hook; responses have no date here."""
 
     class events:
         @staticmethod
         def register(*_: object, **__: object) -> None:
-            """Nothing to hear."""
+            """Ignore the hook."""
 
 
 def size_of(item: Item) -> int:
-    """An item's size as it is charged: names and values in UTF-8, a number by its digits."""
+    """Return an item's size as AWS charges it: names and values in UTF-8, a number by its digits."""
     size = 0
     for name, value in item.items():
         ((kind, told),) = value.items()

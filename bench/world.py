@@ -1,8 +1,8 @@
-"""An AWS that answers at once out of prepared bytes, so that what is measured is the function and not a stand-in.
+"""A fake AWS that returns prepared bytes at once, so that the benchmark measures the function and not the fake.
 
-Three scenes, each a target that the guard has kept for a while: its own change heard of again, a change that left all
-as it should be, and a change to NONE while the managed key is healthy. A scene never moves on: it answers every run
-alike, so any number of runs can be measured.
+Three scenes, each with a target that the guard has managed for some time: the event of its own change, a change that
+left the target compliant, and a change to NONE while the managed key is healthy. A scene does not change: it responds
+to every run in the same way, so any number of runs can be measured.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ XRAY_PATHS = {"/EncryptionConfig": "GetEncryptionConfig", "/PutEncryptionConfig"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One AWS call that was heard: service, API name, and the parameters as boto3 takes them."""
+    """One received AWS call: service, API name, and the parameters as boto3 takes them."""
 
     service: str
     operation: str
@@ -53,7 +53,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What is measured: an event, X-Ray's setting as it is found, and what the guard must answer."""
+    """What is measured: an event, X-Ray's setting before it, and the guard's expected outcome."""
 
     name: str
     event: dict[str, Any]
@@ -63,7 +63,7 @@ class Scene:
 
 
 def scenes(events: Path) -> tuple[Scene, ...]:
-    """The three scenes, on events out of the folder of example events."""
+    """Return the three scenes, with events from the folder of sample events."""
     echo = json.loads((events / "26_success_kms_self_remediator_lambda.json").read_text("utf-8"))
     change = json.loads((events / "13_success_none_root_console.json").read_text("utf-8"))
     return (
@@ -74,7 +74,7 @@ def scenes(events: Path) -> tuple[Scene, ...]:
 
 
 class Endpoint:
-    """The scene's AWS, on 127.0.0.1. `heard` is every call since it was last cleared."""
+    """The scene's AWS, on 127.0.0.1. `heard` has every call received since it was last cleared."""
 
     def __init__(self, scene: Scene, policy: Policy) -> None:
         self.heard: list[Request] = []
@@ -87,10 +87,10 @@ class Endpoint:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
             disable_nagle_algorithm = True
-            wbufsize = -1  # head and body leave together
+            wbufsize = -1  # send head and body together
 
             def log_message(self, format: str, *args: Any) -> None:
-                """Say nothing."""
+                """Log nothing."""
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -106,14 +106,14 @@ class Endpoint:
             daemon_threads = True
 
             def handle_error(self, request: Any, client_address: Any) -> None:
-                """A process that was ended breaks its connection; that is no news."""
+                """Ignore it: a terminated process breaks its connection."""
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
     def stop(self) -> None:
-        """Listen no longer."""
+        """Stop listening."""
         self._server.shutdown()
         self._server.server_close()
 
@@ -127,7 +127,7 @@ class Endpoint:
                     self._setting = WANTED
                     return json.dumps({"EncryptionConfig": {**WANTED, "Status": "UPDATING"}}).encode()
                 case "TransactWriteItems":
-                    # The transaction after a Put closes the run: for the next one, all is as it was.
+                    # The transaction after a Put ends the run: reset the setting for the next run.
                     self._setting = self._found
             return self._answers[request.operation]
 
@@ -142,7 +142,7 @@ def _request(path: str, action: str | None, body: bytes) -> Request:
 
 
 def _answers(policy: Policy) -> dict[str, bytes]:
-    """What does not depend on the scene, by API name."""
+    """Return the responses that do not depend on the scene, by API name."""
     rule = policy.rule_for(TARGET)
     if rule is None:
         raise ValueError("the packaged policy governs no account; there is nothing to measure")
@@ -188,7 +188,7 @@ def _answers(policy: Policy) -> dict[str, bytes]:
 
 
 def _kept_state(rule: str, digest: str, now: datetime) -> TargetState:
-    """A target in good order that has been put right three times before."""
+    """Return the state of a compliant target that was remediated three times before."""
     drifted, wanted = Setting(EncryptionType.NONE), Setting(EncryptionType.KMS, KEY_ARN, EncryptionStatus.ACTIVE)
     times = [now - timedelta(days=days) for days in (9, 5, 2)]
     past = tuple(

@@ -1,7 +1,7 @@
-"""Lambda's entry points: what `app.py` calls. Each builds its guard once per process and keeps it warm.
+"""Lambda's handlers, called by `app.py`. Each process creates its guard once and keeps it.
 
-Whatever ends without being stored is raised, so that Lambda tries again and at last keeps the event in the dead-letter
-queue; everything else is on the record.
+A result that cannot be stored is raised, so that Lambda retries and finally sends the event to the dead-letter queue.
+Everything else is recorded.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ NAMESPACE = "XRayEncryptionGuard"
 LEASE_OUTLIVES_SECONDS = 60
 
 TRIES = 3
-"""From so many tries in a row on, a call that AWS throttles or leaves unanswered counts as a failure."""
+"""The number of consecutive tries at which a retryable error of AWS (throttling, no answer) counts as a failure."""
 
 COUNTED = {Outcome.FAILED: "Failed", Outcome.REMEDIATED: "Remediated", Outcome.DEFERRED: "Deferred"}
 KEY_CHANGES = {
     "source": ["aws.kms"],
     "detail-type": ["AWS API Call via CloudTrail", "AWS Service Event via CloudTrail", *sorted(KEY_NOTICES)],
-    # KMS's own notices have no event name, and a call that failed has changed nothing.
+    # KMS's own notices have no event name, and a failed call changed nothing.
     "detail": {
         "eventName": [*sorted(KEY_EVENTS), {"exists": False}],
         "errorCode": [{"exists": False}],
     },
 }
-"""The pattern of the events that `on_key_change` is woken by: narrow, since KMS is called all the time."""
+"""The pattern of the events that invoke `on_key_change`. It is narrow, because KMS calls are very frequent."""
 
 logger = Logger(service=os.environ.get("POWERTOOLS_SERVICE_NAME", "xray-guard"))
 metrics = Metrics(
@@ -55,7 +55,7 @@ metrics = Metrics(
 
 
 class Incomplete(Exception):
-    """A run over several targets could not store what it found of some of them."""
+    """A run over several targets could not store the results of some of them."""
 
 
 class _Process:
@@ -66,7 +66,7 @@ class _Process:
         self.guard: Guard | None = None
 
     def guard_for(self, context: Any) -> Guard:
-        """The guard, for as long as this invocation may last."""
+        """Return the guard, with a lease that covers the rest of this invocation."""
         if self.guard is None:
             arn = context.invoked_function_arn
             self.guard = make_guard(
@@ -88,17 +88,17 @@ _process: _Process | None = None
 
 
 def on_change(event: object, context: Any) -> dict[str, Any]:
-    """Reconcile the target of a PutEncryptionConfig event, whoever made the call and whatever came of it."""
+    """Reconcile the target of a PutEncryptionConfig event, for any caller and any result of the call."""
     return _invoked(context, lambda guard: _on_change(guard, event))
 
 
 def tick(event: object, context: Any) -> dict[str, Any]:
-    """Take up what is due."""
+    """Reconcile the targets that are due, and those that operators requested."""
     return _invoked(context, lambda guard: _tick(guard, context))
 
 
 def sweep(event: object, context: Any) -> dict[str, Any]:
-    """Look at every enabled Region of the account, and anchor the audit log."""
+    """Check every enabled Region of the account, and anchor the audit log."""
     return _invoked(context, lambda guard: _sweep(guard, context))
 
 
@@ -110,7 +110,7 @@ def _on_change(guard: Guard, event: object) -> dict[str, Any]:
 
 
 def on_key_change(event: object, context: Any) -> dict[str, Any]:
-    """Reconcile the target whose managed or configured key an event of KMS is about."""
+    """Reconcile the target of an event about a KMS key, an alias or a key's tags."""
     return _invoked(context, lambda guard: _on_key_change(guard, event))
 
 
@@ -124,7 +124,7 @@ def _on_key_change(guard: Guard, event: object) -> dict[str, Any]:
 def _tick(guard: Guard, context: Any) -> dict[str, Any]:
     report = take_up_due(guard, _seconds_left(context))
     if report.paused:
-        # Every minute, so that the alarm lasts as long as the brake.
+        # Every minute, so that the alarm lasts as long as the pause.
         metrics.add_metric("Paused", MetricUnit.Count, 1)
     return _reported(report)
 
@@ -145,7 +145,7 @@ def _sweep(guard: Guard, context: Any) -> dict[str, Any]:
 
 
 def _rejected(guard: Guard, kind: TriggerKind, rejected: Rejected) -> dict[str, Any]:
-    """An event that names no target: one line in the guard's own chain."""
+    """Record an event that names no target in the guard's own chain."""
     record_in_guard_chain(
         guard,
         Outcome.FAILED,
@@ -157,17 +157,17 @@ def _rejected(guard: Guard, kind: TriggerKind, rejected: Rejected) -> dict[str, 
 
 
 def _invoked(context: Any, run: Callable[[Guard], dict[str, Any]]) -> dict[str, Any]:
-    """One invocation: a guard, the run, the metrics. Without a valid policy nothing is done, loudly (P12)."""
+    """Run one invocation and flush its metrics. Without a valid policy, log the error and raise it (P12)."""
     try:
         return run(_the_process().guard_for(context))
     except PolicyError as error:
         logger.error("no valid policy, so no action", extra={"code": error.code, "problem": error.message})
         raise
     except GuardError as error:
-        logger.error("could not be stored", extra={"code": error.problem.code, "problem": error.problem.message})
+        logger.error("run failed", extra={"code": error.problem.code, "problem": error.problem.message})
         raise
     finally:
-        if metrics.metric_set:  # of an empty set Powertools warns, and most runs count nothing
+        if metrics.metric_set:  # Powertools warns about an empty set, and most runs count nothing
             metrics.flush_metrics()
 
 
@@ -194,7 +194,7 @@ def _told(result: Result) -> dict[str, Any]:
 def _reported(report: Report) -> dict[str, Any]:
     for bug in report.bugs:
         # The targets' records refer to this log.
-        logger.error("a fault of the guard's own", exc_info=bug)
+        logger.error("internal error of the guard", exc_info=bug)
     if report.unreached:
         first, problem = next(iter(report.unreached.items()))
         logger.error("targets not reached", extra={"targets": sorted(report.unreached), "first": problem.code})
@@ -203,13 +203,13 @@ def _reported(report: Report) -> dict[str, Any]:
 
 
 def _passes(record: Record) -> bool:
-    """Whether a failure may well end without anybody's help: a lost worker, or the first tries of what AWS refuses."""
+    """Whether a failure will probably pass by itself: a lost worker, or the first tries after a retryable error."""
     retryable = record.error is not None and record.error.retryable
     return record.reason == Reason.WORKER_LOST or (retryable and record.detail.get("tries", TRIES) < TRIES)
 
 
 def _emit(record: Record) -> None:
-    """One log line and at most one metric for a record. Never the event itself, nor what came with it as free text."""
+    """Log a record and count it. Never log the event itself, nor any free text that came with it."""
     extra = {
         "record_id": record.record_id,
         "incident_id": record.incident_id,
@@ -229,5 +229,5 @@ def _emit(record: Record) -> None:
     if record.reason == Reason.ROLE_BORROWED:
         metrics.add_metric("RoleBorrowed", MetricUnit.Count, 1)
     if record.reason == Reason.REGION_DENIED and record.before is not None:
-        # A Region that was never open to the guard is no news; one that it could read has been shut.
+        # Alarm only for a Region that the guard could read before, not for one that was always denied.
         metrics.add_metric("RegionDenied", MetricUnit.Count, 1)

@@ -1,4 +1,4 @@
-"""Putting the guard together from real parts, for the functions and for the command line alike."""
+"""Create the guard with its AWS adapters, for the functions and for operators."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ POLICIES = Path(__file__).parent.parent / "policies"
 
 
 def make_store(clients: Clients, region: str, clock: AwsClock) -> DynamoStore:
-    """Make the store of the loop in the guard's own Region; the tables' names come from the environment."""
+    """Return the loop's store in the guard's own Region; the tables' names come from the environment."""
     return DynamoStore(clients, region, clock, *_table_names())
 
 
 def make_log_store(clients: Clients, region: str, clock: AwsClock) -> LogStore:
-    """Make the store of the faces: the same, with the reads of the log."""
+    """Return the faces' store: the same store, with the reads of the log."""
     from chalicelib.aws.logreads import LogStore
 
     return LogStore(clients, region, clock, *_table_names())
@@ -61,7 +61,7 @@ def make_guard(
     lease_seconds: int,
     worker: str,
 ) -> Guard:
-    """A guard that acts with the clients' identity. `region` is where its tables are."""
+    """Return a guard that acts with the clients' identity. `region` is the Region of its tables."""
     clock = AwsClock()
     store = make_store(clients, region, clock)
     gather = Threads()

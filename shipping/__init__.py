@@ -1,1 +1,1 @@
-"""How the deployable package is made. Never shipped itself."""
+"""Build and deploy the package. This code itself does not ship."""

@@ -1,9 +1,8 @@
 """`python -m shipping STAGE` writes build/STAGE/package: `tables.json`, `sam.json` and `deployment.zip`.
 
-In stages, each of which only reads what the one before it wrote: a staging copy of what ships, with the policy
-stamped and the roles' rights filled in from it; Chalice's own packaging of that copy; the zip written anew with
-compiled modules and fixed times, so that the same source gives the same bytes; a check of what came out. The package
-takes its place only when all of them passed.
+Each stage reads only what the previous one wrote: copy what ships, stamp the policy and fill in the roles' permissions
+from it; let Chalice package the copy; rewrite the zip with compiled modules and fixed times, so that the same source
+gives the same bytes; check the zip. The new package replaces the old one only if all stages passed.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 
 class PackagingError(Exception):
-    """The package could not be made; the message says what to do."""
+    """The package could not be built; the message says what to do."""
 
 
 def package(stage: str, project: Path = PROJECT) -> Path:
-    """Make the package of a stage; answers its folder. Raises PackagingError."""
+    """Build the package of a stage and return its folder. Raises PackagingError."""
     stages = json.loads((project / ".chalice" / "config.json").read_text("utf-8"))["stages"]
-    if stage not in stages:  # Chalice takes any name for a stage, and gives an unknown one none of its settings
+    if stage not in stages:  # Chalice accepts any stage name, and an unknown one has no settings
         raise PackagingError(f"there is no stage {stage!r}; .chalice/config.json has {', '.join(sorted(stages))}")
     build = project / "build" / stage
     source, made, done, former = build / "src", build / "new", build / "package", build / "former"
@@ -47,7 +46,7 @@ def package(stage: str, project: Path = PROJECT) -> Path:
     write_anew(made / "deployment.zip")
     problems = check(made / "deployment.zip")
     if problems:
-        raise PackagingError("the package is not what should ship:\n  " + "\n  ".join(problems))
+        raise PackagingError("the package failed its checks:\n  " + "\n  ".join(problems))
     if done.exists():
         done.rename(former)
     made.rename(done)
@@ -57,7 +56,7 @@ def package(stage: str, project: Path = PROJECT) -> Path:
 
 
 def chalice(stage: str, source: Path, made: Path) -> None:
-    """Run `chalice package` as if on a machine without AWS configuration: nothing of it belongs in the package."""
+    """Run `chalice package` without this machine's AWS configuration, which must not affect the package."""
     surroundings = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     surroundings |= {"AWS_DEFAULT_REGION": "us-east-1", "AWS_CONFIG_FILE": os.devnull}
     command = [sys.executable, "-c", "from chalice.cli import main; main()"]
@@ -66,7 +65,7 @@ def chalice(stage: str, source: Path, made: Path) -> None:
 
 
 def run(command: list[str], folder: Path, surroundings: dict[str, str] | None = None) -> str:
-    """Run a command to its end; answers what it said on stderr. Raises PackagingError where it fails."""
+    """Run a command and return its stderr. Raises PackagingError if it fails."""
     answer = subprocess.run(command, cwd=folder, env=surroundings, capture_output=True, text=True, check=False)
     if answer.returncode:
         raise PackagingError((answer.stdout + answer.stderr).strip())
@@ -74,12 +73,12 @@ def run(command: list[str], folder: Path, surroundings: dict[str, str] | None = 
 
 
 def say(text: str) -> None:
-    """Tell of progress on stderr."""
+    """Report progress on stderr."""
     print(f"shipping: {text}", file=sys.stderr, flush=True)
 
 
 def main(arguments: list[str]) -> int:
-    """Exit 0 with a package, 1 without, 2 for wrong usage."""
+    """Return 0 if the package was built, 1 if not, 2 for wrong usage."""
     if len(arguments) != 1:
         print("usage: python -m shipping STAGE", file=sys.stderr)
         return 2

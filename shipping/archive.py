@@ -1,4 +1,4 @@
-"""The deployment zip: made to start fast and to come out the same twice, and checked for what it must hold."""
+"""The deployment zip: rewritten to start fast and to be reproducible, and checked for its required content."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ REQUIRED = (
 FORBIDDEN_ROOTS = frozenset(
     {"boto3", "botocore", "s3transfer", "jsonschema", "click", "rich", "moto", "sandbox", "tests"}
 )
-"""boto3 and what hangs on it are the runtime's; the others belong to people's machines."""
+"""Lambda's runtime has boto3 and its dependencies; the others are only for people's machines."""
 
 LARGEST_UNZIPPED = 250 * 1024 * 1024
-"""Lambda's limit for what a function's zip unpacks to, in bytes."""
+"""Lambda's limit for the unzipped size of a function, in bytes."""
 
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can state
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can store
 
 
 def write_anew(archive: Path) -> None:
-    """Write the zip again: members sorted, times and modes fixed, every module compiled beside its source.
+    """Rewrite the zip: members sorted, times and modes fixed, every module compiled next to its source.
 
-    Lambda unpacks to a read-only folder, so a module without its compiled form is compiled at every cold start. The
-    compiled form carries the hash of its source, unchecked, because a zip's times cannot be relied on.
+    Lambda unzips to a read-only folder, so a module without its compiled file is compiled at every cold start. The
+    compiled file has the hash of its source, unchecked, because a zip's times are not reliable.
     """
     with zipfile.ZipFile(archive) as old:
         members = {name: old.read(name) for name in old.namelist() if not name.endswith(("/", ".pyc"))}
@@ -44,19 +44,19 @@ def write_anew(archive: Path) -> None:
         for name in sorted(members):
             info = zipfile.ZipInfo(name, _EPOCH)
             info.compress_type = zipfile.ZIP_DEFLATED
-            info.create_system = 3  # Unix, on whatever machine this runs: the modes below are Unix's
+            info.create_system = 3  # Unix, on every machine: the modes below are Unix modes
             info.external_attr = 0o100644 << 16
             new.writestr(info, members[name])
     os.replace(fresh, archive)
 
 
 def compiled_name(name: str) -> str:
-    """Where Python looks for the compiled form of a member."""
+    """Return the name under which Python looks for a member's compiled file."""
     return importlib.util.cache_from_source(name, optimization="")
 
 
 def compiled(name: str, text: bytes) -> bytes:
-    """The compiled form of a module's source; its tracebacks name the member."""
+    """Return a module's source, compiled; its tracebacks name the member."""
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "source.py"), Path(folder, "source.pyc")
         source.write_bytes(text)
@@ -72,7 +72,7 @@ def compiled(name: str, text: bytes) -> bytes:
 
 
 def check(archive: Path) -> list[str]:
-    """What is wrong with the zip: missing members, members that must not ship, too large. Empty if nothing."""
+    """Return what is wrong with the zip: missing members, members that must not ship, its size. Empty if nothing."""
     with zipfile.ZipFile(archive) as opened:
         names = set(opened.namelist())
         size = sum(info.file_size for info in opened.infolist())
@@ -85,5 +85,5 @@ def check(archive: Path) -> list[str]:
         if name.endswith((".so", ".dylib", ".pyd")) and "x86_64-linux-gnu" not in name
     ]
     if size > LARGEST_UNZIPPED:
-        problems.append(f"it unpacks to {size} bytes, and Lambda takes {LARGEST_UNZIPPED}")
+        problems.append(f"it unzips to {size} bytes, but Lambda allows {LARGEST_UNZIPPED}")
     return problems

@@ -21,16 +21,16 @@ from shipping.__main__ import PROJECT, PackagingError, package, say
 
 POLL_SECONDS = 5
 LONGEST_CREATE_SECONDS = 900
-"""Two tables are created in under a minute. An operation that takes longer than this needs a person."""
+"""Two tables are created in under a minute. If an operation takes longer than this, a person must check it."""
 
 UPDATABLE = frozenset({"CREATE_COMPLETE", "IMPORT_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"})
 SUCCEEDED = frozenset({"CREATE_COMPLETE", "IMPORT_COMPLETE", "UPDATE_COMPLETE"})
 ABSENT = frozenset({"", "REVIEW_IN_PROGRESS"})
-"""No stack, or one that a change set announced and nobody executed."""
+"""No stack, or one whose first change set was never executed."""
 
 
 AUDIT = "AuditTable"
-"""The logical id of the audit table, in the tables' stack and in the stacks of versions that had one stack only."""
+"""The logical id of the audit table, in the tables' stack and in the single stack of former versions."""
 
 
 class DeployError(Exception):
@@ -39,7 +39,7 @@ class DeployError(Exception):
 
 @dataclass(frozen=True)
 class Settings:
-    """What to deploy, and where to. `folder` holds the package; an empty string leaves a parameter as it is."""
+    """What to deploy, and where. `folder` has the package; an empty string leaves a parameter unchanged."""
 
     folder: Path
     bucket: str
@@ -55,9 +55,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class Deployed:
-    """What CloudFormation reports: the status of each stack, empty where there is none.
+    """What CloudFormation reports: the status of each stack, empty if it does not exist.
 
-    `tables_in_guard_stack`: the guard's stack is of a version that had one stack only, and still holds the tables.
+    `tables_in_guard_stack`: the guard's stack is of a former version with a single stack, and still has the tables.
     """
 
     guard: str = ""
@@ -79,7 +79,7 @@ class Step:
 
 
 def plan(settings: Settings, deployed: Deployed, change_set: str) -> list[Step]:
-    """List the commands that deploy the package, in order. Raises DeployError for a stack that a person must see to."""
+    """Return the commands that deploy the package, in order. Raises DeployError for a stack that a person must fix."""
     template = str(settings.folder / "deploy.json")
     upload = Step(
         "upload the zip, and write the template that names it",
@@ -113,7 +113,7 @@ def plan(settings: Settings, deployed: Deployed, change_set: str) -> list[Step]:
 
 
 def _removal(stack: str, status: str) -> list[Step]:
-    """List what removes a stack whose first create failed: CloudFormation neither updates it nor creates it again."""
+    """Return the steps that delete a stack whose first create failed: CloudFormation cannot update or recreate it."""
     if status in ABSENT | UPDATABLE:
         return []
     if status == "ROLLBACK_COMPLETE":
@@ -177,7 +177,7 @@ class Cli:
     environment: Mapping[str, str]
 
     def read(self, command: Sequence[str], absent: str) -> str:
-        """Return what a command printed; empty where it failed with a message that contains `absent`.
+        """Return what a command printed; empty if it failed with a message that contains `absent`.
 
         Raises DeployError for any other failure.
         """
@@ -209,7 +209,7 @@ class Cli:
 
 
 def find_cli(environment: Mapping[str, str]) -> Cli:
-    """Find the AWS CLI on the path. Raises DeployError where there is none."""
+    """Find the AWS CLI on the path. Raises DeployError if there is none."""
     path = shutil.which("aws", path=environment.get("PATH", ""))
     if path is None:
         raise DeployError(
@@ -221,7 +221,7 @@ def find_cli(environment: Mapping[str, str]) -> Cli:
 
 
 def observe(cli: Cli, settings: Settings) -> Deployed:
-    """Read what is deployed. Raises DeployError where CloudFormation refuses, or for a bucket that cannot be used."""
+    """Read what is deployed. Raises DeployError if CloudFormation refuses, or if the bucket cannot be used."""
     head = ("aws", "s3api", "head-bucket", "--bucket", settings.bucket)
     try:
         cli.read(head, absent="\0")
@@ -238,7 +238,7 @@ def observe(cli: Cli, settings: Settings) -> Deployed:
 
 
 def execute(cli: Cli, steps: Sequence[Step], sleep: Callable[[float], None]) -> None:
-    """Run the steps. Raises DeployError at the first that fails."""
+    """Run the steps. Raises DeployError at the first one that fails."""
     for step in steps:
         say(shlex.join(step.command))
         if step.until_settled:
@@ -265,7 +265,7 @@ def deploy(stage: str, settings: Settings, environment: Mapping[str, str]) -> No
     """Package and deploy. Raises DeployError or PackagingError."""
     if not settings.bucket:
         raise DeployError(
-            "no bucket is named. CloudFormation fetches the zip and the template from one in the guard's Region: "
+            "no bucket is named. CloudFormation reads the zip and the template from a bucket in the guard's Region: "
             "make deploy BUCKET=your-bucket"
         )
     cli = find_cli(environment)
@@ -276,7 +276,7 @@ def deploy(stage: str, settings: Settings, environment: Mapping[str, str]) -> No
 def deploy_package(
     cli: Cli, settings: Settings, change_set: str, sleep: Callable[[float], None] = time.sleep
 ) -> list[Step]:
-    """Read what is deployed, plan, print the plan, and carry it out. Returns the plan. Raises DeployError."""
+    """Read what is deployed, plan, print the plan, execute it, and return it. Raises DeployError."""
     steps = plan(settings, observe(cli, settings), change_set)
     say("these commands will be run:\n\n" + "\n".join(map(str, steps)) + "\n")
     execute(cli, steps, sleep)
@@ -285,7 +285,7 @@ def deploy_package(
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit 0 when all is deployed, 1 when not, 2 for wrong usage."""
+    """Return 0 if everything is deployed, 1 if not, 2 for wrong usage."""
     parser = argparse.ArgumentParser(prog="python -m shipping.deploying", description="Package and deploy the guard.")
     parser.add_argument("--stage", required=True)
     parser.add_argument("--bucket", default="", help="bucket in the guard's Region, for the zip and the template")

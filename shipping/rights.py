@@ -1,8 +1,9 @@
-"""The roles' rights, put into the template and completed from the policy: which aliases and tags the rules name.
+"""Put the roles' permissions into the template, completed with the aliases, tags and principals of the policy's rules.
 
-The rights are written in `policies/iam-*.json`, with CloudFormation's own functions in them. The template names such a
-file as `${policies/iam-guard.json}`; what only the policy document knows stands in the file as `${ManagedKeyAliases}`,
-`${ManagedKeyAliasNames}`, `${ManagedKeyTags}`, `${BreakGlassTags}`, `${BreakGlassRoles}` and `${BreakGlassUsers}`.
+The permissions are in `policies/iam-*.json`, with CloudFormation's own functions in them. The template refers to such a
+file as `${policies/iam-guard.json}`. The file has placeholders for what comes from the policy document:
+`${ManagedKeyAliases}`, `${ManagedKeyAliasNames}`, `${ManagedKeyTags}`, `${BreakGlassTags}`, `${BreakGlassRoles}` and
+`${BreakGlassUsers}`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from chalicelib.domain.policy import Policy, parse
 
 
 def render(template: Path, policies: Path) -> None:
-    """Put the rights into the template, in place. Raises PolicyError for a policy document that cannot be read."""
+    """Put the permissions into the template, in place. Raises PolicyError if the policy document cannot be read."""
     values = placeholders(parse((policies / "policy.json").read_bytes()))
     files: dict[str, Any] = {
         f"${{policies/{path.name}}}": completed(json.loads(path.read_text("utf-8")), values)
@@ -26,13 +27,13 @@ def render(template: Path, policies: Path) -> None:
 
 
 def completed(rights: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """A file of rights with its placeholders filled, without the statements for which the policy names nothing."""
+    """Return a file of permissions with its placeholders filled, without statements whose placeholder is empty."""
     statements = [fill(one, values) for one in rights["Statement"] if not asks_for_nothing(one, values)]
     return {**rights, "Statement": statements}
 
 
 def placeholders(policy: Policy) -> dict[str, list[Any]]:
-    """What each placeholder stands for, sorted, so that the same policy gives the same bytes."""
+    """Return the value of each placeholder, sorted, so that the same policy gives the same bytes."""
     aliases = {rule.managed_key.alias for rule in policy.rules if rule.managed_key}
     tags = {tag for rule in policy.rules if rule.managed_key for tag in rule.managed_key.tags}
     break_glass = {rule.break_glass.tag for rule in policy.rules if rule.break_glass}
@@ -50,7 +51,7 @@ def placeholders(policy: Policy) -> dict[str, list[Any]]:
 
 
 def of_this_account(principals: set[str], kind: str) -> set[str]:
-    """The ARN patterns that can name the account's own roles or users; only their tags can be read at all."""
+    """Return the ARN patterns that can match the account's own roles or users; only their tags can be read."""
     resources = (pattern.split(":", 5)[5] for pattern in principals)
     return {
         "arn:${AWS::Partition}:iam::${AWS::AccountId}:" + resource
@@ -60,13 +61,13 @@ def of_this_account(principals: set[str], kind: str) -> set[str]:
 
 
 def asks_for_nothing(statement: Any, values: dict[str, list[Any]]) -> bool:
-    """Whether a statement rests on a placeholder that no rule fills; IAM refuses an empty list."""
+    """Whether a statement has a placeholder that no rule fills; IAM refuses an empty list."""
     text = json.dumps(statement)
     return any(f'"{name}"' in text and not value for name, value in values.items())
 
 
 def fill(part: Any, values: dict[str, Any]) -> Any:
-    """The same structure with each placeholder replaced by what it stands for."""
+    """Return the same structure with each placeholder replaced by its value."""
     if isinstance(part, dict):
         return {name: fill(value, values) for name, value in part.items()}
     if isinstance(part, list):

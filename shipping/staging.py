@@ -1,4 +1,4 @@
-"""The copy that is packaged: what the functions need, and nothing that only people or pipelines use."""
+"""Copy what is packaged: what the functions need, and nothing that only people or pipelines use."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import shutil
 from pathlib import Path
 
 SHIPPED = ("__init__.py", "entry.py", "wiring.py", "api", "auditlog", "aws", "domain", "loop")
-"""What the functions load of `chalicelib`. What only people use would bring libraries along, and stays at home."""
+"""The parts of `chalicelib` that the functions load. What only people use needs more libraries and does not ship."""
 
 POLICY_FILES = ("policy.json",)
-"""The functions read the stamped policy; their own rights and the schema are no business of theirs."""
+"""The functions read only the stamped policy; they do not need the roles' permissions or the schema."""
 
 
 def stage_copy(project: Path, source: Path) -> None:
-    """Lay out `source` as Chalice wants a project, out of the project's own files.
+    """Copy the project's files to `source`, in the layout of a Chalice project.
 
-    Chalice takes along `app.py`, `chalicelib` and what lies in `vendor`, following links there; so links in it bring
-    the policy and its stamp, which is written after this.
+    Chalice packages `app.py`, `chalicelib` and the content of `vendor`, and follows links there. So links in `vendor`
+    add the policy and its stamp, which is written after this.
     """
     source.mkdir(parents=True)
     for name in ("app.py", "requirements.txt"):

@@ -1,1 +1,1 @@
-"""AWS behind the interfaces of the loop: boto3 and nothing that decides."""
+"""The loop's interfaces to AWS, implemented with boto3. Nothing is decided here."""

@@ -1,8 +1,8 @@
-"""boto3's clients behind the adapters: made when they are first needed, and every failure as an AwsError.
+"""The adapters' botocore clients: created when they are first needed, and every failure raised as an AwsError.
 
-One session serves everything. Clients are made one after the other: made in several threads at once, each loads anew
-what all of them share, and a session promises nothing to threads. What mutates goes through clients that send each
-request once: a repeated mutation would be one that the lease did not allow.
+All clients share one session. They are created one after the other: a session is not thread-safe, and threads would
+each load the data that all clients share. Mutations use clients that send each request once: the lease would not cover
+a retry.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ READS = Config(
     read_timeout=6,
     max_pool_connections=16,
 )
-"""Three attempts with jitter, inside half a minute."""
+"""Three attempts with jitter, within half a minute."""
 
 MUTATIONS = Config(retries={"mode": "standard", "total_max_attempts": 1}, connect_timeout=3, read_timeout=8)
-"""One attempt. The longest, eleven seconds, is about the margin that every lease keeps."""
+"""One attempt, of eleven seconds at most, which fits into the margin of every lease."""
 
 
 class Clients:
@@ -39,11 +39,11 @@ class Clients:
         self._making = Lock()
 
     def reading(self, service: str, region: str) -> Any:
-        """A client whose calls may be repeated."""
+        """Return a client whose calls may be retried."""
         return self._client(service, region, READS, mutating=False)
 
     def mutating(self, service: str, region: str) -> Any:
-        """A client that sends each request once."""
+        """Return a client that sends each request once."""
         return self._client(service, region, MUTATIONS, mutating=True)
 
     def _client(self, service: str, region: str, config: Config, *, mutating: bool) -> Any:
@@ -55,18 +55,18 @@ class Clients:
 
 
 def call(operation: str, send: Callable[..., Any], **parameters: Any) -> dict[str, Any]:
-    """Make a call, and turn whatever botocore raises into an AwsError. Answers botocore's parsed answer.
+    """Make a call and return botocore's parsed response. Raises AwsError for everything that botocore raises.
 
-    A connection that broke or timed out is UNANSWERED: the request may have had its effect. So it may where AWS
-    answered with a fault of its own, or with what botocore could not read.
+    A connection that broke or timed out is UNANSWERED: the request may have taken effect. It may also have taken effect
+    if AWS returned a server error, or a response that botocore cannot parse.
     """
     try:
         answer: dict[str, Any] = send(**parameters)
         return answer
     except ClientError as error:
-        told = error.response.get("Error", {})
+        fields = error.response.get("Error", {})
         answered = error.response.get("ResponseMetadata", {})
-        code, message = told.get("Code") or "Unknown", told.get("Message") or "no message"
+        code, message = fields.get("Code") or "Unknown", fields.get("Message") or "no message"
         raise _failure(operation)(
             operation,
             code,
@@ -81,7 +81,7 @@ def call(operation: str, send: Callable[..., Any], **parameters: Any) -> dict[st
         raise _failure(operation)(operation, UNANSWERED, type(error).__name__) from error
     except BotoCoreError as error:
         raise _failure(operation)(operation, type(error).__name__, str(error)) from error
-    except ResponseParserError as error:  # no BotoCoreError, unlike all else that botocore raises
+    except ResponseParserError as error:  # not a BotoCoreError, unlike all other errors of botocore
         raise _failure(operation)(operation, "UnreadableAnswer", str(error), effect_unknown=True) from error
 
 
@@ -90,6 +90,6 @@ def _failure(operation: str) -> type[AwsError]:
 
 
 def request_id(answer: dict[str, Any]) -> str | None:
-    """AWS's id of the request that this answers."""
-    told: str | None = answer.get("ResponseMetadata", {}).get("RequestId")
-    return told
+    """Return AWS's request id of a response."""
+    found: str | None = answer.get("ResponseMetadata", {}).get("RequestId")
+    return found

@@ -10,14 +10,14 @@ Tags = tuple[tuple[str, str], ...]
 
 
 class PrincipalsApi:
-    """`ports.Principals`: IAM is one for all Regions of a partition; `region` only names the partition's endpoint."""
+    """`ports.Principals`. IAM is global within a partition; the target's Region only selects its endpoint."""
 
     def __init__(self, clients: Clients, target: Target) -> None:
         self._clients = clients
         self._region = target.region
 
     def tags(self, principal_arn: str) -> Tags:
-        """ListRoleTags or ListUserTags, every page. Raises ValueError for an ARN that is neither's."""
+        """ListRoleTags or ListUserTags, every page. Raises ValueError for an ARN of anything else."""
         kind, _, name = arn_part(principal_arn, 5).rpartition("/")
         kind = kind.split("/", 1)[0]
         operation, method, parameter = {
@@ -25,10 +25,10 @@ class PrincipalsApi:
             "user": ("iam:ListUserTags", "list_user_tags", "UserName"),
         }.get(kind, ("", "", ""))
         if not operation:
-            raise ValueError(f"{principal_arn} is neither a role nor a user, so it carries no tags")
+            raise ValueError(f"{principal_arn} is neither a role nor a user, so it has no tags")
         client = self._clients.reading("iam", self._region)
         found: list[tuple[str, str]] = []
-        asked = {parameter: name}
-        for response in pages(operation, getattr(client, method), {"Marker": "Marker"}, "IsTruncated", **asked):
+        parameters = {parameter: name}
+        for response in pages(operation, getattr(client, method), {"Marker": "Marker"}, "IsTruncated", **parameters):
             found += [(tag["Key"], tag["Value"]) for tag in response["Tags"]]
         return tuple(found)

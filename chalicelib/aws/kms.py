@@ -18,7 +18,7 @@ Tags = tuple[tuple[str, str], ...]
 
 
 class KeysApi:
-    """`ports.Keys` for one Region. `gather` makes the reads of a search in parallel."""
+    """`ports.Keys` for one Region. `gather` performs the reads of a search in parallel."""
 
     def __init__(self, clients: Clients, region: str, gather: Gather | None = None) -> None:
         self._clients = clients
@@ -26,7 +26,7 @@ class KeysApi:
         self._gather = gather or Threads()
 
     def describe(self, key: str) -> Key | None:
-        """DescribeKey, by ARN, id or alias; None where KMS knows no such key."""
+        """DescribeKey, by ARN, id or alias; None if KMS has no such key."""
         try:
             answer = self._read("DescribeKey", KeyId=key)
         except AwsError as error:
@@ -52,11 +52,11 @@ class KeysApi:
         return tuple(found)
 
     def find_by_tag(self, tag_key: str, tag_value: str, made_after: datetime) -> str | None:
-        """Return the ARN of the customer key that has this tag and was made after then, or None.
+        """Return the ARN of the customer key with this tag that was created after `made_after`, or None.
 
         Needed only after a lost CreateKey. It reads every page of ListKeys, and the keys of one page in parallel:
-        DescribeKey of each, ListResourceTags of those that are young enough. KMS allows 2,000 requests a second of
-        both: https://docs.aws.amazon.com/kms/latest/developerguide/requests-per-second.html
+        DescribeKey of each, ListResourceTags of those that are new enough. KMS allows 2,000 requests per second for
+        each: https://docs.aws.amazon.com/kms/latest/developerguide/requests-per-second.html
 
         It skips a key that the guard may not read. It raises the error of every other failed read, because such a read
         does not show that the key is absent.
@@ -76,17 +76,17 @@ class KeysApi:
                 return False
             return tag in self.tags(key_arn)
         except AwsError as error:
-            # Keys that are not ours to read cannot be the one that we made.
+            # A key that the guard may not read cannot be the one that it created.
             if error.code in DENIED or error.code == "NotFoundException":
                 return False
             raise
 
     def create(self, description: str, policy: str | None, tags: Sequence[tuple[str, str]]) -> tuple[Key, str | None]:
-        """CreateKey, sent once: it has no client token, so a repeated one makes a second key.
+        """CreateKey, sent once: it has no client token, so a retry would create a second key.
 
-        KMS's check against a lock-out is left out for a policy of ours: it asks whether the caller itself may put the
-        next policy, which the guard's role may only by tags that the check may not see. Our policy always has the
-        root's statement, so nobody is locked out. https://docs.aws.amazon.com/kms/latest/APIReference/API_CreateKey.html
+        For a policy of ours, KMS's lock-out safety check is bypassed. It checks if the caller may put the next policy;
+        the guard's role may do so only because of tags that the check may not see. Our policy always has the root's
+        statement, so nobody is locked out. https://docs.aws.amazon.com/kms/latest/APIReference/API_CreateKey.html
         """
         given = {} if policy is None else {"Policy": policy, "BypassPolicyLockoutSafetyCheck": True}
         answer = self._mutate(
@@ -98,7 +98,7 @@ class KeysApi:
         return _key(answer["KeyMetadata"]), request_id(answer)
 
     def put_policy(self, key_arn: str, policy: str) -> str | None:
-        """PutKeyPolicy, with KMS's check that the caller does not lock itself out."""
+        """PutKeyPolicy, with KMS's lock-out safety check."""
         return request_id(self._mutate("PutKeyPolicy", KeyId=key_arn, PolicyName="default", Policy=policy))
 
     def enable(self, key_arn: str) -> str | None:
@@ -152,17 +152,17 @@ def _kms(client: Any, operation: str, parameters: dict[str, Any]) -> dict[str, A
     return call(f"kms:{operation}", getattr(client, METHODS[operation]), **parameters)
 
 
-def _key(told: dict[str, Any]) -> Key:
-    arn = told["Arn"]
+def _key(metadata: dict[str, Any]) -> Key:
+    arn = metadata["Arn"]
     return Key(
         arn=arn,
-        account=told.get("AWSAccountId") or arn_part(arn, 4),
+        account=metadata.get("AWSAccountId") or arn_part(arn, 4),
         region=arn_part(arn, 3),
-        state=told["KeyState"],
-        spec=told.get("KeySpec") or "UNKNOWN",
-        usage=told.get("KeyUsage") or "UNKNOWN",
-        manager=told.get("KeyManager") or "UNKNOWN",
-        origin=told.get("Origin") or "UNKNOWN",
-        description=told.get("Description") or "",
-        made_at=told.get("CreationDate"),
+        state=metadata["KeyState"],
+        spec=metadata.get("KeySpec") or "UNKNOWN",
+        usage=metadata.get("KeyUsage") or "UNKNOWN",
+        manager=metadata.get("KeyManager") or "UNKNOWN",
+        origin=metadata.get("Origin") or "UNKNOWN",
+        description=metadata.get("Description") or "",
+        made_at=metadata.get("CreationDate"),
     )

@@ -1,4 +1,4 @@
-"""The reads of the log that people ask for, over the command line, the API and the console; and their one write."""
+"""The reads of the log for the command line, the API and the console; and their one write, an operator's request."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from chalicelib.aws.tables import ASKED_PREFIX, ASKED_SHARD, TIME_INDEX, read_ro
 
 
 class LogStore(DynamoStore):
-    """The store with the reads of `history`, `summary`, `verify` and `export`. The functions of the loop need none."""
+    """The store with the reads of `history`, `summary`, `verify` and `export`, which the loop does not need."""
 
     def head(self, target: str) -> tuple[int, str] | None:
-        """(seq, hash) of one chain's head, read consistently; None where there is no state of it."""
+        """Return (seq, hash) of one chain's head, read consistently; None if the chain has no state."""
         answer = call(
             "dynamodb:GetItem",
             self._tables.client.get_item,
@@ -30,7 +30,7 @@ class LogStore(DynamoStore):
         return (int(item["seq"]["N"]), item["head"]["S"]) if item else None
 
     def ask(self, target: str, at: datetime, by: str) -> None:
-        """PutItem: let the next tick look at a target on the word of `by`, an ARN."""
+        """PutItem: request that the next tick checks a target. `by` is the operator's ARN."""
         item = {
             "target": {"S": f"{ASKED_PREFIX}{target}"},
             "due_shard": {"S": ASKED_SHARD},
@@ -40,7 +40,7 @@ class LogStore(DynamoStore):
         call("dynamodb:PutItem", self._tables.client.put_item, TableName=self._tables.targets, Item=item)
 
     def sums(self, items: Sequence[str]) -> Mapping[str, Mapping[str, int]]:
-        """`summary.Reads`: BatchGetItem of every shard of each item, eventually consistent."""
+        """Return each item's amounts, added over its shards (`summary.Reads`): BatchGetItem, eventually consistent."""
         names = [f"{item}#{shard}" for item in items for shard in range(daily_totals.SHARDS)]
         found: dict[str, Counter[str]] = {}
         for item in self._tables.get_all(names):
@@ -49,34 +49,34 @@ class LogStore(DynamoStore):
         return found
 
     def rows(self, target: str) -> Iterator[hashchain.StoredRow]:
-        """Every record of a chain as it is stored, in order."""
+        """Yield every record of a chain as it is stored, in order."""
         for item in self._chain(target, "r#"):
             yield read_row(item)
 
     def markers(self, target: str) -> Iterator[tuple[str, int]]:
-        """(sort key, seq of the record written with it) of each event marker of a chain; seq 0 where it names none."""
+        """Yield (sort key, seq of the record stored with it) of each event marker of a chain; seq 0 if it has none."""
         for item in self._chain(target, "e#"):
             seq = item.get("seq", {}).get("N", "0")
             yield item["sk"]["S"], int(seq) if seq.isdigit() else 0
 
     def row_keys(self) -> Iterator[tuple[str, str]]:
-        """Scan of the audit table: (target, sort key) of everything in it, in no order."""
+        """Scan the audit table: yield (target, sort key) of every item, in no order."""
         for item in self._tables.scan_all(self._tables.audit, ProjectionExpression="target, sk"):
             yield item["target"]["S"], item["sk"]["S"]
 
     def oldest(self, target: str, limit: int, first: int = 1) -> hashchain.Slice:
-        """Up to `limit` records of a chain in order, from the record with seq `first` on."""
+        """Return up to `limit` records of a chain in order, beginning with seq `first`."""
         return self._between(target, hashchain.sort_key(first), "r#~", limit, newest_first=False)
 
     def newest(self, target: str, limit: int, before: int | None = None) -> hashchain.Slice:
-        """Up to `limit` records of a chain, newest first, older than the record with seq `before`."""
+        """Return up to `limit` records of a chain, newest first, older than the record with seq `before`."""
         last = hashchain.sort_key(before - 1) if before is not None else "r#~"
         return self._between(target, "r#", last, limit, newest_first=True)
 
     def in_month(self, month_shard: str, after: str, before: str, limit: int) -> hashchain.Slice:
-        """About `limit` records of one shard of the time index, newest first, with `after` <= `at_key` < `before`.
+        """Return about `limit` records of a shard of the time index, newest first, with `after` <= `at_key` < `before`.
 
-        Reads one item more than that, for a range includes its ends; answers none only where there are none.
+        Reads one item more, because BETWEEN includes both ends. Returns none only if there are none.
         """
         if after >= before:
             return hashchain.Slice([], more=False)

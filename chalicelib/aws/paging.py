@@ -1,4 +1,4 @@
-"""Every page of an AWS operation that returns its result in pages."""
+"""Read every page of a paginated AWS operation."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def pages(
 ) -> Iterator[dict[str, Any]]:
     """Yield the response of each page.
 
-    `tokens` maps each parameter that asks for the next page to the field of the response that it is taken from. `more`
-    names the field that says whether there is a next page; without it there is one where the response has the tokens.
+    `tokens` maps each request parameter that selects the next page to the response field with its value. `more` names
+    the field that says whether there is a next page; without `more`, there is one if the response has the tokens.
 
-    Raises AwsError (UnexpectedAnswer) where AWS announces a next page and gives no token for it: what was read until
-    then does not show that anything is absent.
+    Raises AwsError (UnexpectedAnswer) if AWS announces a next page but returns no token for it: the pages read so far
+    do not show that anything is absent.
     """
     page: dict[str, Any] = {}
     while True:

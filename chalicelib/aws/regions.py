@@ -6,6 +6,6 @@ from chalicelib.aws.clients import Clients, call
 
 
 def enabled_regions(clients: Clients, region: str) -> list[str]:
-    """The Regions that the account has enabled (ec2:DescribeRegions without AllRegions)."""
+    """Return the Regions that the account has enabled (ec2:DescribeRegions without AllRegions)."""
     answer = call("ec2:DescribeRegions", clients.reading("ec2", region).describe_regions)
     return sorted(entry["RegionName"] for entry in answer["Regions"])

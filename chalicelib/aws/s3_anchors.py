@@ -1,7 +1,7 @@
-"""Anchors in an S3 bucket with Object Lock: writing the heads of a sweep, and reading every version of every object.
+"""Anchors in an S3 bucket with Object Lock: write the heads of a sweep, and read every version of every object.
 
-Anyone who may write to the bucket can put another version over an anchor, or a delete marker; neither takes away a
-locked version, so all of them are read. https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-lock.html
+Anyone who may write to the bucket can put a new version or a delete marker over an anchor. Neither removes a locked
+version, so all versions are read. https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-lock.html
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class _Anchor(msgspec.Struct):
 
 
 class AnchorBucket:
-    """`sweep.Anchors` in an S3 bucket with Object Lock: one object a sweep, named by time and the record's seq."""
+    """`sweep.Anchors` in an S3 bucket with Object Lock: one object per sweep, named by time and the record's seq."""
 
     def __init__(self, clients: Clients, region: str, bucket: str) -> None:
         self._clients = clients
@@ -56,9 +56,9 @@ class AnchorBucket:
 
 
 def read_anchors(clients: Clients, region: str, bucket: str) -> tuple[Heads, list[Finding]]:
-    """(chain, anchored head) of every anchor in the bucket, and a finding (BAD_ANCHOR) for each object that is none.
+    """Return (chain, anchored head) of every anchor in the bucket, and a finding (BAD_ANCHOR) for each invalid object.
 
-    Raises AwsError where the bucket cannot be listed or read.
+    Raises AwsError if the bucket cannot be listed or read.
     """
     client = clients.reading("s3", region)
     gather = Threads(AT_ONCE)
@@ -92,7 +92,7 @@ def _heads(client: Any, bucket: str, key: str, version: str) -> Heads | Finding:
     try:
         anchor = msgspec.json.decode(answer["Body"].read(), type=_Anchor)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return Finding(GUARD_CHAIN, 0, "BAD_ANCHOR", f"{place} is no anchor")
+        return Finding(GUARD_CHAIN, 0, "BAD_ANCHOR", f"{place} is not a valid anchor")
     if anchor.digest != anchor_digest(anchor.heads):
-        return Finding(GUARD_CHAIN, 0, "BAD_ANCHOR", f"{place} has a digest that is not its heads'")
+        return Finding(GUARD_CHAIN, 0, "BAD_ANCHOR", f"{place}: the digest does not match the heads")
     return [(target, Anchored(seq, head, place)) for target, seq, head in anchor.heads]

@@ -1,7 +1,7 @@
-"""The calls of the functions to the tables: load, commit, what is due, what operators asked for, every state and head.
+"""The functions' calls to the tables: load, commit, due targets, operators' requests, every state and head.
 
-A record, its marker, the target's new state and what it adds to the figures go into one transaction, conditioned on the
-state's version. The request carries a client token, so a repeated one is the same one.
+A record, its marker, the target's new state and the record's part of the figures are written in one transaction, on the
+condition that the state's version is unchanged. The request has a client token, so a retry is idempotent.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from chalicelib.aws.tables import (
     stamp,
 )
 from chalicelib.domain.errors import AwsError, Conflict
-from chalicelib.domain.ports import Asked, Loaded
+from chalicelib.domain.ports import Loaded, Request
 from chalicelib.domain.stored import GUARD_CHAIN, GuardState, Record, TargetState
 
 LOST_RACES = frozenset({"ConditionalCheckFailed", "TransactionConflict"})
 CROWDED = frozenset({"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"})
-"""Why a transaction is cancelled for an item that others write at the same moment."""
+"""The reasons for which DynamoDB cancels a transaction because others write an item at the same time."""
 
 MOST_SHARDS_TRIED = 4
 
@@ -70,10 +70,10 @@ class DynamoStore:
         records: Sequence[tuple[Record, bytes, str]] = (),
         event_id: str | None = None,
     ) -> None:
-        """One TransactWriteItems; Conflict where somebody else wrote first, and then nothing was written.
+        """One TransactWriteItems. Raises Conflict if another writer was faster; then nothing was written.
 
-        The figures never keep a record from being stored. Where another target is adding to the same shard at this
-        moment, another shard takes them; what DynamoDB will not add at all is left out.
+        The figures never prevent a record from being stored. If another target adds to the same shard at this moment,
+        another shard is used; what DynamoDB refuses to add is omitted.
         """
         writes = [self._tables.put_record(record, body, digest) for record, body, digest in records]
         if event_id is not None:
@@ -109,7 +109,7 @@ class DynamoStore:
         raise Conflict(str(after.target))
 
     def due(self, now: datetime, limit: int) -> list[str]:
-        """Query of the sparse index of what is due."""
+        """Query the sparse index of due targets."""
         answer = self._tables.query(
             self._tables.targets,
             IndexName=DUE_INDEX,
@@ -119,8 +119,8 @@ class DynamoStore:
         )
         return [item["target"]["S"] for item in answer["Items"]]
 
-    def asked(self, limit: int) -> list[Asked]:
-        """Query of the sparse index; and where something waits, BatchGetItem of who asked."""
+    def pending(self, limit: int) -> list[Request]:
+        """Query the sparse index; if there are requests, BatchGetItem of their operators."""
         answer = self._tables.query(
             self._tables.targets,
             IndexName=DUE_INDEX,
@@ -131,13 +131,17 @@ class DynamoStore:
         names = [item["target"]["S"] for item in answer["Items"]]
         waiting = [item for item in self._tables.get_all(names) if "due_at" in item]
         return [
-            Asked(item["target"]["S"].removeprefix(ASKED_PREFIX), item["due_at"]["S"], item["by"]["S"])
+            Request(item["target"]["S"].removeprefix(ASKED_PREFIX), item["due_at"]["S"], item["by"]["S"])
             for item in sorted(waiting, key=lambda item: str(item["due_at"]["S"]))
         ]
 
-    def answered(self, asked: Asked) -> None:
-        """PutItem without what the index is made of, unless it was asked for anew meanwhile."""
-        item = {"target": {"S": f"{ASKED_PREFIX}{asked.target}"}, "by": {"S": asked.by}, "asked_at": {"S": asked.at}}
+    def done(self, request: Request) -> None:
+        """PutItem without the index's attributes, unless the target was requested again meanwhile."""
+        item = {
+            "target": {"S": f"{ASKED_PREFIX}{request.target}"},
+            "by": {"S": request.by},
+            "asked_at": {"S": request.at},
+        }
         try:
             call(
                 "dynamodb:PutItem",
@@ -145,25 +149,25 @@ class DynamoStore:
                 TableName=self._tables.targets,
                 Item=item,
                 ConditionExpression="due_at = :at",
-                ExpressionAttributeValues={":at": {"S": asked.at}},
+                ExpressionAttributeValues={":at": {"S": request.at}},
             )
         except AwsError as error:
             if error.code != "ConditionalCheckFailedException":
                 raise
 
     def states(self) -> Iterator[TargetState]:
-        """Every target's state, by the roster; the guard's own is left out."""
+        """Yield every target's state, by the roster; not the guard's own."""
         names = [name for name in self._roster() if name != GUARD_CHAIN]
         for item in self._each(names, ProjectionExpression="#state", ExpressionAttributeNames={"#state": "state"}):
             yield read_state(item["state"]["S"], TargetState)
 
     def heads(self) -> Iterator[tuple[str, int, str]]:
-        """By the roster: (chain, seq, hash) as they stand beside the state."""
+        """Yield (chain, seq, hash) of every head, by the roster, from the attributes stored next to the state."""
         for item in self._each(self._roster(), ProjectionExpression="target, seq, head"):
             yield item["target"]["S"], int(item["seq"]["N"]), item["head"]["S"]
 
     def _roster(self) -> list[str]:
-        """The name of every chain that has a state."""
+        """Return the name of every chain that has a state."""
         shards = self._each([f"{ROSTER}#{shard}" for shard in range(ROSTER_SHARDS)])
         return sorted(name for item in shards for name in item["names"]["SS"])
 

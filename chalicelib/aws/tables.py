@@ -1,11 +1,11 @@
-"""The two DynamoDB tables: their names, the form of their items, and reading them page by page.
+"""The two DynamoDB tables: their names, the format of their items, and reading them page by page.
 
 audit    pk `target`, sk `r#<seq>` for a record (`body` as it was hashed, `hash`, and the time index's attributes) or
          `e#<event id>` for the marker that an event was audited
-targets  pk `target`; `state` as JSON, and beside it what is queried: `version`, `seq`, `head`, and `due_shard` with
-         `due_at` while something is due; beside these items, the figures of `daily_totals`, and under `ask#<target>`
-         what operators asked for over the API, which is all that the API may write; `roster#<shard>` names every chain,
-         so that reading them all costs what they are, and not what else is in the table
+targets  pk `target`; `state` as JSON, and as attributes what is queried: `version`, `seq`, `head`, and `due_shard` with
+         `due_at` while something is due. Other items: the figures of `daily_totals`; `ask#<target>`, an operator's
+         request from the API, the only items that the API may write; `roster#<shard>`, the names of every chain, so
+         that reading all states does not cost a scan of the table
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ASKED_SHARD = "asked"
 ASKED_PREFIX = "ask#"
 ROSTER = "roster"
 ROSTER_SHARDS = 16
-"""An item holds some sixteen thousand names. It is part of every key: more may be added, with the old ones kept."""
+"""An item holds about sixteen thousand names. To add shards, keep the old ones: the number decides a name's shard."""
 
 MOST_BATCHES = 5
 MOST_KEYS_A_BATCH = 100  # BatchGetItem's limit
@@ -44,7 +44,7 @@ AnyState = TypeVar("AnyState", TargetState, GuardState)
 
 
 class Tables:
-    """The tables in one Region, with the clients of one identity. Every response teaches `clock` AWS's time."""
+    """The tables in one Region, with the clients of one identity. `clock` reads AWS's time from every response."""
 
     def __init__(self, clients: Clients, region: str, clock: AwsClock, audit_table: str, targets_table: str) -> None:
         self.audit = audit_table
@@ -56,10 +56,10 @@ class Tables:
 
     @property
     def client(self) -> Any:
-        """DynamoDB's client; its calls may be repeated."""
+        """DynamoDB's client; its calls may be retried."""
         client = self._clients.reading("dynamodb", self._region)
         if client is not self._hooked:
-            client.meta.events.register("after-call.dynamodb", self._clock.heard, unique_id="xray-guard-clock")
+            client.meta.events.register("after-call.dynamodb", self._clock.received, unique_id="xray-guard-clock")
             self._hooked = client
         return client
 
@@ -85,7 +85,7 @@ class Tables:
     def batches(self, wanted: dict[str, Any]) -> Iterator[Mapping[str, list[dict[str, Any]]]]:
         """BatchGetItem until no key is left unprocessed; yield each response's items by table.
 
-        Raises StoreError where DynamoDB leaves keys unprocessed again and again: then nothing is known of those.
+        Raises StoreError if DynamoDB leaves keys unprocessed repeatedly: then nothing is known about those.
         """
         for _ in range(MOST_BATCHES):
             response = call("dynamodb:BatchGetItem", self.client.batch_get_item, RequestItems=wanted)
@@ -97,14 +97,14 @@ class Tables:
         raise StoreError("dynamodb:BatchGetItem", "UnprocessedKeys", message)
 
     def get_all(self, names: Sequence[str], **parameters: Any) -> Iterator[dict[str, Any]]:
-        """BatchGetItem of items of the targets table by their key, however many, a hundred at a time."""
+        """BatchGetItem of items of the targets table by their keys, any number, a hundred per call."""
         for first in range(0, len(names), MOST_KEYS_A_BATCH):
             keys = [{"target": {"S": name}} for name in names[first : first + MOST_KEYS_A_BATCH]]
             for items in self.batches({self.targets: {"Keys": keys, **parameters}}):
                 yield from items.get(self.targets, ())
 
     def put_record(self, record: Record, body: bytes, digest: str) -> dict[str, Any]:
-        """The write of a record, which overwrites nothing."""
+        """Return the write of a record; it never overwrites one."""
         index = hashchain.time_index(record.target, record.seq, record.at)
         item = {
             "target": {"S": record.target},
@@ -116,12 +116,12 @@ class Tables:
         return {"Put": {"TableName": self.audit, "Item": item, "ConditionExpression": "attribute_not_exists(sk)"}}
 
     def put_marker(self, target: str, event_id: str, seq: int) -> dict[str, Any]:
-        """The write of the marker that an event was audited; `seq` is the record written with it."""
+        """Return the write of the marker that an event was audited; `seq` is the record stored with it."""
         item = {"target": {"S": target}, "sk": {"S": hashchain.marker_key(event_id)}, "seq": {"N": str(seq)}}
         return {"Put": {"TableName": self.audit, "Item": item, "ConditionExpression": "attribute_not_exists(sk)"}}
 
     def enrol(self, target: str) -> dict[str, Any]:
-        """The write that adds a chain's name to the roster."""
+        """Return the write that adds a chain's name to the roster."""
         shard = hashlib.sha256(target.encode("utf-8", "replace")).digest()[0] % ROSTER_SHARDS
         return {
             "Update": {
@@ -134,7 +134,7 @@ class Tables:
         }
 
     def add(self, addition: Addition, shard: int) -> dict[str, Any]:
-        """The write that adds to the figures."""
+        """Return the write that adds to the figures."""
         names = {f"#{number}": name for number, (name, _) in enumerate(addition.amounts)}
         values = {f":{number}": {"N": str(amount)} for number, (_, amount) in enumerate(addition.amounts)}
         added = ", ".join(f"#{number} :{number}" for number in range(len(addition.amounts)))
@@ -149,7 +149,7 @@ class Tables:
         }
 
     def put_state(self, before: State, after: State) -> dict[str, Any]:
-        """The write of a state, on the condition that the stored one still has `before.version`."""
+        """Return the write of a state, on the condition that the stored version is still `before.version`."""
         item = {
             "target": {"S": after.target},
             "version": {"N": str(after.version)},
@@ -169,7 +169,7 @@ class Tables:
 
 
 def read_row(item: dict[str, Any]) -> hashchain.StoredRow:
-    """Read a record's row as the audit table holds it."""
+    """Read a record's row from an item of the audit table."""
     known = {"target", "sk", "body", "hash"}
     index = {name: next(iter(value.values())) for name, value in item.items() if name not in known}
     body = item.get("body", {}).get("S", "")
@@ -179,15 +179,15 @@ def read_row(item: dict[str, Any]) -> hashchain.StoredRow:
 
 
 def read_state(text: str, kind: type[AnyState]) -> AnyState:
-    """Read a stored state. Raises StoreError where the text holds none."""
+    """Read a stored state. Raises StoreError if the text is not a state."""
     try:
         return msgspec.json.decode(text, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise StoreError(
-            "dynamodb:BatchGetItem", "UnreadableState", f"the stored {kind.__name__} is no such: {error}"
+            "dynamodb:BatchGetItem", "UnreadableState", f"the stored {kind.__name__} cannot be read: {error}"
         ) from error
 
 
 def stamp(at: datetime) -> str:
-    """Write a time, UTC, so that the order of texts is the order of times."""
+    """Format a time (UTC) so that texts sort like times."""
     return at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

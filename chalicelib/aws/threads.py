@@ -1,4 +1,4 @@
-"""Reads in parallel, in a few threads that live as long as the process."""
+"""Parallel reads in a few threads that live as long as the process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Threads:
         if len(reads) < 2:
             return [read() for read in reads]
         futures = [self._pool.submit(read) for read in reads[1:]]
-        # The first runs here: one thread less to wake, and its error, if any, is the one that is raised.
+        # The first read runs in this thread: one thread less to wake, and its error, if any, is the one raised.
         try:
             first = reads[0]()
         finally:

@@ -14,7 +14,7 @@ from chalicelib.domain.errors import AwsError
 from chalicelib.domain.model import EncryptionStatus, EncryptionType, Setting
 
 LOOK_BACK = timedelta(hours=6)
-"""The longest range that GetServiceGraph takes."""
+"""The longest time range that GetServiceGraph accepts."""
 
 
 class XRayApi:
@@ -37,7 +37,7 @@ class XRayApi:
         return _setting("xray:PutEncryptionConfig", answer), request_id(answer)
 
     def in_use(self, now: datetime) -> bool:
-        """GetServiceGraph over the six hours before `now`; the first page with a service answers."""
+        """GetServiceGraph over the six hours before `now`; stops at the first page with a service."""
         client = self._clients.reading("xray", self._region)
         found = pages(
             "xray:GetServiceGraph",
@@ -50,11 +50,11 @@ class XRayApi:
 
 
 def _setting(operation: str, answer: dict[str, Any]) -> Setting:
-    """Branch on `Type`; `KeyId` is optional, and with NONE it says nothing."""
-    told = answer.get("EncryptionConfig") or {}
+    """Branch on `Type`; `KeyId` is optional, and has no meaning with NONE."""
+    config = answer.get("EncryptionConfig") or {}
     try:
-        kind = EncryptionType(told["Type"])
-        status = EncryptionStatus(told["Status"]) if told.get("Status") else None
+        kind = EncryptionType(config["Type"])
+        status = EncryptionStatus(config["Status"]) if config.get("Status") else None
     except (KeyError, ValueError) as error:
         raise AwsError(operation, "UnexpectedAnswer", f"no Type or Status that the guard knows: {error}") from error
-    return Setting(kind, told.get("KeyId") if kind is EncryptionType.KMS else None, status)
+    return Setting(kind, config.get("KeyId") if kind is EncryptionType.KMS else None, status)

@@ -1,1 +1,1 @@
-"""What the guard knows and decides: pure, without I/O and without a clock of its own."""
+"""What the guard knows and decides. Pure: no I/O and no clock."""

@@ -1,4 +1,4 @@
-"""Read who did something from a CloudTrail record: the AWS CloudTrail user guide, "userIdentity element"."""
+"""Read the actor from a CloudTrail record (AWS CloudTrail user guide, "userIdentity element")."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _SERVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,127}")
 
 
 def read_actor(user_identity: object) -> Actor:
-    """Who a CloudTrail `userIdentity` names. Never raises; what names nobody is `unknown`.
+    """Return the actor that a CloudTrail `userIdentity` names, `unknown` if it names nobody. Never raises.
 
-    A role is named by its IAM ARN with the path, which only `sessionIssuer` has; without one, by the ARN made from
-    the assumed role's. Where the two name different roles, neither is believed. Identities without an ARN are the
-    calling service, else `unknown` with what the record does tell: a directory's or web identity's user as the
-    session, the directory, identity provider or account as the issuer.
+    A role's `arn` is its IAM ARN with the path, which only `sessionIssuer` has; without `sessionIssuer`, the ARN is
+    derived from the assumed role's. If the two name different roles, the actor is `unknown`. An identity without an ARN
+    is the calling service, or `unknown` with what the record contains: the user of a directory or web identity as the
+    session, and the directory, identity provider or account as the issuer.
     """
     identity = as_object(user_identity)
     kind = as_text(identity.get("type"), NAME_CHARS)
@@ -58,7 +58,7 @@ def read_actor(user_identity: object) -> Actor:
 
 
 def partition_of(user_identity: object) -> str | None:
-    """The partition of whoever called, which is that of everything they can call."""
+    """Return the partition of the caller, which is also the partition of everything the caller can reach."""
     identity = as_object(user_identity)
     issuer = as_object(as_object(identity.get("sessionContext")).get("sessionIssuer"))
     for arn in (identity.get("arn"), issuer.get("arn")):
@@ -68,19 +68,19 @@ def partition_of(user_identity: object) -> str | None:
 
 
 def _same_role(role: str, issuing_role: str) -> bool:
-    """Whether two role ARNs are of one account, partition and name; only one of them has the path."""
+    """Whether two role ARNs have the same partition, account and name; only one of them has the path."""
     return role.split(":role/")[0] == issuing_role.split(":role/")[0] and (
         role.rsplit("/", 1)[-1] == issuing_role.rsplit("/", 1)[-1]
     )
 
 
 def _session_of(principal_id: object) -> str | None:
-    """The session's name, which follows the role's id in `principalId`."""
+    """Return the session name, which follows the role's id in `principalId`."""
     if not isinstance(principal_id, str) or ":" not in principal_id[:NAME_CHARS]:
         return None
     return as_text(principal_id[: NAME_CHARS * 3].partition(":")[2], NAME_CHARS)
 
 
 def _service(name: object) -> str | None:
-    """`invokedBy`: a service's host name, or `AWS Internal`. Nothing else, as it may stand where an ARN would."""
+    """Return `invokedBy` if it is a service's host name or `AWS Internal`, else None: it may stand in for an ARN."""
     return name if isinstance(name, str) and _SERVICE.fullmatch(name) else None

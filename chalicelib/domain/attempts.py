@@ -1,7 +1,7 @@
-"""How an attempt to remediate begins and how it ends, as what is written of it. Pure.
+"""What is stored when an attempt to remediate begins and when it ends. Pure.
 
 Nothing is mutated before the settlement of `begin` is stored: REMEDIATING together with a lease (P3). REMEDIATED is
-written only where X-Ray answered with the wanted key in ACTIVE (P4).
+stored only after X-Ray reported the required key with status ACTIVE (P4).
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from chalicelib.domain.stored import Action, Intent, Lease, Phase
 
 
 class Attempted(Struct, frozen=True):
-    """What an attempt came to. `problem` is why it stopped short, None where X-Ray answered with the wanted key.
+    """The result of an attempt. `problem` says why it stopped early; None if X-Ray reported the required key.
 
-    `mutated` says whether anything that was sent in this incident may have taken effect.
+    `mutated`: a call that was sent in this incident may have taken effect.
     """
 
     seen: Observation
@@ -38,7 +38,7 @@ class Attempted(Struct, frozen=True):
 def begin(
     run: Run, known: Known, seen: Observation, glass: Weighed, decision: Decision, at: At, nonce: str
 ) -> Settlement:
-    """REMEDIATING, with a lease; `nonce` marks the key that may have to be made, so that it is found again."""
+    """Return REMEDIATING with a lease. `nonce` tags the key that may be created, so that it can be found again."""
     draft = SettlementDraft(run, known, at, seen, glass)
     state = draft.state
     incident, _ = draft.incident(seen, decision.violations)
@@ -83,11 +83,11 @@ def begin(
 
 
 def end(run: Run, known: Known, attempted: Attempted, at: At) -> Settlement:
-    """REMEDIATED, APPLIED, DEFERRED while AWS settles, or FAILED."""
+    """Return REMEDIATED, APPLIED, DEFERRED while AWS settles, or FAILED."""
     draft = SettlementDraft(run, known, at, attempted.seen)
     draft.note_calls(attempted.actions)
     if attempted.actions:
-        # What was acted on may have been KMS's past: all is read again once that is over.
+        # The attempt may have relied on stale reads of KMS: read everything again once KMS has caught up.
         draft.set(recheck_at=waiting.recheck_after(draft.state.recheck_at, at.now))
     if attempted.problem is not None:
         return _stopped_short(draft, attempted, attempted.problem)
@@ -104,7 +104,7 @@ def _stopped_short(draft: SettlementDraft, attempted: Attempted, problem: Proble
     if passing and until is not None and now < until:
         outcome, reason = Outcome.DEFERRED, Reason.SETTLING
     wait = waiting.after_attempt(state.backoff, outcome, draft.at, draft.run.setup.limits)
-    # Where every call was refused, whatever ends the incident was not the guard.
+    # If every call was refused, the guard did not end the incident.
     incident = replace(incident, mutated=attempted.mutated)
     draft.set(
         incident=replace(incident, phase=Phase.OPEN, lease=None, unended=False, due=wait.due, settles_until=until),

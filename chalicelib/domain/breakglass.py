@@ -1,12 +1,12 @@
-"""Break-glass: which tag, set by whom, holds the guard back, since when and until when. Pure.
+"""Break-glass: which tag suspends remediation, who set it, and from when until when. Pure.
 
-The tag's value is `<end> <ticket or reason>`, such as `20261120T180000Z INC-1234`. The tag sits either on the managed
-key of the target, and then suppresses the whole target, or on the IAM role or user that made a change, and then
-suppresses that principal's drift. It is in force from the moment it was first seen until its end or the rule's cap,
-whichever is sooner. A value once in force is remembered until its own end, so that seeing it again renews nothing.
+The tag's value is `<end> <ticket or reason>`, such as `20261120T180000Z INC-1234`. A tag on the target's managed key
+suppresses the whole target. A tag on the IAM role or user that made a change suppresses that principal's drift. The
+value is in force from the moment it was first seen until its end or the rule's cap, whichever is sooner. A value once
+in force is remembered until its own end, so that seeing it again does not renew it.
 
-Every doubt counts against the break-glass: what cannot be read, who is known not to be allowed, a change that may be
-somebody else's, a list of values that has grown too long.
+In doubt the guard enforces: a tag that cannot be read, an opener who is known not to be allowed, a change that somebody
+else may have made, too many values.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from chalicelib.domain.stored import Suppression, TargetState
 from chalicelib.domain.tagvalue import Refusal, Tags, iam_values, normal, read_value
 
 MOST_REMEMBERED = 64
-"""Keeps a target's state far below DynamoDB's 400 KB an item, whoever floods a key with values."""
+"""Keeps a target's state far below DynamoDB's limit of 400 KB per item, even if somebody floods a key with values."""
 
 FORGET_AFTER = timedelta(minutes=10)
-"""Longer than any two clocks are apart, and than a read of KMS lags behind."""
+"""Longer than the difference between any two clocks, and longer than a stale read of KMS."""
 
 
 class Closing(StrEnum):
@@ -47,14 +47,14 @@ class Closing(StrEnum):
 
 
 RESUMABLE = frozenset({Closing.REMOVED, Closing.OVERTAKEN, Closing.RULE_WITHOUT, Refusal.TAG_UNREADABLE})
-"""What may be in force again, within its first time, once the tag stands there again."""
+"""Why a value was closed that may come into force again, within its first period, if the tag is set again."""
 
 
 class Weighed(Struct, frozen=True):
-    """What the tags come to: what to remember, what suppresses now (if anything), and what the record must say.
+    """The result of weighing the tags: what to remember, what is in force now (if anything), and what to record.
 
-    `refusal` is the value that stands there now and does not count, with the code of why; where nothing is in force it
-    tells why a drift was put right under the eyes of a tag.
+    `refusal` is a present value that does not count, with the code of the reason. If nothing is in force, it says why a
+    drift was remediated in spite of a tag.
     """
 
     suppressions: tuple[Suppression, ...]
@@ -64,12 +64,12 @@ class Weighed(Struct, frozen=True):
 
     @property
     def is_open(self) -> bool:
-        """Whether any value may still suppress, so that its tag must be read again every minute."""
+        """Whether any value may still suppress remediation, so that its tag must be read again every minute."""
         return any(_is_open(each) for each in self.suppressions)
 
 
 def may_open(actor: Actor, glass: BreakGlass) -> bool:
-    """Whether the rule names this principal among those who may open a break-glass."""
+    """Whether the rule allows this principal to open a break-glass."""
     return _is_named(actor.arn, glass)
 
 
@@ -80,7 +80,7 @@ def _is_named(arn: str, glass: BreakGlass) -> bool:
 def principals_to_read(
     rule: Rule, state: TargetState, seen: Observation, change: ChangeEvent | None
 ) -> tuple[str, ...]:
-    """The ARNs of the principals whose tags decide something: who made this change, and who is suppressed already."""
+    """Return the ARNs of the principals whose tags matter: who made this change, and whose drift is suppressed."""
     if rule.break_glass is None:
         return ()
     wanted = [each.carrier for each in state.suppressions if _is_open(each) and each.drift is not None]
@@ -91,14 +91,14 @@ def principals_to_read(
 
 
 def _owner(change: ChangeEvent | None, state: TargetState, seen: Observation) -> Actor | None:
-    """Who owns the drift that stands there: the change's actor, only if it is surely what that change left behind."""
+    """Return who owns the present drift: the change's actor, but only if that change certainly caused it."""
     if change is None or change.result is None or not seen.setting.same_choice(change.result):
         return None
     actor, at = change.trigger.actor, change.trigger.event_time
     if actor is None or at is None:
         return None
-    # The setting was seen to be right after this change, or somebody else made a later one (a tie enforces): what
-    # stands there now is not this actor's, though it looks the same.
+    # The target was compliant after this change, or somebody else made a later change (a tie enforces): the present
+    # setting is not this actor's, even if it is the same.
     if state.good_at is not None and at <= state.good_at:
         return None
     latest = state.incident.latest if state.incident else None
@@ -128,10 +128,10 @@ def weigh(
     tagging: KeyEvent | None = None,
     partition: str,
 ) -> Weighed:
-    """Weigh every tag that was read. `principal_tags` maps a principal to its tags, None where they cannot be read.
+    """Weigh every tag that was read. `principal_tags` maps a principal to its tags, None if they cannot be read.
 
-    `change` is an event that is not on the record yet: one that is has had its say. Asks a deep observation: what was
-    not read is doubt, and doubt enforces.
+    `change` is an event that is not on the record yet: a recorded one was weighed before. Needs a deep observation: in
+    doubt the guard enforces, and what was not read is in doubt.
     """
     weighing = _Weighing(target, rule, state, seen, now)
     if rule.break_glass is None:
@@ -146,7 +146,7 @@ def weigh(
 
 
 class _Weighing:
-    """The values seen so far, by carrier and spelling, while what was read now is weighed in."""
+    """The values seen so far, by carrier and spelling, updated with what was read now."""
 
     def __init__(self, target: Target, rule: Rule, state: TargetState, seen: Observation, now: datetime) -> None:
         self._target = target
@@ -161,7 +161,7 @@ class _Weighing:
         self._refusal: Suppression | None = None
 
     def shorten(self) -> None:
-        """A rule that now allows less time than it did shortens what is open; one that allows more renews nothing."""
+        """Shorten open values if the rule now allows less time. If it allows more, nothing is renewed."""
         for which, each in self._values.items():
             if _is_open(each) and each.until is not None:
                 self._values[which] = replace(each, until=min(each.until, each.first_seen + self._cap))
@@ -169,7 +169,7 @@ class _Weighing:
     # --- the key ---------------------------------------------------------------------------------------------------
 
     def key_tag(self, glass: BreakGlass, tagging: KeyEvent | None, partition: str) -> None:
-        """The tag on the managed key. Only the recorded key counts."""
+        """Weigh the tag on the managed key. Only the recorded key counts."""
         arn = managed_key(self._state, self._seen, self._rule)
         key = self._seen.keys.get(arn) if arn else None
         unreadable = key is not None and key.tags is None
@@ -185,7 +185,7 @@ class _Weighing:
             if _is_open(each):
                 self._close(each, Refusal.TAG_UNREADABLE if unreadable else Closing.REMOVED)
             elif each.refused and not each.closed and each.until is None and not unreadable:
-                # It never was in force: kept only while KMS may still show it. Who sets it again is judged anew.
+                # It was never in force: keep it only while KMS may still show it. If set again, it is judged again.
                 gone = replace(each, closed=Closing.REMOVED.value, until=self._now + FORGET_AFTER)
                 self._values[which] = gone
 
@@ -198,7 +198,7 @@ class _Weighing:
         if opener is None and known is not None and _is_open(known):
             opener = known.opened_by
         if opener is not None:
-            # Whoever is known to have opened it needs no deny on the key, and must be named by the rule to this day.
+            # A known opener needs no Deny in the key policy, but the rule must still name the opener.
             return None if may_open(opener, glass) else Refusal.OPENER_NOT_ALLOWED
         verdict = judge_policy(key.policy or "", self._rule, self._target, partition)
         return Refusal.DENY_MISSING if BREAK_GLASS in verdict.missing else None
@@ -206,7 +206,7 @@ class _Weighing:
     # --- principals ------------------------------------------------------------------------------------------------
 
     def principals_known(self, glass: BreakGlass, tags: Mapping[str, Tags | None], change: ChangeEvent | None) -> None:
-        """The tags of principals whose drift is suppressed already: still there, and the drift still theirs?"""
+        """Check principals whose drift is suppressed: is the tag still set, and is the drift still theirs?"""
         for each in list(self._values.values()):
             if each.drift is None or not _is_open(each):
                 continue
@@ -221,7 +221,7 @@ class _Weighing:
                 self._close(each, Closing.OVERTAKEN)
 
     def _is_overtaken(self, each: Suppression, change: ChangeEvent | None) -> bool:
-        """Whether somebody else made the same change later; a tie, or what is not known, enforces."""
+        """Whether somebody else made the same change later. A tie or an unknown time enforces."""
         if change is None or change.result is None or not change.result.same_choice(self._seen.setting):
             return False
         actor, at = change.trigger.actor, change.trigger.event_time
@@ -232,9 +232,9 @@ class _Weighing:
     def principal_of_change(
         self, glass: BreakGlass, tags: Mapping[str, Tags | None], change: ChangeEvent | None
     ) -> None:
-        """The tag of the principal that made this very change, if the rule lets it open a break-glass.
+        """Weigh the tag of the principal that made this change, if the rule allows it to open a break-glass.
 
-        Only a drift opens it: what the change chose must itself be against the rule.
+        Only a drift opens one: the setting that the change chose must itself violate the rule.
         """
         owner = _owner(change, self._state, self._seen)
         if owner is None or change is None or not may_open(owner, glass) or not self._choice_is_wrong():
@@ -245,11 +245,11 @@ class _Weighing:
             self._add(self._unread(owner.arn, refusal or Refusal.TAG_UNREADABLE))
             return
         for value in iam_values(held, glass.tag):
-            # Who set the tag is not heard: IAM tells of it in one Region only.
+            # The guard does not know who set the tag: IAM's events are delivered in one Region only.
             self._see(owner.arn, value, None, None, self._seen.setting, change.trigger.event_time)
 
     def _choice_is_wrong(self) -> bool:
-        """Whether X-Ray is set to what the rule does not want, rather than to a key that somebody harmed."""
+        """Whether the chosen setting violates the rule, and not only the state of its key."""
         return not OF_THE_KEY.issuperset(judge(self._target, self._rule, self._state, self._seen))
 
     # --- one value -------------------------------------------------------------------------------------------------
@@ -279,10 +279,10 @@ class _Weighing:
         self._add(replace(new, reason=read.reason, end=read.end, until=until, refused=refusal))
 
     def _add(self, new: Suppression) -> None:
-        """A value never seen before. A principal's refused one is told with each drift, and needs no remembering."""
+        """Add a value never seen before. A refused value of a principal is not kept: it is noted with each drift."""
         has_room = self._make_room()
         if not (new.refused or has_room):
-            # What cannot be remembered could be renewed.
+            # A value that is not remembered could be renewed.
             new = replace(new, refused=Refusal.TOO_MANY, until=None)
         if new.refused:
             self._refusal = new
@@ -291,7 +291,7 @@ class _Weighing:
         self._notes.append((Reason.BREAK_GLASS_REFUSED if new.refused else Reason.BREAK_GLASS_OPENED, new))
 
     def _make_room(self) -> bool:
-        """Forget what may be forgotten, and of what was refused and is gone the oldest, if that many are remembered."""
+        """If too many values are remembered, drop those that may go, then the oldest refused ones whose tag is gone."""
         if len(self._values) >= MOST_REMEMBERED:
             self._values = {which: each for which, each in self._values.items() if self._is_kept(each)}
             gone = [which for which, each in self._values.items() if each.refused and each.closed]
@@ -321,7 +321,7 @@ class _Weighing:
             return self._refusal
         again = replace(known, drift=drift or known.drift, drift_at=drift_at or known.drift_at)
         if known.closed:
-            # Somebody set it again, who may be another than before.
+            # It was set again, maybe by somebody else.
             again = replace(again, closed=None, opened_by=opener)
             self._notes.append((Reason.BREAK_GLASS_OPENED, again))
             return again
@@ -353,7 +353,7 @@ class _Weighing:
                 self._close(each, Closing.END if each.until == each.end else Closing.CAP)
 
     def weighed(self) -> Weighed:
-        """The outcome, the key's suppression before a principal's."""
+        """Return the result; the key's suppression takes precedence over a principal's."""
         kept = [each for which, each in self._values.items() if which in self._here or self._is_kept(each)]
         kept.sort(key=lambda each: (each.first_seen, each.carrier, each.value))
         in_force = self._in_force([each for each in kept if _is_open(each)])
@@ -367,7 +367,7 @@ class _Weighing:
         return theirs[0] if theirs and self._choice_is_wrong() else None
 
     def _is_kept(self, each: Suppression) -> bool:
-        """Whether a value that is not on its carrier now must be remembered: coming back, it would count anew."""
+        """Whether a value must be remembered after its tag is gone: otherwise it would count again if set again."""
         if each.refused and each.closed:
             return each.until is None or self._now < each.until
         return _is_open(each) or each.end is None or self._now - FORGET_AFTER <= each.end
@@ -378,8 +378,8 @@ def _is_open(each: Suppression) -> bool:
 
 
 def _opener(key: Key, value: str, glass: BreakGlass, tagging: KeyEvent | None) -> Actor | None:
-    """Who set this very value, where the event that was heard tells it."""
+    """Return who set this value, if the tagging event says so."""
     if tagging is None or key.arn not in tagging.key_arns or tagging.error_code:
         return None
-    told = dict(tagging.tags).get(glass.tag)
-    return tagging.trigger.actor if told is not None and normal(told) == normal(value) else None
+    set_value = dict(tagging.tags).get(glass.tag)
+    return tagging.trigger.actor if set_value is not None and normal(set_value) == normal(value) else None

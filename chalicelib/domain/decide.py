@@ -1,6 +1,6 @@
-"""What to do about an observation: pure, and the same for every trigger.
+"""Decide what to do about an observation. Pure, and the same for every trigger.
 
-`decide` weighs all that may hold a remediation back and answers with a decision.
+`decide` weighs everything that may hold a remediation back, and returns a decision.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from chalicelib.domain.waiting import is_settling
 
 
 class Decision(Struct, frozen=True):
-    """What to do about an observation, with its reasons. `steps` is the expected plan of a remediation."""
+    """What to do about an observation, and why. `steps` is the expected plan of a remediation."""
 
     outcome: Outcome
     violations: tuple[Violation, ...] = ()
@@ -34,9 +34,9 @@ class Decision(Struct, frozen=True):
 
 
 def decide(run: Run, known: Known, seen: Observation, suppression: Suppression | None, now: datetime) -> Decision:
-    """What to do about the observation. Whatever holds a remediation back is named, the most deliberate first.
+    """Return what to do about the observation. If several things hold a remediation back, the most deliberate is named.
 
-    `suppression` is the break-glass in force. Asks for a run whose target has a rule.
+    `suppression` is the break-glass in force. The run's target must have a rule.
     """
     assert run.rule is not None
     target, rule, state, trigger, partition = run.target, run.rule, known.state, run.trigger.kind, run.setup.partition
@@ -52,7 +52,7 @@ def decide(run: Run, known: Known, seen: Observation, suppression: Suppression |
     paused = known.guard.paused
     if paused is not None:
         return Decision(Outcome.DEFERRED, violations, Reason.PAUSED, f"paused by {paused.by}: {paused.reason}")
-    # What AWS is only slow to show is no fight, and not held back like one.
+    # If AWS is only slow to show a change, nobody is fighting: no backoff then.
     held_until = None if is_settling(state, now) else state.backoff.until
     if held_until is not None and now < held_until and trigger is not TriggerKind.OPERATOR:
         return Decision(
@@ -63,12 +63,12 @@ def decide(run: Run, known: Known, seen: Observation, suppression: Suppression |
             due=held_until,
         )
     if not run.budget_left:
-        return Decision(Outcome.DEFERRED, violations, Reason.BLAST_RADIUS, "this sweep has mutated as many as it may")
+        return Decision(Outcome.DEFERRED, violations, Reason.BLAST_RADIUS, "this sweep reached its remediation limit")
     steps, blocked = plan(target, rule, state, seen, partition)
     if state.intent and now < state.intent.due and any(step.name is StepName.CREATE_KEY for step in steps):
         uncertain = Problem(
             Reason.KEY_CREATION_UNCERTAIN,
-            f"a key may have been made whose answer was lost; known for certain at {state.intent.due:%H:%M:%SZ}",
+            f"the response to CreateKey was lost, so a key may exist; known at {state.intent.due:%H:%M:%SZ}",
         )
         return _stopped(violations, uncertain)
     if steps:
@@ -82,14 +82,14 @@ def decide(run: Run, known: Known, seen: Observation, suppression: Suppression |
 
 
 def _stopped(violations: tuple[Violation, ...], problem: Problem) -> Decision:
-    """Nothing can be done: for now, where the problem passes by itself, else until somebody helps."""
+    """Return DEFERRED if the problem passes by itself, else FAILED: a person must act."""
     if problem.code in SETTLING_CODES:
         return Decision(Outcome.DEFERRED, violations, Reason.SETTLING, problem.message, blocked=problem)
     return Decision(Outcome.FAILED, violations, problem.code, problem.message, blocked=problem)
 
 
 def is_idle(rule: Rule, state: TargetState, seen: Observation, trigger: TriggerKind) -> bool:
-    """Whether nobody uses X-Ray here: a change event or an operator asks for a judgement all the same."""
+    """Whether X-Ray is unused here, and only a sweep or a tick checks: any other trigger is judged anyway."""
     return (
         rule.when is When.IN_USE
         and trigger in (TriggerKind.SWEEP, TriggerKind.TICK)

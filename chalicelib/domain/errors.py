@@ -1,6 +1,6 @@
 """The two kinds of failure, retryable and terminal, and the one table that maps AWS's error codes to them.
 
-An unknown code is retryable: giving up on what we do not understand would leave a drift standing.
+An unknown code is retryable: giving up on an error that the guard does not know would leave a drift in place.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ TERMINAL_CODES = frozenset(
         "ValidationException",
     }
 )
-"""Sending the same call again now answers the same. The loop still comes back, later and ever more slowly."""
+"""Sending the same call again now fails the same way. The loop still retries, with a growing backoff."""
 
 DENIED = frozenset({"AccessDenied", "AccessDeniedException"})
-"""The codes by which AWS's services say that the caller may not do that."""
+"""The codes by which AWS services deny a call for lack of permission."""
 
 UNANSWERED = "NoAnswer"
-"""The code of a call that was sent and whose effect is unknown: a timeout or a broken connection."""
+"""The code for a call that was sent and whose effect is unknown: a timeout or a broken connection."""
 
 
 _IAM = "policies/iam-guard.json"
@@ -79,19 +79,19 @@ REMEDIES = MappingProxyType(
         ),
     }
 )
-"""What an operator does about a refusal, by operation and code. docs/aws-assumptions.md says which belief is wrong."""
+"""What an operator does about a refusal, by operation and code. docs/aws-assumptions.md names the wrong assumption."""
 
 BEYOND_THE_ROLE = ("explicit deny", "service control policy", "permissions boundary")
-"""How AWS's messages tell of a refusal that no right of the role's can mend."""
+"""What AWS's message contains if no permission of the role can change the refusal."""
 
 LONGEST_MESSAGE = 1000
 
 
 def remedy(operation: str, code: str, message: str = "") -> str | None:
-    """Return what to do about a refused call, or None where there is nothing better than AWS's own message.
+    """Return what to do about a refused call, or None if AWS's own message says enough.
 
-    An explicit deny, and what the organization or a permissions boundary leaves out, have no remedy here: the guard's
-    own rights cannot overrule it.
+    A refusal by an explicit deny, a service control policy or a permissions boundary has no remedy here: the guard's
+    own permissions cannot override it.
     """
     return None if any(sign in message for sign in BEYOND_THE_ROLE) else REMEDIES.get((operation, code))
 
@@ -103,7 +103,7 @@ def _with_remedy(operation: str, code: str, message: str) -> str:
 
 
 class GuardError(Exception):
-    """What was expected to be possible and was not. Carries the Problem that goes on the record."""
+    """An operation failed that was expected to succeed. Carries the Problem that is recorded."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(f"{problem.code}: {problem.message}")
@@ -111,13 +111,13 @@ class GuardError(Exception):
 
 
 class AwsError(GuardError):
-    """An AWS call failed. `code` is AWS's own, or UNANSWERED; `operation` is the API's name for the call.
+    """An AWS call failed. `code` is AWS's error code, or UNANSWERED; `operation` is the service and the API's name.
 
-    `effect_unknown`: the call may have taken effect all the same, for AWS answered with a fault of its own (5xx), with
-    what could not be read, or not at all. The Problem's message ends with the remedy, where there is one.
+    `effect_unknown`: the call may have taken effect, because AWS returned a server error (5xx), a response that cannot
+    be parsed, or none. The Problem's message ends with the remedy, if there is one.
 
-    `cancellation_reasons`: DynamoDB's code for each item of a cancelled transaction, in their order; `None` (the text)
-    for an item that is not a reason. Empty for every other error.
+    `cancellation_reasons`: DynamoDB's code for each item of a cancelled transaction, in order; the text `None` for an
+    item that did not cancel it. Empty for every other error.
     """
 
     def __init__(
@@ -140,13 +140,13 @@ class AwsError(GuardError):
 
 
 class StoreError(AwsError):
-    """The tables could not be read or written; of a write it is not known whether it was."""
+    """The tables could not be read or written. A failed write may have been stored."""
 
 
 def denies_region(error: GuardError) -> bool:
-    """Whether an organization's policy denies the guard the setting itself, and so the Region.
+    """Whether a service control policy denies the guard GetEncryptionConfig, and thus the Region.
 
-    AWS's message names the kind of policy that refused:
+    AWS's message names the type of the policy that denied the call:
     https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
     """
     return (
@@ -158,11 +158,11 @@ def denies_region(error: GuardError) -> bool:
 
 
 class Conflict(Exception):
-    """The target's state moved under a write; observe again from the start."""
+    """Another writer changed the target's state before this write: observe again from the start."""
 
 
 class LeaseOver(Exception):
-    """The lease ended, or is another's: nothing more may be sent."""
+    """The lease ended, or another worker holds it: send no more mutations."""
 
 
 class Busy(GuardError):

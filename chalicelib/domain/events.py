@@ -1,9 +1,9 @@
-"""Reading events: what a CloudTrail or KMS event on EventBridge says, as one of our own values.
+"""Read CloudTrail and KMS events, delivered by EventBridge, into values.
 
-An event is only a hint to look, and comes from outside: whatever it holds, reading it answers with a value and never
-raises. It is rejected where it would make us look at the wrong target, and read as far as it goes everywhere else:
-who did it and what they got is worth recording even in part. Nothing of an event is passed on unbounded or with
-characters that a terminal obeys.
+An event is untrusted input and only a hint to check the target: whatever it contains, reading it returns a value and
+never raises. It is rejected if it could make the guard check the wrong target. Otherwise it is read as far as possible:
+the actor and the result are worth recording even in part. No text of an event is passed on without a length limit or
+with characters that control a terminal.
 
 Shapes: the AWS CloudTrail user guide, "record contents" and "userIdentity element"; the AWS KMS developer guide, "log
 entries" and "Monitor KMS keys with Amazon EventBridge".
@@ -53,12 +53,12 @@ KEY_EVENTS = frozenset(
         "UpdateAlias",
     }
 )
-"""The calls and service events, by CloudTrail's `eventName`, that may change what a key is worth."""
+"""The calls and service events, by CloudTrail's `eventName`, that may change whether a key is compliant."""
 
 KEY_NOTICES = frozenset({"KMS CMK Deletion", "KMS Imported Key Material Expiration"})
-"""What KMS tells EventBridge itself, by `detail-type`: no CloudTrail record, so no actor and no call."""
+"""What KMS itself sends to EventBridge, by `detail-type`: no CloudTrail record, so no actor and no call."""
 
-# The longest text kept of each field, in characters, an ellipsis included; AWS's own limit where there is one.
+# The longest text kept of each field, in characters, including an ellipsis; AWS's own limit if there is one.
 ERROR_CODE_CHARS = 128
 ERROR_MESSAGE_CHARS = 1024
 REQUEST_ID_CHARS = 128
@@ -84,11 +84,11 @@ _MISSING = {"ACCOUNT": Reason.ACCOUNT_MISSING, "REGION": Reason.REGION_MISSING}
 
 
 def read_change(event: object) -> ChangeEvent | Rejected:
-    """The PutEncryptionConfig call that an EventBridge event tells of, or why the event cannot be acted on.
+    """Return the PutEncryptionConfig call that an EventBridge event reports, or why the event cannot be acted on.
 
-    The target is the event's own: `recipientAccountId` and `awsRegion`, which the envelope's `account` and `region`
-    must not contradict. `result` is what the call answered, or what it asked for where the answer was left out; it is
-    None for a failed call. Reasons: NOT_AN_OBJECT, NOT_OUR_EVENT, DETAIL_MISSING, DETAIL_OMITTED, ACCOUNT_MISSING,
+    The target is the event's `recipientAccountId` and `awsRegion`, which the envelope's `account` and `region` must not
+    contradict. `result` is the setting in the response, or in the request if the event omits the response; None for a
+    failed call. Reasons: NOT_AN_OBJECT, NOT_OUR_EVENT, DETAIL_MISSING, DETAIL_OMITTED, ACCOUNT_MISSING,
     ACCOUNT_INVALID, REGION_MISSING, REGION_INVALID, TARGET_MISMATCH. Never raises.
     """
     opened = _open(event, source="aws.xray", endpoint="xray.", names=frozenset({CHANGE_EVENT}))
@@ -106,12 +106,11 @@ def read_change(event: object) -> ChangeEvent | Rejected:
 
 
 def read_key_event(event: object) -> KeyEvent | Rejected:
-    """The change to a KMS key, alias or key tag that an EventBridge event tells of, or why it cannot be acted on.
+    """Return the change to a KMS key, alias or key tag that an EventBridge event reports, or why it cannot be acted on.
 
-    Takes CloudTrail's records of `KEY_EVENTS` and KMS's own `KEY_NOTICES` (whose trigger has no actor, and the
-    detail-type as its event name). `key_arns` is empty where the event names no key, as records of refused calls
-    often do; UpdateAlias names only the alias's new key. The target is found, and the reasons are, as for
-    `read_change`. Never raises.
+    Accepts CloudTrail's records of `KEY_EVENTS`, and KMS's own `KEY_NOTICES`, whose trigger has no actor and has the
+    detail-type as its event name. `key_arns` is empty if the event names no key, which is common for refused calls;
+    UpdateAlias names only the alias's new key. Target and reasons are those of `read_change`. Never raises.
     """
     if isinstance(event, dict) and isinstance(notice := event.get("detail-type"), str) and notice in KEY_NOTICES:
         return _read_key_notice(event, notice)
@@ -142,19 +141,19 @@ def read_key_event(event: object) -> KeyEvent | Rejected:
 def _open(
     event: object, source: str, endpoint: str, names: frozenset[str]
 ) -> tuple[dict[str, object], dict[str, object], Target] | Rejected:
-    """The envelope, the CloudTrail record in it, and their target; or what is wrong with them."""
+    """Return the envelope, the CloudTrail record in it and their target, or what is wrong with them."""
     if not isinstance(event, dict):
-        return _reject(event, Reason.NOT_AN_OBJECT, f"the event is no JSON object but {type(event).__name__[:40]}")
+        return _reject(event, Reason.NOT_AN_OBJECT, f"the event is not a JSON object but {type(event).__name__[:40]}")
     if event.get("source") != source:
         return _reject(event, Reason.NOT_OUR_EVENT, f"source is not {source}")
     detail = event.get("detail")
     if not isinstance(detail, dict) or not detail:
-        return _reject(event, Reason.DETAIL_MISSING, "detail is missing, empty or no object")
+        return _reject(event, Reason.DETAIL_MISSING, "detail is missing, empty or not an object")
     if detail.get("omitted") is True and "eventName" not in detail:
-        return _reject(event, Reason.DETAIL_OMITTED, "detail was left out for its size")
+        return _reject(event, Reason.DETAIL_OMITTED, "detail was omitted because of its size")
     name = detail.get("eventName")
     if not isinstance(name, str) or name not in names:
-        return _reject(event, Reason.NOT_OUR_EVENT, "detail.eventName is not one that is listened for")
+        return _reject(event, Reason.NOT_OUR_EVENT, "detail.eventName is not one that the guard handles")
     service = detail.get("eventSource")
     if service is not None and not (isinstance(service, str) and service.startswith(endpoint)):
         return _reject(event, Reason.NOT_OUR_EVENT, f"detail.eventSource is not {endpoint}amazonaws.com")
@@ -176,7 +175,7 @@ def _read_key_notice(event: dict[str, object], notice: str) -> KeyEvent | Reject
 
 
 def _target(envelope: dict[str, object], detail: dict[str, object]) -> Target | Rejected:
-    """The account and Region that both the record and the envelope name; either will do where the other has none."""
+    """Return the account and Region. Record and envelope must not contradict each other; one of them is enough."""
     places = {
         "ACCOUNT": (
             ("detail.recipientAccountId", detail.get("recipientAccountId")),
@@ -195,7 +194,7 @@ def _target(envelope: dict[str, object], detail: dict[str, object]) -> Target | 
             if found.setdefault(what, claim) != claim:
                 return _reject(envelope, Reason.TARGET_MISMATCH, f"{claims[0][0]} and {claims[1][0]} disagree")
         if what not in found:
-            return _reject(envelope, _MISSING[what], f"neither {claims[0][0]} nor {claims[1][0]} is there")
+            return _reject(envelope, _MISSING[what], f"{claims[0][0]} and {claims[1][0]} are both missing")
     return Target(found["ACCOUNT"], found["REGION"])
 
 
@@ -217,9 +216,10 @@ def _trigger(kind: TriggerKind, envelope: dict[str, object], detail: dict[str, o
 
 
 def _event_id(event: object) -> str:
-    """What tells this event from others, however often it is delivered: CloudTrail's `eventID`, else EventBridge's.
+    """Return the event's id, the same for each delivery: CloudTrail's `eventID`, else EventBridge's `id`.
 
-    It becomes a part of a table's key, so an id of another shape stands as its digest; an event without any is its own.
+    It becomes part of a table's key, so an id with other characters is replaced by its digest; an event without an id
+    gets the digest of the event.
     """
     if isinstance(event, dict):
         for claim in (as_object(event.get("detail")).get("eventID"), event.get("id")):
@@ -229,9 +229,9 @@ def _event_id(event: object) -> str:
 
 
 def _digest(value: object) -> str:
-    """A SHA-256 of any value that JSON could hold, however deep, and of what it could not, by its text.
+    """Return a SHA-256 of any value, however deep, including types that JSON does not have.
 
-    Walks with a stack of its own, for an encoder would recurse, and stops after a million nodes.
+    Uses its own stack, because an encoder would recurse, and stops after a million nodes.
     """
     hasher = hashlib.sha256()
     stack: list[object] = [value]
@@ -257,7 +257,7 @@ def _scalar(value: object) -> bytes:
         return b"s" + value.encode("utf-8", "surrogatepass")
     if isinstance(value, bytes | bytearray):
         return b"b" + bytes(value)
-    if isinstance(value, int):  # hexadecimal, for Python refuses to write very long decimals
+    if isinstance(value, int):  # hexadecimal, because Python refuses to format very long decimals
         return f"i{value:x}".encode() if not isinstance(value, bool) else b"t" if value else b"f"
     if value is None or isinstance(value, float):
         return f"v{value!r}".encode()
@@ -268,22 +268,22 @@ def _scalar(value: object) -> bytes:
 
 
 def _result(detail: dict[str, object]) -> Setting | None:
-    """What the call made of the setting: its answer, else its request, which says nothing of the status."""
+    """Return the setting after the call: from its response, else from its request, which has no status."""
     answer = as_object(detail.get("responseElements")).get("encryptionConfig")
     if isinstance(answer, dict):
         return _setting(answer)
-    if detail.get("errorCode") is not None:  # an error, if an unreadable one: what was asked for is not what came of it
+    if detail.get("errorCode") is not None:  # an error, even if unreadable: the request did not take effect
         return None
     return _setting(as_object(detail.get("requestParameters")))
 
 
 def _setting(fields: dict[str, object]) -> Setting | None:
-    """A `Setting` from lower-camel-case fields. The key of NONE is dropped: where AWS names one, it means nothing."""
+    """Return a `Setting` from lower-camel-case fields. A key of type NONE is dropped: it has no meaning."""
     kind, status, key = fields.get("type"), fields.get("status"), fields.get("keyId")
     known_status = EncryptionStatus(status) if status in ("UPDATING", "ACTIVE") else None
     if kind == "NONE":
         return Setting(EncryptionType.NONE, None, known_status)
-    if kind == "KMS":  # a key that had to be cut or cleaned would be another key
+    if kind == "KMS":  # a truncated or cleaned key name would name another key
         usable = isinstance(key, str) and key.isprintable() and " " not in key and 0 < len(key) <= KEY_CHARS
         return Setting(EncryptionType.KMS, str(key) if usable else None, known_status)
     return None
@@ -292,7 +292,7 @@ def _setting(fields: dict[str, object]) -> Setting | None:
 def _key_arns(
     target: Target, envelope: dict[str, object], detail: dict[str, object], request: dict[str, object]
 ) -> tuple[str, ...]:
-    """The keys that were acted on: those listed as resources, else the one that the call answered with or was asked."""
+    """Return the keys that the call changed: those listed as resources, else the key in the response or the request."""
     listed = _unique(_listed_keys(detail)) or _unique(_envelope_keys(envelope))
     if listed:
         return listed
@@ -309,7 +309,7 @@ def _key_arns(
 
 
 def _listed_keys(detail: dict[str, object]) -> Iterator[str]:
-    """CloudTrail lists aliases, too, as being of the type AWS::KMS::Key: only the ARN tells."""
+    """Yield the key ARNs. CloudTrail gives aliases the type AWS::KMS::Key, too: only the ARN distinguishes them."""
     for resource in as_list(detail.get("resources"), MAX_KEYS * 2):
         arn = as_object(resource).get("ARN")
         if isinstance(arn, str) and _KEY_ARN.fullmatch(arn):

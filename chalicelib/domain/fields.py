@@ -1,11 +1,11 @@
-"""Read one field of an event, whatever it holds: the value where it has the right shape, else nothing. Never raises."""
+"""Read one field of an event: its value if it has the right shape, else nothing. Never raises."""
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
 
-# The longest text kept of a field that several readers know, in characters, an ellipsis included.
+# The longest text kept of a field that several readers share, in characters, including an ellipsis.
 KEY_CHARS = 2048
 NAME_CHARS = 128
 
@@ -16,17 +16,17 @@ _TIME = re.compile(
 
 
 def as_object(value: object) -> dict[str, object]:
-    """Return the object, or an empty one for anything else."""
+    """Return the object; an empty one for any other value."""
     return value if isinstance(value, dict) else {}
 
 
 def as_list(value: object, limit: int) -> list[object]:
-    """Return the list's first `limit` items, or none for anything else."""
+    """Return the list's first `limit` items; an empty list for any other value."""
     return value[:limit] if isinstance(value, list) else []
 
 
 def as_text(value: object, limit: int) -> str | None:
-    """The text cut to the limit, what is not printable replaced by U+FFFD; None for anything else and for no text."""
+    """Return the text cut to `limit`, with U+FFFD for unprintable characters; None for "" or another type."""
     if not isinstance(value, str) or not value:
         return None
     cut = value if len(value) <= limit else value[: limit - 1] + "…"
@@ -34,15 +34,15 @@ def as_text(value: object, limit: int) -> str | None:
 
 
 def as_time(value: object) -> datetime | None:
-    """Read an RFC 3339 time as UTC. A time without a zone is UTC, as CloudTrail writes it. None if unreadable."""
+    """Read an RFC 3339 time as UTC. A time without a zone is taken as UTC, as in CloudTrail. None if unreadable."""
     found = _TIME.fullmatch(value) if isinstance(value, str) else None
     if not found:
         return None
-    second = "59" if found["second"] == "60" else found["second"]  # a leap second, which Python has no word for
+    second = "59" if found["second"] == "60" else found["second"]  # a leap second, which Python does not support
     zone = found["zone"] or "Z"
     try:
         moment = datetime.fromisoformat(f"{found['date']}T{found['clock']}:{second}{zone.upper()}")
         fraction = (found["fraction"] or "")[:6].ljust(6, "0")
         return moment.replace(microsecond=int(fraction)).astimezone(UTC)
-    except (ValueError, OverflowError):  # no such day; or a zone that leads out of the years 1 to 9999
+    except (ValueError, OverflowError):  # no such day, or the zone moves it out of the years 1 to 9999
         return None

@@ -1,4 +1,4 @@
-"""Incidents: who caused them, how long they exposed the traces, and what is remembered of them."""
+"""Incidents: their causes, their exposure, and what is remembered of closed ones."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from chalicelib.domain.stored import Cause, Incident, PastIncident, TargetState
 from chalicelib.domain.times import CLOCK_SKEW, seconds
 
 PAST_INCIDENTS = 8
-"""How many closed incidents a target remembers, for change events that come late."""
+"""How many closed incidents a target remembers, for change events that arrive late."""
 
 UNKNOWN_ACTOR = Actor("unknown")
 
 
 class JoinedFields(TypedDict, total=False):
-    """The fields of a record that join its event to a past incident; empty where it caused none."""
+    """The fields of a record that join its event to a past incident; empty if it caused none."""
 
     incident_id: str
     cause: Cause | None
@@ -30,14 +30,14 @@ class JoinedFields(TypedDict, total=False):
 
 
 def cause_of(trigger: Trigger) -> Cause | None:
-    """The event as a cause; None where it has no id or no time."""
+    """Return the event as a cause; None if it has no id or no time."""
     if trigger.event_id is None or trigger.event_time is None:
         return None
     return Cause(trigger.event_id, trigger.event_time, trigger.actor or UNKNOWN_ACTOR)
 
 
 def cause_of_drift(run: Run, known: Known, seen: Observation, violations: tuple[Violation, ...]) -> Cause | None:
-    """Who owns the drift: the event's actor, only if the event's effect is what was observed."""
+    """Return who owns the drift: the event's actor, but only if the event's effect is what was observed."""
     if run.event is None:
         return None
     owner = owner_of_drift(run, known, seen) if run.change else OF_THE_KEY.issuperset(violations)
@@ -45,10 +45,10 @@ def cause_of_drift(run: Run, known: Known, seen: Observation, violations: tuple[
 
 
 def owner_of_drift(run: Run, known: Known, seen: Observation) -> ChangeEvent | None:
-    """The run's change event, if it made the setting that was observed.
+    """Return the run's change event if it made the observed setting.
 
-    Not if it left something else behind, was audited before, or is older than the last time that all was compliant:
-    then somebody made the same change again. Events tell whole seconds, so the same second counts as later.
+    None if it made another setting, was audited before, or is older than the last time the target was compliant: then
+    somebody made the same change again. Event times have whole seconds, so the same second counts as later.
     """
     change = run.change
     if change is None or change.result is None or not must_audit(run, known):
@@ -59,7 +59,7 @@ def owner_of_drift(run: Run, known: Known, seen: Observation) -> ChangeEvent | N
 
 
 def join(incident: Incident, change: ChangeEvent | None, state: TargetState) -> Incident:
-    """The open incident with the change event's actor and time, if they fit and it has no cause yet."""
+    """Return the open incident with the change event as its cause, if the event fits and there is no cause yet."""
     if change is None:
         return incident
     cause = cause_of(change.trigger)
@@ -70,7 +70,7 @@ def join(incident: Incident, change: ChangeEvent | None, state: TargetState) -> 
 
 
 def join_past(state: TargetState, change: ChangeEvent | None) -> tuple[TargetState, JoinedFields]:
-    """Give the newest past incident that the change event may have caused its cause; the record's fields say so."""
+    """Set the cause of the newest past incident that the change event fits; also return the record's fields for it."""
     past = _past_caused_by(state, change)
     if past is None or change is None or change.trigger.event_time is None:
         return state, {}
@@ -81,19 +81,19 @@ def join_past(state: TargetState, change: ChangeEvent | None) -> tuple[TargetSta
 
 
 def remember(state: TargetState, incident: Incident, closed_at: datetime) -> tuple[PastIncident, ...]:
-    """The past incidents with this one at their end."""
+    """Return the past incidents with this one appended."""
     past = PastIncident(incident.id, incident.opened_at, closed_at, incident.before, incident.cause)
     return (*state.past, past)[-PAST_INCIDENTS:]
 
 
 def exposure(incident: Incident, now: datetime) -> float:
-    """Seconds from the change, or from its discovery where the change is unknown, to `now`."""
+    """Return the seconds from the change, or from its discovery if the change is unknown, to `now`."""
     return seconds(now - (incident.cause.at if incident.cause else incident.opened_at))
 
 
 def rivals(run: Run, state: TargetState) -> list[str]:
-    """The ARNs of those who made the drifts of this fight, as far as they are known."""
-    # Each attempt ended one incident at most; what came before them is no part of the fight.
+    """Return the ARNs of those who made the drifts of this fight, as far as known."""
+    # Each attempt ended one incident at most; earlier incidents are not part of the fight.
     fought = state.past[-state.backoff.count :]
     causes = [past.cause for past in fought] + ([state.incident.cause] if state.incident else [])
     arns = {cause.actor.arn for cause in causes if cause}
@@ -103,10 +103,10 @@ def rivals(run: Run, state: TargetState) -> list[str]:
 
 
 def worker_lost(incident: Incident) -> Problem:
-    """The end of an attempt whose worker did not come back."""
+    """Return the problem that ends an attempt whose worker was lost."""
     lease = incident.lease
     owner = lease.owner if lease else "unknown"
-    return Problem(Reason.WORKER_LOST, f"worker {owner} did not report back; what it did in this attempt is not known")
+    return Problem(Reason.WORKER_LOST, f"worker {owner} stored no result; what it did in this attempt is not known")
 
 
 def _past_caused_by(state: TargetState, change: ChangeEvent | None) -> PastIncident | None:
@@ -120,9 +120,9 @@ def _past_caused_by(state: TargetState, change: ChangeEvent | None) -> PastIncid
 
 
 def caused_by(change: ChangeEvent, incident: Incident | PastIncident, after: datetime | None) -> bool:
-    """Whether a change event fits as the cause of an incident that has none: same setting, and made before it was seen.
+    """Whether a change event may be the cause of an incident without one: same setting, and made before its discovery.
 
-    `after` is when the incident before this one ended: a change older than that was remediated with it.
+    `after` is when the previous incident ended: an older change was remediated with that incident.
     """
     at = change.trigger.event_time
     if incident.cause is not None or incident.before is None or change.result is None or at is None:
@@ -135,7 +135,7 @@ def caused_by(change: ChangeEvent, incident: Incident | PastIncident, after: dat
 
 
 def latest(known: Cause | None, reported: Cause | None) -> Cause | None:
-    """The later of two changes; of two in the same second the one that was reported last."""
+    """Return the later of two changes; of two in the same second, the one reported last."""
     if known is None or reported is None:
         return reported or known
     return reported if reported.at >= known.at else known

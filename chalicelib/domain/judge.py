@@ -1,4 +1,4 @@
-"""Name the violations of a rule in an observation: pure, and the same for every trigger."""
+"""Name the rule's violations in an observation. Pure, and the same for every trigger."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ OF_THE_KEY = frozenset(
         Violation.ALIAS_MOVED,
     }
 )
-"""What a change to a key can have caused; of the setting it says nothing."""
+"""The violations that a change to a key can cause. None of them is about the setting."""
 
 
 def judge(target: Target, rule: Rule, state: TargetState, seen: Observation) -> tuple[Violation, ...]:
-    """The violations in the observation, the setting's first; empty when all is as the rule asks."""
+    """Return the violations in the observation, the setting's first; empty if the target is compliant."""
     found = list(judge_setting(target, rule, state, seen))
     recorded = state.managed_key
     alias = rule.managed_key.alias
@@ -52,7 +52,7 @@ def judge(target: Target, rule: Rule, state: TargetState, seen: Observation) -> 
 
 
 def judge_setting(target: Target, rule: Rule, state: TargetState, seen: Observation) -> list[Violation]:
-    """Name the violations of the setting itself and of the key that it names."""
+    """Return the violations of the setting itself and of the key that it names."""
     setting = seen.setting
     if setting.type is not EncryptionType.KMS or not setting.key_arn:
         return [Violation.NOT_KMS]
@@ -84,7 +84,7 @@ def _judge_use(key: Key) -> list[Violation]:
 
 
 def _judge_key(key: Key, rule: Rule, target: Target, *, ours: bool) -> list[Violation]:
-    """Of another's allowed key only X-Ray's own statement is asked; readers and break-glass are its owner's matter."""
+    """Another owner's allowed key needs only X-Ray's statement; that owner decides about readers and break-glass."""
     found = _judge_use(key)
     if rule.require.rotation and key.rotation is False:
         found.append(Violation.KEY_ROTATION_OFF)
@@ -94,7 +94,7 @@ def _judge_key(key: Key, rule: Rule, target: Target, *, ours: bool) -> list[Viol
 
 
 def policy_lets_xray(key: Key, rule: Rule, target: Target, *, ours: bool) -> bool:
-    """Whether the key's policy certainly lets X-Ray use it and, of our own key, says all that the rule asks."""
+    """Whether the key's policy certainly lets X-Ray use it and, if the key is ours, says all that the rule requires."""
     verdict = judge_policy(key.policy or "", rule, target, arn_part(key.arn, 1))
     if verdict.problem or verdict.foreign_denies:
         return False

@@ -1,4 +1,4 @@
-"""Which key is the managed one, and which keys a rule allows by name alone."""
+"""Choose the managed key, and the keys that a rule allows by name alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from chalicelib.domain.stored import TargetState
 
 
 def managed_key(state: TargetState, seen: Observation, rule: Rule) -> str | None:
-    """The managed key's ARN: the recorded one, else the one behind the alias, else one made and not yet aliased."""
+    """Return the managed key's ARN: the recorded key, else the alias's key, else one created and not yet aliased."""
     if state.managed_key:
         return state.managed_key
     aliased = seen.aliases.get(rule.managed_key.alias)
@@ -20,7 +20,7 @@ def managed_key(state: TargetState, seen: Observation, rule: Rule) -> str | None
 
 
 def adoption(state: TargetState, seen: Observation, rule: Rule) -> str | None:
-    """The key to record as managed: X-Ray is on it already, and the rule's alias says that it is meant."""
+    """Return the key to record as managed, if none is recorded and X-Ray uses it already or the rule has `ensure`."""
     arn = managed_key(state, seen, rule)
     meant = arn == seen.setting.key_arn or rule.managed_key.ensure
     return arn if state.managed_key is None and arn is not None and meant else None
@@ -29,7 +29,7 @@ def adoption(state: TargetState, seen: Observation, rule: Rule) -> str | None:
 def _is_allowed(arn: str, state: TargetState, seen: Observation, rule: Rule) -> bool:
     for allowed in rule.require.allowed_keys:
         if allowed == rule.managed_key.alias:
-            # Once recorded, the managed key is what the alias means; whoever moves the alias does not move the rule.
+            # Once a managed key is recorded, the alias means that key: moving the alias does not change the rule.
             if arn == managed_key(state, seen, rule):
                 return True
         elif allowed.startswith("alias/"):
@@ -41,11 +41,11 @@ def _is_allowed(arn: str, state: TargetState, seen: Observation, rule: Rule) -> 
 
 
 def allowed_arns(state: TargetState, seen: Observation, rule: Rule, arns: Iterable[str]) -> tuple[str, ...]:
-    """Those of the ARNs that the rule's `allowed_keys` cover, by name alone."""
+    """Return those of the ARNs that the rule's `allowed_keys` cover, by name alone."""
     return tuple(arn for arn in arns if _is_allowed(arn, state, seen, rule))
 
 
 def is_ruled_out(arn: str, state: TargetState, seen: Observation, rule: Rule) -> bool:
-    """Whether the rule forbids the key by its name alone, unless it is AWS's own (which everybody may read)."""
+    """Whether the rule forbids the key by its name alone, unless it is an AWS managed key (which anybody may read)."""
     restricted = rule.require.key is KeyKind.CUSTOMER or rule.require.allowed_keys
     return bool(restricted) and not _is_allowed(arn, state, seen, rule)

@@ -1,8 +1,8 @@
-"""AWS's facts as values: settings, keys, principals and events, as the guard read them.
+"""AWS's settings, keys, principals and events as values, as the guard read them.
 
-Everything here is frozen and knows neither boto3 nor a clock. Times are aware UTC datetimes. These types are msgspec's
+All values are frozen and independent of boto3 and of any clock. Times are aware UTC datetimes. These types are msgspec
 Structs because a dataclass costs forty times as much to define, at every cold start (ADR 0006);
-`msgspec.structs.replace` changes one.
+`msgspec.structs.replace` returns a changed copy.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NONCE_TAG_KEY = "xray-guard-nonce"
 
 
 class TriggerKind(StrEnum):
-    """Why we look."""
+    """Why a run began."""
 
     CHANGE = "change"
     KEY = "key"
@@ -63,7 +63,7 @@ class Target(Struct, frozen=True, order=True):
 
 
 def is_region(text: str) -> bool:
-    """Whether the text has the shape of a Region's name; nobody's list of Regions is complete."""
+    """Whether the text has the form of a Region's name. It is not looked up: no list of Regions is complete."""
     parts = text.split("-")
     return (
         3 <= len(parts) <= 5
@@ -74,7 +74,7 @@ def is_region(text: str) -> bool:
 
 
 class Setting(Struct, frozen=True):
-    """X-Ray's encryption setting as it was answered. `key_arn` is None for NONE, which normally carries no key."""
+    """X-Ray's encryption setting, as X-Ray returned it. `key_arn` is None for NONE, which normally has no key."""
 
     type: EncryptionType
     key_arn: str | None = None
@@ -84,16 +84,16 @@ class Setting(Struct, frozen=True):
         return f"{self.type.value} {self.key_arn}" if self.key_arn else self.type.value
 
     def same_choice(self, other: Setting | None) -> bool:
-        """Whether both name the same encryption, whatever the status."""
+        """Whether both have the same type and key, regardless of the status."""
         return other is not None and self.type == other.type and self.key_arn == other.key_arn
 
 
 class Actor(Struct, frozen=True):
-    """Who did something, as CloudTrail tells it.
+    """Who did something, according to CloudTrail.
 
-    `arn` is the user's, root's, federated user's or the role's IAM ARN (the role's with its path, where the record has
-    it), else the service's name, else `unknown`. `session` is the role session's name, `via` the AWS service that
-    called on the actor's behalf, `issued_by` the principal that issued a federated user's credentials.
+    `arn` is the ARN of the user, root, federated user or role (the role's IAM ARN, with its path if the record has it),
+    else the service's name, else `unknown`. `session` is the role session's name, `via` the AWS service that called on
+    the actor's behalf, `issued_by` the principal that issued a federated user's credentials.
     """
 
     arn: str
@@ -116,7 +116,7 @@ class Actor(Struct, frozen=True):
 
 
 class Trigger(Struct, frozen=True):
-    """Why a run looked. Everything but `kind` is known of events only (`actor` also of operators)."""
+    """Why a run began. Only events set more than `kind`; an operator's request also sets `actor`."""
 
     kind: TriggerKind
     event_id: str | None = None
@@ -151,10 +151,10 @@ class Effect(Struct, frozen=True):
 
 
 class ChangeEvent(Struct, frozen=True):
-    """A PutEncryptionConfig call that CloudTrail told of.
+    """A PutEncryptionConfig call that CloudTrail reported.
 
-    `result` is the setting that the call answered with; its `key_arn` may be a bare key id or an alias where the record
-    has nothing better, and the whole is None where the record does not say. `error_code` is set for a failed call.
+    `result` is the setting that the call returned, None if the record does not have it; its `key_arn` is a bare key id
+    or an alias if the record has no ARN. `error_code` is set for a failed call.
     """
 
     target: Target
@@ -170,7 +170,7 @@ class ChangeEvent(Struct, frozen=True):
 
 
 class KeyEvent(Struct, frozen=True):
-    """A change to KMS keys, aliases or key tags that CloudTrail or KMS told of.
+    """A change to KMS keys, aliases or key tags that CloudTrail or KMS reported.
 
     `tag_keys` and `tags` are those that the call set or removed (`tags` empty for a removal). `effect` is None where
     the event does not say what it changed.
@@ -189,8 +189,8 @@ class KeyEvent(Struct, frozen=True):
 class Rejected(Struct, frozen=True):
     """An event that cannot be acted on: it names no target, or contradicts itself.
 
-    `reason` is a stable code, `detail` says what is wrong and where, without repeating the event; `event_id` is the
-    event's own, or one made from its digest, so that the same bad event is recorded once.
+    `reason` is a stable code. `detail` says what is wrong and where, without repeating the event. `event_id` is the
+    event's own id, or one made from its digest, so that the same bad event is recorded only once.
     """
 
     reason: str
@@ -199,7 +199,7 @@ class Rejected(Struct, frozen=True):
 
 
 class Key(Struct, frozen=True):
-    """What KMS told of a key. A None means: not read; `tags` None with `tags_error` means: could not be read."""
+    """A key as KMS returned it. None means that a field was not read; `tags_error` says why `tags` is unreadable."""
 
     arn: str
     account: str
@@ -218,21 +218,21 @@ class Key(Struct, frozen=True):
     tags_error: str | None = None
 
     def tag(self, key: str) -> str | None:
-        """The tag's value, or None where it is absent or unread. KMS tag keys are case-sensitive."""
+        """Return the tag's value, or None if it is absent or unread. KMS tag keys are case-sensitive."""
         return dict(self.tags or ()).get(key)
 
     @property
     def is_ours(self) -> bool:
-        """Whether the key carries the tag by which its owner handed it to the guard."""
+        """Whether the key has the tag by which its owner gives it to the guard."""
         return self.tag(GUARD_TAG_KEY) == GUARD_TAG_VALUE
 
 
 def arn_part(arn: str, index: int) -> str:
-    """The part of an ARN: 1 partition, 2 service, 3 Region, 4 account, 5 resource; empty where there is none."""
+    """Return a part of an ARN: 1 partition, 2 service, 3 Region, 4 account, 5 resource. Empty if there is none."""
     parts = arn.split(":", 5)
     return parts[index] if arn.startswith("arn:") and len(parts) == 6 else ""
 
 
 def key_id_of(key: str) -> str:
-    """The bare key id of a key ARN or key id."""
+    """Return the bare key id of a key ARN or key id."""
     return key.rsplit("/", 1)[-1] if key.startswith("arn:") else key

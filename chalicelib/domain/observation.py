@@ -1,4 +1,4 @@
-"""Everything read about a target at one moment, as one value that all decisions share."""
+"""The observation: everything read about a target at one moment, as one value that all decisions share."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from chalicelib.domain.model import Key, Setting
 from chalicelib.domain.reasons import Problem
 
 CLOSED_KEY = "a key that the guard may not read"
-"""Stands for the ARN of a key behind an alias where the key's policy does not even let the guard see which it is."""
+"""Used instead of the ARN of an alias's key if the key's policy does not let the guard see which key it is."""
 
 
 class Observation(Struct, frozen=True):
     """Everything read about a target at one moment.
 
-    `keys` maps a key's ARN to what KMS told of it, None where KMS says there is no such key. `aliases` maps an alias to
-    the ARN of its key, None where there is no such alias. `closed` are keys that are ruled out by name and whose policy
-    keeps the guard from reading more. `in_use` is None where X-Ray's service graph was not asked, or may not be read:
-    `use_problem` then says why. `deep` tells that policy, rotation and tags were read.
+    `keys` maps a key's ARN to the key, None if KMS says that it does not exist. `aliases` maps an alias to its key's
+    ARN, None if there is no such alias. `closed` are keys that the rule rules out by name and whose policy does not let
+    the guard read more. `in_use` is None if X-Ray's service graph was not read; if it may not be read, `use_problem`
+    says why. `deep`: policy, rotation and tags were read.
     """
 
     at: datetime

@@ -1,8 +1,8 @@
-"""The policy document as values: which rule governs a target, and what that rule asks.
+"""The policy document as values: which rule governs a target, and what that rule requires.
 
-Only a stamped document is ever loaded. The stamp is written by `policy_check.stamp` after the document was validated,
-so nothing here validates again: it checks that the bytes are those that were stamped, and otherwise refuses. There is
-no built-in policy to fall back on (P12).
+Only a stamped document is loaded. `policy_check.stamp` writes the stamp after it validated the document, so this module
+does not validate again: it checks that the bytes are the stamped ones, and otherwise raises. There is no built-in
+fallback policy (P12).
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ DOCUMENT_NAME = "policy.json"
 STAMP_NAME = "policy.stamp.json"
 SCHEMA_NAME = "policy.schema.json"
 EVERY_READER: Literal["account"] = "account"
-"""The `trace_readers` that lets every principal of the account decrypt, as long as it comes through X-Ray."""
+"""The `trace_readers` that lets every principal of the account decrypt through X-Ray."""
 
 
 class PolicyError(Exception):
-    """There is no valid policy, so nothing may be done. `code` is stable; the text says what, where and what to do."""
+    """There is no valid policy, so the guard does nothing. `code` is stable; the text says what, where, what to do."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -36,7 +36,7 @@ class PolicyError(Exception):
 
 
 class Mode(StrEnum):
-    """How far a rule goes: put right, only say so, or leave alone."""
+    """What a rule does about a drift: remediate it, only record it, or ignore it."""
 
     ENFORCE = "enforce"
     OBSERVE = "observe"
@@ -44,21 +44,21 @@ class Mode(StrEnum):
 
 
 class When(StrEnum):
-    """Whether a sweep judges a target that has never used encryption and shows no traces."""
+    """Whether a sweep judges a target that never used encryption and has no traces."""
 
     ALWAYS = "always"
     IN_USE = "in-use"
 
 
 class KeyKind(StrEnum):
-    """`customer`: a customer managed key. `any-kms`: the AWS managed key of X-Ray is enough."""
+    """`customer`: a customer managed key. `any-kms`: X-Ray's AWS managed key is enough, too."""
 
     CUSTOMER = "customer"
     ANY_KMS = "any-kms"
 
 
 class Limits(Struct, frozen=True):
-    """What one sweep may mutate at most, in targets, and the longest pause between two attempts, in minutes."""
+    """The most targets that one sweep may mutate, and the longest pause between two attempts, in minutes."""
 
     remediations_per_sweep: int = 50
     max_backoff_minutes: int = 30
@@ -78,7 +78,7 @@ class Require(Struct, frozen=True):
 
 
 class ManagedKey(Struct, frozen=True):
-    """The key that the guard makes or adopts. `trace_readers` is `account`, or ARN globs of roles and users."""
+    """The key that the guard creates or adopts. `trace_readers` is `account`, or ARN globs of roles and users."""
 
     alias: str = "alias/xray-encryption"
     description: str = "X-Ray trace encryption"
@@ -88,11 +88,11 @@ class ManagedKey(Struct, frozen=True):
     ensure: bool = False
 
     def __hash__(self) -> int:
-        return hash(self.alias)  # not the tags, for a mapping has no hash; equality looks at everything
+        return hash(self.alias)  # not the tags, because a mapping has no hash; equality compares all fields
 
 
 class BreakGlass(Struct, frozen=True):
-    """The tag that suppresses the rule, for `max_hours` at most, set by those whose ARN one of `principals` matches."""
+    """The tag that suspends remediation for `max_hours` at most. Only principals whose ARN matches may set it."""
 
     tag: str
     max_hours: int
@@ -100,10 +100,10 @@ class BreakGlass(Struct, frozen=True):
 
 
 class Rule(Struct, frozen=True):
-    """What holds for the targets that `accounts` and `regions` (globs) match.
+    """What is required of the targets that `accounts` and `regions` (globs) match.
 
-    Only a rule that is `off` may leave out `require` and `managed_key`; their defaults are then never looked at.
-    Without `break_glass` nothing suppresses the rule.
+    Only a rule that is `off` may omit `require` and `managed_key`; their defaults are not used then. Without
+    `break_glass` nothing suppresses the rule.
     """
 
     id: str
@@ -134,12 +134,12 @@ class Policy(Struct, frozen=True):
     document: str = ""
 
     def rule_for(self, target: Target) -> Rule | None:
-        """The first rule that matches; None means that the target is ungoverned."""
+        """Return the first rule that matches; None if the target is ungoverned."""
         return next((rule for rule in self.rules if rule.governs(target)), None)
 
 
 class Stamp(Struct, frozen=True):
-    """What `policy.stamp.json` holds: digests of the document and of the schema it was validated against."""
+    """The content of `policy.stamp.json`: digests of the document and of the schema it was validated against."""
 
     sha256: str
     schema_sha256: str
@@ -152,7 +152,7 @@ class _Document(Struct, frozen=True):
 
 
 def load_stamped(folder: Path) -> Policy:
-    """The policy in force: `policy.json` of the folder, if `policy.stamp.json` beside it vouches for these bytes.
+    """Return the policy in force: the folder's `policy.json`, if its `policy.stamp.json` has the digest of these bytes.
 
     Raises PolicyError with code POLICY_ABSENT, POLICY_UNSTAMPED, POLICY_ALTERED or POLICY_UNREADABLE.
     """
@@ -171,8 +171,8 @@ def load_stamped(folder: Path) -> Policy:
     if digest != stamp.sha256:
         raise PolicyError(
             Reason.POLICY_ALTERED,
-            f"{document_path} is not the document that was validated: its SHA-256 is {digest}, the stamp names "
-            f"{stamp.sha256[:64]}; package again from the policy you mean",
+            f"{document_path} is not the document that was validated: its SHA-256 is {digest}, the stamp has "
+            f"{stamp.sha256[:64]}; package again with the policy that you want",
         )
     try:
         return parse(document)
@@ -184,13 +184,13 @@ def load_stamped(folder: Path) -> Policy:
 
 
 def parse(document: bytes) -> Policy:
-    """Read a document that was validated. Raises ValueError (msgspec's) for one of another shape."""
+    """Read a validated document. Raises ValueError (msgspec's) if its shape is wrong."""
     read = msgspec.json.decode(document, type=_Document)
     return Policy(read.limits, read.rules, sha256_of(document), document.decode())
 
 
 def sha256_of(content: bytes) -> str:
-    """The SHA-256 of the bytes, in lower-case hexadecimal."""
+    """Return the SHA-256 of the bytes, in lower-case hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 
 
@@ -204,9 +204,9 @@ def _read(path: Path, code: str, remedy: str) -> bytes:
 
 
 def glob_matches(pattern: str, text: str) -> bool:
-    """Whether the whole text fits a pattern of literal characters, `*` (any run) and `?` (any one); case counts.
+    """Whether the whole text matches a pattern of literal characters, `*` (any run) and `?` (any one). Case-sensitive.
 
-    Steps back to the latest star only, so no pattern takes longer than the product of the two lengths.
+    Backtracks only to the latest star, so the time is at most the product of the two lengths.
     """
     at = in_text = 0
     star = star_text = -1
@@ -226,10 +226,9 @@ def glob_matches(pattern: str, text: str) -> bool:
 
 
 def arn_matches(pattern: str, arn: str) -> bool:
-    """Whether an ARN fits a pattern as IAM's ArnLike has it: each of the six colon-separated parts by itself.
+    """Whether an ARN matches a pattern as in IAM's ArnLike: each of the six colon-separated parts by itself.
 
-    A star therefore never reaches over a colon, but for those within the last part. What has not six parts fits
-    nothing.
+    So a star does not match a colon, except within the last part. A text without six parts never matches.
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_condition_operators.html
     """
     wanted, parts = pattern.split(":", 5), arn.split(":", 5)
@@ -237,15 +236,15 @@ def arn_matches(pattern: str, arn: str) -> bool:
 
 
 def glob_covers(wider: str, narrower: str) -> bool:
-    """Whether everything that fits the pattern `narrower` fits `wider`. True is certain; False may be over-careful."""
+    """Whether everything that matches `narrower` matches `wider`. True is certain; False may be too cautious."""
     literal = wider.rstrip("*")
     if "*" not in literal and "?" not in literal:
-        # Nearly all patterns are literal, or so up to a star at their end, and this is asked very often.
+        # Nearly all patterns are literal, or literal up to a final star, and this function is called very often.
         return narrower == wider if literal == wider else narrower.startswith(literal)
     while "**" in wider:
-        # Several stars mean what one does; whoever writes a key policy could otherwise keep us here for hours.
+        # Several stars mean the same as one; otherwise a key policy could keep this loop busy for hours.
         wider = wider.replace("**", "*")
-    reach = {0}  # how far into `wider` one may be, having read the symbols of `narrower` so far
+    reach = {0}  # the possible positions in `wider` after the symbols of `narrower` read so far
     for symbol in narrower:
         reach = _past_stars(wider, reach)
         reach = {at for at in reach if wider[at : at + 1] == "*"} | {
@@ -261,6 +260,6 @@ def _past_stars(pattern: str, reach: set[int]) -> set[int]:
 
 
 def arn_covers(wider: str, narrower: str) -> bool:
-    """Whether every ARN that fits the pattern `narrower` fits `wider`, both read as by `arn_matches`."""
+    """Whether every ARN that matches `narrower` matches `wider`, in the sense of `arn_matches`."""
     wide, narrow = wider.split(":", 5), narrower.split(":", 5)
     return len(wide) == 6 == len(narrow) and all(map(glob_covers, wide, narrow))

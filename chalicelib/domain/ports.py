@@ -1,7 +1,7 @@
-"""What the loop asks of the world, as interfaces: AWS adapters keep them for real, the simulation's fakes in memory.
+"""The interfaces through which the loop reaches AWS. The AWS adapters and the simulation's fakes implement them.
 
-Each method is one AWS call (or one paginated listing); each raises `errors.AwsError` for what AWS refuses or leaves
-unanswered. Mutations answer with AWS's request id.
+Each method is one AWS call (or one paginated listing). It raises `errors.AwsError` if AWS refuses the call or does not
+answer. Mutations return AWS's request id.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class XRay(Protocol):
         """GetEncryptionConfig."""
 
     def put(self, key_arn: str) -> tuple[Setting, str | None]:
-        """PutEncryptionConfig with type KMS. Answers X-Ray's answer and the request id."""
+        """PutEncryptionConfig with type KMS. Returns the setting in the response, and the request id."""
 
     def in_use(self, now: datetime) -> bool:
         """GetServiceGraph: whether any service was seen in the six hours before `now`."""
@@ -35,22 +35,22 @@ class Keys(Protocol):
     """KMS in one target. Keys are named by ARN; only `describe` takes an alias too."""
 
     def describe(self, key: str) -> Key | None:
-        """DescribeKey; None where there is no such key or alias."""
+        """DescribeKey; None if there is no such key or alias."""
 
     def policy(self, key_arn: str) -> str:
-        """GetKeyPolicy: the text as it stands."""
+        """GetKeyPolicy: the text, unchanged."""
 
     def rotation(self, key_arn: str) -> tuple[bool, int | None]:
-        """GetKeyRotationStatus: on or off, and the period in days where KMS tells it."""
+        """GetKeyRotationStatus: whether rotation is on, and the period in days if KMS returns it."""
 
     def tags(self, key_arn: str) -> tuple[tuple[str, str], ...]:
         """ListResourceTags, all pages."""
 
     def find_by_tag(self, tag_key: str, tag_value: str, made_after: datetime) -> str | None:
-        """The ARN of a customer key with this tag that was made after then. Absence proves nothing: KMS lags."""
+        """The ARN of a customer key with this tag, created after `made_after`. None proves nothing: KMS may lag."""
 
     def create(self, description: str, policy: str | None, tags: Sequence[tuple[str, str]]) -> tuple[Key, str | None]:
-        """CreateKey, sent once and never repeated by the client; without a policy the key gets KMS's default one."""
+        """CreateKey, sent once and never retried by the client. Without a policy the key gets KMS's default policy."""
 
     def put_policy(self, key_arn: str, policy: str) -> str | None:
         """PutKeyPolicy."""
@@ -75,11 +75,11 @@ class Principals(Protocol):
     """IAM's tags of roles and users, in one account."""
 
     def tags(self, principal_arn: str) -> tuple[tuple[str, str], ...]:
-        """ListRoleTags or ListUserTags, as the ARN asks."""
+        """ListRoleTags or ListUserTags, depending on the ARN."""
 
 
 class Loaded(Struct, frozen=True):
-    """One consistent read: a target's state, the guard's own, and whether the event was audited before."""
+    """One consistent read: a target's state, the guard's own state, and whether the event was audited before."""
 
     state: TargetState
     guard: GuardState
@@ -90,7 +90,7 @@ class Store(Protocol):
     """The two tables."""
 
     def load(self, target: str, event_id: str | None = None) -> Loaded:
-        """Consistent; a target never seen has a state of version 0."""
+        """Consistent read. A target never seen before has a state of version 0."""
 
     def commit(
         self,
@@ -99,13 +99,13 @@ class Store(Protocol):
         records: Sequence[tuple[Record, bytes, str]] = (),
         event_id: str | None = None,
     ) -> None:
-        """One transaction: the state (if still `before.version`), the sealed records, the event's marker.
+        """One transaction: the state (if the version is still `before`'s), the sealed records, the event's marker.
 
-        Raises Conflict where the state moved or the event was audited meanwhile; then nothing was written.
+        Raises Conflict if the state changed or the event was audited meanwhile; then nothing was written.
         """
 
     def due(self, now: datetime, limit: int) -> list[str]:
-        """Targets with something due at `now`, soonest first; the index lags, so look at the state itself."""
+        """Targets that are due at `now`, soonest first. The index lags, so check the state itself."""
 
     def states(self) -> Iterable[TargetState]:
         """The present state of every target."""
@@ -114,8 +114,8 @@ class Store(Protocol):
         """(chain, seq, hash) of every chain, the guard's own included."""
 
 
-class Asked(Struct, frozen=True):
-    """An operator's word that a target be looked at; `by` is the ARN of who asked, `at` when, as it is stored."""
+class Request(Struct, frozen=True):
+    """An operator's request to check a target. `by` is the operator's ARN, `at` the time of the request, as stored."""
 
     target: str
     at: str
@@ -123,13 +123,13 @@ class Asked(Struct, frozen=True):
 
 
 class Requests(Protocol):
-    """What operators asked for over the API, kept until it is done."""
+    """Operators' requests from the API, kept until they are done."""
 
-    def asked(self, limit: int) -> Sequence[Asked]:
-        """What waits, oldest first."""
+    def pending(self, limit: int) -> Sequence[Request]:
+        """The pending requests, oldest first."""
 
-    def answered(self, asked: Asked) -> None:
-        """It is done; what was asked for again meanwhile still waits."""
+    def done(self, request: Request) -> None:
+        """Remove the request. If the target was requested again meanwhile, that request stays pending."""
 
 
 class Clock(Protocol):
@@ -140,7 +140,7 @@ class Clock(Protocol):
 
 
 class Gather(Protocol):
-    """Issue several reads together and give their answers in order; the first error is raised."""
+    """Issue several reads together and return their results in order; raise the first error."""
 
     def __call__(self, reads: Sequence[Callable[[], T]]) -> list[T]: ...
 

@@ -1,8 +1,8 @@
-"""What must be read about a target, planned before it is read: pure.
+"""Plan which reads a target needs. Pure.
 
-The first round of reads, the glance, needs nothing but the rule: the setting, and the key behind each alias that the
-rule names. What it answers and the target's state say what the second round must read: the keys themselves, and of
-those that may be X-Ray's also the policy, the rotation and the tags.
+The first round of reads, the glance, needs only the rule: the setting, and the key behind each alias that the rule
+names. Its results and the target's state determine the second round: the keys themselves and, for those that X-Ray may
+use, also policy, rotation and tags.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from chalicelib.domain.waiting import is_deep_check_due
 
 
 class Glance(Struct, frozen=True):
-    """What the first round of reads answered: of an alias its key, None for no such alias, or KMS's refusal."""
+    """The results of the first round. `aliases` maps an alias to its key, None if there is none, or KMS's refusal."""
 
     setting: Setting
     aliases: dict[str, Key | AwsError | None]
@@ -33,7 +33,7 @@ class Glance(Struct, frozen=True):
 class KeyReads(Struct, frozen=True):
     """The reads of one key. `details` are its policy, rotation and tags.
 
-    `may_refuse`: KMS's refusal of DescribeKey is no failure, because the rule rules the key out by its name alone.
+    `may_refuse`: a refused DescribeKey is not a failure, because the rule rules the key out by its name alone.
     """
 
     arn: str
@@ -43,7 +43,7 @@ class KeyReads(Struct, frozen=True):
 
 
 class ReadPlan(Struct, frozen=True):
-    """The second round of reads. `use` asks X-Ray whether any service was seen of late."""
+    """The second round of reads. `use`: read from X-Ray whether any service was seen lately."""
 
     keys: tuple[KeyReads, ...]
     deep: bool
@@ -51,7 +51,7 @@ class ReadPlan(Struct, frozen=True):
 
 
 def rule_aliases(rule: Rule) -> tuple[str, ...]:
-    """The aliases that the rule names, the managed key's first."""
+    """Return the aliases that the rule names, the managed key's first."""
     allowed = (name for name in rule.require.allowed_keys if name.startswith("alias/"))
     return tuple(dict.fromkeys((rule.managed_key.alias, *allowed)))
 
@@ -66,11 +66,10 @@ def plan_reads(
     *,
     deep: bool | None = None,
 ) -> ReadPlan:
-    """What the second round must read; `deep` overrules how deep it goes.
+    """Return what the second round must read; `deep` overrides how deep it goes.
 
-    Raises KMS's refusal to describe the managed alias's key where the guard has recorded no key: nobody can tell then
-    which key is meant. A recorded key needs no alias, so whoever points the alias at a closed key does not stop the
-    guard.
+    Raises KMS's refusal to describe the managed alias's key if the guard has recorded no key: it is unknown then which
+    key is meant. A recorded key needs no alias, so nobody can stop the guard by pointing the alias at a closed key.
     """
     meant = first.aliases[rule.managed_key.alias]
     if isinstance(meant, AwsError) and state.managed_key is None:
@@ -96,7 +95,10 @@ def plan_reads(
 
 
 def learn_of_intent(state: TargetState, found: str | None, now: datetime) -> TargetState:
-    """Finding the key that a lost worker may have made is proof; not finding it is none before the intent is due."""
+    """Return the state after the search for a key that a lost worker may have created.
+
+    Finding the key is proof that it exists; not finding it proves nothing before the intent is due.
+    """
     assert state.intent is not None
     if found:
         return replace(state, keys_made=(*state.keys_made, found), intent=None)
@@ -104,19 +106,19 @@ def learn_of_intent(state: TargetState, found: str | None, now: datetime) -> Tar
 
 
 def outlined(first: Glance, now: datetime, *, deep: bool) -> Observation:
-    """What the glance alone tells, as the beginning of an observation."""
+    """Return the observation as far as the glance alone determines it."""
     keys: dict[str, Key | None] = {key.arn: key for key in first.aliases.values() if isinstance(key, Key)}
     aliases = {alias: _arn_of(key) for alias, key in first.aliases.items()}
     return Observation(now, first.setting, keys, aliases, deep=deep)
 
 
 def wants_more(target: Target, rule: Rule, state: TargetState, seen: Observation) -> bool:
-    """Whether a shallow observation found anything, so that everything must be read."""
+    """Whether a shallow observation found anything, so that a deep one is needed."""
     return bool(judge(target, rule, state, seen) or adoption(state, seen, rule))
 
 
 def _is_as_before(state: TargetState, first: Glance, kind: TriggerKind, now: datetime) -> bool:
-    """Whether a shallow look will do: a sweep's, at a target that was compliant and whose setting has not moved."""
+    """Whether a shallow observation is enough: a sweep checks a compliant target whose setting has not changed."""
     return (
         kind is TriggerKind.SWEEP
         and not is_deep_check_due(state, now)

@@ -1,4 +1,4 @@
-"""The codes that records carry: what breaks a rule, what a run did, and why."""
+"""The codes in records: what violates a rule, what a run did, and why."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from msgspec import Struct
 
 
 class Violation(StrEnum):
-    """A coded reason why an observation breaks the rule."""
+    """Why an observation violates the rule."""
 
     NOT_KMS = "NOT_KMS"
     AWS_MANAGED_KEY = "AWS_MANAGED_KEY"
@@ -25,7 +25,7 @@ class Violation(StrEnum):
 
 
 class Outcome(StrEnum):
-    """What a record says of the run."""
+    """The result of a run, as its record says."""
 
     COMPLIANT = "COMPLIANT"
     OBSERVED = "OBSERVED"
@@ -39,19 +39,19 @@ class Outcome(StrEnum):
 
 
 class Reason(StrEnum):
-    """The guard's own codes of why: in a record's `reason`, a Problem's `code` and a run's result.
+    """The guard's own codes for reasons: in a record's `reason`, a Problem's `code` and a run's result.
 
-    A record's reason is stored as text, because it may also be an error code of AWS's.
+    A record's reason is stored as text, because it may also be an AWS error code.
     """
 
-    # What keeps the guard from judging a target.
+    # Why the guard does not judge a target.
     UNGOVERNED = "UNGOVERNED"
     RULE_OFF = "RULE_OFF"
     IDLE = "IDLE"
     ACCOUNT_NOT_OURS = "ACCOUNT_NOT_OURS"
     REGION_DENIED = "REGION_DENIED"
 
-    # What holds a remediation back.
+    # Why a remediation is held back.
     RULE_OBSERVES = "RULE_OBSERVES"
     BREAK_GLASS = "BREAK_GLASS"
     PAUSED = "PAUSED"
@@ -62,12 +62,12 @@ class Reason(StrEnum):
     LEASE_OVER = "LEASE_OVER"
     UPDATING = "UPDATING"
 
-    # What ends a run without a record.
+    # Why a run ends without a record.
     ECHO = "ECHO"
     NOT_OURS = "NOT_OURS"
     NOT_DUE = "NOT_DUE"
 
-    # What passes without anybody's help.
+    # What passes by itself.
     ALIAS_TAKEN = "ALIAS_TAKEN"
     KEY_CREATION_UNCERTAIN = "KEY_CREATION_UNCERTAIN"
     KEY_NOT_YET_SEEN = "KEY_NOT_YET_SEEN"
@@ -130,10 +130,10 @@ class Reason(StrEnum):
 
 
 NOT_JUDGED = frozenset({Reason.UNGOVERNED, Reason.RULE_OFF, Reason.IDLE})
-"""Reasons of IGNORED by which no rule judges the target any more, so that its open incident ends."""
+"""Reasons of IGNORED that mean that no rule judges the target any more, so its open incident ends."""
 
 UNRECORDED = frozenset({Reason.ECHO, Reason.NOT_OURS, Reason.NOT_DUE})
-"""Reasons by which a run ends and writes nothing."""
+"""Reasons for which a run ends without writing anything."""
 
 SETTLING_CODES = frozenset(
     {
@@ -145,7 +145,7 @@ SETTLING_CODES = frozenset(
         Reason.XRAY_UPDATING,
     }
 )
-"""Problems that pass without anybody's help, or that need only another look. No backoff holds that look back."""
+"""Problems that pass by themselves, or that need only another check. No backoff delays that check."""
 
 BREAK_GLASS_NOTES = frozenset({Reason.BREAK_GLASS_OPENED, Reason.BREAK_GLASS_ENDED, Reason.BREAK_GLASS_REFUSED})
 """Reasons of records about a break-glass value, which may share the event of another record."""
@@ -159,11 +159,11 @@ NOTES = BREAK_GLASS_NOTES | {
     Reason.ROLE_BORROWED,
     Reason.SWEEP,
 }
-"""Reasons of IGNORED records that judge nothing: they note what happened to the guard or to break-glass."""
+"""Reasons of IGNORED records that judge nothing: notes of what happened to the guard or to a break-glass."""
 
 
 class Problem(Struct, frozen=True):
-    """Why something failed: a stable code, a sentence for people, and whether trying again can help."""
+    """Why something failed: a stable code, a message for people, and whether a retry can help."""
 
     code: str
     message: str

@@ -1,4 +1,4 @@
-"""Which refusals pass by themselves: AWS has not finished, or still shows a former state. Pure."""
+"""Which refusals pass by themselves: AWS has not finished a change, or still shows the former state. Pure."""
 
 from __future__ import annotations
 
@@ -11,43 +11,43 @@ from chalicelib.domain.steps import Step, StepName
 from chalicelib.domain.stored import TargetState
 
 OUTDATED = frozenset({"KMSInvalidStateException", "DisabledException"})
-"""What KMS says of a key whose state is another than it showed."""
+"""KMS's codes for a key whose state is not the one that KMS last showed."""
 
 
 def refused_by_kms(step: Step, state: TargetState, error: AwsError, now: datetime) -> Problem | None:
-    """Why KMS's refusal passes, or None where it does not.
+    """Return why KMS's refusal passes by itself, or None if it does not.
 
-    A new key is not yet known everywhere, and its tags may take minutes to count in authorization:
+    A new key is not visible everywhere yet, and its tags may take minutes to affect authorization:
     https://docs.aws.amazon.com/kms/latest/developerguide/tag-authorization.html
     """
     until = state.incident.settles_until if state.incident else None
     if until is not None and now >= until:
-        return None  # it did not pass: AWS's own words say more
+        return None  # it did not pass: AWS's own error says more
     if error.code in OUTDATED or (step.name is StepName.UPDATE_ALIAS and error.code == "NotFoundException"):
-        message = f"{step.name} is refused because of a state that KMS does not show: {error.problem.message}"
+        message = f"KMS refuses {step.name} because of a key state that it does not show yet: {error.problem.message}"
         return Problem(Reason.NOT_YET_TAKEN, message)
     passing = {*DENIED, "NotFoundException"}
     if step.name is StepName.PUT_KEY_POLICY:
-        # KMS's check against a lock-out needs the caller's rights, which rest on those tags, and calls the policy
-        # malformed where it does not see them.
+        # KMS's lock-out safety check needs the caller's permissions, which depend on those tags. While it does not see
+        # them, it calls the policy malformed.
         passing.add("MalformedPolicyDocumentException")
     is_new = step.key_arn in state.keys_made and state.recheck_at is not None and now < state.recheck_at
     if not is_new or error.code not in passing:
         return None
-    return Problem(Reason.NOT_YET_TAKEN, f"{step.name} is refused while the new key settles: {error.problem.message}")
+    return Problem(Reason.NOT_YET_TAKEN, f"KMS refuses {step.name} while the new key settles: {error.problem.message}")
 
 
 def may_be_updating(error: AwsError) -> bool:
-    """Whether X-Ray's refusal of a key may be due to its being UPDATING, so that its status must be read."""
+    """Whether X-Ray may have refused a key because it is UPDATING, so that its status must be read."""
     return not error.effect_unknown and error.code not in DENIED
 
 
 def refused_by_xray(step: Step, error: AwsError, status: EncryptionStatus | None) -> Problem | None:
-    """Why X-Ray's refusal passes, or None where it does not; while X-Ray is UPDATING it says nothing of the key."""
+    """Return why X-Ray's refusal passes by itself, or None. While UPDATING, a refusal says nothing about the key."""
     if status is not EncryptionStatus.ACTIVE:
-        message = f"X-Ray is still UPDATING and refuses another change ({error.code}): tried again every minute"
+        message = f"X-Ray is still UPDATING and refuses another change ({error.code}); the guard retries every minute"
         return Problem(Reason.XRAY_UPDATING, message)
     if error.code != "InvalidRequestException":
         return None
-    message = f"X-Ray refuses {step.key_arn}, which KMS shows as usable: {error.problem.message}"
+    message = f"X-Ray refuses {step.key_arn}, although KMS shows it as usable: {error.problem.message}"
     return Problem(Reason.KEY_REFUSED, message)

@@ -1,7 +1,7 @@
-"""What one run of the loop is about, and what it knows, as values.
+"""The input of one run of the loop, and what it knows, as values.
 
-A run is one look at one target: it has a trigger, perhaps an event, and the rule that governs the target. None of these
-values knows a client, a clock or a table, so everything between reading and writing is a function of them.
+A run is one reconciliation of one target: it has a trigger, maybe an event, and the rule that governs the target. These
+values have no access to a client, a clock or a table, so everything between reading and writing is a function of them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from chalicelib.domain.stored import GuardState, TargetState
 
 
 class Setup(Struct, frozen=True):
-    """What a run must know of the guard: who it is, and the limits that its policy sets."""
+    """What a run needs to know about the guard: its identity, and the limits that its policy sets."""
 
     account: str
     partition: str
@@ -29,9 +29,9 @@ class Setup(Struct, frozen=True):
 
 
 class Run(Struct, frozen=True):
-    """What one run is about. `rule` is None where no rule matches; `event` is None where no event started the run.
+    """The input of one run. `rule` is None if no rule matches; `event` is None if no event triggered the run.
 
-    `budget_left` is false where a sweep has already changed as many targets as the policy allows.
+    `budget_left` is false if the sweep has already mutated as many targets as the policy allows.
     """
 
     target: Target
@@ -43,7 +43,7 @@ class Run(Struct, frozen=True):
 
     @property
     def rule_id(self) -> str | None:
-        """The rule's id, as records carry it."""
+        """The rule's id, as in records."""
         return self.rule.id if self.rule else None
 
     @property
@@ -58,19 +58,19 @@ class Run(Struct, frozen=True):
 
     @property
     def is_own(self) -> bool:
-        """Whether the guard's role made the change; what an AWS service does with the role is not the guard's own."""
+        """Whether the guard made the change itself: its role did, and not an AWS service that uses the role."""
         actor = self.event.trigger.actor if self.event else None
         return actor is not None and actor.arn == self.setup.role_arn and actor.via is None
 
     def as_hint(self) -> Run:
-        """The run without its event: the event says nothing of who made what stands there now."""
+        """Return the run without its event, which does not say who made the present setting."""
         return replace(self, event=None, trigger=Trigger(self.trigger.kind))
 
 
 class Known(Struct, frozen=True):
-    """What a run knows of its target: `stored` as it was read, `state` with what the run learned since.
+    """What a run knows about its target: `stored` as it was read, `state` with what the run learned since.
 
-    `audited` says that the run's event is on the record already.
+    `audited`: the run's event is on the record already.
     """
 
     stored: TargetState
@@ -80,7 +80,7 @@ class Known(Struct, frozen=True):
 
 
 class At(Struct, frozen=True):
-    """Time and chance as inputs: AWS's time, and a number in [0, 1) that spreads the pauses of many targets."""
+    """Time and randomness as inputs: AWS's time, and a number in [0, 1) that spreads the pauses of many targets."""
 
     now: datetime
     jitter: float = 0.0

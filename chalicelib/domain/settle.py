@@ -1,7 +1,7 @@
-"""What a run writes at its end, and when its target is due again: one pure function for every end.
+"""What a run stores at its end, and when its target is due again: one pure function for every end.
 
-Compliant, ignored, observed, suppressed, deferred, still updating, failed: each is recorded once, when it begins or
-when a change event must be audited, and goes on in silence. How an attempt begins and ends is in `attempts`.
+Compliant, ignored, observed, suppressed, deferred, still updating, failed: each is recorded when it begins and when a
+change event must be audited, but not again while it lasts. How an attempt begins and ends is in `attempts`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from chalicelib.domain.stored import Incident, Lease, Phase, TargetState
 
 
 class Ignored(Struct, frozen=True):
-    """The target is not judged; `reason` says why, or is AWS's code of a refused call."""
+    """The target is not judged. `reason` says why, or is AWS's error code of a refused call."""
 
     reason: str
     message: str | None = None
@@ -36,7 +36,7 @@ class LeaseHeld(Struct, frozen=True):
 
 
 class EchoConfirmed(Struct, frozen=True):
-    """The guard's own change is in effect now. The run must not carry the event: it is no change of somebody's."""
+    """The guard's own change is in effect now. The run must not have the event: nobody else made this change."""
 
     setting: Setting
 
@@ -50,16 +50,16 @@ class Judged(Struct, frozen=True):
 
 
 class RegionDenied(Struct, frozen=True):
-    """The organization denies the guard the Region."""
+    """A service control policy denies the guard the Region."""
 
     problem: Problem
 
 
 class Failed(Struct, frozen=True):
-    """What could not be read or done. `held` is the lease that this run took.
+    """A read or an action failed. `held` is the lease that this run took.
 
-    Only that very lease ends here: Lambda tries a run again under the same request id, and so the same owner, while the
-    first may still be acting.
+    Only that lease ends here: Lambda retries a run under the same request id, and so the same owner, while the first
+    try may still be acting.
     """
 
     problem: Problem
@@ -70,7 +70,7 @@ End: TypeAlias = Ignored | LeaseHeld | EchoConfirmed | Judged | Attempted | Regi
 
 
 def settle(run: Run, known: Known, end: End, at: At) -> Settlement:
-    """What the run writes. Judged with REMEDIATING is no end: `attempts.begin` settles that."""
+    """Return what the run stores. Judged with REMEDIATING is not an end: `attempts.begin` settles that."""
     match end:
         case Ignored(reason, message):
             return _ignored(SettlementDraft(run, known, at), reason, message)
@@ -100,9 +100,9 @@ def _judged(draft: SettlementDraft, seen: Observation, glass: Weighed, decision:
 
 
 def _ignored(draft: SettlementDraft, reason: str, message: str | None) -> Settlement:
-    """Every change event is recorded once, a sweep's finding when it is news."""
+    """Record every change event once, and a sweep's finding if it is news."""
     state, incident = draft.state, draft.state.incident
-    # While a worker acts, its attempt must get its end first: the target is due when the lease is over.
+    # While a worker acts, its attempt must end first: the target is due when the lease ends.
     ends = reason in NOT_JUDGED and not state.is_held(draft.now)
     news = ends and (incident is not None or (state.outcome, state.reason) != (Outcome.IGNORED, reason))
     if not (draft.must_audit or (news and draft.run.event is None)):
@@ -119,7 +119,7 @@ def _ignored(draft: SettlementDraft, reason: str, message: str | None) -> Settle
 
 
 def _lease_held(draft: SettlementDraft) -> Settlement:
-    """A change that came meanwhile is recorded, and the target is checked again after the lease."""
+    """Record a change that was made meanwhile; the target is checked again after the lease."""
     incident = _open_incident(draft.state)
     if draft.must_audit:
         draft.set(incident=draft.joined(incident), recheck_at=waiting.later(draft.state.recheck_at, draft.now))
@@ -131,7 +131,7 @@ def _lease_held(draft: SettlementDraft) -> Settlement:
 
 
 def _compliant(draft: SettlementDraft, seen: Observation) -> Settlement:
-    """As before, or at last, or as soon as X-Ray has finished."""
+    """The target is still compliant, compliant again, or compliant as soon as X-Ray finishes UPDATING."""
     incident = draft.state.incident
     if incident is None:
         return _still_compliant(draft, seen)
@@ -168,11 +168,11 @@ def _still_compliant(draft: SettlementDraft, seen: Observation) -> Settlement:
 
 
 def _still_updating(draft: SettlementDraft, incident: Incident, setting: Setting) -> Settlement:
-    """The wanted key is set and X-Ray is still UPDATING: recorded once, and as a failure where it takes too long."""
+    """The required key is set and X-Ray is still UPDATING: recorded once, and as FAILED if it takes too long."""
     now, before = draft.now, draft.state
     draft.note_setting()
     if incident.phase is not Phase.APPLIED:
-        # The attempt that set it was lost, or could not tell: from here on it is waited for like any other.
+        # The attempt that set it was lost, or ended without knowing: from now on, wait for ACTIVE as usual.
         error = incidents.worker_lost(incident) if incident.lease is not None else None
         incident = draft.joined(incident)
         draft.set(
@@ -201,7 +201,7 @@ def _still_updating(draft: SettlementDraft, incident: Incident, setting: Setting
 
 
 def _close(draft: SettlementDraft, incident: Incident, setting: Setting) -> Settlement:
-    """The target is compliant and was not: the incident ends, by the guard's doing or by somebody else's."""
+    """The target is compliant again: the incident ends, remediated by the guard or by somebody else."""
     state, now = draft.state, draft.now
     incident = draft.joined(incident)
     outcome = Outcome.REMEDIATED if incident.mutated else Outcome.COMPLIANT
@@ -230,7 +230,7 @@ def _close(draft: SettlementDraft, incident: Incident, setting: Setting) -> Sett
 
 
 def _not_acted_on(draft: SettlementDraft, seen: Observation, glass: Weighed, decision: Decision) -> Settlement:
-    """A violation that is not remediated now: observed, suppressed, deferred, or beyond what the guard can do."""
+    """A violation is not remediated now: it is observed, suppressed, deferred, or the guard cannot remediate it."""
     state, now = draft.state, draft.now
     incident, is_new = draft.incident(seen, decision.violations)
     lost = incident.lease is not None
@@ -247,7 +247,7 @@ def _not_acted_on(draft: SettlementDraft, seen: Observation, glass: Weighed, dec
         and seen.setting.same_choice(state.setting)
     )
     tried_again = outcome is Outcome.FAILED and (waiting.incident_due(state) or now) <= now
-    # A Region that was denied and is open again must say so, or it would count as denied until the next sweep.
+    # If a denied Region is allowed again, that must be stored, or it would count as denied until the next sweep.
     still_backing_off = reason == Reason.BACKOFF and goes_on and state.reason != Reason.REGION_DENIED
     draft.clear_recheck(seen)
     if (same or still_backing_off) and not (draft.must_audit or tried_again):
@@ -275,20 +275,20 @@ def _not_acted_on(draft: SettlementDraft, seen: Observation, glass: Weighed, dec
 
 
 def _settling(incident: Incident, decision: Decision, draft: SettlementDraft) -> tuple[Incident, Decision]:
-    """How long the incident may be DEFERRED as settling; after that it has FAILED."""
+    """Limit how long the incident may be DEFERRED as settling; after that it is FAILED."""
     if decision.reason == Reason.SETTLING and decision.blocked is not None:
         until = waiting.settles_until(incident, draft.now)
         if draft.now >= until:
             decision = replace(decision, outcome=Outcome.FAILED, reason=decision.blocked.code)
         return replace(incident, settles_until=until), decision
     if decision.outcome is Outcome.SUPPRESSED or decision.reason == Reason.PAUSED:
-        # A person holds the guard back: what comes after that has its own time to settle.
+        # A person holds the guard back: afterwards the time to settle starts over.
         return replace(incident, settles_until=None), decision
     return incident, decision
 
 
 def _detail(run: Run, state: TargetState, decision: Decision) -> dict[str, Any]:
-    """What the record says of why nothing was done; of a fight, against whom and how often."""
+    """Return what the record says about why nothing was done; in a fight, also against whom and how often."""
     detail: dict[str, Any] = {"message": decision.message} if decision.message else {}
     if decision.reason == Reason.BACKOFF:
         detail |= {"attempts": state.backoff.count, "against": incidents.rivals(run, state)}
@@ -299,9 +299,9 @@ def _detail(run: Run, state: TargetState, decision: Decision) -> dict[str, Any]:
 
 
 def _region_denied(draft: SettlementDraft, problem: Problem) -> Settlement:
-    """Recorded once, and checked again by the next sweep; what is due in the Region waits as well.
+    """Record it once. The next sweep checks again; everything due in the Region waits for that, too.
 
-    `before` is the setting that was last read, None where the Region was never open to the guard.
+    `before` is the setting that was last read, None if the guard could never read the Region.
     """
     state, incident = draft.state, draft.state.incident
     if state.is_held(draft.now):
@@ -324,7 +324,7 @@ def _region_denied(draft: SettlementDraft, problem: Problem) -> Settlement:
 
 
 def _failed(draft: SettlementDraft, problem: Problem, held: Lease | None) -> Settlement:
-    """On the record, and due again."""
+    """Record the failure, and set when the target is due again."""
     state = draft.state
     incident = state.incident or Incident(draft.next_id(), draft.now, None, Phase.OPEN)
     lease = incident.lease

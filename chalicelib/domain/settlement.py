@@ -1,7 +1,7 @@
-"""A settlement: what a run writes in one transaction, and the draft that it grows from. Pure.
+"""A settlement: what a run stores in one transaction, and the draft that builds it. Pure.
 
-A draft lives for one call of a pure function. It begins with what is known, so a run that only learned something still
-stores that.
+A draft lives for one call of a pure function. It starts from what is known, so even a run that only learned something
+stores it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from chalicelib.domain.stored import Action, Cause, Change, Incident, Phase, Sup
 
 
 class RecordFields(TypedDict, total=False):
-    """The fields of a record that neither the chain nor the run fills in by itself."""
+    """The fields of a record that neither the chain nor the run sets."""
 
     incident_id: str | None
     attempt: int | None
@@ -43,7 +43,7 @@ class RecordFields(TypedDict, total=False):
 
 
 class Line(Struct, frozen=True):
-    """A record that is not yet part of its chain: it has no sequence number and no hash."""
+    """A record that is not part of its chain yet: it has no sequence number and no hash."""
 
     at: datetime
     outcome: Outcome
@@ -52,9 +52,9 @@ class Line(Struct, frozen=True):
 
 
 class Settlement(Struct, frozen=True):
-    """What a run writes in one transaction, and what it answers.
+    """What a run stores in one transaction, and what it returns.
 
-    `state` is None where there is nothing to write. `due` is when the target must be checked again, None for the next
+    `state` is None if there is nothing to store. `due` is when the target must be checked again, None for the next
     sweep.
     """
 
@@ -68,7 +68,7 @@ class Settlement(Struct, frozen=True):
 
 
 class SettlementDraft:
-    """What one run will write. `seen` is what it observed, None where it observed nothing."""
+    """What one run will store. `seen` is what it observed, None if it observed nothing."""
 
     def __init__(
         self, run: Run, known: Known, at: At, seen: Observation | None = None, glass: Weighed | None = None
@@ -92,7 +92,7 @@ class SettlementDraft:
         self.state = replace(self.state, **changes)
 
     def add(self, outcome: Outcome, **fields: Unpack[RecordFields]) -> None:
-        """Add a record of this run; the fields it does not name are taken from what was observed."""
+        """Add a record of this run. Fields that are not given are taken from the run and the observation."""
         fields.setdefault("rule", self.run.rule_id)
         fields.setdefault("before", self.seen.setting if self.seen else None)
         fields.setdefault("policy_digest", self.run.setup.policy_digest)
@@ -111,11 +111,11 @@ class SettlementDraft:
         self.add(outcome, **fields)
 
     def next_id(self) -> str:
-        """The id of an incident whose first record is the next one."""
+        """Return the id of an incident whose first record is the next one."""
         return f"{self.state.target}#{self.state.seq + len(self.lines) + 1}"
 
     def incident(self, seen: Observation, violations: tuple[Violation, ...]) -> tuple[Incident, bool]:
-        """The open incident, or a new one that begins with the next record; and whether it is new."""
+        """Return the open incident, or a new one that begins with the next record; and whether it is new."""
         incident = self.state.incident
         if incident is not None:
             return (replace(incident, before=seen.setting) if incident.before is None else incident), False
@@ -123,7 +123,7 @@ class SettlementDraft:
         return Incident(self.next_id(), self.now, seen.setting, Phase.OPEN, violations, cause=cause), True
 
     def joined(self, incident: Incident) -> Incident:
-        """The open incident with what a change event that must be audited says of it."""
+        """Return the open incident, joined with the run's change event if that must be audited."""
         return incidents.join(incident, self.run.change, self.state) if self.must_audit else incident
 
     def close_lost(self, incident: Incident) -> None:
@@ -132,7 +132,7 @@ class SettlementDraft:
         self.add_about(incident, Outcome.FAILED, error=problem, reason=problem.code, actions=())
 
     def note_setting(self, setting: Setting | None = None) -> None:
-        """Keep the setting that was observed, and under which rule and policy."""
+        """Store the observed setting, and the rule and policy that applied."""
         setting = setting or (self.seen.setting if self.seen else self.state.setting)
         self.set(
             setting=setting,
@@ -143,7 +143,7 @@ class SettlementDraft:
         )
 
     def note_compliant(self, seen: Observation) -> None:
-        """Keep that the target is compliant."""
+        """Store that the target is compliant."""
         self.note_setting()
         self.clear_recheck(seen)
         self.set(
@@ -155,7 +155,7 @@ class SettlementDraft:
         )
 
     def clear_recheck(self, seen: Observation) -> None:
-        """Only a deep observation made after the recheck was due clears it: KMS may have shown the past before."""
+        """Clear the recheck if the observation is deep and was made after it was due: earlier reads may be stale."""
         recheck_at = self.state.recheck_at
         if recheck_at is not None and seen.deep and recheck_at <= seen.at:
             self.set(recheck_at=None)
@@ -168,9 +168,9 @@ class SettlementDraft:
         violations: tuple[Violation, ...] | None = None,
         mutated: bool = False,
     ) -> Settlement:
-        """The settlement; it stores nothing where nothing changed."""
+        """Return the settlement. It stores nothing if nothing changed."""
         if self.run.trigger.kind is TriggerKind.KEY:
-            # KMS may not show for some minutes what the event reports: whatever was found, all is read again.
+            # KMS may not show the event's change for some minutes: whatever was found, read everything again later.
             self.set(recheck_at=waiting.recheck_after(self.state.recheck_at, self.now))
         if self.must_audit:
             self._mark_record_of_event()
@@ -221,7 +221,7 @@ class SettlementDraft:
         self.lines[-1] = replace(line, fields={**line.fields, "change": change})
 
     def _note_break_glass(self, glass: Weighed) -> None:
-        """A break-glass that was opened, refused or ended goes on the record with whatever else this run writes."""
+        """Record each break-glass that was opened, refused or ended, together with what else this run stores."""
         if glass.suppressions == self.state.suppressions and not glass.notes:
             return
         for reason, suppression in glass.notes:

@@ -1,13 +1,13 @@
 """Plan the mutations that make a target compliant, one step at a time.
 
-`next_step` gives the one mutation that comes next, so that the loop can observe between mutations; `plan` strings the
-steps together on the effects they are expected to have, which makes a dry run free.
+`next_step` returns the next mutation, so that the loop can observe between mutations. `plan` chains the steps by their
+expected effects, which makes a dry run free.
 
-The order of the steps is the order of safety: the key is made usable first, and only then does X-Ray move to it,
-because X-Ray stops storing traces when it cannot use its key
+The steps are ordered by safety: the key is made usable first, and only then is X-Ray set to it, because X-Ray stops
+storing traces when it cannot use its key
 (https://docs.aws.amazon.com/xray/latest/devguide/xray-console-encryption.html). A new key gets its alias before that,
-so that of two workers' keys the alias names one. The alias of a recorded key only points, and comes last: KMS may take
-minutes to let it be moved back, and nobody shall hold X-Ray up by moving it.
+so that the alias names one of two workers' keys. A recorded key's alias is moved last: KMS may take minutes to allow
+that, and nobody should be able to delay X-Ray's change by moving the alias.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from chalicelib.domain.reasons import Problem, Reason, Violation
 from chalicelib.domain.stored import TargetState
 
 MOST_STEPS = 12
-"""More mutations than any repair needs; a plan that grows past this is a mistake and stops."""
+"""More mutations than any repair needs; a longer plan is a bug and stops."""
 
 NEW_KEY_ID = "to-be-created"
 
 
 class StepName(StrEnum):
-    """The mutations the guard knows, by AWS's names for them."""
+    """The guard's mutations, by their AWS API names."""
 
     CREATE_KEY = "CreateKey"
     CANCEL_DELETION = "CancelKeyDeletion"
@@ -57,7 +57,7 @@ class StepName(StrEnum):
 
 
 class Step(Struct, frozen=True):
-    """One mutation to make. For a key policy and an alias `before` and `after` are the whole values."""
+    """One mutation to send. For a key policy and an alias, `before` and `after` are the whole values."""
 
     name: StepName
     key_arn: str | None = None
@@ -66,7 +66,7 @@ class Step(Struct, frozen=True):
 
 
 class Blocked(Struct, frozen=True):
-    """Why no step leads on. `left` marks a key that works and is not the guard's to change: named, and left alone."""
+    """Why there is no further step. `left`: the key works and is not the guard's to change, so it is only recorded."""
 
     problem: Problem
     left: bool = False
@@ -75,7 +75,7 @@ class Blocked(Struct, frozen=True):
 def next_step(
     target: Target, rule: Rule, state: TargetState, seen: Observation, partition: str
 ) -> Step | Blocked | None:
-    """The one mutation that comes next, or why there is none; None when all is as the rule asks."""
+    """Return the next mutation, or why there is none; None if the target is compliant."""
     violations = judge(target, rule, state, seen)
     if not violations:
         return None
@@ -98,7 +98,7 @@ def next_step(
     alias_step = _alias_step(rule, seen, arn)
     moves = setting_is_wrong and not on_managed_key
     if alias_step and not (moves and state.managed_key == arn):
-        return _if_ours(key, alias_step, f"put {rule.managed_key.alias} back on it")
+        return _if_ours(key, alias_step, f"point {rule.managed_key.alias} at it")
     if moves:
         unproved = why_not_proved(key, rule, target)
         if unproved:
@@ -108,7 +108,7 @@ def next_step(
 
 
 def _works_but_is_not_ours(target: Target, rule: Rule, state: TargetState, seen: Observation) -> bool:
-    """Whether X-Ray is on an allowed key of somebody else whose only fault is that it does not rotate."""
+    """Whether X-Ray uses somebody else's allowed key whose only violation is that it does not rotate."""
     return judge_setting(target, rule, state, seen) == [Violation.KEY_ROTATION_OFF]
 
 
@@ -116,8 +116,8 @@ def _left_alone(seen: Observation, violations: tuple[Violation, ...]) -> Blocked
     return Blocked(
         Problem(
             Reason.KEY_NOT_OURS,
-            f"{seen.setting.key_arn} is allowed and works, and {', '.join(violations)} is for its owner to mend: "
-            f"turn rotation on, or tag it {GUARD_TAG_KEY}={GUARD_TAG_VALUE} and put the rule's alias on it",
+            f"{seen.setting.key_arn} is allowed and works; its owner must fix {', '.join(violations)}: "
+            f"turn rotation on, or tag it {GUARD_TAG_KEY}={GUARD_TAG_VALUE} and point the rule's alias at it",
         ),
         left=True,
     )
@@ -126,12 +126,12 @@ def _left_alone(seen: Observation, violations: tuple[Violation, ...]) -> Blocked
 def _missing(arn: str, state: TargetState) -> Blocked:
     if arn in state.keys_made and state.recheck_at is not None:
         certain = f"{state.recheck_at:%H:%M:%SZ}"
-        message = f"KMS does not show {arn}, which was made here: it may be slow to, and at {certain} that is certain"
+        message = f"KMS does not show {arn} yet, which the guard created; after {certain} it counts as missing"
         return Blocked(Problem(Reason.KEY_NOT_YET_SEEN, message))
     return Blocked(
         Problem(
             Reason.KEY_BEYOND_REPAIR,
-            f"the managed key {arn} does not exist any more: after making sure, run `xray-guard key replace`",
+            f"the managed key {arn} no longer exists: make sure of it, then run `xray-guard key replace`",
         )
     )
 
@@ -145,9 +145,7 @@ def _repair_step(key: Key, rule: Rule, target: Target) -> Step | Blocked | None:
     if key.state == "Disabled":
         return _if_ours(key, Step(StepName.ENABLE_KEY, key.arn, key.state, "Enabled"), "enable it")
     if key.state != "Enabled":
-        return Blocked(
-            Problem(Reason.KEY_UNAVAILABLE, f"{key.arn} is {key.state}, which nobody but its owner can change")
-        )
+        return Blocked(Problem(Reason.KEY_UNAVAILABLE, f"{key.arn} is {key.state}, which only its owner can change"))
     verdict = judge_policy(key.policy or "", rule, target, arn_part(key.arn, 1))
     if verdict.problem:
         return Blocked(Problem(Reason.KEY_POLICY_UNREADABLE, f"the policy of {key.arn}: {verdict.problem}"))
@@ -169,9 +167,7 @@ def _repair_step(key: Key, rule: Rule, target: Target) -> Step | Blocked | None:
     if rule.require.rotation and key.rotation is False:
         if key.origin != "AWS_KMS":
             return Blocked(
-                Problem(
-                    Reason.KEY_NOT_ROTATABLE, f"{key.arn} has origin {key.origin}, which KMS does not rotate by itself"
-                )
+                Problem(Reason.KEY_NOT_ROTATABLE, f"{key.arn} has origin {key.origin}, which KMS cannot rotate")
             )
         step = Step(StepName.ENABLE_ROTATION, key.arn, "off", f"{rule.managed_key.rotation_days} days")
         return _if_ours(key, step, "turn its rotation on")
@@ -184,7 +180,7 @@ def _if_ours(key: Key, step: Step, remedy: str) -> Step | Blocked:
     return Blocked(
         Problem(
             Reason.KEY_NOT_TAGGED,
-            f"{key.arn} carries no tag {GUARD_TAG_KEY}={GUARD_TAG_VALUE}, so the guard may not change it: "
+            f"{key.arn} does not have the tag {GUARD_TAG_KEY}={GUARD_TAG_VALUE}, so the guard may not change it: "
             f"{remedy}, or add the tag",
         )
     )
@@ -196,7 +192,7 @@ def _not_repairable(key: Key, target: Target) -> Problem | None:
         for wrong, text in (
             (key.manager != "CUSTOMER", "is managed by AWS"),
             (key.account != target.account, f"belongs to account {key.account}"),
-            (key.region != target.region, f"is of Region {key.region}"),
+            (key.region != target.region, f"is in Region {key.region}"),
             (key.spec != "SYMMETRIC_DEFAULT" or key.usage != "ENCRYPT_DECRYPT", f"is {key.spec} for {key.usage}"),
         )
         if wrong
@@ -205,21 +201,21 @@ def _not_repairable(key: Key, target: Target) -> Problem | None:
         return None
     return Problem(
         Reason.KEY_BEYOND_REPAIR,
-        f"{key.arn} {' and '.join(faults)}, so it cannot be X-Ray's key: point the rule's alias at another key, "
+        f"{key.arn} {' and '.join(faults)}, so it cannot be the managed key: point the rule's alias at another key, "
         "or run `xray-guard key replace`",
     )
 
 
 def why_not_proved(key: Key, rule: Rule, target: Target) -> Problem | None:
-    """Why X-Ray may not be pointed at the key, by what KMS last answered; None when the key is proved usable (P13)."""
+    """Return why X-Ray must not be set to the key, by KMS's last responses; None if the key is proved usable (P13)."""
     problem = _not_repairable(key, target)
     if problem:
         return problem
     if key.state != "Enabled":
-        return Problem(Reason.KEY_NOT_PROVED, f"KMS last answered that {key.arn} is {key.state}")
+        return Problem(Reason.KEY_NOT_PROVED, f"KMS last reported {key.arn} as {key.state}")
     if key.policy is None or not policy_lets_xray(key, rule, target, ours=True):
         return Problem(
-            Reason.KEY_NOT_PROVED, f"the policy of {key.arn}, as KMS last answered it, does not let X-Ray in"
+            Reason.KEY_NOT_PROVED, f"the policy of {key.arn}, as KMS last returned it, does not let X-Ray use the key"
         )
     return None
 
@@ -239,7 +235,7 @@ def _alias_step(rule: Rule, seen: Observation, arn: str | None) -> Step | None:
 def expected(
     step: Step, target: Target, rule: Rule, state: TargetState, seen: Observation, partition: str
 ) -> tuple[TargetState, Observation]:
-    """State and observation as they are when the step has had its effect."""
+    """Return state and observation as they are after the step took effect."""
     keys = dict(seen.keys)
     aliases = dict(seen.aliases)
     arn = step.key_arn or f"arn:{partition}:kms:{target.region}:{target.account}:key/{NEW_KEY_ID}"
@@ -259,7 +255,7 @@ def expected(
         case StepName.CANCEL_DELETION:
             keys[arn] = replace(key, state="Disabled")
         case StepName.ENABLE_KEY:
-            # What KMS does not tell of a key that is not enabled is assumed to be as before it was disabled.
+            # What KMS does not return for a key that is not enabled is assumed to be as it was before.
             keys[arn] = replace(key, state="Enabled")
         case StepName.PUT_KEY_POLICY:
             keys[arn] = replace(key, policy=step.after)
@@ -271,7 +267,7 @@ def expected(
 def plan(
     target: Target, rule: Rule, state: TargetState, seen: Observation, partition: str
 ) -> tuple[tuple[Step, ...], Blocked | None]:
-    """The steps that lead to what the rule asks, as far as can be foreseen, and what blocks the way after them."""
+    """Return the foreseeable steps to a compliant target, and what blocks further steps, if anything."""
     steps: list[Step] = []
     while len(steps) < MOST_STEPS:
         step = next_step(target, rule, state, seen, partition)

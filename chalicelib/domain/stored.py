@@ -1,6 +1,6 @@
-"""The values that the tables hold: records, and the states of targets and of the guard.
+"""The values in the tables: records, and the states of the targets and of the guard.
 
-`msgspec` encodes these types as they are: renaming a field changes the stored format.
+`msgspec` encodes these types as they are, so renaming a field changes the stored format.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from chalicelib.domain.model import Actor, Setting, Subject, Trigger
 from chalicelib.domain.reasons import Outcome, Problem, Reason, Violation
 
 GUARD_CHAIN = "guard"
-"""The chain for what belongs to no target: sweeps, anchors, policy digests, unreadable events, pause and resume."""
+"""The chain for records of no target: sweeps, anchors, policy digests, unreadable events, pause and resume."""
 
 ZERO_HASH = "0" * 64
 
@@ -30,10 +30,10 @@ class Cause(Struct, frozen=True):
 
 
 class Change(Struct, frozen=True):
-    """What the event changed that a record is the record of; absent from every other record.
+    """What the event changed whose record this is. Only the one record of an event has it.
 
-    `after` is the new value by the event's own words, None where it does not say. `before` is the value that the guard
-    last saw, None where it never saw one; somebody may have changed it in between.
+    `after` is the new value according to the event, None if the event does not have it. `before` is the value that the
+    guard last saw, None if it never saw one; somebody may have changed it in between.
     """
 
     subject: Subject | None = None
@@ -43,7 +43,7 @@ class Change(Struct, frozen=True):
 
 
 class Action(Struct, frozen=True):
-    """One mutation that was sent. Both texts of a key policy stand in `before` and `after`."""
+    """One mutation that was sent. For a key policy, `before` and `after` are both texts."""
 
     name: str
     at: datetime
@@ -55,11 +55,11 @@ class Action(Struct, frozen=True):
 
 
 class Suppression(Struct, frozen=True):
-    """A break-glass value in force or once in force; kept until its own end, so that seeing it again renews nothing.
+    """A break-glass value that was seen; kept until its own end, so that seeing it again does not renew it.
 
-    `carrier` is the key's ARN or the principal's; `value` is normalised. `until` is the sooner of `end` and the rule's
-    cap after `first_seen`; `refused` holds the code of why it does not count. `closed` says that it no longer counts,
-    and why. `drift` and `drift_at` are set where a principal carries the value: the setting it left behind, and when.
+    `carrier` is the ARN of the key or principal with the tag; `value` is normalised. `until` is the sooner of `end` and
+    the rule's cap after `first_seen`. `refused` is the code of why it does not count; `closed`, of why it no longer
+    counts. `drift` and `drift_at` are set if a principal has the tag: the setting that it made, and when.
     """
 
     carrier: str
@@ -76,7 +76,7 @@ class Suppression(Struct, frozen=True):
 
 
 class Record(Struct, frozen=True):
-    """One immutable line of the audit log. `prev_hash` is inside what is hashed; `hash` stands beside it."""
+    """One immutable line of the audit log. `prev_hash` is part of what is hashed; `hash` is stored next to it."""
 
     record_id: str
     target: str
@@ -114,7 +114,7 @@ class Window(Struct, frozen=True):
 
 
 class Lease(Struct, frozen=True):
-    """The right to mutate a target, from `since` until `until` by AWS's clock. `number` grows with every taking."""
+    """The right to mutate a target, from `since` until `until` by AWS's clock. `number` grows with every lease."""
 
     owner: str
     number: int
@@ -126,24 +126,24 @@ class Lease(Struct, frozen=True):
         return Window(self.since, self.until, planned)
 
     def is_same(self, other: Lease) -> bool:
-        """Whether both are one taking of the lease. The owner alone does not tell: Lambda repeats its request ids."""
+        """Whether both are the same lease. Comparing the owner is not enough: Lambda reuses its request ids."""
         return (self.owner, self.number) == (other.owner, other.number)
 
 
 class Phase(StrEnum):
-    """Where an open incident stands."""
+    """The progress of an open incident."""
 
-    OPEN = "open"  # known, and nobody acting: observed, suppressed, deferred or failed
+    OPEN = "open"  # no worker is acting: observed, suppressed, deferred or failed
     ACTING = "acting"  # a worker holds the lease
-    APPLIED = "applied"  # the wanted key is set; waiting for ACTIVE
+    APPLIED = "applied"  # the required key is set; waiting for ACTIVE
 
 
 class Incident(Struct, frozen=True):
     """A drift, from its discovery to its end. `attempt` counts the REMEDIATING records, each closed exactly once.
 
-    `cause` is the first change, from which the exposure counts; `latest` the last one heard of while it stands.
-    `unended` says that the latest attempt has no end on the record yet, or only APPLIED; until `settles_until` a
-    failure may be nothing but KMS being slow. `planned` are the steps of the latest attempt.
+    `cause` is the first change, from which the exposure counts; `latest` the last one reported while it is open.
+    `unended`: the latest attempt has no end on the record yet, or only APPLIED. Until `settles_until`, a failure may
+    only mean that AWS is slow. `planned` are the steps of the latest attempt.
     """
 
     id: str
@@ -164,7 +164,7 @@ class Incident(Struct, frozen=True):
 
 
 class PastIncident(Struct, frozen=True):
-    """What is kept of a closed incident, so that its change event, when it comes late, can be joined to it."""
+    """What is kept of a closed incident, so that a change event that arrives late can be joined to it."""
 
     id: str
     opened_at: datetime
@@ -174,14 +174,14 @@ class PastIncident(Struct, frozen=True):
 
 
 class Intent(Struct, frozen=True):
-    """A key about to be made, by its nonce tag. Not finding the nonce proves nothing before `due`."""
+    """A key about to be created, by its nonce tag. Not finding the nonce proves nothing before `due`."""
 
     nonce: str
     due: datetime
 
 
 class Backoff(Struct, frozen=True):
-    """How often this target was fought over lately, and until when it is held back."""
+    """How many attempts the target needed lately, and until when the next one must wait."""
 
     count: int = 0
     last_at: datetime | None = None
@@ -226,8 +226,7 @@ class TargetState(Struct, frozen=True):
 
     @property
     def due(self) -> datetime | None:
-        """When somebody must look again: the soonest of all that waits. What waits in a denied Region, waits for the
-        sweep."""
+        """When the target must be checked again: the soonest due time. None in a denied Region: the sweep checks it."""
         if self.reason == Reason.REGION_DENIED:
             return None
         waits = [
@@ -239,17 +238,17 @@ class TargetState(Struct, frozen=True):
         return min((wait for wait in waits if wait), default=None)
 
     def is_held(self, now: datetime) -> bool:
-        """Whether a worker's lease keeps others from acting."""
+        """Whether a worker's lease prevents others from acting."""
         lease = self.incident.lease if self.incident else None
         return lease is not None and now < lease.until
 
     def differs_only_in_chain(self, other: TargetState) -> bool:
-        """Whether nothing but records came between the two."""
+        """Whether only records were added between the two states."""
         return self == replace(other, version=self.version, seq=self.seq, head=self.head)
 
 
 class Pause(Struct, frozen=True):
-    """The emergency brake: while it is set everything is judged and nothing is mutated."""
+    """An operator's stop: while it is set, everything is judged and nothing is mutated."""
 
     at: datetime
     by: str
@@ -257,7 +256,7 @@ class Pause(Struct, frozen=True):
 
 
 class GuardState(Struct, frozen=True):
-    """The guard's own state beside the targets': its chain's head, the policy in force, the brake."""
+    """The guard's own state: its chain's head, the policy in force, the pause."""
 
     target: str = GUARD_CHAIN
     version: int = 0

@@ -21,7 +21,7 @@ _ASCII_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 
 class Refusal(StrEnum):
-    """Why a value, or what carries it, does not suppress."""
+    """Why a value, or the key or principal that has it, does not suppress."""
 
     NO_END = "NO_END"
     NO_ZONE = "NO_ZONE"
@@ -38,7 +38,7 @@ class Refusal(StrEnum):
 
 
 class Opening(Struct, frozen=True):
-    """A well-formed value. `normal` is the one spelling by which equal values are recognised."""
+    """A well-formed value. `normal` is the spelling by which equal values are recognised."""
 
     end: datetime
     reason: str
@@ -46,7 +46,7 @@ class Opening(Struct, frozen=True):
 
 
 def read_value(value: str) -> Opening | Refusal:
-    """Read a tag's value by the grammar, whatever the time is now."""
+    """Parse a tag's value. The current time does not matter."""
     words = value.split()
     if not words:
         return Refusal.NO_END
@@ -77,16 +77,16 @@ def _read_end(word: str) -> datetime | Refusal:
 
 
 def normal(value: str) -> str:
-    """Return the one spelling by which equal values are recognised, of an ill-formed value too."""
+    """Return the spelling by which equal values are recognised, even of a malformed value."""
     read = read_value(value)
     return read.normal if isinstance(read, Opening) else " ".join(value.split())
 
 
 def iam_values(tags: Tags, tag_key: str) -> list[str]:
-    """The tag's value in every spelling of its key: IAM's tag keys are case-insensitive.
+    """Return the tag's values under every spelling of its key: IAM's tag keys are case-insensitive.
 
-    Of ASCII letters only. Unicode's folding takes other letters for these as well (a Kelvin sign for a k), by which a
-    tag could pass that no policy on the key's name denies.
+    Only ASCII letters are folded. Unicode folding also maps other letters to these (a Kelvin sign to a k), so a tag
+    could count that no policy on the key's name denies.
     https://docs.aws.amazon.com/IAM/latest/UserGuide/id_tags.html
     """
     wanted = tag_key.translate(_ASCII_LOWER)

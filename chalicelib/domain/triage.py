@@ -1,7 +1,7 @@
-"""Is this trigger worth a look at the target? Pure, and the same for change events, key events and `explain`.
+"""Decide whether a trigger requires a check of the target. Pure; the same for change events, key events and `explain`.
 
-An event is only a hint to check the target. Triage answers how far a run has to go: without the target's state it may
-already say no, or ask for the state; an answer that it gives without the state never contradicts the one with it.
+An event is only a hint to check the target. Triage returns what the run does next. Without the target's state it may
+already stop the run, or require the state; its result without the state never contradicts the one with it.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ class Next(Enum):
     """What a run does next."""
 
     IGNORE = auto()  # the target is not judged; `reason` says why
-    READ_TOGETHER = auto()  # read state and setting in one round trip, and ask again
-    NEED_STATE = auto()  # read the state alone, and ask again
+    READ_TOGETHER = auto()  # read state and setting in one round trip, then triage again
+    NEED_STATE = auto()  # read only the state, then triage again
     NOT_DUE = auto()
     IN_PROGRESS = auto()  # another worker holds the lease
     CONFIRM_ECHO = auto()  # the event is the guard's own: read the setting only
-    CLOSE = auto()  # the guard's own change is now in effect, and ends the incident
+    CLOSE = auto()  # the guard's own change is in effect now and ends the incident
     OBSERVE = auto()
 
 
 class Triage(Struct, frozen=True):
-    """What a run does next; for IGNORE with the code of why, and a message where the code does not say all.
+    """What a run does next. For IGNORE, `reason` is the code of why, with a `message` if the code is not enough.
 
     For a call that AWS refused, `reason` is AWS's error code.
     """
@@ -50,7 +50,7 @@ NOT_OURS = Triage(Next.IGNORE, Reason.NOT_OURS)
 
 
 def triage(run: Run, state: TargetState | None, now: datetime) -> Triage:
-    """What to do about the run's trigger. `state` is None as long as it is not read."""
+    """Return what to do about the run's trigger. `state` is None if it is not read yet."""
     if isinstance(run.event, KeyEvent):
         return _key_event(run, run.event, state, now)
     if run.target.account != run.setup.account:
@@ -69,7 +69,7 @@ def triage(run: Run, state: TargetState | None, now: datetime) -> Triage:
     if run.rule.mode is Mode.OFF:
         return Triage(Next.IGNORE, Reason.RULE_OFF, f"rule {run.rule.id} is off")
     if state is None:
-        # A tick is mostly not due, and an operator's look must begin after the state was read.
+        # A tick's target is mostly not due, and an operator's check must begin after the state was read.
         alone = run.trigger.kind in (TriggerKind.TICK, TriggerKind.OPERATOR)
         return Triage(Next.NEED_STATE if alone else Next.READ_TOGETHER)
     if run.trigger.kind is TriggerKind.TICK and not is_due(state, now):
@@ -78,10 +78,10 @@ def triage(run: Run, state: TargetState | None, now: datetime) -> Triage:
 
 
 def triage_echo(state: TargetState, setting: Setting) -> Triage:
-    """What the guard's own event comes to, once the setting is read.
+    """Return what to do about the guard's own event after the setting was read.
 
-    A setting other than the managed key is somebody else's later change: whoever made it is not in the event, so the
-    target is observed as if the event had been only a hint.
+    A setting other than the managed key is somebody else's later change. The event does not name who made it, so the
+    target is observed as if there were no event.
     """
     if setting.type is not EncryptionType.KMS or setting.key_arn != state.managed_key:
         return Triage(Next.OBSERVE)

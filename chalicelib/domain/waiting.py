@@ -1,4 +1,4 @@
-"""Every "when": when a target is checked again, how attempts are spaced, and how long AWS may be slow."""
+"""All due times: when a target is checked again, how attempts are spaced, and how long AWS may be slow."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from chalicelib.domain.run import At
 from chalicelib.domain.stored import Backoff, Incident, Lease, TargetState
 
 STALE_READS = timedelta(seconds=250)
-"""KMS may answer as of four minutes ago; only after this does not finding something mean that it is not there."""
+"""KMS reads may be four minutes stale; only after this time does not finding something mean that it does not exist."""
 
 QUIET = timedelta(hours=1)
-"""A fight is forgotten by one step for each quiet hour, so that pausing gains an adversary little."""
+"""Each quiet hour reduces the backoff by one attempt, so that an adversary gains little by pausing."""
 
 FREE_ATTEMPTS = 2
 FIRST_DELAY_SECONDS = 60
 FIRST_RETRY_SECONDS = 15
 
 SETTLING_PAUSE = timedelta(seconds=20)
-"""When to check again what AWS has accepted and does not show yet: with the next tick."""
+"""How long to wait for a change that AWS accepted and does not show yet: until the next tick."""
 
 LONGEST_SETTLING = timedelta(minutes=15)
-"""Three repairs, one after the other, each of which KMS may take four minutes to show; or X-Ray's UPDATING, five to six
-minutes, two times over. What lasts longer does not pass by itself."""
+"""Three repairs in sequence, each of which KMS may take four minutes to show; or X-Ray's UPDATING, five to six minutes,
+twice. A problem that lasts longer does not pass by itself."""
 
 LONGEST_UPDATE = timedelta(minutes=30)
-"""X-Ray's UPDATING counts as a failure after this."""
+"""After this time, X-Ray's UPDATING counts as a failure."""
 
 DEEP_EVERY = timedelta(hours=24)
 """How often a sweep reads everything about a target whose setting has not changed."""
 
 INTENT_AGE = timedelta(hours=1)
-"""An intent is due long before it is this old, so a key made earlier cannot be its key."""
+"""An intent is due long before it is this old, so a key created earlier cannot be its key."""
 
 
 class Wait(Struct, frozen=True):
@@ -46,9 +46,9 @@ class Wait(Struct, frozen=True):
 
 
 def backoff_after_attempt(backoff: Backoff, at: At, limits: Limits) -> Backoff:
-    """The backoff once another attempt has begun. The first attempts are free; then the pauses double up to the limit.
+    """Return the backoff after another attempt began. The first attempts are free; then pauses double up to the limit.
 
-    The jitter shortens a pause by up to a quarter, so that targets fall out of step.
+    The jitter shortens a pause by up to a quarter, so that targets are not retried in lockstep.
     """
     quiet_hours = int((at.now - backoff.last_at) / QUIET) if backoff.last_at else 0
     count = max(0, backoff.count - quiet_hours) + 1
@@ -59,20 +59,20 @@ def backoff_after_attempt(backoff: Backoff, at: At, limits: Limits) -> Backoff:
 
 
 def retry_after(backoff: Backoff, at: At, limits: Limits) -> datetime:
-    """When a failed attempt is due again: soon at first, later the more attempts there were."""
+    """Return when a failed attempt is due again: the more attempts, the longer the pause."""
     seconds = FIRST_RETRY_SECONDS * 2 ** min(max(backoff.count, 1) - 1, 20)
     retry = at.now + _jittered(seconds, at, limits)
     return max(retry, backoff.until) if backoff.until else retry
 
 
 def after_failure(backoff: Backoff, at: At, limits: Limits) -> Wait:
-    """After a failure that no attempt came before: it counts like one."""
+    """Return the wait after a failure without an attempt; the failure counts as an attempt."""
     counted = backoff_after_attempt(backoff, at, limits)
     return Wait(retry_after(counted, at, limits), counted)
 
 
 def after_attempt(backoff: Backoff, outcome: Outcome, at: At, limits: Limits) -> Wait:
-    """After an attempt that stopped short: it was counted when it began. DEFERRED means that AWS is only slow."""
+    """Return the wait after an attempt that stopped early; it was counted when it began. DEFERRED: AWS is only slow."""
     due = at.now + SETTLING_PAUSE if outcome is Outcome.DEFERRED else retry_after(backoff, at, limits)
     return Wait(due, backoff)
 
@@ -87,9 +87,9 @@ def after_decision(
     *,
     tried: bool,
 ) -> Wait:
-    """After a decision not to act. `tried` says that a failure is new, or that its time to try again had come.
+    """Return the wait after a decision not to act. `tried`: a failure is new, or its retry was due.
 
-    A pause ends with the operator's word, so the next tick checks again; a sweep's budget returns with the next sweep.
+    An operator may end a pause at any time, so the next tick checks again; the next sweep has a new budget.
     """
     backoff = state.backoff
     if outcome is Outcome.FAILED:
@@ -102,17 +102,17 @@ def after_decision(
 
 
 def incident_due(state: TargetState) -> datetime | None:
-    """When the open incident is due; None without one."""
+    """Return when the open incident is due; None without one."""
     return state.incident.due if state.incident else None
 
 
 def after_overdue_update(at: At, limits: Limits) -> datetime:
-    """When an update that takes too long is reported again."""
+    """Return when an overdue update is reported again."""
     return at.now + timedelta(minutes=limits.max_backoff_minutes)
 
 
 def is_update_overdue(incident: Incident, now: datetime) -> bool:
-    """Whether X-Ray has been UPDATING for too long, and it is time to say so."""
+    """Whether X-Ray has been UPDATING for too long, and a report of that is due."""
     overdue = incident.applied_at is not None and now - incident.applied_at > LONGEST_UPDATE
     return overdue and incident.due is not None and incident.due <= now
 
@@ -123,30 +123,30 @@ def is_due(state: TargetState, now: datetime) -> bool:
 
 
 def is_deep_check_due(state: TargetState, now: datetime) -> bool:
-    """Whether everything must be read although nothing seems to have changed."""
+    """Whether a deep observation is due even if nothing seems to have changed."""
     return state.checked_at is None or now - state.checked_at >= DEEP_EVERY
 
 
 def recheck_after(recheck_at: datetime | None, now: datetime) -> datetime:
-    """When KMS surely shows what was just changed, or what an event just reported."""
+    """Return when KMS certainly shows what was just changed, or what an event just reported."""
     return later(recheck_at, now + STALE_READS)
 
 
 def lease_end(now: datetime, seconds: int) -> datetime:
-    """When a lease taken now ends."""
+    """Return when a lease taken now ends."""
     return now + timedelta(seconds=seconds)
 
 
 def intent_due(lease: Lease) -> datetime:
-    """From when on not finding the lease's key means that none was made."""
+    """Return the time after which not finding the lease's key means that none was created."""
     return lease.until + STALE_READS
 
 
 def is_settling(state: TargetState, now: datetime) -> bool:
-    """Whether what stopped the last attempt passes by itself, and may still be expected to.
+    """Whether the problem that stopped the last attempt passes by itself and is still within its time to do so.
 
-    Not in a fight: each incident may settle for a quarter of an hour, and a rival who ends one in time would begin the
-    next with no backoff and no alarm.
+    False in a fight: each incident may settle for a quarter of an hour, so a rival who ends one in time could begin the
+    next without backoff and without an alarm.
     """
     until = state.incident.settles_until if state.incident else None
     lately = sum(now - past.closed_at < QUIET for past in state.past)
@@ -154,12 +154,12 @@ def is_settling(state: TargetState, now: datetime) -> bool:
 
 
 def settles_until(incident: Incident, now: datetime) -> datetime:
-    """Until when an incident may be DEFERRED as settling: counted from the first time that it was."""
+    """Return until when an incident may be DEFERRED as settling, counted from the first time it was."""
     return incident.settles_until or now + LONGEST_SETTLING
 
 
 def later(one: datetime | None, other: datetime) -> datetime:
-    """The later of two times, where the first may be missing."""
+    """Return the later of two times; the first may be missing."""
     return max(one, other) if one else other
 
 

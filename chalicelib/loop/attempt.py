@@ -1,8 +1,8 @@
-"""One attempt to remediate, under a lease: mutate step by step, read what came of it, and store how it ended.
+"""One attempt to remediate, under a lease: mutate step by step, read the results, and store how the attempt ended.
 
-The lease was taken in the transaction that stored REMEDIATING. No mutation is sent after its end (P8), and before each
-one AWS's clock is read. What KMS or X-Ray answer is what the next step is chosen by; nothing is assumed to have worked
-that can be read (P4, P13).
+The lease was taken in the transaction that stored REMEDIATING. No mutation is sent after its end (P8); AWS's clock is
+read before each one. The responses of KMS and X-Ray determine the next step: a change that can be read is never assumed
+to have worked (P4, P13).
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ from chalicelib.loop.readkey import read_key
 T = TypeVar("T")
 
 CONFIRM_SECONDS = 10.0
-"""How long a run waits for ACTIVE, or for KMS to show a repair, before it leaves the rest to tick."""
+"""How long a run waits for ACTIVE, or for KMS to show a repair, before it leaves the rest to a tick."""
 
 FIRST_POLL_SECONDS = 0.25
 
 LEASE_MARGIN = timedelta(seconds=15)
-"""A mutation is sent only while this much is left: AWS's clock is read in whole seconds, and calls take time."""
+"""A mutation is sent only if this much of the lease is left: AWS's clock has whole seconds, and calls take time."""
 
 MOST_CONFLICTS_UNDER_LEASE = 30
-"""Nobody else acts meanwhile; what comes between are audits of changes, and of those there may be many."""
+"""No other worker acts meanwhile, but others may record change events, and there may be many."""
 
 
 class Attempt:
-    """The right to mutate one target for as long as the lease lasts.
+    """The right to mutate one target while the lease lasts.
 
-    `mutated` says whether anything that the guard sent in this incident, before or now, may have taken effect.
+    `mutated`: a call that the guard sent in this incident, in this attempt or before, may have taken effect.
     """
 
     def __init__(self, guard: Guard, run: Run, known: Known, lease: Lease, *, mutated: bool) -> None:
@@ -64,12 +64,12 @@ class Attempt:
         self.actions: list[Action] = []
 
     def act(self, seen: Observation) -> Result:
-        """Act on what was seen, and close the attempt. Raises LeaseOver where somebody else has taken over."""
+        """Act on the observation, and end the attempt. Raises LeaseOver if another worker has taken over."""
         problem, seen = self._take_steps(seen)
         return self._finish(problem, seen)
 
     def _take_steps(self, seen: Observation) -> tuple[Problem | None, Observation]:
-        """Make one step after the other until none is left. Answers why it stopped short, and what was last seen."""
+        """Perform the steps until none is left. Return why it stopped early, if it did, and the last observation."""
         last: Step | None = None
         step: Step | Blocked | None = None
         try:
@@ -80,17 +80,17 @@ class Attempt:
                 if step is None:
                     return self._confirm(seen)
                 if last is not None and (step.name, step.key_arn) == (last.name, last.key_arn):
-                    return Problem(Reason.NOT_YET_TAKEN, f"{step.name} was accepted and does not show yet"), seen
+                    return Problem(Reason.NOT_YET_TAKEN, f"AWS accepted {step.name} and does not show it yet"), seen
                 seen = self._perform(step, seen)
                 last = step
         except AwsError as error:
             return self._passes(step, seen, error) or error.problem, seen
         except GuardError as error:
             return error.problem, seen
-        return Problem(Reason.TOO_MANY_STEPS, f"{MOST_STEPS} mutations did not lead to what the rule asks"), seen
+        return Problem(Reason.TOO_MANY_STEPS, f"the target is not compliant after {MOST_STEPS} mutations"), seen
 
     def _passes(self, step: Step | Blocked | None, seen: Observation, error: AwsError) -> Problem | None:
-        """Why the refusal passes by itself, or None where it does not."""
+        """Return why the refusal passes by itself, or None if it does not."""
         if not isinstance(step, Step):
             return None
         if step.name is not StepName.PUT_SETTING:
@@ -104,7 +104,7 @@ class Attempt:
         return refused_by_xray(step, error, status)
 
     def _perform(self, step: Step, seen: Observation) -> Observation:
-        """Make one mutation and learn what it came to."""
+        """Send one mutation and return the observation after it."""
         keys = self.reach.keys
         arn = step.key_arn or ""
         match step.name:
@@ -163,14 +163,14 @@ class Attempt:
             )
         )
         if policy is None:
-            # Of the default policy nobody knows the text before KMS tells it; the next step completes it.
+            # The text of the default policy is unknown until KMS returns it; the next step completes it.
             return _with_key(seen, key.arn, self._until(key.arn, lambda shown: True))
         return _with_key(seen, key.arn, replace(key, policy=policy, rotation=False, tags=tags))
 
     def _send_create_key(self, step: Step, tags: tuple[tuple[str, str], ...]) -> tuple[Key, str | None]:
-        """Make the key with the step's policy; where that is refused, with KMS's default policy, told as None.
+        """Create the key with the step's policy or, if that is denied, with KMS's default policy, returned as None.
 
-        An organization may deny everybody to leave out KMS's check against a lock-out, which a new policy needs.
+        An organization may deny bypassing KMS's lock-out safety check, which a policy of our own requires.
         """
         description = self.rule.managed_key.description
         for policy in (step.after, None):
@@ -192,22 +192,22 @@ class Attempt:
         except AwsError as error:
             if error.code != "AlreadyExistsException":
                 raise
-            # KMS did not show what was there, or somebody was faster: the alias decides, and our key is left unused.
+            # KMS did not show the alias yet, or somebody was faster: the alias decides, and our key stays unused.
             winner = self.reach.keys.describe(alias)
             if winner is None:
                 raise GuardError(
                     Problem(Reason.NOT_YET_TAKEN, f"{alias} exists, and KMS does not show it yet")
                 ) from error
             if winner.arn != arn:
-                # Whose key it is and which tags came with it, the next look weighs before the key is recorded.
-                message = f"somebody else made {alias} first, for {winner.arn}: that key is looked at from the start"
+                # The next run checks whose key it is, and its tags, before it records the key.
+                message = f"somebody else created {alias} first, for {winner.arn}: the guard checks that key next"
                 raise GuardError(Problem(Reason.ALIAS_TAKEN, message)) from error
         return replace(seen, aliases={**seen.aliases, alias: arn})
 
     def _put_setting(self, step: Step, seen: Observation) -> Observation:
         arn = step.key_arn or ""
         if self.known.state.managed_key != arn:
-            # On the record before it is in use: whatever becomes of the alias, this is the key that is meant.
+            # Record the key before it is used: whatever happens to the alias, this is the managed key.
             self._update(lambda state: replace(state, managed_key=arn))
         answer, request_id = self._sent(step, lambda: self.reach.xray.put(arn))
         self.actions.append(Action(step.name, self.guard.clock.now(), arn, step.before, answer.key_arn, request_id))
@@ -220,7 +220,7 @@ class Attempt:
         )
 
     def _sent(self, step: Step, send: Callable[[], T]) -> T:
-        """Send a mutation, if the lease still allows it, and put it on the list of actions if it fails."""
+        """Send a mutation if the lease still allows it; add it to the list of actions if it fails."""
         now = self.guard.clock.now()
         if now >= self.lease.until - LEASE_MARGIN:
             raise LeaseOver
@@ -236,7 +236,7 @@ class Attempt:
         return answer
 
     def _until(self, arn: str, shown: Callable[[Key], bool]) -> Key | None:
-        """Read a key until KMS shows a change just made, for some seconds at most."""
+        """Read a key until KMS shows a change that was just made, for ten seconds at most."""
         key: Key | None = None
         for pause in (*_pauses(), None):
             key = read_key(self.guard.gather, self.reach, arn)
@@ -247,19 +247,19 @@ class Attempt:
         return key
 
     def _confirm(self, seen: Observation) -> tuple[Problem | None, Observation]:
-        """Ask X-Ray what stands now, for ten seconds at most, until it is ACTIVE."""
+        """Read X-Ray's setting until it is ACTIVE, for ten seconds at most."""
         for pause in (*_pauses(), None):
             seen = replace(seen, setting=self.reach.xray.get())
             if judge(self.run.target, self.rule, self.known.state, seen):
                 was = seen.setting.key_arn or seen.setting.type
-                return Problem(Reason.CHANGED_AGAIN, f"X-Ray now answers {was}: somebody changed it meanwhile"), seen
+                return Problem(Reason.CHANGED_AGAIN, f"X-Ray now reports {was}: somebody changed it meanwhile"), seen
             if seen.setting.status is EncryptionStatus.ACTIVE or pause is None:
                 break
             self.guard.sleep(pause)
         return None, seen
 
     def _finish(self, problem: Problem | None, seen: Observation) -> Result:
-        """Close the attempt. If the state moved meanwhile, read X-Ray again before saying anything of it (P4)."""
+        """End the attempt. If the stored state changed meanwhile, read X-Ray again before recording the result (P4)."""
         for _ in range(MOST_CONFLICTS_UNDER_LEASE):
             attempted = Attempted(seen, problem, tuple(self.actions), self.mutated)
             try:
@@ -268,17 +268,17 @@ class Attempt:
                 self._reload()
                 if problem is None:
                     problem, seen = self._confirmed_again(seen)
-        raise Busy(Problem(Reason.BUSY, f"{self.run.target}: the attempt's end met other writers"))
+        raise Busy(Problem(Reason.BUSY, f"{self.run.target}: the attempt's end conflicted with other writers"))
 
     def _confirmed_again(self, seen: Observation) -> tuple[Problem | None, Observation]:
-        """Like `_confirm`. Where X-Ray does not answer, what was done still belongs on the record: a problem, too."""
+        """Like `_confirm`, but return an AwsError as a problem, because the actions must be recorded in any case."""
         try:
             return self._confirm(seen)
         except AwsError as error:
             return error.problem, seen
 
     def _update(self, change: Callable[[TargetState], TargetState]) -> None:
-        """Store a change to the state in the middle of an attempt, whatever others wrote at the same time."""
+        """Store a change to the state during an attempt, even if others write at the same time."""
         for _ in range(MOST_CONFLICTS_UNDER_LEASE):
             try:
                 self._commit(Settlement((), change(self.known.state), Outcome.REMEDIATING))
@@ -286,14 +286,14 @@ class Attempt:
                 self._reload()
             else:
                 return
-        raise Busy(Problem(Reason.BUSY, f"{self.run.target}: the attempt's state met other writers"))
+        raise Busy(Problem(Reason.BUSY, f"{self.run.target}: the attempt's state conflicted with other writers"))
 
     def _commit(self, settlement: Settlement) -> Result:
         self.known, result = commit(self.guard, self.run, self.known, settlement)
         return result
 
     def _reload(self) -> None:
-        """Read the state again and make sure that the lease is still ours."""
+        """Read the state again. Raises LeaseOver if the lease is no longer ours."""
         self.known = self.guard.known(self.run)
         incident = self.known.state.incident
         if incident is None or incident.lease is None or not incident.lease.is_same(self.lease):
@@ -301,7 +301,7 @@ class Attempt:
 
 
 def _pauses() -> list[float]:
-    """The pauses between polls: growing, ten seconds in all."""
+    """Return the pauses between polls: growing, ten seconds in total."""
     pauses, total, pause = [], 0.0, FIRST_POLL_SECONDS
     while total + pause < CONFIRM_SECONDS:
         pauses.append(pause)

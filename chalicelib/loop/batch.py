@@ -1,4 +1,4 @@
-"""What the runs over several targets share: one target after the other, and what became of each."""
+"""What runs over several targets share: they reconcile one target after the other and report each result."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from chalicelib.loop.guard import Guard, Result
 from chalicelib.loop.reconcile import reconcile
 
 SECONDS_FOR_ONE = 25.0
-"""A run does not begin another target with less than this left."""
+"""A run does not begin another target if fewer seconds are left."""
 
 
 class Report(Struct):
-    """What a run over several targets came to.
+    """The result of a run over several targets.
 
-    `unreached` maps a target to why it was not brought to an end. `bugs` are the exceptions that nobody expected, with
-    their tracebacks, for the function's log.
+    `unreached` maps a target to why its run did not end. `bugs` are unexpected exceptions with their tracebacks, for
+    the function's log.
     """
 
     results: list[Result] = field(default_factory=list)
@@ -30,17 +30,17 @@ class Report(Struct):
 
     @property
     def outcomes(self) -> dict[str, int]:
-        """How many targets ended with which outcome."""
+        """The number of targets per outcome."""
         return dict(sorted(Counter(result.outcome.value for result in self.results).items()))
 
 
 def reach_target(guard: Guard, target: Target, trigger: Trigger, report: Report, *, budget_left: bool = True) -> None:
-    """Reconcile one target, and add to the report what became of it; its failure does not stop the others (P11)."""
+    """Reconcile one target and add its result to the report; its failure does not stop the others (P11)."""
     try:
         report.results.append(reconcile(guard, target, trigger, budget_left=budget_left))
     except GuardError as error:
         report.unreached[str(target)] = error.problem
     except Exception as error:
-        # On the target's record already; the others still get their turn, and the caller makes it loud.
+        # It is on the target's record already. The other targets go on, and the caller logs and raises it.
         report.unreached[str(target)] = Problem(Reason.INTERNAL_ERROR, type(error).__name__)
         report.bugs.append(error)

@@ -1,4 +1,4 @@
-"""Writing: a settlement, or a line in the guard's own chain, becomes one transaction."""
+"""Store a settlement, or a record in the guard's own chain, in one transaction."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from chalicelib.loop.guard import MOST_CONFLICTS, Guard, Result
 
 
 def commit(guard: Guard, run: Run, known: Known, settlement: Settlement) -> tuple[Known, Result]:
-    """Store a settlement, and answer with what is known from then on and what the run came to.
+    """Store a settlement. Return what is known after that, and the run's result.
 
-    Raises Conflict where the target's state moved since it was read, or the event was audited meanwhile.
+    Raises Conflict if the target's state changed since it was read, or the event was audited meanwhile.
     """
     record = None
     if settlement.state is not None:
@@ -53,9 +53,9 @@ def record_in_guard_chain(
     state: Mapping[str, object] | None = None,
     **fields: Unpack[RecordFields],
 ) -> Record | None:
-    """Append to the chain `guard` what belongs to no target, with `state`'s fields changed; an event only once.
+    """Append a record that belongs to no target to the chain `guard`, and set `state`'s fields; an event only once.
 
-    Answers None where the event was there already, or `unless` says that there is nothing to say.
+    Returns None if the event was recorded already, or if `unless` is true for the guard's state.
     """
     for _ in range(MOST_CONFLICTS):
         loaded = guard.store.load(GUARD_CHAIN, trigger.event_id)
@@ -72,4 +72,4 @@ def record_in_guard_chain(
             continue
         guard.emit(record)
         return record
-    raise Busy(Problem(Reason.BUSY, "the guard's own chain met other writers"))
+    raise Busy(Problem(Reason.BUSY, "a record of the guard's own chain conflicted with other writers"))

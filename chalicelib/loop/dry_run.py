@@ -19,7 +19,7 @@ OPERATOR = Trigger(TriggerKind.OPERATOR)
 
 
 class Assessment(Struct, frozen=True):
-    """A decision with what it rests on; `seen` is None where the rule does not have the target judged."""
+    """A decision with what it is based on. `seen` is None if no rule requires that the target is judged."""
 
     target: Target
     rule: Rule | None
@@ -36,7 +36,7 @@ def assess(
 ) -> Assessment:
     """Observe and judge a target as a run with this trigger and event would.
 
-    Raises AwsError where anything that must be known cannot be read.
+    Raises AwsError if a required read fails.
     """
     run = guard.run(target, trigger, event)
     known = guard.known(run)
@@ -51,7 +51,7 @@ def assess(
 
 
 def triage_event(guard: Guard, event: ChangeEvent | KeyEvent) -> tuple[Triage, bool]:
-    """How far a run with this event would go, and whether the event is on the record already."""
+    """Return what a run with this event would do next, and whether the event is on the record already."""
     run = guard.run(event.target, event.trigger, event)
     now = guard.clock.now()
     step = triage(run, None, now)

@@ -1,4 +1,4 @@
-"""The one object that the loop depends on, and what its runs answer."""
+"""The one object that the loop depends on, and the result of a run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_CONFLICTS = 6
 
 
 class Guard(Struct, frozen=True):
-    """What the loop depends on. `lease_seconds` outlives the function's timeout by a minute at least."""
+    """What the loop depends on. `lease_seconds` is at least a minute longer than the function's timeout."""
 
     account: str
     partition: str
@@ -44,7 +44,7 @@ class Guard(Struct, frozen=True):
         *,
         budget_left: bool = True,
     ) -> Run:
-        """What a run on the target is about, as a value."""
+        """Return the input of a run on the target."""
         setup = Setup(
             self.account,
             self.partition,
@@ -57,23 +57,23 @@ class Guard(Struct, frozen=True):
         return Run(target, self.policy.rule_for(target), trigger, setup, event, budget_left)
 
     def known(self, run: Run) -> Known:
-        """What the store knows of the run's target, and of its event."""
+        """Load what is stored about the run's target and its event."""
         loaded = self.store.load(str(run.target), run.event_id)
         return Known(loaded.state, loaded.state, loaded.guard, loaded.audited)
 
     def at(self) -> At:
-        """Time and chance, as inputs of what is decided now."""
+        """Return time and randomness as inputs of a decision."""
         return At(self.clock.now(), self.random())
 
     def step_aside(self) -> None:
-        """Wait a moment before another attempt at a write that met another writer."""
+        """Wait a moment before retrying a write that conflicted with another writer."""
         self.sleep(0.05 + 0.2 * self.random())
 
 
 class Result(Struct, frozen=True):
-    """What a run came to. `record` is the last one it wrote, None where it wrote none; `outcome` is what it found.
+    """The result of a run. `record` is the last record it stored, None if it stored none.
 
-    `due` is when the target must be checked again, None where the next sweep is soon enough.
+    `due` is when the target must be checked again, None if the next sweep is soon enough.
     """
 
     target: Target

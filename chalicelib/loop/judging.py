@@ -1,6 +1,6 @@
-"""From a first look at a target to a decision: read what is planned, weigh the break-glass, decide.
+"""From the glance at a target to a decision: read what is planned, weigh the break-glass, decide.
 
-Only reads; what a run learns on the way is written with whatever it writes at its end.
+Only reads. What a run learns here is stored together with its end.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from chalicelib.loop.observe import observe, principal_tags
 def judge_target(
     guard: Guard, reach: Reach, run: Run, rule: Rule, known: Known, first: Glance, *, deep: bool | None = None
 ) -> tuple[Known, Judged]:
-    """Observe the rest and decide. The reads go as deep as they must, and deep wherever anything is found.
+    """Observe the rest and decide. If a shallow observation finds anything, observe again deeply.
 
-    Raises AwsError where anything that must be known cannot be read.
+    Raises AwsError if a required read fails.
     """
     known = _learn(guard, reach, known)
     seen = _observed(guard, reach, run, rule, known, first, deep=deep)
@@ -38,7 +38,7 @@ def judge_target(
 
 
 def _learn(guard: Guard, reach: Reach, known: Known) -> Known:
-    """Search for the key that a lost worker may have made."""
+    """Search for the key that a lost worker may have created."""
     intent = known.state.intent
     if intent is None:
         return known
@@ -55,7 +55,7 @@ def _observed(
 
 
 def _weighed(guard: Guard, reach: Reach, run: Run, rule: Rule, known: Known, seen: Observation) -> Weighed:
-    """What the break-glass tags come to. A shallow observation read none: what was in force stays so."""
+    """Weigh the break-glass tags. A shallow observation did not read them: what was in force stays in force."""
     if not seen.deep:
         return Weighed(known.state.suppressions, None)
     change = owner_of_drift(run, known, seen)

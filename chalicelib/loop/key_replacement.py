@@ -1,4 +1,4 @@
-"""Giving up a managed key on an operator's word: the guard never takes a second one by itself."""
+"""Give up a managed key at an operator's request. The guard never replaces a managed key by itself."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from chalicelib.loop.guard import MOST_CONFLICTS, Guard, Result
 
 
 def replace_key(guard: Guard, target: Target, trigger: Trigger) -> Result:
-    """Give up the managed key: the next check creates another. The old key is left as it is.
+    """Give up the managed key: the next check creates another one. The old key is left unchanged.
 
-    Raises GuardError where the target has no managed key, or a worker holds its lease.
+    Raises GuardError if the target has no managed key, or a worker holds its lease.
     """
     run = guard.run(target, trigger)
     for _ in range(MOST_CONFLICTS):
@@ -25,7 +25,7 @@ def replace_key(guard: Guard, target: Target, trigger: Trigger) -> Result:
         if state.managed_key is None:
             raise GuardError(Problem(Reason.NO_MANAGED_KEY, f"the guard recorded no managed key for {target}", False))
         if state.is_held(at.now):
-            raise GuardError(Problem(Reason.IN_PROGRESS, f"a worker is at {target}; try again in two minutes"))
+            raise GuardError(Problem(Reason.IN_PROGRESS, f"a worker holds {target}'s lease; retry in two minutes"))
         draft = SettlementDraft(run, known, at)
         draft.set(
             managed_key=None,
@@ -39,4 +39,4 @@ def replace_key(guard: Guard, target: Target, trigger: Trigger) -> Result:
             return commit(guard, run, known, draft.settled(Outcome.IGNORED, Reason.KEY_REPLACED))[1]
         except Conflict:
             guard.step_aside()
-    raise Busy(Problem(Reason.BUSY, f"{target}: {MOST_CONFLICTS} attempts met other writers"))
+    raise Busy(Problem(Reason.BUSY, f"{target}: {MOST_CONFLICTS} attempts conflicted with other writers"))

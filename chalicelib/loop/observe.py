@@ -1,9 +1,9 @@
-"""Reading what was planned, in two rounds of concurrent reads.
+"""Observe a target: perform the planned reads, in two rounds of concurrent reads.
 
-A read that fails makes the whole observation fail: nothing is decided on half of it. The one exception is a key that
-shuts the guard out and needs no reading: whoever points X-Ray, or the alias of a recorded key, at a key of their own
-must not be able to stop the guard by that key's policy. And whether X-Ray is in use only ever excuses a target: where
-the guard may not read it, the target is judged as if it were.
+A failed read fails the whole observation: nothing is decided on a part of it. There are two exceptions. A key whose
+policy denies the guard is not read if the rule rules it out: otherwise anybody could stop the guard by setting X-Ray,
+or the alias of a recorded key, to such a key. And if the guard may not read whether X-Ray is in use, the target is
+judged as in use, because this fact can only excuse a target.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ USE = ("", "use")
 
 
 def glance_reads(reach: Reach, rule: Rule) -> list[Read]:
-    """The first round, to be gathered, alone or together with the state; `glance` makes sense of the answers."""
+    """Return the reads of the first round, to be gathered alone or with the state; `glance` interprets the results."""
 
     def of(alias: str) -> Read:
         return lambda: unless_refused(describe(reach, alias))
@@ -35,13 +35,13 @@ def glance_reads(reach: Reach, rule: Rule) -> list[Read]:
 
 
 def glance(reach: Reach, rule: Rule, answers: list[Any]) -> Glance:
-    """The answers of `glance_reads`, in their order."""
+    """Return the glance from the results of `glance_reads`, in the same order."""
     setting, *keys = answers
     return Glance(_resolved(reach, setting), dict(zip(rule_aliases(rule), keys, strict=True)))
 
 
 def observe(gather: Gather, reach: Reach, first: Glance, plan: ReadPlan, now: datetime) -> Observation:
-    """Complete a glance by what the plan says must be read."""
+    """Complete a glance with the reads of the plan."""
     reads: list[tuple[tuple[str, str], Read]] = []
     for each in plan.keys:
         if each.describe:
@@ -65,7 +65,7 @@ def observe(gather: Gather, reach: Reach, first: Glance, plan: ReadPlan, now: da
 
 
 def principal_tags(reach: Reach, arns: tuple[str, ...]) -> dict[str, Tags | None]:
-    """The IAM tags of roles and users; None where they cannot be read, which counts against a break-glass."""
+    """Return the IAM tags of roles and users; None if they cannot be read, which counts against a break-glass."""
     return {arn: _tags_of(reach, arn) for arn in arns}
 
 
@@ -74,7 +74,7 @@ def _refusable(read: Read) -> Read:
 
 
 def _resolved(reach: Reach, setting: Setting) -> Setting:
-    """X-Ray answers with the key's ARN; should it ever answer with less, KMS says which key is meant."""
+    """X-Ray returns the key's ARN; if it ever returns an id or an alias, KMS resolves it."""
     if setting.type is not EncryptionType.KMS or not setting.key_arn or setting.key_arn.startswith("arn:"):
         return setting
     key = reach.keys.describe(setting.key_arn)

@@ -1,4 +1,4 @@
-"""The operators' brake: while the guard is paused it judges and records everything, and mutates nothing."""
+"""The operators' pause: while it lasts, the guard judges and records everything, and mutates nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from chalicelib.loop.guard import Guard
 
 
 def pause(guard: Guard, trigger: Trigger, by: str, reason: str) -> Record | None:
-    """Pause the guard. Answers None if it was paused already."""
+    """Pause the guard. Return the record, or None if it was paused already."""
     return record_in_guard_chain(
         guard,
         Outcome.IGNORED,
@@ -23,7 +23,7 @@ def pause(guard: Guard, trigger: Trigger, by: str, reason: str) -> Record | None
 
 
 def resume(guard: Guard, trigger: Trigger, by: str) -> Record | None:
-    """End the pause; what was deferred is due with the next tick. Answers None if the guard was not paused."""
+    """End the pause; deferred targets are due with the next tick. Return the record, or None if it was not paused."""
     return record_in_guard_chain(
         guard,
         Outcome.IGNORED,

@@ -1,4 +1,4 @@
-"""Reading one key whole: its description, and what KMS answers only to further calls, its details."""
+"""Read one key completely: DescribeKey, and the details that need further calls."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from chalicelib.domain.model import Key
 from chalicelib.domain.ports import Gather, Reach
 
 ROTATION_UNKNOWN = frozenset({"KMSInvalidStateException", "DisabledException", "UnsupportedOperationException"})
-"""KMS shows no rotation of such a key; its state or spec is the violation then."""
+"""KMS's codes for a key whose rotation it does not show; the violation is then its state or spec."""
 
 DETAILS = ("policy", "rotation", "tags")
 
 MISSING = "NotFoundException"
-"""The answer of a read about a key that KMS says is not there."""
+"""The result of a read of a key that KMS says does not exist."""
 
 Read = Callable[[], Any]
 
 
 def read_key(gather: Gather, reach: Reach, key_arn: str) -> Key | None:
-    """Read all that KMS shows of one of the target's own customer keys; None where there is none."""
+    """Read everything that KMS shows of one of the target's own customer keys; None if it does not exist."""
     reads = [describe(reach, key_arn), *(read for _, read in detail_reads(reach, key_arn))]
     return joined(*gather(reads))
 
 
 def describe(reach: Reach, key: str) -> Read:
-    """DescribeKey, of an ARN or an alias, as a read to be gathered."""
+    """Return DescribeKey of an ARN or an alias as a read to be gathered."""
     return lambda: reach.keys.describe(key)
 
 
 def detail_reads(reach: Reach, arn: str) -> list[tuple[str, Read]]:
-    """What KMS shows of a key beyond DescribeKey, one call each, in the order of DETAILS."""
+    """Return the reads of what DescribeKey does not show, one call each, in the order of DETAILS."""
     reads = (
         lambda: _unless_missing(lambda: reach.keys.policy(arn)),
         lambda: _rotation(reach, arn),
@@ -44,7 +44,7 @@ def detail_reads(reach: Reach, arn: str) -> list[tuple[str, Read]]:
 
 
 def unless_refused(read: Read) -> Any:
-    """The answer, or AWS's refusal as a value: whether it matters is for the caller to say."""
+    """Return the read's result, or AWS's refusal as a value: the caller decides if it matters."""
     try:
         return read()
     except AwsError as error:
@@ -54,12 +54,12 @@ def unless_refused(read: Read) -> Any:
 
 
 def joined(key: Key | None, policy: Any, rotation: Any, tags: Any) -> Key | None:
-    """One key out of the answers; None for a detail means that it was not read."""
+    """Return one key from the results; a detail is None if it was not read."""
     if key is None or MISSING in (policy, rotation, tags):
-        # KMS shows a new key, and the end of an old one, not to all reads at once: half a key is none to rely on.
+        # KMS shows a new key, or the deletion of an old one, not to all reads at once: a partial result is unreliable.
         return None
     rotates, days = rotation or (None, None)
-    # A key that is not enabled shows no rotation worth acting on: it is judged once it is enabled again.
+    # The rotation of a key that is not enabled is not reliable: it is judged once the key is enabled again.
     if key.state != "Enabled":
         rotates, days = None, None
     refused = tags if isinstance(tags, str) else None
@@ -92,7 +92,7 @@ def _rotation(reach: Reach, arn: str) -> Any:
 
 
 def _tags(reach: Reach, arn: str) -> Any:
-    """The tags, or the code of why they may not be read: the key is then neither ours to change nor suppressed."""
+    """Return the tags, or the code of why they may not be read: then the key is neither ours nor suppressed."""
     try:
         return _unless_missing(lambda: reach.keys.tags(arn))
     except AwsError as error:

@@ -1,11 +1,11 @@
 """The loop: triage, observe, decide, act, record. One function for every trigger.
 
-An event is only a hint to check the target. A run reads the target's state and its live setting, decides, and either
-writes one record, or none where all is as before, or remediates: it stores REMEDIATING together with a lease, makes one
-mutation after the other, and stores how the attempt ended. Nothing is mutated before REMEDIATING is stored (P3) or
-after the lease's end (P8); REMEDIATED is written only when X-Ray has answered with the wanted key in ACTIVE (P4).
+An event is only a hint to check the target. A run reads the target's state and its live setting, and decides. It stores
+one record, or none if nothing changed, or it remediates: it stores REMEDIATING with a lease, sends one mutation after
+the other, and stores how the attempt ended. Nothing is mutated before REMEDIATING is stored (P3) or after the lease's
+end (P8). REMEDIATED is stored only after X-Ray reported the required key with status ACTIVE (P4).
 
-A crash leaves a REMEDIATING without its end. The lease tells when it may be taken over, and whoever does closes it.
+A crash leaves a REMEDIATING without its end. After the lease, another run may take over, and records that end.
 
 Everything between reading and writing is a pure function of `chalicelib.domain`: `triage`, `reading`, `decide`,
 `attempts` and `settle`.
@@ -42,7 +42,7 @@ LONGEST_DOCUMENT = 300_000
 
 
 class _Found(Struct, frozen=True):
-    """What a run found out: what it knows now, and how it ends, or begins to act. A Result needs no writing."""
+    """What a run knows after its reads, and how it ends, or that it acts. A Result needs nothing stored."""
 
     known: Known
     end: End | Result
@@ -56,10 +56,10 @@ def reconcile(
     *,
     budget_left: bool = True,
 ) -> Result:
-    """Bring one target to what its rule requires, or record why not.
+    """Make one target compliant, or record why not.
 
-    Raises `Busy` where every attempt met another writer, and whatever kept the record from being stored; anything else
-    that goes wrong is on the record with its due time.
+    Raises `Busy` if every attempt conflicted with another writer, and any error that kept the record from being stored.
+    Other errors are recorded, and the target is due again.
     """
     run = guard.run(target, trigger, event, budget_left=budget_left)
     store_errors = 0
@@ -68,7 +68,7 @@ def reconcile(
         try:
             found = _find_out(guard, run)
             if found is None:
-                # Our own event, and somebody else's later change: whoever made it, it was not the event's actor.
+                # Our own event, but somebody else changed the setting later; the event does not say who.
                 run = run.as_hint()
                 found = _find_out(guard, run)
             if not isinstance(found, _Found):
@@ -91,7 +91,7 @@ def reconcile(
         except Conflict:
             guard.step_aside()
         except StoreError:
-            # Whether it was stored is not known: check again, and let Lambda try again if it stays so.
+            # It is unknown whether the write was stored: check again, and if that fails too, let Lambda retry.
             store_errors += 1
             if store_errors > MOST_STORE_ERRORS:
                 raise
@@ -108,16 +108,16 @@ def reconcile(
             _settle(guard, run, guard.known(run), Failed(problem, lease))
             raise
         else:
-            # Whatever goes wrong with this is no failure of the target's: it is raised as it is.
+            # An error here is not a failure of the target, so it is raised and not recorded there.
             _announce_policy(guard, run, known)
             return result
-    raise Busy(Problem(Reason.BUSY, f"{target}: {MOST_CONFLICTS} attempts met other writers"))
+    raise Busy(Problem(Reason.BUSY, f"{target}: {MOST_CONFLICTS} attempts conflicted with other writers"))
 
 
 def _find_out(guard: Guard, run: Run) -> _Found | Result | None:
-    """How far the run goes, and what it finds.
+    """Triage, read and decide.
 
-    A Result where not even the state had to be read; None where the run's event is only a hint.
+    A Result if not even the state had to be read. None means that the run's event is only a hint.
     """
     step = triage(run, None, guard.clock.now())
     if step.next is Next.IGNORE:
@@ -142,7 +142,7 @@ def _find_out(guard: Guard, run: Run) -> _Found | Result | None:
             return _confirm_echo(reach, run, known)
     assert run.rule is not None
     if state.incident or not answers:
-        # What was read together with the state may be older than it: an incident is closed only on what was read after.
+        # Reads made together with the state may be older than the state. Only later reads may close an incident.
         answers = guard.gather(reads)
     return _Found(*judge_target(guard, reach, run, run.rule, known, glance(reach, run.rule, answers)))
 
@@ -156,12 +156,12 @@ def _ignored(guard: Guard, run: Run, step: Triage, known: Known | None) -> _Foun
 
 
 def _confirm_echo(reach: Reach, run: Run, known: Known) -> _Found | None:
-    """The guard's own change, reported: confirm what waits for ACTIVE; look closer only if something else is set."""
+    """Handle the event of the guard's own change: end an APPLIED incident, or observe if another setting is found."""
     echo = _Found(known, Result(run.target, Outcome.IGNORED, Reason.ECHO))
     try:
         setting = reach.xray.get()
     except AwsError:
-        # What waits for ACTIVE has its due time, and whatever else may be set has an event of its own.
+        # An APPLIED incident has its own due time, and any other change has its own event.
         return echo
     match triage_echo(known.state, setting).next:
         case Next.CLOSE:
@@ -178,10 +178,10 @@ def _settle(guard: Guard, run: Run, known: Known, end: End) -> Result:
 
 
 def _begin(guard: Guard, run: Run, known: Known, judged: Judged) -> Known:
-    """Store REMEDIATING with a lease. Where the chain only grew meanwhile, what was observed still stands.
+    """Store REMEDIATING with a lease. If only records were added meanwhile, the observation is still valid.
 
-    Otherwise whoever has calls refused often enough, each of which is audited, could keep the guard observing for ever.
-    Raises Conflict where anything else moved.
+    Otherwise anybody could keep the guard observing forever by sending refused calls, because each of them is recorded.
+    Raises Conflict if anything else changed.
     """
     for _ in range(MOST_CONFLICTS):
         settlement = begin(run, known, judged.seen, judged.glass, judged.decision, guard.at(), guard.new_id())
@@ -205,7 +205,7 @@ def _document(policy: Policy) -> dict[str, Any]:
 
 
 def _announce_policy(guard: Guard, run: Run, known: Known) -> None:
-    """The first run under a new policy digest records it in the guard's own chain."""
+    """Record a new policy digest in the guard's own chain, once, with the first run under that policy."""
     digest = guard.policy.digest
     if known.guard.policy_digest != digest:
         record_in_guard_chain(

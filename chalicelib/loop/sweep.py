@@ -16,14 +16,14 @@ from chalicelib.loop.commit import record_in_guard_chain
 from chalicelib.loop.guard import Guard
 
 HEADS_PER_RECORD = 2000
-"""Keeps an anchor's record well under DynamoDB's 400 KB an item."""
+"""Keeps an anchor's record well below DynamoDB's limit of 400 KB per item."""
 
 
 class Anchors(Protocol):
-    """Where the heads of all chains are written down beside the log itself."""
+    """Where the heads of all chains are stored in addition to the log itself."""
 
     def keep(self, record: Record, heads: Sequence[tuple[str, int, str]]) -> None:
-        """Write down the heads that the sweep's record anchors."""
+        """Store the heads that the sweep's record anchors."""
 
 
 def sweep(
@@ -34,8 +34,8 @@ def sweep(
 ) -> Report:
     """Reconcile every enabled Region of the guard's account, then anchor the heads of all chains.
 
-    Mutates at most as many targets as the policy allows (P17). A target that could not be reached is named in the
-    sweep's record; without the list of Regions there is no sweep, and the record says so.
+    Mutates at most as many targets as the policy allows (P17). The sweep's record names every target that it could not
+    reach. If the Regions cannot be listed, there is no sweep, and the record says so.
     """
     trigger = Trigger(TriggerKind.SWEEP)
     report = Report()
@@ -47,7 +47,7 @@ def sweep(
     budget = guard.policy.limits.remediations_per_sweep
     for target in _longest_unseen_first(guard, targets):
         if seconds_left() < SECONDS_FOR_ONE:
-            report.unreached[str(target)] = Problem(Reason.OUT_OF_TIME, "the sweep's time was used up by other targets")
+            report.unreached[str(target)] = Problem(Reason.OUT_OF_TIME, "the sweep ran out of time before this target")
             continue
         mutated = sum(result.mutated for result in report.results)
         reach_target(guard, target, trigger, report, budget_left=mutated < budget)
@@ -56,13 +56,13 @@ def sweep(
 
 
 def _longest_unseen_first(guard: Guard, targets: Sequence[Target]) -> list[Target]:
-    """So that a sweep that runs out of time begins the next one where it stopped."""
+    """Sort the targets so that after a sweep ran out of time, the next one begins where it stopped."""
     seen: dict[str, datetime | None] = {}
     try:
         for state in guard.store.states():
             seen[state.target] = state.checked_at
     except GuardError:
-        # A state that cannot be read hides those after it. Only the order suffers: its own run will say what is wrong.
+        # An unreadable state hides those after it. This affects only the order: the target's own run reports the error.
         pass
 
     def key(target: Target) -> tuple[float, Target]:

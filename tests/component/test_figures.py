@@ -168,14 +168,14 @@ def test_what_is_asked_for_waits_until_it_is_answered_and_again_when_asked_anew(
     asked = store()
     now = AwsClock().now()
     asked.ask(HERE, now, "arn:aws:iam::123456789012:user/Ops")
-    (first,) = asked.asked(10)
+    (first,) = asked.pending(10)
     assert (first.target, first.by) == (HERE, "arn:aws:iam::123456789012:user/Ops")
     asked.ask(HERE, now + timedelta(seconds=1), "arn:aws:iam::123456789012:user/Other")
-    asked.answered(first)
-    (second,) = asked.asked(10)
+    asked.done(first)
+    (second,) = asked.pending(10)
     assert second.by.endswith("user/Other")
-    asked.answered(second)
-    assert asked.asked(10) == []
+    asked.done(second)
+    assert asked.pending(10) == []
     assert asked.due(now + timedelta(days=1), 10) == []
     assert list(asked.states()) == []
     assert list(asked.heads()) == []

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from chalicelib.auditlog import hashchain
 from chalicelib.domain.errors import AwsError, Conflict, StoreError
 from chalicelib.domain.model import Actor, Effect, EncryptionStatus, EncryptionType, Key, Setting, Subject, Target
-from chalicelib.domain.ports import Asked, Loaded
+from chalicelib.domain.ports import Loaded, Request
 from chalicelib.domain.stored import GUARD_CHAIN, GuardState, Record, TargetState
 from tests.simulation.world import ACCOUNT, GUARD_ROLE, Run, World
 
@@ -392,13 +392,13 @@ class FakeRequests:
     """`ports.Requests` in memory, with these targets waiting."""
 
     def __init__(self, *targets: str) -> None:
-        self.waiting = [Asked(target, "2026-11-20T12:00:00Z", OPERATOR_ARN) for target in targets]
+        self.waiting = [Request(target, "2026-11-20T12:00:00Z", OPERATOR_ARN) for target in targets]
 
-    def asked(self, limit: int) -> Sequence[Asked]:
+    def pending(self, limit: int) -> Sequence[Request]:
         return self.waiting[:limit]
 
-    def answered(self, asked: Asked) -> None:
-        self.waiting.remove(asked)
+    def done(self, request: Request) -> None:
+        self.waiting.remove(request)
 
 
 class Gathered:

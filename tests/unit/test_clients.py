@@ -46,35 +46,35 @@ class TestClock:
     def test_two_workers_agree_on_the_time_however_wrong_their_hosts_are(self, host_is_off_by: timedelta) -> None:
         with freeze_time(TOLD + host_is_off_by):
             wrong = AwsClock(Host())
-            wrong.heard(at(TOLD))
+            wrong.received(at(TOLD))
             assert wrong.now() == TOLD
 
     def test_time_goes_on_between_two_answers(self) -> None:
         host = Host()
         clock = AwsClock(host)
-        clock.heard(at(TOLD))
+        clock.received(at(TOLD))
         host.seconds += 7.5
         assert clock.now() == TOLD + timedelta(seconds=7.5)
 
     def test_an_answer_that_was_long_under_way_does_not_turn_the_time_back(self) -> None:
         host = Host()
         clock = AwsClock(host)
-        clock.heard(at(TOLD + timedelta(seconds=3)))
-        clock.heard(at(TOLD))
+        clock.received(at(TOLD + timedelta(seconds=3)))
+        clock.received(at(TOLD))
         assert clock.now() == TOLD + timedelta(seconds=3)
 
     def test_a_process_that_was_frozen_learns_the_time_from_its_next_answer(self) -> None:
         host = Host()  # whose clock stands still while it is frozen
         clock = AwsClock(host)
-        clock.heard(at(TOLD))
-        clock.heard(at(TOLD + timedelta(hours=1)))
+        clock.received(at(TOLD))
+        clock.received(at(TOLD + timedelta(hours=1)))
         assert clock.now() == TOLD + timedelta(hours=1)
 
     @pytest.mark.parametrize("date", [None, "yesterday", "Fri, 99 Nov 2026 12:00:00 GMT"])
     def test_an_answer_without_a_readable_date_tells_nothing(self, date: str | None) -> None:
         clock = AwsClock(Host())
-        clock.heard(at(TOLD))
-        clock.heard(Answer(date))
+        clock.received(at(TOLD))
+        clock.received(Answer(date))
         assert clock.now() == TOLD
 
 

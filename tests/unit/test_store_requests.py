@@ -15,9 +15,9 @@ from chalicelib.auditlog.draft import Draft
 from chalicelib.aws.clock import AwsClock
 from chalicelib.aws.logreads import LogStore
 from chalicelib.aws.tables import ASKED_PREFIX, AUDIT_TABLE, DUE_SHARD, ROSTER, ROSTER_SHARDS, TARGETS_TABLE
+from chalicelib.domain import ports
 from chalicelib.domain.errors import AwsError, Conflict
 from chalicelib.domain.model import Trigger, TriggerKind
-from chalicelib.domain.ports import Asked
 from chalicelib.domain.reasons import Outcome
 from chalicelib.domain.stored import GUARD_CHAIN, GuardState, Pause, TargetState
 from tests.unit.endpoint import Endpoint, Refused, Request
@@ -261,7 +261,7 @@ def test_p16_a_chain_seen_for_the_first_time_is_on_the_roster_that_verification_
 
 def test_a_request_made_anew_is_not_taken_off_with_the_one_before() -> None:
     store, endpoint = connected(Dynamo())
-    store.answered(Asked(HERE, "2026-11-20T12:00:00.000000Z", "arn:aws:iam::111122223333:user/Ops"))
+    store.done(ports.Request(HERE, "2026-11-20T12:00:00.000000Z", "arn:aws:iam::111122223333:user/Ops"))
     (request,) = endpoint.requests
     assert request.parameters["Item"]["target"] == {"S": f"{ASKED_PREFIX}{HERE}"}
     assert request.parameters["ConditionExpression"] == "due_at = :at"

@@ -14,7 +14,7 @@ from chalicelib.auditlog.anchors import anchor_digest, anchored_heads
 from chalicelib.auditlog.verify import verify
 from chalicelib.domain.errors import AwsError, StoreError
 from chalicelib.domain.model import EncryptionType, Target, Trigger, TriggerKind
-from chalicelib.domain.ports import Asked
+from chalicelib.domain.ports import Request
 from chalicelib.domain.reasons import Outcome
 from chalicelib.domain.stored import GUARD_CHAIN, GuardState, Record, TargetState
 from chalicelib.loop.guard import Guard
@@ -189,10 +189,10 @@ def test_a_request_that_ended_in_a_fault_of_the_guards_own_is_not_repeated_every
 
 def test_p11_a_request_that_cannot_be_taken_off_the_list_does_not_keep_the_others_waiting() -> None:
     class Stubborn(FakeRequests):
-        def answered(self, asked: Asked) -> None:
-            if asked.target == str(TARGETS[0]):
+        def done(self, request: Request) -> None:
+            if request.target == str(TARGETS[0]):
                 raise StoreError("dynamodb:PutItem", "ThrottlingException", "too many requests")
-            super().answered(asked)
+            super().done(request)
 
     told, requests = still(), Stubborn(*map(str, TARGETS[:3]))
     report = tick(guard_of(told, requests=requests), lambda: 60.0)

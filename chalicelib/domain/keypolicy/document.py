@@ -23,14 +23,14 @@ _ELEMENTS = frozenset(
 
 
 class UnreadablePolicy(ValueError):
-    """The text is no policy that this code understands; nothing may be written over it. The text says what is wrong."""
+    """This code does not understand the policy, so it must not be overwritten. The text says what is wrong."""
 
 
-# What is only passed between these modules is a NamedTuple: such a class costs a tenth of a frozen dataclass at import.
+# Values passed only between these modules are NamedTuples: at import, one costs a tenth of a frozen dataclass.
 
 
 class Condition(NamedTuple):
-    """One condition on one key, taken apart."""
+    """One parsed condition on one condition key."""
 
     operator: str  # lower case, without its set prefix and IfExists
     quantifier: str  # "forallvalues", "foranyvalue" or ""
@@ -40,7 +40,7 @@ class Condition(NamedTuple):
 
 
 class Statement(NamedTuple):
-    """One statement, its lists and single values alike. None means: not there, or not in a form that is known."""
+    """One statement. Single values are read as lists. None means absent, or in an unknown form."""
 
     number: int
     sid: str | None
@@ -54,7 +54,7 @@ class Statement(NamedTuple):
 
 
 class Document(NamedTuple):
-    """A policy twice: as the text it was, to be copied, and as statements, to be judged."""
+    """A policy as raw text, to be copied, and as statements, to be judged."""
 
     raw: dict[str, msgspec.Raw]
     raw_statements: tuple[msgspec.Raw, ...]
@@ -62,7 +62,7 @@ class Document(NamedTuple):
 
 
 def read_document(text: str) -> Document:
-    """Read a policy's text. Raises UnreadablePolicy for what is not certainly understood."""
+    """Parse a policy's text. Raises UnreadablePolicy if anything in it is not certainly understood."""
     try:
         parsed = json.loads(text, object_pairs_hook=_no_key_twice, parse_constant=_no_constant)
         raw = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
@@ -159,8 +159,8 @@ def _conditions(read: object) -> tuple[Condition, ...] | None:
 
 
 def difference(before: str, after: str) -> str:
-    """What changed, for people: a unified diff of both texts, each laid out one value a line where it is JSON."""
-    import difflib  # only people ask for this, and no function should pay for it at its start
+    """Return a unified diff of both texts for people; JSON is formatted with one value per line."""
+    import difflib  # only people need this, and no function should pay for it at its cold start
 
     return "\n".join(difflib.unified_diff(_lines(before), _lines(after), "before", "after", lineterm=""))
 

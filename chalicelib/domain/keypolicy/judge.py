@@ -1,4 +1,4 @@
-"""Whether a key policy says all that the rule asks, and nothing that could keep X-Ray from the key."""
+"""Judge whether a key policy says all that the rule requires, and nothing that could deny X-Ray the key."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from chalicelib.domain.keypolicy.wanted import TAGGING_ACTIONS, missing_statemen
 from chalicelib.domain.model import Target, arn_part
 from chalicelib.domain.policy import Rule, arn_covers, glob_matches
 
-# What X-Ray, through its statement or through grants, and those who configure it and read traces may do with the key.
-# Which operations its grants carry is not documented, so every use of a symmetric key is among them.
+# What X-Ray (through its statement or through grants), its configurers and trace readers may do with the key.
+# Which operations X-Ray's grants allow is not documented, so this lists every use of a symmetric key.
 _USES = (
     "kms:CreateGrant",
     "kms:Decrypt",
@@ -28,11 +28,11 @@ _USES = (
 
 
 class Verdict(Struct, frozen=True):
-    """What a policy says, against what the rule asks.
+    """What a policy says, compared with what the rule requires.
 
-    `missing` names statements (ROOT, XRAY, READERS, BREAK_GLASS) in that order; `foreign_denies` describes each Deny
-    that could hit X-Ray's use; `lockouts` describes each that keeps the rule's own break-glass principals from the tag,
-    which breaks not the key but break-glass. `problem` says why the text could not be read, and then all is missing.
+    `missing` names statements (ROOT, XRAY, READERS, BREAK_GLASS) in that order. `foreign_denies` describes each Deny
+    that could affect X-Ray's use. `lockouts` describes each Deny that could keep the rule's break-glass principals from
+    setting the tag; it breaks break-glass, not the key. `problem` says why the text is unreadable; then all is missing.
     """
 
     missing: tuple[str, ...] = ()
@@ -42,14 +42,14 @@ class Verdict(Struct, frozen=True):
 
     @property
     def proved(self) -> bool:
-        """Whether X-Ray may be pointed at the key, as far as its policy goes."""
+        """Whether the policy allows X-Ray to be set to the key."""
         return not (self.missing or self.foreign_denies or self.problem)
 
 
 def judge_policy(text: str, rule: Rule, target: Target, partition: str) -> Verdict:
-    """Whether the policy says all that the rule asks, and nothing that could keep X-Ray from the key. Never raises.
+    """Judge whether a policy says all that the rule requires, and nothing that could deny X-Ray the key. Never raises.
 
-    A run asks this of the same text at every step, and the next run asks it again: the latest answers are kept.
+    A run judges the same text at every step, and the next run judges it again, so the latest verdicts are cached.
     """
     return _judged(text, rule, target, partition)
 
@@ -69,7 +69,7 @@ def _judged(text: str, rule: Rule, target: Target, partition: str) -> Verdict:
 
 
 def _could_deny_use(each: Statement, target: Target) -> bool:
-    """Whether the statement is a Deny that could hit a use of the key: by X-Ray, its configurer, or a trace reader."""
+    """Whether the statement is a Deny that could affect a use of the key by X-Ray, its configurer or a trace reader."""
     return (
         not each.allows
         and _could_name_use(each)
@@ -95,14 +95,14 @@ def _could_be_user(kind: str, name: str, target: Target) -> bool:
         return "*" in name or not name.endswith(".amazonaws.com") or name.startswith("xray.")
     if kind != "AWS":
         return True
-    # KMS shows the unique id in place of the ARN once the principal is gone, and no later one ever gets that id.
+    # KMS shows the unique id instead of the ARN after the principal was deleted, and that id is never reused.
     if name.startswith(("AROA", "AIDA")) and name.isalnum():
         return False
     return (_account_of(name) or target.account) == target.account
 
 
 def _account_of(principal: str) -> str | None:
-    """The account that an account id, or a principal's ARN or ARN pattern, certainly belongs to."""
+    """Return the account that an account id, or a principal's ARN or ARN pattern, certainly belongs to."""
     account = arn_part(principal, 4) or principal
     return account if len(account) == 12 and account.isascii() and account.isdigit() else None
 
@@ -110,8 +110,8 @@ def _account_of(principal: str) -> str | None:
 def _never_holds(condition: Condition, target: Target) -> bool:
     """Whether the condition certainly fails in every use of the key.
 
-    Known of a use: it comes over TLS (KMS takes nothing else), it carries no tags, it comes through X-Ray or through no
-    service, and who is no service is of the target's account.
+    Known about a use: it comes over TLS (KMS accepts nothing else), has no tags, comes through X-Ray or through no
+    service, and a caller that is not a service belongs to the target's account.
     """
     if condition.if_exists or not condition.values or varies(condition):
         return False
@@ -133,7 +133,7 @@ _POSITIVE = frozenset({"stringequals", "stringequalsignorecase", "stringlike", "
 
 
 def _surely_elsewhere(pattern: str, operator: str, target: Target) -> bool:
-    # Under a String operator a star before the account could reach over the colons that tell where the account stands.
+    # Under a String operator, a star before the account could match the colons that delimit the account.
     head = ":".join(pattern.split(":", 5)[:5])
     if not operator.startswith("arn") and ("*" in head or "?" in head):
         return False

@@ -1,4 +1,4 @@
-"""What one statement of a key policy certainly says: of an action, of the key, of a condition. A doubt is a no."""
+"""What one statement of a key policy certainly says about an action, the key or a condition. In doubt: False."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from chalicelib.domain.policy import arn_covers, arn_matches, glob_covers, glob_
 
 
 def allows(each: Statement, action: str, target: Target, partition: str) -> bool:
-    """Whether the statement, but for its principals and conditions, certainly allows the action on the key."""
+    """Whether the statement certainly allows the action on the key, regardless of its principals and conditions."""
     return each.allows and each.understood and names_action(each, action) and names_whole_key(each, target, partition)
 
 
 def names_action(each: Statement, action: str) -> bool:
-    """Whether the statement is certainly about the action."""
+    """Whether the statement certainly applies to the action."""
     return any(glob_covers(pattern.lower(), action.lower()) for pattern in each.actions or ())
 
 
 def names_whole_key(each: Statement, target: Target, partition: str) -> bool:
-    """Whether the statement is certainly about the key that carries the policy."""
-    # The policy's own key is not known here; a statement that names one key may name another one by mistake.
+    """Whether the statement certainly applies to the key that has the policy."""
+    # The policy's own key is unknown here; a statement that names one key may name another one by mistake.
     any_key = f"arn:{partition}:kms:{target.region}:{target.account}:key/*"
     return any(glob_covers(resource, any_key) for resource in each.resources or ())
 
 
 def lets_through(condition: Condition, known: dict[str, str], principal: str | None) -> bool:
-    """Whether the condition certainly holds for requests with these values, made by any ARN that fits the pattern."""
+    """Whether the condition certainly holds for requests with these values from any ARN that matches `principal`."""
     if condition.quantifier or varies(condition):
         return False
     if condition.key in known:
@@ -45,7 +45,7 @@ def lets_through(condition: Condition, known: dict[str, str], principal: str | N
     return False
 
 
-# ArnEquals and ArnLike behave alike; StringLike lets a star reach over colons.
+# ArnEquals and ArnLike behave the same; under StringLike, a star also matches colons.
 _ARN_COVERS: dict[str, Callable[[str, str], bool]] = {
     "arnlike": arn_covers,
     "arnequals": arn_covers,
@@ -68,7 +68,7 @@ def catches_tag(condition: Condition, tag: str) -> bool:
 
 
 def spares_only(condition: Condition, principals: Sequence[str]) -> bool:
-    """Whether the condition fails for none but those whose ARN fits one of the patterns."""
+    """Whether the condition fails only for principals whose ARN matches one of the patterns."""
     if condition.quantifier or condition.key != "aws:principalarn" or not condition.values or varies(condition):
         return False
     match condition.operator:
@@ -80,5 +80,5 @@ def spares_only(condition: Condition, principals: Sequence[str]) -> bool:
 
 
 def varies(condition: Condition) -> bool:
-    """Whether a value holds a policy variable, which is known only to the request."""
+    """Whether a value contains a policy variable, which only a request resolves."""
     return any("${" in value for value in condition.values)

@@ -1,4 +1,4 @@
-"""The statements that the managed key's policy must have, and how to add the missing ones without losing a word."""
+"""The statements that the managed key's policy must have, and how to add missing ones without losing a word."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ TAGGING_ACTIONS = ("kms:TagResource", "kms:UntagResource")
 
 
 class PolicyTooLong(ValueError):
-    """With what is missing the policy would be longer than KMS takes, so that somebody must shorten it first."""
+    """With the missing statements the policy would exceed KMS's limit, so somebody must shorten it first."""
 
 
 def initial_policy(rule: Rule, target: Target, partition: str) -> str:
-    """The policy that a new key gets: just the wanted statements."""
+    """Return the policy of a new key: only the wanted statements."""
     statements = [wanted.statement for wanted in wanted_statements(rule, target, partition)]
     return json.dumps({"Version": "2012-10-17", "Id": "xray-encryption", "Statement": statements}, indent=2)
 
 
 def merge(text: str, rule: Rule, target: Target, partition: str) -> str:
-    """The policy with what was missing appended; the very same text if nothing was.
+    """Return the policy with the missing statements appended; the same text if none is missing.
 
-    All that was there stays, token for token and in its order; only white space may change. Raises UnreadablePolicy and
+    Everything else stays, token for token and in order; only white space may change. Raises UnreadablePolicy and
     PolicyTooLong.
     """
     document = read_document(text)
@@ -60,18 +60,18 @@ def merge(text: str, rule: Rule, target: Target, partition: str) -> str:
         {**each.statement, "Sid": _free_sid(each.statement["Sid"], taken)} for each in wanted if each.name in missing
     ]
     merged = msgspec.json.encode({**document.raw, "Statement": [*document.raw_statements, *added]})
-    for indent in (2, -1):  # as people read it; without any white space if that is too long
+    for indent in (2, -1):  # readable; without any white space if that is too long
         laid_out = msgspec.json.format(merged, indent=indent)
         if len(laid_out) <= LONGEST_POLICY_BYTES:
             return laid_out.decode()
     raise PolicyTooLong(
-        f"with {', '.join(missing)} the key policy would have {len(laid_out)} bytes, and KMS takes "
+        f"with {', '.join(missing)} the key policy would have {len(laid_out)} bytes, but KMS allows "
         f"{LONGEST_POLICY_BYTES}; shorten one of its {len(document.statements)} statements"
     )
 
 
 class Wanted(NamedTuple):
-    """A statement that the policy must have, and how to tell that other statements say at least the same."""
+    """A statement that the policy must have, and a check whether other statements say at least the same."""
 
     name: str
     statement: dict[str, Any]
@@ -79,7 +79,7 @@ class Wanted(NamedTuple):
 
 
 def wanted_statements(rule: Rule, target: Target, partition: str) -> tuple[Wanted, ...]:
-    """List the statements that the rule asks of the key's policy, in the order in which a new key gets them."""
+    """Return the statements that the rule requires in the key's policy, in their order in a new key's policy."""
     wanted = [_root(target, partition), _xray(target, partition), _readers(rule, target, partition)]
     if rule.break_glass is not None:
         wanted.append(_break_glass(rule.break_glass, target, partition))
@@ -87,7 +87,7 @@ def wanted_statements(rule: Rule, target: Target, partition: str) -> tuple[Wante
 
 
 def missing_statements(wanted: Iterable[Wanted], statements: Sequence[Statement]) -> tuple[str, ...]:
-    """Name the wanted statements that no other statements say."""
+    """Return the names of the wanted statements that the given statements do not cover."""
     return tuple(each.name for each in wanted if not each.is_said(statements))
 
 
@@ -95,7 +95,7 @@ def _root(target: Target, partition: str) -> Wanted:
     root = f"arn:{partition}:iam::{target.account}:root"
 
     def is_said(statements: Sequence[Statement]) -> bool:
-        # Only the account itself lets IAM grant; "everybody" would not mean the same.
+        # Only the account's principal lets IAM policies grant access; "*" would mean something else.
         return any(
             allows(each, "kms:*", target, partition)
             and not each.conditions
@@ -118,7 +118,7 @@ def _root(target: Target, partition: str) -> Wanted:
 
 def _xray(target: Target, partition: str) -> Wanted:
     def is_said(statements: Sequence[Statement]) -> bool:
-        # Which condition keys X-Ray's own calls carry is not documented, so any condition may be one that they fail.
+        # Which condition keys X-Ray's own calls have is not documented, so they may fail any condition.
         return all(
             any(
                 allows(each, action, target, partition)
@@ -146,7 +146,7 @@ def _readers(rule: Rule, target: Target, partition: str) -> Wanted:
     via_xray = via(target)
     known = {"kms:calleraccount": target.account, "kms:viaservice": via_xray}
     conditions: dict[str, Any] = {"StringEquals": {"kms:CallerAccount": target.account, "kms:ViaService": via_xray}}
-    patterns: tuple[str | None, ...] = (None,)  # None: whoever it is
+    patterns: tuple[str | None, ...] = (None,)  # None: any principal
     if rule.managed_key.trace_readers != EVERY_READER:
         patterns = tuple(rule.managed_key.trace_readers)
         conditions["ArnLike"] = {"aws:PrincipalArn": list(rule.managed_key.trace_readers)}
@@ -178,7 +178,7 @@ def _readers(rule: Rule, target: Target, partition: str) -> Wanted:
 
 
 def via(target: Target) -> str:
-    """What `kms:ViaService` says of a request that came through X-Ray; the suffix is the same in every partition."""
+    """Return `kms:ViaService` of a request through X-Ray; the suffix is the same in every partition."""
     return f"xray.{target.region}.amazonaws.com"
 
 
