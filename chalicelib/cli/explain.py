@@ -82,7 +82,7 @@ def _explain(operator: Operator, event: ChangeEvent | KeyEvent) -> int:
 
 
 def _because(judgement: Judgement) -> str:
-    from chalicelib.operators.labels import explanation
+    from chalicelib.domain.meanings import explanation
 
     broken = ", ".join(judgement.violations)
     match judgement.outcome:
@@ -95,7 +95,8 @@ def _because(judgement: Judgement) -> str:
         case Outcome.IGNORED if judgement.reason == "RULE_OFF":
             return f"Rule {judgement.rule} is off: the guard records the change and does nothing else."
         case outcome:
-            why = str(explanation(outcome, judgement.reason) or judgement.message or judgement.reason)
+            explained = explanation(outcome, judgement.reason)
+            why = f"{explained.text} {explained.remedy}" if explained else judgement.message or judgement.reason or ""
             return f"It violates rule {judgement.rule}: {broken}. {outcome.value}: {why.rstrip('.')}."
 
 

@@ -22,9 +22,10 @@ from werkzeug.wrappers import Request, Response
 from chalicelib.auditlog.cursors import BadCursor
 from chalicelib.console import pages, words
 from chalicelib.console.pages import NotThere, Page
+from chalicelib.domain import meanings
 from chalicelib.domain.errors import GuardError
 from chalicelib.domain.policy import PolicyError
-from chalicelib.operators import errors, formatting, labels
+from chalicelib.operators import errors, formatting
 from chalicelib.operators.context import Operator
 
 if TYPE_CHECKING:
@@ -213,11 +214,11 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     made.globals |= {
-        "meanings": labels.OUTCOME_MEANINGS,
-        "explanation": labels.explanation,
+        "outcome_meanings": meanings.OUTCOMES,
+        "explanation": meanings.explanation,
         "sign": words.sign,
-        "violation_words": labels.VIOLATIONS,
-        "trigger_words": labels.TRIGGERS,
+        "violation_meanings": meanings.VIOLATIONS,
+        "trigger_labels": meanings.TRIGGERS,
         "difference": words.difference,
         "ago": words.ago,
     }
