@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from chalicelib.domain.model import TriggerKind
-from chalicelib.domain.reasons import Outcome, Reason
+from chalicelib.domain.reasons import BREAK_GLASS_NOTES, Outcome
 from chalicelib.domain.stored import Cause, GuardState, Incident, PastIncident, Record, TargetState
 from chalicelib.domain.times import seconds
 
@@ -42,12 +42,6 @@ MOST_BUCKETS = 240
 
 LONGEST_ACTOR = 256
 COMPLIANT = frozenset({Outcome.COMPLIANT, Outcome.REMEDIATED})
-SUPPRESSIONS: dict[str, str] = {
-    Reason.BREAK_GLASS_OPENED: "opened",
-    Reason.BREAK_GLASS_REFUSED: "refused",
-    Reason.BREAK_GLASS_ENDED: "ended",
-}
-"""The reasons of records about break-glass, and what each is called here."""
 
 
 class Addition(NamedTuple):
@@ -68,8 +62,9 @@ def additions(
         sums.add(_day(FIGURES, records[-1].at), "closed")
     for record in records:
         sums.add(_day(FIGURES, record.at), f"outcome:{record.outcome.value}")
-        if record.reason in SUPPRESSIONS:
-            sums.add(_day(FIGURES, record.at), f"suppression:{SUPPRESSIONS[record.reason]}")
+        if record.reason in BREAK_GLASS_NOTES:
+            name = record.reason.removeprefix("BREAK_GLASS_").lower()  # opened, refused or ended
+            sums.add(_day(FIGURES, record.at), f"suppression:{name}")
         if record.incident_id == record.record_id:
             sums.add(_day(FIGURES, record.at), "opened")
         if record.exposure_seconds is not None:

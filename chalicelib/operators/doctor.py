@@ -9,6 +9,7 @@ from typing import Any
 
 from chalicelib.auditlog.views import target_view
 from chalicelib.aws.clients import call
+from chalicelib.aws.paging import pages
 from chalicelib.aws.tables import AUDIT_TABLE, TARGETS_TABLE
 from chalicelib.domain.errors import AwsError
 from chalicelib.operators.context import Operator
@@ -105,15 +106,8 @@ class Doctor:
 
     def _rules(self) -> Iterator[tuple[str, ...]]:
         client = self._reading("events")
-        listed: list[dict[str, Any]] = []
-        page: dict[str, Any] = {}
-        while True:
-            answer = call("events:ListRules", client.list_rules, NamePrefix=RULE_PREFIX, **page)
-            listed += answer["Rules"]
-            if not answer.get("NextToken"):
-                break
-            page = {"NextToken": answer["NextToken"]}
-        there = {rule["Name"]: rule for rule in listed}
+        responses = pages("events:ListRules", client.list_rules, {"NextToken": "NextToken"}, NamePrefix=RULE_PREFIX)
+        there = {rule["Name"]: rule for response in responses for rule in response["Rules"]}
         for name in sorted({*RULES, *there}):
             if name not in there:
                 yield BAD, f"the rule {name} does not exist in {self._operator.region}", DEPLOY
