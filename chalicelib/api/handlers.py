@@ -194,7 +194,7 @@ def _last_target_of(token: str | None) -> str:
     try:
         Target.parse(name)
     except ValueError as error:
-        raise BadCursor("the cursor is not valid: use it exactly as returned, or start without one") from error
+        raise BadCursor("the page token is not valid: use it exactly as returned, or start without one") from error
     return name
 
 

@@ -1,1 +1,1 @@
-"""The audit log: how it is written, sealed, verified and read."""
+"""The audit log: its format, its writing, its verification and its queries."""

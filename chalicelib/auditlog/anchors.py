@@ -1,4 +1,4 @@
-"""The format of anchors: the heads of all chains, as each sweep writes them where the log's writers cannot reach."""
+"""The format of anchors: the heads of all chains, which each sweep stores outside the chains."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from chalicelib.domain.stored import GUARD_CHAIN, Record
 
 
 class Anchored(Struct, frozen=True):
-    """A head that was written down elsewhere. `anchored_by` says where, for people: a sweep's record, an S3 object."""
+    """A head that an anchor contains. `anchored_by` names the anchor for people: a sweep's record or an S3 object."""
 
     seq: int
     hash: str
@@ -21,12 +21,12 @@ class Anchored(Struct, frozen=True):
 
 
 def anchor_digest(heads: Iterable[tuple[str, int, str]]) -> str:
-    """One hash for all heads (target, seq, hash), whatever order they come in: what a sweep writes down."""
+    """One hash for all heads (target, seq, hash), in any order."""
     return digest(msgspec.json.encode(sorted(heads)))
 
 
 def anchored_heads(records: Iterable[Record]) -> Iterable[tuple[str, Anchored]]:
-    """(chain, anchored head) of every sweep and anchor among the records of the guard's own chain."""
+    """(chain, anchored head) from the records of sweeps and anchors in the guard's own chain."""
     for record in records:
         if record.target == GUARD_CHAIN and record.reason in (Reason.SWEEP, Reason.ANCHOR):
             for target, seq, head in record.detail.get("heads", ()):

@@ -1,8 +1,8 @@
-"""How tampering with one chain shows: in its rows, its head and its anchors.
+"""Verify one chain: its rows, its head and its anchors.
 
-Anyone who can write the table can make a chain that is whole in itself. What exposes them is, from weak to strong: the
-neighbours of what they changed, the head, and the anchors. So a finding is placed where the evidence points, and says
-what the evidence is.
+Anyone who can write to the table can forge a chain that is consistent in itself. The evidence against a forgery is,
+from weak to strong: the neighbours of the changed record, the head, and the anchors. A finding names the record that
+the evidence points to, and the evidence.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from chalicelib.domain.stored import ZERO_HASH
 
 
 class Finding(Struct, frozen=True):
-    """One sign of tampering: `code` is stable, `seq` the record it points at (0: a row without a place)."""
+    """One sign of tampering. `code` is stable; `seq` is the record that it points to (0: a row without a position)."""
 
     target: str
     seq: int
@@ -33,29 +33,29 @@ def verify_chain(
     head: tuple[int, str] | None,
     anchors: Iterable[Anchored] = (),
 ) -> list[Finding]:
-    """Everything about a target's chain that a guard's own writing cannot explain, in order; empty if it is whole.
+    """Findings about a target's chain that the guard's own writes cannot explain, in order. Empty if it is whole.
 
-    `rows` come in the order of their sort key, as a query answers. `head` is (seq, hash) from the target's state,
-    None where there is no state. Read the head before the rows, and where a record was appended meanwhile
-    (`UNKNOWN_TO_HEAD`), read again.
+    `rows` are in the order of their sort keys, as a query returns them. `head` is (seq, hash) from the target's state,
+    or None without a state. Read the head before the rows. If a record was appended meanwhile (`UNKNOWN_TO_HEAD`), read
+    both again.
 
-    BAD_KEY           a row whose key is no record's
-    FOREIGN           a row or a record that belongs to another target
-    UNREADABLE        a body that is no record
-    EDITED            a body that does not have the hash beside it
-    INDEX_EDITED      attributes beside the body that do not follow from it
-    MOVED             a record under another record's key
-    DUPLICATE         a second row for the same record
-    OUT_OF_ORDER      a row that comes after a later one
-    MISSING           records between others are not there
-    BROKEN_LINK       a record that its neighbours do not know: rewritten together with its hash
-    TRUNCATED         the head or an anchor tells of records after the last one
-    UNKNOWN_TO_HEAD   records after the head
-    HEAD_MISSING      records, but no state that knows of them
-    HEAD_MISMATCH     the head tells another hash
-    ANCHOR_MISMATCH   an anchor tells another hash: the chain up to there is not the one that was anchored
+    BAD_KEY           the key of a row is not the key of a record
+    FOREIGN           a row or a record belongs to another target
+    UNREADABLE        a body is not a record
+    EDITED            a body does not have the stored hash
+    INDEX_EDITED      the attributes of a row contradict its body
+    MOVED             a record has the key of another record
+    DUPLICATE         there is a second row for the same record
+    OUT_OF_ORDER      a row comes after a later one
+    MISSING           records between others are missing
+    BROKEN_LINK       a record does not match its neighbours: it was rewritten together with its hash
+    TRUNCATED         according to the head or an anchor, records after the last one are missing
+    UNKNOWN_TO_HEAD   there are records after the head
+    HEAD_MISSING      there are records, but no state with a head
+    HEAD_MISMATCH     the head has another hash
+    ANCHOR_MISMATCH   an anchor has another hash: the chain up to this record is not the one that was anchored
 
-    Takes one small object a record in memory, not the bodies.
+    Keeps one small object per record in memory, not the bodies.
     """
     findings = _Findings(target)
     anchors = tuple(anchors)
@@ -68,7 +68,7 @@ def verify_chain(
 
 
 class _Body(msgspec.Struct):
-    """What the chain needs of a record. Not `Record`: a record written by a newer guard must still verify."""
+    """The fields that link records. Not `Record`: a record of a newer guard must verify, too."""
 
     target: str
     seq: int
@@ -77,7 +77,7 @@ class _Body(msgspec.Struct):
 
 
 class _Link(Struct):
-    """A row reduced to what ties it to its neighbours. `suspect`: the row is known to be wrong by itself."""
+    """The fields of a row that link it to its neighbours. `suspect`: the row by itself is known to be wrong."""
 
     seq: int
     digest: str
@@ -86,16 +86,16 @@ class _Link(Struct):
     suspect: bool
 
     def is_hash(self, claimed: str) -> bool:
-        """Whether somebody who wrote down this record's hash wrote that.
+        """Whether `claimed` can be the hash of this record.
 
-        A row whose body and hash disagree is reported for that; which of the two is the true one cannot be told from
-        the row, so either counts here, lest one edit be reported three times.
+        A row whose body and hash disagree has a finding of its own. The row does not show which of the two is original,
+        so both count here; otherwise one edit would have three findings.
         """
         return claimed == self.digest or (self.suspect and claimed == self.stored)
 
 
 class _Findings:
-    """Findings of one chain, one for a record and code, in the order of the chain."""
+    """Findings about one chain, one for each record and code, in the order of the chain."""
 
     def __init__(self, target: str) -> None:
         self._target = target
@@ -115,10 +115,10 @@ def _read_rows(target: str, rows: Iterable[StoredRow], findings: _Findings) -> d
         key = RECORD_SORT_KEY.fullmatch(row.sk)
         seq = int(key[1]) if key else 0
         if seq < 1 or row.sk != sort_key(seq):
-            findings.add(0, "BAD_KEY", f"the row {row.sk[:40]!r} is not a record's")
+            findings.add(0, "BAD_KEY", f"the key {row.sk[:40]!r} is not the key of a record")
             continue
         if row.target != target:
-            findings.add(seq, "FOREIGN", f"the row is filed under {row.target[:80]!r}")
+            findings.add(seq, "FOREIGN", f"the row belongs to the chain {row.target[:80]!r}")
             continue
         if seq in links:
             findings.add(seq, "DUPLICATE", "there is more than one row for this record")
@@ -146,21 +146,21 @@ def _read_row(target: str, seq: int, row: StoredRow, findings: _Findings) -> _Li
     link.prev = body.prev_hash
     if body.target != target:
         link.suspect = True
-        findings.add(seq, "FOREIGN", f"the record is of the target {body.target[:80]!r}")
+        findings.add(seq, "FOREIGN", f"the record belongs to the target {body.target[:80]!r}")
     if body.seq != seq:
         link.suspect = True
-        findings.add(seq, "MOVED", f"the record says that it is number {body.seq}")
+        findings.add(seq, "MOVED", f"according to its content, this is record {body.seq}")
     wrong = _wrong_attributes(raw, body, row.index)
     if wrong:
-        findings.add(seq, "INDEX_EDITED", f"what stands beside the record does not follow from it: {', '.join(wrong)}")
+        findings.add(seq, "INDEX_EDITED", f"attributes of the row contradict the record: {', '.join(wrong)}")
     return link
 
 
 def _wrong_attributes(raw: Mapping[str, object], body: _Body, index: Mapping[str, object]) -> list[str]:
-    """What is missing beside the body, or not as the body says. Any other name may only repeat the body's field."""
+    """The attributes that are missing or contradict the body. An attribute outside the index must equal its field."""
     try:
         expected: dict[str, object] = dict(time_index(body.target, body.seq, body.at))
-    except (OverflowError, ValueError):  # a time that has no UTC form: no index can follow from it
+    except (OverflowError, ValueError):  # the time has no UTC form, so it has no index
         return ["at"]
     names = expected.keys() | index.keys()
     absent, unfounded = object(), object()
@@ -173,7 +173,7 @@ def _check_gaps(links: Mapping[int, _Link], findings: _Findings) -> None:
     expected = 1
     for seq in sorted(links):
         if seq > expected:
-            findings.add(expected, "MISSING", f"{_range(expected, seq - 1)} not there")
+            findings.add(expected, "MISSING", f"{_range(expected, seq - 1)} missing")
         expected = seq + 1
 
 
@@ -187,11 +187,11 @@ def _check_links(
     anchors: tuple[Anchored, ...],
     findings: _Findings,
 ) -> None:
-    """Each record must carry the hash of the one before it.
+    """Each record must have the hash of the previous one.
 
-    Where two neighbours disagree one of them was rewritten. The later one is cleared by whoever wrote its hash down
-    after it (its successor, the head, an anchor), which leaves the earlier one; so it is, too, where the earlier one is
-    known to be wrong by itself. Otherwise the later one is named.
+    If two neighbours disagree, one of them was rewritten. The finding names the earlier one if the later one's hash is
+    confirmed (by its successor, the head or an anchor), or if the earlier one by itself is known to be wrong. Otherwise
+    it names the later one.
     """
     witnesses: dict[int, set[str]] = {}
     for link in links.values():
@@ -207,15 +207,15 @@ def _check_links(
             continue
         if seq == 1:
             if link.prev != ZERO_HASH:
-                findings.add(1, "BROKEN_LINK", "the first record claims to have one before it")
+                findings.add(1, "BROKEN_LINK", "the first record has the hash of a previous one")
             continue
         before = links.get(seq - 1)
         if before is None or before.is_hash(link.prev):
             continue
         if not link.suspect and (before.suspect or link.digest in witnesses.get(seq, ())):
-            findings.add(seq - 1, "BROKEN_LINK", f"this is not the record that record {seq} was written after")
+            findings.add(seq - 1, "BROKEN_LINK", f"record {seq} has another hash for this record")
         else:
-            findings.add(seq, "BROKEN_LINK", f"the record does not carry on from record {seq - 1}")
+            findings.add(seq, "BROKEN_LINK", f"this record has another hash for record {seq - 1}")
 
 
 def _check_head(links: Mapping[int, _Link], head: tuple[int, str] | None, findings: _Findings) -> None:
@@ -223,20 +223,20 @@ def _check_head(links: Mapping[int, _Link], head: tuple[int, str] | None, findin
     if head is None:
         if links:
             findings.add(
-                last, "HEAD_MISSING", f"there are {len(links)} records, and no state of the target that knows them"
+                last, "HEAD_MISSING", f"there are {len(links)} records, but the target has no state with a head"
             )
         return
     seq, claimed = head
     if seq > last:
-        findings.add(last + 1, "TRUNCATED", f"{_range(last + 1, seq)} not there, by the target's head")
+        findings.add(last + 1, "TRUNCATED", f"{_range(last + 1, seq)} missing, according to the target's head")
     elif seq < last:
         findings.add(
-            seq + 1, "UNKNOWN_TO_HEAD", f"{_range(seq + 1, last)} unknown to the target's head, which is at {seq}"
+            seq + 1, "UNKNOWN_TO_HEAD", f"{_range(seq + 1, last)} after the target's head, which is at record {seq}"
         )
     if seq in links and not links[seq].is_hash(claimed):
         findings.add(seq, "HEAD_MISMATCH", f"the target's head has the hash {claimed[:12]}… for this record")
     elif seq == 0 and claimed != ZERO_HASH:
-        findings.add(0, "HEAD_MISMATCH", "the target's head has a hash, and no record")
+        findings.add(0, "HEAD_MISMATCH", "the target's head has a hash, but no record")
 
 
 def _check_anchors(links: Mapping[int, _Link], anchors: tuple[Anchored, ...], findings: _Findings) -> None:
@@ -244,9 +244,8 @@ def _check_anchors(links: Mapping[int, _Link], anchors: tuple[Anchored, ...], fi
     good = 0
     for anchor in sorted(anchors, key=lambda each: each.seq):
         if anchor.seq > last:
-            findings.add(
-                last + 1, "TRUNCATED", f"{_range(last + 1, anchor.seq)} not there, by {anchor.anchored_by[:200]}"
-            )
+            missing = _range(last + 1, anchor.seq)
+            findings.add(last + 1, "TRUNCATED", f"{missing} missing, according to {anchor.anchored_by[:200]}")
         elif anchor.seq in links:
             if links[anchor.seq].is_hash(anchor.hash):
                 good = anchor.seq
@@ -254,6 +253,6 @@ def _check_anchors(links: Mapping[int, _Link], anchors: tuple[Anchored, ...], fi
                 findings.add(
                     anchor.seq,
                     "ANCHOR_MISMATCH",
-                    f"{anchor.anchored_by[:200]} has the hash {anchor.hash[:12]}… for this record: something from "
-                    f"record {good + 1} to here was rewritten",
+                    f"{anchor.anchored_by[:200]} has the hash {anchor.hash[:12]}… for this record: at least one "
+                    f"of the records {good + 1} to {anchor.seq} was rewritten",
                 )

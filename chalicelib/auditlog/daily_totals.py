@@ -1,18 +1,17 @@
-"""What a write adds to the figures over the log, so that asking for them never reads it.
+"""The amounts that a write adds to the figures, so that queries for figures do not read the log.
 
-What a write adds is a function of the state before, the state after and the records between them, so it is added
-exactly when they are stored, and once. Every addition is an ADD of whole numbers to an item in the targets table:
+The amounts depend only on the state before, the state after and the new records, so they are added exactly once, in the
+transaction that stores these. Each addition is an ADD of whole numbers to an item in the targets table:
 
-figures#<day>#<shard>  incidents opened and closed on that UTC day, records by outcome, suppressions by what became of
-                       them, and two histograms over the incidents closed on it: exposure and time to remediate
-actors#<day>#<shard>   incidents opened on that day by who caused them
-present#<shard>        how many targets there are, by outcome, and how many of them are compliant
+figures#<day>#<shard>  incidents opened and closed on that UTC day, records by outcome, break-glass notes by kind, and
+                       two histograms of the incidents closed on that day: exposure and time to remediate
+actors#<day>#<shard>   incidents opened on that day, by actor
+present#<shard>        the number of targets, by outcome, and of compliant targets
 
-Sums do not care which shard holds what: targets that write at the same moment take different ones, and reading reads
-them all (`summary`).
+Figures are the sum over all shards (`summary`), so that targets that write at the same moment can use different shards.
 
-A histogram's bucket is `GROWTH` times as wide as the one before, and a percentile read from it is off by less than
-`RELATIVE_ERROR` of itself (by less than `FINEST_SECONDS`, if it is smaller than that).
+Each bucket of a histogram is `GROWTH` times as wide as the previous one. The error of a percentile is less than
+`RELATIVE_ERROR` of its value (less than `FINEST_SECONDS` for shorter durations).
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from chalicelib.domain.model import TriggerKind
-from chalicelib.domain.reasons import Outcome, Reason
+from chalicelib.domain.reasons import BREAK_GLASS_NOTES, Outcome
 from chalicelib.domain.stored import Cause, GuardState, Incident, PastIncident, Record, TargetState
 from chalicelib.domain.times import seconds
 
 SHARDS = 4
-"""How many items one day's figures are spread over. More may be added; fewer would hide what was counted."""
+"""The number of items for one day's figures. It may grow; if it shrank, figures would be lost."""
 
 FIGURES, ACTORS, PRESENT = "figures", "actors", "present"
 
@@ -38,20 +37,14 @@ GROWTH = 1.1
 RELATIVE_ERROR = (GROWTH - 1) / (GROWTH + 1)
 FINEST_SECONDS = 0.1
 MOST_BUCKETS = 240
-"""The last bucket takes whatever is longer: about 26 years."""
+"""The last bucket has all longer durations: about 26 years and more."""
 
 LONGEST_ACTOR = 256
 COMPLIANT = frozenset({Outcome.COMPLIANT, Outcome.REMEDIATED})
-SUPPRESSIONS: dict[str, str] = {
-    Reason.BREAK_GLASS_OPENED: "opened",
-    Reason.BREAK_GLASS_REFUSED: "refused",
-    Reason.BREAK_GLASS_ENDED: "ended",
-}
-"""The reasons of records about break-glass, and what each is called here."""
 
 
 class Addition(NamedTuple):
-    """What is added to one item: `item` without its shard (`figures#2026-11-20`), amounts by attribute."""
+    """The amounts to add to one item, by attribute. `item` has no shard: `figures#2026-11-20`."""
 
     item: str
     amounts: tuple[tuple[str, int], ...]
@@ -60,7 +53,7 @@ class Addition(NamedTuple):
 def additions(
     before: TargetState | GuardState, after: TargetState | GuardState, records: Sequence[Record]
 ) -> list[Addition]:
-    """What storing this write adds to the figures; nothing for the guard's own chain."""
+    """The amounts that this write adds to the figures; none for the guard's own chain."""
     if not isinstance(before, TargetState) or not isinstance(after, TargetState):
         return []
     sums = _Sums()
@@ -68,8 +61,9 @@ def additions(
         sums.add(_day(FIGURES, records[-1].at), "closed")
     for record in records:
         sums.add(_day(FIGURES, record.at), f"outcome:{record.outcome.value}")
-        if record.reason in SUPPRESSIONS:
-            sums.add(_day(FIGURES, record.at), f"suppression:{SUPPRESSIONS[record.reason]}")
+        if record.reason in BREAK_GLASS_NOTES:
+            name = record.reason.removeprefix("BREAK_GLASS_").lower()  # opened, refused or ended
+            sums.add(_day(FIGURES, record.at), f"suppression:{name}")
         if record.incident_id == record.record_id:
             sums.add(_day(FIGURES, record.at), "opened")
         if record.exposure_seconds is not None:
@@ -77,18 +71,18 @@ def additions(
     for incident, cause in _newly_explained(before, after):
         sums.add(_day(ACTORS, incident.opened_at), f"actor:{_short(cause.actor.arn)}")
     _add_present(sums, before, after)
-    return sums.told()
+    return sums.additions()
 
 
 def _add_end(sums: _Sums, before: TargetState, record: Record, exposure_seconds: float) -> None:
-    """How long an incident lasted, or what a change heard of late says of one that was counted already.
+    """Count the duration of an incident, or correct it if its change event arrives late.
 
-    An incident that ended because nobody asks for encryption any more has no exposure; should its change be heard of
-    after that, the correction takes one away that was never counted. Reading leaves out what is below nothing.
+    An incident that ended because its rule no longer judges the target has no exposure. If its change event arrives
+    after that, the correction subtracts what was never counted; `summary` ignores negative amounts.
     """
     past = next((each for each in before.past if each.id == record.incident_id), None)
     if past is not None:
-        # It was counted from its discovery on; now the time of the change is known.
+        # It was counted from its detection; now the time of the change is known.
         if past.cause is None and record.trigger.kind is TriggerKind.CHANGE:
             day = _day(FIGURES, past.closed_at)
             sums.add(day, f"exposure:{bucket(seconds(past.closed_at - past.opened_at))}", -1)
@@ -101,7 +95,7 @@ def _add_end(sums: _Sums, before: TargetState, record: Record, exposure_seconds:
 
 
 def _newly_explained(before: TargetState, after: TargetState) -> Iterator[tuple[Incident | PastIncident, Cause]]:
-    """The incidents whose cause is known since this write."""
+    """The incidents whose cause becomes known with this write."""
     known = {each.id for each in _incidents(before) if each.cause is not None}
     for incident in _incidents(after):
         if incident.cause is not None and incident.id not in known:
@@ -125,7 +119,7 @@ def _add_present(sums: _Sums, before: TargetState, after: TargetState) -> None:
 
 
 def is_compliant(state: TargetState) -> bool:
-    """Whether the setting was as the rule asks when it was last looked at."""
+    """Whether the setting satisfied the rule at the last check."""
     return state.outcome in COMPLIANT and state.incident is None
 
 
@@ -138,8 +132,8 @@ class _Sums:
     def add(self, item: str, attribute: str, amount: int = 1) -> None:
         self._items.setdefault(item, Counter())[attribute] += amount
 
-    def told(self) -> list[Addition]:
-        """Without what comes to nothing."""
+    def additions(self) -> list[Addition]:
+        """The amounts that are not zero."""
         found = []
         for item, amounts in sorted(self._items.items()):
             kept = tuple(sorted((name, amount) for name, amount in amounts.items() if amount))
@@ -149,14 +143,14 @@ class _Sums:
 
 
 def bucket(seconds: float) -> int:
-    """The histogram's bucket that holds a span."""
+    """The number of the histogram's bucket for a duration."""
     if seconds <= FINEST_SECONDS:
         return 0
     return min(MOST_BUCKETS, math.ceil(math.log(seconds / FINEST_SECONDS, GROWTH)))
 
 
 def seconds_of(number: int) -> float:
-    """The span that a bucket stands for: as far from its lower end as from its upper, in proportion."""
+    """The duration that represents a bucket: its relative distance to both ends is the same."""
     if number <= 0:
         return FINEST_SECONDS
     return FINEST_SECONDS * 2 * GROWTH**number / (GROWTH + 1)
@@ -167,7 +161,7 @@ def _day(kind: str, at: datetime) -> str:
 
 
 def _short(arn: str) -> str:
-    """An actor as an attribute's name. Who is named at greater length than any ARN of IAM's is told by a digest."""
+    """An actor as the name of an attribute. A name longer than IAM's ARNs is cut and gets a digest."""
     sent = arn.encode("utf-8", "replace")
     if len(sent) <= LONGEST_ACTOR:
         return sent.decode()

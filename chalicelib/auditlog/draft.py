@@ -1,4 +1,4 @@
-"""A draft: one transaction's records and the state that goes with them, built before anything is stored."""
+"""A draft: the records of one transaction and the state to store with them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from chalicelib.domain.settlement import RecordFields
 from chalicelib.domain.stored import GuardState, Record, TargetState
 
 State = TypeVar("State", TargetState, GuardState)
-"""Whose chain the draft adds to: a target's, or the guard's own."""
+"""The state of a target, or the guard's own."""
 
 
 class Draft(Generic[State]):
-    """One transaction in the making: `before` as it was read, `after` as it will stand, and the sealed records."""
+    """A transaction to store: `before` is the state as read, `after` the state to store, `records` are sealed."""
 
     def __init__(self, before: State, after: State | None = None) -> None:
         self.before: State = before
@@ -30,7 +30,7 @@ class Draft(Generic[State]):
         self.after = replace(self.after, **changes)
 
     def add(self, at: datetime, outcome: Outcome, trigger: Trigger, **fields: Unpack[RecordFields]) -> Record:
-        """Append a record to the chain, and return it; `fields` are the record's own."""
+        """Append a record to the chain, and return it."""
         seq = self.after.seq + 1
         record = Record(
             record_id=f"{self.after.target}#{seq}",
@@ -48,5 +48,5 @@ class Draft(Generic[State]):
         return record
 
     def next_id(self) -> str:
-        """Return the id that an incident gets whose first record is the next one."""
+        """The id of an incident whose first record is the next one."""
         return f"{self.after.target}#{self.after.seq + 1}"

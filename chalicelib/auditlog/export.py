@@ -1,6 +1,6 @@
-"""The audit log as a file: every chain as it was hashed, so that anyone can verify it without the guard.
+"""Export the audit log as a file with the exact bytes that were hashed, so that anyone can verify it without the guard.
 
-docs/verify-export.md has the program that does.
+docs/verify-export.md has a program that does so.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ class Log(Protocol):
         """Every record of a chain, in order."""
 
     def row_keys(self) -> Iterable[tuple[str, str]]:
-        """(chain, sort key) of everything in the table."""
+        """(chain, sort key) of every item in the table."""
 
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""A cell that begins so would be run by a spreadsheet."""
+"""A spreadsheet runs a cell that starts with one of these as a formula."""
 
 COLUMNS = ("kind", "target", "seq", "at", "outcome", "reason", "actor", "incident_id", "hash", "body")
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of an export: a record with its bytes as they were hashed, or, after a chain's records, its head."""
+    """One line of an export: a record with the bytes that were hashed, or the head that follows a chain's records."""
 
     kind: str
     target: str
@@ -47,43 +47,43 @@ class Line:
     body: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """The fields by their names; `body` is a text, so that its bytes stay as they were hashed."""
-        told: dict[str, Any] = msgspec.to_builtins(self)
-        return told
+        """The fields by their names. `body` is text, so that its bytes stay as they were hashed."""
+        document: dict[str, Any] = msgspec.to_builtins(self)
+        return document
 
 
 def lines(store: Log, only: str | None = None) -> Iterator[Line]:
-    """Every chain's records up to its head, then the head. A chain without a head ends without one."""
+    """The records of every chain up to its head, then the head. For a chain without a head, only its records."""
     heads = {target: (seq, head) for target, seq, head in store.heads()}
     names = sorted({*heads, *(target for target, _ in store.row_keys())}) if only is None else [only]
     for name in names:
         head = heads.get(name)
         for row in store.rows(name):
-            place = RECORD_SORT_KEY.fullmatch(row.sk)
-            seq = int(place[1]) if place else 0
+            key = RECORD_SORT_KEY.fullmatch(row.sk)
+            seq = int(key[1]) if key else 0
             if head is not None and seq > head[0]:
-                break  # appended while we read; the next export has it
+                break  # appended during this export; the next one has it
             yield Line("record", name, seq, row.hash, row.body.decode("utf-8", "replace"))
         if head is not None:
             yield Line("head", name, *head)
 
 
 def as_json_lines(exported: Iterable[Line]) -> Iterator[str]:
-    """One JSON object a line."""
+    """One JSON object per line."""
     for line in exported:
         yield json.dumps(line.to_json(), ensure_ascii=False) + "\n"
 
 
 def as_csv(exported: Iterable[Line]) -> Iterator[str]:
-    """A header, and one row a line: the columns of JSON Lines, and for people some of what the body says."""
+    """A header, and one row per line: the fields of JSON Lines, and some fields of the body for people."""
     yield _row(COLUMNS)
     for line in exported:
-        told = _told(line.body)
-        people = {name: _for_spreadsheets(told.get(name)) for name in COLUMNS}
-        yield _row({**people, **line.to_json()}[name] for name in COLUMNS)
+        fields = _fields_of(line.body)
+        readable = {name: _for_spreadsheets(fields.get(name)) for name in COLUMNS}
+        yield _row({**readable, **line.to_json()}[name] for name in COLUMNS)
 
 
-def _told(body: str) -> dict[str, Any]:
+def _fields_of(body: str) -> dict[str, Any]:
     try:
         record = unseal(body.encode()) if body else None
     except ValueError:

@@ -1,4 +1,4 @@
-"""What a question to the log is about: place, time, outcome, actor and rule."""
+"""A filter over records: target, time, outcome, actor and rule."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from chalicelib.domain.stored import Record
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What is asked for; None asks for anything.
+    """A filter; None matches anything.
 
-    `target` may be `guard`. `actor` is part of the actor's ARN, session or service, case aside, or a glob of a whole
-    one. `since` <= at < `until`, both aware; of incidents it is the time they were opened.
+    `target` may be `guard`. `actor` is part of the actor's ARN, session or service, ignoring case, or a glob for the
+    whole. `since` <= at < `until`, both aware; for incidents, `at` is the time when they were opened.
     """
 
     target: str | None = None
@@ -31,28 +31,28 @@ class Filter:
 
     @property
     def chain(self) -> str | None:
-        """The one chain that can hold what is asked for, if there is only one."""
+        """The chain that all matching records are in, if there is only one."""
         if self.target is not None:
             return self.target
         return f"{self.account}/{self.region}" if self.account and self.region else None
 
-    def takes(self, record: Record) -> bool:
-        """Whether the record is asked for."""
+    def matches(self, record: Record) -> bool:
+        """Whether the record matches."""
         return (
-            self.takes_place(record.target)
+            self.matches_target(record.target)
             and (not self.outcomes or record.outcome in self.outcomes)
             and (self.rule is None or record.rule == self.rule)
             and (self.since is None or record.at >= self.since)
             and (self.until is None or record.at < self.until)
-            and self.takes_actor(record)
+            and self.matches_actor(record)
         )
 
-    def takes_actor(self, record: Record) -> bool:
-        """Whether anybody who is named in the record is asked for."""
+    def matches_actor(self, record: Record) -> bool:
+        """Whether any actor in the record matches."""
         return self.actor is None or any(_is_actor(self.actor, each) for each in _actors(record))
 
-    def takes_place(self, target: str) -> bool:
-        """Whether the target, or the chain `guard`, is asked for."""
+    def matches_target(self, target: str) -> bool:
+        """Whether the target, or the chain `guard`, matches."""
         account, _, region = target.partition("/")
         return (
             (self.target is None or target == self.target)

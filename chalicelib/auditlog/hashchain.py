@@ -1,7 +1,7 @@
-"""The stored form of the audit log: how a record becomes the bytes that are hashed, and the keys it is stored under.
+"""The stored format of the audit log: the bytes of a record that are hashed, and the keys of its row.
 
-A record is stored as the very bytes that were hashed, so that verifying never depends on encoding it the same way
-again. Each record carries the hash of the one before it, the first one `ZERO_HASH`.
+A record is stored as the exact bytes that were hashed, so verification does not depend on encoding it again. Each
+record has the hash of the previous one; the first one has `ZERO_HASH`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from chalicelib.domain.stored import Record
 LONGEST_EVENT_ID = 256
 
 TIME_SHARDS = 4
-"""How many partitions one month of the time index is spread over. It is part of every stored row: never change it."""
+"""The number of partitions of one month in the time index. Every stored row depends on it: never change it."""
 
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 RECORD_SORT_KEY = re.compile(r"r#([0-9]{12,18})", re.ASCII)
 
 
 class StoredRow(Struct, frozen=True):
-    """A record as the audit table holds it: `index` is every attribute that is not the key, the body or the hash."""
+    """A row of the audit table. `index` has every attribute but the key, the body and the hash."""
 
     target: str
     sk: str
@@ -37,24 +37,24 @@ class StoredRow(Struct, frozen=True):
 
 
 class Slice(Struct, frozen=True):
-    """Rows of one query. `more`: there are others beyond, though there may be fewer here than were asked for."""
+    """Rows of one query. `more`: there are further rows, even if these are fewer than the limit."""
 
     rows: list[StoredRow]
     more: bool
 
 
 def marker_key(event_id: str) -> str:
-    """The sort key of an event's marker; an id longer than any of AWS's is replaced by its digest."""
+    """The sort key of an event's marker. An id longer than AWS's ids is replaced by its digest."""
     if len(event_id) > LONGEST_EVENT_ID:
         event_id = "sha256:" + hashlib.sha256(event_id.encode("utf-8", "replace")).hexdigest()
     return f"e#{event_id}"
 
 
 def canonical_bytes(record: Record) -> bytes:
-    """The bytes that are stored and hashed: compact UTF-8 JSON, every object's keys sorted, every field present.
+    """The bytes that are stored and hashed: compact UTF-8 JSON with sorted keys and every field.
 
-    Times are RFC 3339, sets are sorted, what JSON has no number for is null. A lone surrogate, which UTF-8 cannot
-    carry, becomes U+FFFD: no line of the log is lost for a character.
+    Times are RFC 3339, sets are sorted, NaN and infinity are null. A lone surrogate, which UTF-8 cannot encode, becomes
+    U+FFFD, so that no record is lost because of one character.
     """
     try:
         return msgspec.json.encode(record, order="sorted")
@@ -84,7 +84,7 @@ def seal(record: Record) -> tuple[bytes, str]:
 
 
 def unseal(body: bytes) -> Record:
-    """The record that the stored bytes hold. Raises ValueError, saying what does not fit, if they hold none."""
+    """Decode a record. Raises ValueError that names the cause if the bytes are not a record."""
     try:
         return msgspec.json.decode(body, type=Record)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -92,19 +92,20 @@ def unseal(body: bytes) -> Record:
 
 
 def sort_key(seq: int) -> str:
-    """The sort key of a record's row: zero-padded, so that the table's order is the chain's."""
+    """The sort key of a record's row, zero-padded: the table's order is the order of the chain."""
     return f"r#{seq:012d}"
 
 
 def month_shards(year: int, month: int) -> tuple[str, ...]:
-    """Every partition key of the time index that holds records of that month (UTC)."""
+    """The partition keys of the time index for a month (UTC)."""
     return tuple(f"{year:04d}-{month:02d}#{shard}" for shard in range(TIME_SHARDS))
 
 
 def time_index(target: str, seq: int, at: datetime) -> dict[str, str]:
-    """The attributes of the time index that stand beside a record: a function of the record and nothing else.
+    """The attributes of the time index for a record. They depend only on the record.
 
-    `month_shard` spreads a month's records by target; `at_key` orders them within it, in UTC and to the microsecond.
+    `month_shard` distributes a month's records by target; `at_key` orders them within a shard, in UTC and to the
+    microsecond.
     """
     moment = at.astimezone(UTC)
     shard = hashlib.sha256(target.encode("utf-8", "replace")).digest()[0] % TIME_SHARDS

@@ -1,9 +1,9 @@
-"""What happened and what is: the questions of the command line, the API and the console to the log.
+"""The query layer of the command line, the API and the console: records, incidents and targets, newest first, in pages.
 
-Responses come newest first, in pages. A page costs what it reads: `MOST_ITEMS` items and `MOST_QUERIES` queries at
-most, whatever the question is, so it may hold fewer records than the limit and still have a cursor.
+A page reads at most `MOST_ITEMS` items with `MOST_QUERIES` queries, whatever the filter. So it may have fewer records
+than the limit, and still a cursor.
 
-A record may arrive a little late, when a clock or the index lags: `Follower` reads the last two minutes again.
+A record may become visible late if a clock or the index lags: `Follower` reads the last two minutes again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from chalicelib.domain.stored import GUARD_CHAIN, TargetState
 LARGEST_PAGE = 500
 
 RECORDS_OF_AN_INCIDENT = 24
-"""As many records after an incident's first are read for one line of a list; `incident` reads on."""
+"""How many records after an incident's first one a list reads; `incident` reads all."""
 
 
 def records(
@@ -44,22 +44,22 @@ def records(
     *,
     most_items: int = MOST_ITEMS,
 ) -> Page:
-    """One page of the records that are asked for, newest first.
+    """One page of the records that match the filter, newest first.
 
-    `now` is AWS's time, aware. A page's cursor carries the time range that the first page had. Raises BadCursor.
+    `now` is AWS's time, aware. The cursor keeps the time range of the first page. Raises BadCursor.
     """
-    wanted, position = read_cursor(cursor, "records", wanted)
+    wanted, start = read_cursor(cursor, "records", wanted)
     budget = Budget(most_items, MOST_QUERIES)
-    walk = walk_back(store, wanted, now, position, budget, limit)
+    walk = walk_back(store, wanted, now, start, budget, limit)
     found: list[Entry] = []
     unreadable = 0
     last: str | None = None
-    for place, row in walk:
+    for position, row in walk:
         entry = read_entry(row)
         unreadable += entry is None
-        if entry is not None and wanted.takes(entry.record):
+        if entry is not None and wanted.matches(entry.record):
             found.append(entry)
-        last = place
+        last = position
         if len(found) == min(limit, LARGEST_PAGE):
             break
     else:
@@ -76,28 +76,28 @@ def incidents(
     *,
     most_items: int = MOST_ITEMS,
 ) -> IncidentPage:
-    """One page of the incidents that are asked for, the last opened first; `outcomes` is how each of them stands now.
+    """One page of the incidents that match the filter, newest first. `outcomes` filters by their current outcome.
 
     Raises BadCursor.
     """
-    wanted, position = read_cursor(cursor, "incidents", wanted)
+    wanted, start = read_cursor(cursor, "incidents", wanted)
     budget = Budget(most_items, MOST_QUERIES)
-    # What is asked of the whole incident cannot be asked of its first record.
+    # Outcome and actor depend on all records of the incident, not only on its first one.
     opening = replace(wanted, outcomes=(), actor=None)
-    walk = walk_back(store, wanted, now, position, budget, limit)
+    walk = walk_back(store, wanted, now, start, budget, limit)
     found: list[IncidentView] = []
     unreadable = 0
-    last = position
-    for place, row in walk:
+    last = start
+    for position, row in walk:
         entry = read_entry(row)
         unreadable += entry is None
-        if entry is not None and opens_incident(entry.record) and opening.takes(entry.record):
-            if last != position and not budget.allows(RECORDS_OF_AN_INCIDENT + 1):
+        if entry is not None and opens_incident(entry.record) and opening.matches(entry.record):
+            if last != start and not budget.allows(RECORDS_OF_AN_INCIDENT + 1):
                 break
             view = incident_from(store, entry, budget, RECORDS_OF_AN_INCIDENT)
-            if _takes_incident(wanted, view):
+            if _matches_incident(wanted, view):
                 found.append(view)
-        last = place
+        last = position
         if len(found) == min(limit, LARGEST_PAGE):
             break
     else:
@@ -106,9 +106,9 @@ def incidents(
 
 
 def incident(store: Reads, incident_id: str) -> IncidentView | None:
-    """One incident with its records, oldest first; None where there is no such incident.
+    """One incident with its records, oldest first; None if it does not exist.
 
-    Takes the id of one of its records, too. Raises ValueError where the text is no id.
+    Accepts the id of one of its records, too. Raises ValueError if the text is not an id.
     """
     target, seq = _read_id(incident_id)
     slice_ = store.oldest(target, 1, seq)
@@ -124,12 +124,12 @@ def incident(store: Reads, incident_id: str) -> IncidentView | None:
 
 
 def targets(states: Iterable[TargetState], wanted: Filter | None = None) -> list[TargetView]:
-    """The present state of every target, by account and Region; of the filter, the place, rule and outcome count."""
+    """The current state of the targets, by account and Region. Of the filter, only target, rule and outcome apply."""
     views = []
     for state in states:
         view = target_view(state)
         if wanted is None or (
-            wanted.takes_place(view.target)
+            wanted.matches_target(view.target)
             and (wanted.rule is None or view.rule == wanted.rule)
             and (not wanted.outcomes or view.outcome in wanted.outcomes)
         ):
@@ -138,37 +138,37 @@ def targets(states: Iterable[TargetState], wanted: Filter | None = None) -> list
 
 
 class Follower:
-    """What is new among records that are read again and again over an overlap, so that nothing is told twice."""
+    """Find new records in repeated reads of an overlapping time range, so that each record is printed once."""
 
     OVERLAP = timedelta(minutes=2)
 
     def __init__(self) -> None:
-        self._told: dict[str, datetime] = {}
+        self._returned: dict[str, datetime] = {}
 
     def since(self, now: datetime) -> datetime:
-        """From when on to read this time: whatever clocks and indexes may have held back."""
+        """The start of the next read. The overlap covers clocks and indexes that lag."""
         return now - self.OVERLAP - timedelta(seconds=1)
 
     def fresh(self, entries: Iterable[Entry], now: datetime) -> list[Entry]:
-        """Those that were not told before, oldest first."""
+        """The entries that were not returned before, oldest first."""
         new = sorted(
-            (entry for entry in entries if entry.record.record_id not in self._told),
+            (entry for entry in entries if entry.record.record_id not in self._returned),
             key=lambda entry: (entry.record.at, entry.record.target, entry.record.seq),
         )
-        self._told |= {entry.record.record_id: entry.record.at for entry in new}
+        self._returned |= {entry.record.record_id: entry.record.at for entry in new}
         oldest = self.since(now) - SLACK
-        self._told = {name: at for name, at in self._told.items() if at >= oldest}
+        self._returned = {name: at for name, at in self._returned.items() if at >= oldest}
         return new
 
 
-def _takes_incident(wanted: Filter, view: IncidentView) -> bool:
+def _matches_incident(wanted: Filter, view: IncidentView) -> bool:
     if wanted.outcomes and view.outcome not in wanted.outcomes:
         return False
-    return wanted.actor is None or any(wanted.takes_actor(entry.record) for entry in view.entries)
+    return wanted.actor is None or any(wanted.matches_actor(entry.record) for entry in view.entries)
 
 
 def _read_id(text: str) -> tuple[str, int]:
-    """An id as it is, or with dots for `/` and `#`, which the path of a URL carries safely."""
+    """Parse an id, written with `/` and `#`, or with dots in their place for the path of a URL."""
     dotted = text.split(".")
     target, _, seq = (f"{dotted[0]}/{dotted[1]}#{dotted[2]}" if len(dotted) == 3 else text).rpartition("#")
     if not (seq.isascii() and seq.isdigit() and 0 < len(seq) <= 12 and int(seq) > 0):

@@ -1,7 +1,7 @@
-"""The figures over the log: sums that were added up as it was written (`daily_totals`), read by day.
+"""The figures over the log: sums by day, which each write updates (`daily_totals`).
 
-Reading costs days times shards, whatever the log holds. Percentiles come from histograms and are off by less than
-`daily_totals.RELATIVE_ERROR` of themselves; counts are exact.
+The cost of a query is days times shards, however large the log is. Counts are exact. Percentiles come from histograms;
+their error is less than `daily_totals.RELATIVE_ERROR`.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class Reads(Protocol):
     """The read of the store that this module makes."""
 
     def sums(self, items: Sequence[str]) -> Mapping[str, Mapping[str, int]]:
-        """The amounts of each item, all its shards added up; an item that was never added to may be missing."""
+        """The amounts of each item, summed over its shards. An item without amounts may be missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """How long something took: `count` of them, and percentiles in seconds; None where there were none."""
+    """The distribution of durations: their number, and percentiles in seconds; None if there are none."""
 
     count: int
     p50: float | None
@@ -42,7 +42,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """One UTC day: incidents opened and closed on it, and the median exposure in seconds of those closed on it."""
+    """One UTC day: incidents opened and closed, and the median exposure in seconds of those closed."""
 
     day: date
     opened: int
@@ -54,7 +54,7 @@ class Day:
 
 @dataclass(frozen=True, slots=True)
 class ActorCount:
-    """How many incidents of the days asked for somebody caused."""
+    """The number of incidents that an actor caused on these days."""
 
     actor: str
     incidents: int
@@ -62,7 +62,7 @@ class ActorCount:
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """How the targets stand now. `governed` are those that a rule asks something of; `share` is of these, or None."""
+    """The current state of the targets. `governed`: those that a rule judges; `share`: the compliant part of them."""
 
     targets: int
     governed: int
@@ -73,7 +73,7 @@ class Present:
 
 @dataclass(frozen=True, slots=True)
 class Suppressions:
-    """What became of break-glass in the days asked for."""
+    """The break-glass notes of these days, by kind."""
 
     opened: int
     refused: int
@@ -82,7 +82,7 @@ class Suppressions:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The figures of whole UTC days from `since` to `until`, both included; `targets` is the present."""
+    """The figures of whole UTC days from `since` to `until`, inclusive. `targets` is the current state."""
 
     since: date
     until: date
@@ -100,19 +100,19 @@ class Summary:
 
     def to_json(self) -> dict[str, Any]:
         """The fields by their names, times in seconds."""
-        told: dict[str, Any] = msgspec.to_builtins(self)
-        return told
+        document: dict[str, Any] = msgspec.to_builtins(self)
+        return document
 
 
 def summarize(store: Reads, since: date, until: date) -> Summary:
     """The figures of the UTC days from `since` to `until`, at most the last `LONGEST_RANGE` of them."""
     since = max(since, until - min(LONGEST_RANGE - timedelta(days=1), until - date.min))
     days = [since + timedelta(days=number) for number in range(max(0, (until - since).days + 1))]
-    asked = [f"{kind}#{day.isoformat()}" for day in days for kind in (FIGURES, ACTORS)]
-    sums = store.sums([PRESENT, *asked])
+    items = [f"{kind}#{day.isoformat()}" for day in days for kind in (FIGURES, ACTORS)]
+    sums = store.sums([PRESENT, *items])
     by_day = {day: sums.get(f"{FIGURES}#{day.isoformat()}", {}) for day in days}
-    whole = _added(by_day.values())
-    actors = _under("actor:", _added(sums.get(f"{ACTORS}#{day.isoformat()}", {}) for day in days))
+    whole = _sum(by_day.values())
+    actors = _under("actor:", _sum(sums.get(f"{ACTORS}#{day.isoformat()}", {}) for day in days))
     opened = whole.get("opened", 0)
     suppressions = _under("suppression:", whole)
     return Summary(
@@ -131,11 +131,11 @@ def summarize(store: Reads, since: date, until: date) -> Summary:
         ),
         suppressions=Suppressions(*(suppressions.get(name, 0) for name in ("opened", "refused", "ended"))),
         targets=_present(sums.get(PRESENT, {})),
-        days=tuple(_told_day(day, amounts) for day, amounts in by_day.items()),
+        days=tuple(_day(day, amounts) for day, amounts in by_day.items()),
     )
 
 
-def _told_day(day: date, amounts: Mapping[str, int]) -> Day:
+def _day(day: date, amounts: Mapping[str, int]) -> Day:
     return Day(
         day=day,
         opened=amounts.get("opened", 0),
@@ -154,7 +154,7 @@ def _present(amounts: Mapping[str, int]) -> Present:
     return Present(amounts.get("targets", 0), governed, compliant, share, by_outcome)
 
 
-def _added(items: Iterable[Mapping[str, int]]) -> dict[str, int]:
+def _sum(items: Iterable[Mapping[str, int]]) -> dict[str, int]:
     whole: Counter[str] = Counter()
     for item in items:
         whole.update(item)
@@ -172,7 +172,7 @@ def _spread(amounts: Mapping[str, int], prefix: str) -> Spread:
 
 
 def _percentile(counts: Sequence[tuple[int, int]], percent: int) -> float | None:
-    """The span that `percent` of 100 do not exceed (the nearest rank), None of nothing."""
+    """The duration that `percent` percent do not exceed (nearest rank); None without durations."""
     rank = math.ceil(percent * sum(count for _, count in counts) / 100)
     reached = 0
     for number, count in counts:

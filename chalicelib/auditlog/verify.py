@@ -1,8 +1,8 @@
-"""Whether the whole audit log is untampered.
+"""Verify the integrity of the whole audit log.
 
-Every chain is checked against its head, against the anchors that the sweeps wrote (in the guard's own chain, and in a
-bucket with Object Lock where there is one), and against the event markers. Everything is read once, a chain at a time;
-what is kept of a record is its place and its hash.
+Every chain is compared with its head, with the anchors that the sweeps stored (in the guard's own chain, and in a
+bucket with Object Lock if there is one), and with the event markers. Every record is read once, one chain at a time;
+only its position and its hash stay in memory.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from chalicelib.domain.reasons import BREAK_GLASS_NOTES
 from chalicelib.domain.stored import GUARD_CHAIN, Record
 
 MOST_READS = 4
-"""How often a chain is read again because records were appended in between."""
+"""How often a chain is read if records were appended meanwhile."""
 
 LATE = frozenset({"UNKNOWN_TO_HEAD", "HEAD_MISSING", "MARKER_MISSING"})
-"""What an honest append between two reads looks like, too."""
+"""The findings that a regular append between two reads also causes."""
 
 
 class Log(Protocol):
@@ -45,12 +45,12 @@ class Log(Protocol):
         """(sort key, seq) of every event marker of a chain."""
 
     def row_keys(self) -> Iterable[tuple[str, str]]:
-        """(chain, sort key) of everything in the table."""
+        """(chain, sort key) of every item in the table."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What came of verifying. The log is whole exactly when there is no finding."""
+    """The result of a verification. The log is whole exactly if there is no finding."""
 
     chains: int
     records: int
@@ -60,13 +60,13 @@ class Report:
 
     @property
     def whole(self) -> bool:
-        """Whether nothing was found."""
+        """Whether there is no finding."""
         return not self.findings
 
     def to_json(self) -> dict[str, Any]:
         """The fields by their names."""
-        told: dict[str, Any] = msgspec.to_builtins(self)
-        return {"whole": self.whole, **told}
+        document: dict[str, Any] = msgspec.to_builtins(self)
+        return {"whole": self.whole, **document}
 
 
 class NoSuchChain(LookupError):
@@ -80,10 +80,10 @@ def verify(
     only: str | None = None,
     extra_findings: Iterable[Finding] = (),
 ) -> Report:
-    """Hold the log against everything that vouches for it.
+    """Verify all chains, or with `only` one chain.
 
-    `extra_anchors` are (chain, head) from outside the table, and `extra_findings` what was wrong with those; `on_chain`
-    hears of each chain before it is read; `only` verifies one chain. Beside the codes of `chaincheck.verify_chain`:
+    `extra_anchors` are (chain, head) from outside the table, and `extra_findings` are findings about them. `on_chain`
+    is called with the name of each chain before it is read. Codes, besides those of `chaincheck.verify_chain`:
 
     UNKNOWN_ROW            a row that is neither a record nor an event's marker
     MARKER_MISSING         a change's record without the marker that keeps the change from being recorded twice
@@ -98,7 +98,7 @@ def verify(
     anchors: dict[str, list[Anchored]] = defaultdict(list)
     for target, anchored in chain_of.from_iterable((anchored_heads(_readable(store.rows(GUARD_CHAIN))), extra_anchors)):
         known = anchors[target]
-        # Most sweeps find a chain where the last one left it: one witness is enough.
+        # Most sweeps find a chain unchanged since the previous one: one anchor is enough.
         if not known or (known[-1].seq, known[-1].hash) != (anchored.seq, anchored.hash):
             known.append(anchored)
     names = sorted({*heads, *anchors, *present})
@@ -128,13 +128,13 @@ def verify(
 
 
 def _present(store: Log) -> tuple[set[str], list[Finding]]:
-    """Every chain that has a row, known to a state or not, and the rows that are nothing of ours."""
+    """The chains that have a row, with or without a state, and findings for rows of an unknown kind."""
     present: set[str] = set()
     findings = []
     for target, sort_key in store.row_keys():
         present.add(target)
         if not sort_key.startswith(("r#", "e#")):
-            message = f"the row {sort_key[:40]!r} is neither a record nor an event's marker"
+            message = f"the row {sort_key[:40]!r} is neither a record nor an event marker"
             findings.append(Finding(target, 0, "UNKNOWN_ROW", message))
     return present, findings
 
@@ -144,7 +144,7 @@ def _readable(rows: Iterable[StoredRow]) -> Iterator[Record]:
         try:
             yield unseal(row.body)
         except ValueError:
-            continue  # the chain's own verification names it
+            continue  # the verification of the chain reports it
 
 
 class _Trigger(msgspec.Struct):
@@ -153,7 +153,7 @@ class _Trigger(msgspec.Struct):
 
 
 class _Triggered(msgspec.Struct):
-    """What the markers need of a record. Not `Record`: a record written by a newer guard must still verify."""
+    """The fields that markers depend on. Not `Record`: a record of a newer guard must verify, too."""
 
     trigger: _Trigger
     reason: str | None = None
@@ -161,7 +161,10 @@ class _Triggered(msgspec.Struct):
 
 
 class _Chain:
-    """One chain as it is read: first its head, then the markers, then the rows, which hold what both tell of."""
+    """One chain. The head is read first, then the markers, then the rows.
+
+    So the rows include every record that the head and the markers point to.
+    """
 
     def __init__(self, store: Log, name: str, head: tuple[int, str] | None) -> None:
         self._store = store
@@ -176,37 +179,39 @@ class _Chain:
         for _ in range(MOST_READS):
             markers = dict(self._store.markers(self._name))
             self.markers = len(markers)
-            findings = verify_chain(self._name, self._rows(), self._head, anchors) + self._hold_against(markers)
+            findings = verify_chain(self._name, self._rows(), self._head, anchors) + self._compare_markers(markers)
             if LATE.isdisjoint(finding.code for finding in findings):
                 break
-            # Somebody may have appended since the head was read, so read again from there.
+            # A record may have been appended since the head was read: read the head and the chain again.
             self._head = self._store.head(self._name)
         return findings
 
     def _rows(self) -> Iterator[StoredRow]:
-        """The rows; what the markers need of them is noted on the way."""
+        """The rows. Collects what `_compare_markers` needs."""
         self._markers_of_records, self.records = {}, 0
         for row in self._store.rows(self._name):
             self.records += 1
             marker, is_change = _marker_of(row)
-            place = RECORD_SORT_KEY.fullmatch(row.sk)
-            if place:
-                self._markers_of_records[int(place[1])] = (marker, is_change)
+            key = RECORD_SORT_KEY.fullmatch(row.sk)
+            if key:
+                self._markers_of_records[int(key[1])] = (marker, is_change)
             yield row
 
-    def _hold_against(self, markers: dict[str, int]) -> list[Finding]:
+    def _compare_markers(self, markers: dict[str, int]) -> list[Finding]:
         findings = []
         for marker, seq in markers.items():
             of_record, _ = self._markers_of_records.get(seq, (None, False))
             if seq not in self._markers_of_records:
-                findings.append(self._finding(seq, "MARKER_WITHOUT_RECORD", f"{marker} tells of record {seq}"))
+                message = f"the marker {marker} points to this record, which does not exist"
+                findings.append(self._finding(seq, "MARKER_WITHOUT_RECORD", message))
             elif of_record != marker:
-                findings.append(self._finding(seq, "MARKER_OF_ANOTHER", f"{marker} is not this record's event"))
-        told: set[str] = set()
+                message = f"the marker {marker} points to this record, which is about another event"
+                findings.append(self._finding(seq, "MARKER_OF_ANOTHER", message))
+        reported: set[str] = set()
         for seq, (of_record, is_change) in self._markers_of_records.items():
-            if is_change and of_record is not None and of_record not in markers and of_record not in told:
-                told.add(of_record)
-                message = f"{of_record} is not there, which keeps the event from being recorded again"
+            if is_change and of_record is not None and of_record not in markers and of_record not in reported:
+                reported.add(of_record)
+                message = f"the marker {of_record} is missing; it prevents a second record of the event"
                 findings.append(self._finding(seq, "MARKER_MISSING", message))
         return findings
 
@@ -215,10 +220,10 @@ class _Chain:
 
 
 def _marker_of(row: StoredRow) -> tuple[str | None, bool]:
-    """The sort key of the marker of a record's event, None without one, and whether the marker must be there.
+    """The sort key of the marker of the record's event, None without an event, and whether the marker must exist.
 
-    It must be for changes. What is noted of a break-glass is stored before the event that told of it is audited, and
-    where the worker was lost in between, the event may never be.
+    It must for changes. A note about a break-glass is stored before its event is audited, and if the worker is lost in
+    between, the event may never be.
     """
     try:
         record = msgspec.json.decode(row.body, type=_Triggered)

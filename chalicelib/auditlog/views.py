@@ -1,4 +1,4 @@
-"""What the log's records and a target's state say to people, as values; and an incident built from its records."""
+"""Records, incidents and targets as values for people; an incident is built from its records."""
 
 from __future__ import annotations
 
@@ -11,31 +11,28 @@ import msgspec
 from chalicelib.auditlog import hashchain
 from chalicelib.auditlog.walks import Budget, Reads
 from chalicelib.domain.model import Actor, Setting
-from chalicelib.domain.reasons import Outcome, Problem, Violation
+from chalicelib.domain.reasons import NOT_JUDGED, Outcome, Problem, Violation
 from chalicelib.domain.stored import Cause, Incident, Record, Suppression, TargetState
-
-NOT_JUDGED = frozenset({"UNGOVERNED", "RULE_OFF", "IDLE"})
-"""Reasons of IGNORED that end an incident: nobody asks any more that the target be encrypted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A record, and the hash that it is stored under."""
+    """A record with its hash."""
 
     record: Record
     hash: str
 
     @property
     def actor(self) -> Actor | None:
-        """Who caused what the record is about, as far as it knew; else who set off the run."""
+        """The actor that caused the drift, if the record names one; otherwise the actor that triggered the run."""
         return self.record.cause.actor if self.record.cause else self.record.trigger.actor
 
     def to_json(self) -> dict[str, Any]:
-        """The record's fields as they were hashed, and beside them `hash`, `actor`, `account` and `region`."""
+        """The record's fields as they were hashed, and `hash`, `actor`, `account` and `region`."""
         account, _, region = self.record.target.partition("/")
-        told: dict[str, Any] = _plain(self.record)
+        document: dict[str, Any] = _plain(self.record)
         return {
-            **told,
+            **document,
             "hash": self.hash,
             "actor": _plain(self.actor),
             "account": account if region else None,
@@ -45,10 +42,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class IncidentView:
-    """An incident as its records tell it.
+    """An incident, derived from its records.
 
-    `outcome` and `reason` are the last record's that says how it stands; `exposure_seconds` is known from its end on.
-    `exposed_since` is when the change was made, or else when it was found. `complete`: all its records were read.
+    `outcome` and `reason` are its current ones. `exposure_seconds` is known after its end. `exposed_since` is the time
+    of the change, or of its detection if the change is unknown. `complete`: all its records were read.
     """
 
     id: str
@@ -75,15 +72,15 @@ class IncidentView:
 
     def to_json(self, *, timeline: bool = False) -> dict[str, Any]:
         """The fields by their names; `timeline` adds the incident's records, oldest first."""
-        told = _shallow(self, without=("entries",))
+        document = _shallow(self, without=("entries",))
         account, _, region = self.target.partition("/")
-        told |= {"account": account, "region": region}
-        return {**told, "records": [entry.to_json() for entry in self.entries]} if timeline else told
+        document |= {"account": account, "region": region}
+        return {**document, "records": [entry.to_json() for entry in self.entries]} if timeline else document
 
 
 @dataclass(frozen=True, slots=True)
 class TargetView:
-    """The present of a target."""
+    """The current state of a target."""
 
     target: str
     account: str
@@ -107,7 +104,7 @@ class TargetView:
 
     @property
     def compliant(self) -> bool:
-        """Whether the setting was as the rule asks when it was last looked at."""
+        """Whether the setting satisfied the rule at the last check."""
         return self.outcome in (Outcome.COMPLIANT, Outcome.REMEDIATED) and self.incident is None
 
     def to_json(self) -> dict[str, Any]:
@@ -117,7 +114,7 @@ class TargetView:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Records newest first. `cursor` leads on, None at the end; `unreadable` counts rows that hold no record."""
+    """Records, newest first. `cursor` is for the next page, None at the end; `unreadable` counts unreadable rows."""
 
     entries: tuple[Entry, ...]
     cursor: str | None
@@ -125,13 +122,13 @@ class Page:
     unreadable: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """What the API answers."""
+        """The response of the API."""
         return {"records": [entry.to_json() for entry in self.entries], "next_token": self.cursor}
 
 
 @dataclass(frozen=True, slots=True)
 class IncidentPage:
-    """Incidents, the last opened first."""
+    """Incidents, newest first. `cursor` is for the next page, None at the end."""
 
     incidents: tuple[IncidentView, ...]
     cursor: str | None
@@ -139,12 +136,12 @@ class IncidentPage:
     unreadable: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """What the API answers."""
+        """The response of the API."""
         return {"incidents": [incident.to_json() for incident in self.incidents], "next_token": self.cursor}
 
 
 def target_view(state: TargetState) -> TargetView:
-    """What a target's state says to people."""
+    """The view of a target's stored state."""
     account, _, region = state.target.partition("/")
     kept = {state.managed_key, *state.keys_retired}
     return TargetView(
@@ -171,7 +168,7 @@ def target_view(state: TargetState) -> TargetView:
 
 
 def read_entry(row: hashchain.StoredRow) -> Entry | None:
-    """Return the entry that the row holds; None where it holds no record."""
+    """The entry of a row; None if its body is not a record."""
     try:
         return Entry(hashchain.unseal(row.body), row.hash)
     except ValueError:
@@ -184,7 +181,7 @@ def opens_incident(record: Record) -> bool:
 
 
 def incident_from(store: Reads, first: Entry, budget: Budget, most: int) -> IncidentView:
-    """The incident whose first record is `first`, out of up to `most` records after that."""
+    """The incident whose first record is `first`, from at most `most` records after it."""
     target = first.record.target
     own, closed_at, others = [first], _closing(first.record), 0
     seq, left, complete = first.record.seq + 1, most, False
@@ -205,7 +202,7 @@ def incident_from(store: Reads, first: Entry, budget: Budget, most: int) -> Inci
                 ends = opens_incident(record) or (record.outcome is Outcome.IGNORED and record.reason in NOT_JUDGED)
                 closed_at = closed_at or (record.at if ends else None)
                 others += opens_incident(record)
-        # A change that is heard of late is joined to one of the last eight incidents; after those nothing can come.
+        # A late change event joins one of the last eight incidents, so no further records can follow.
         if not slice_.more or others > 8:
             complete = True
             break
@@ -221,8 +218,8 @@ def _closing(record: Record) -> datetime | None:
 def _view(entries: tuple[Entry, ...], closed_at: datetime | None, *, complete: bool) -> IncidentView:
     own = [entry.record for entry in entries]
     first = own[0]
-    telling = [record for record in own if record.reason not in ("IN_PROGRESS", "UPDATING")]
-    until_end = [record for record in telling if closed_at is None or record.at <= closed_at] or telling
+    significant = [record for record in own if record.reason not in ("IN_PROGRESS", "UPDATING")]
+    until_end = [record for record in significant if closed_at is None or record.at <= closed_at] or significant
     last = until_end[-1]
     cause = next((record.cause for record in reversed(own) if record.cause), None)
     exposures = [record.exposure_seconds for record in own if record.exposure_seconds is not None]
@@ -256,7 +253,7 @@ def _exposed_since(open_incident: Incident) -> datetime:
 
 
 def _plain(value: object) -> Any:
-    """As JSON has it: times as RFC 3339, lists, null."""
+    """Convert to JSON types, with times as RFC 3339."""
     return msgspec.json.decode(msgspec.json.encode(value))
 
 

@@ -1,10 +1,10 @@
-"""Walks: rows of the log newest first, within a budget of items and queries.
+"""Walks: the rows of the log, newest first, within a budget of items and queries.
 
-Of one target the chain itself is read; across targets the time index, its shards merged month by month, back to the
-month before the guard's own first record (the first run of all writes one).
+For one target, a walk reads its chain. Across targets, it reads the time index and merges its shards month by month,
+back to the month before the guard's own first record, which its first run writes.
 
-A place names a row in that order. New records come before it, so that what was there when the first page was read is
-returned once, and nothing twice.
+A position names a row in that order. New records come before it, so that all pages together return every record that
+existed at the first page, each once.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from chalicelib.auditlog.cursors import BadCursor
+from chalicelib.auditlog.cursors import OTHER_FILTERS, BadCursor
 from chalicelib.auditlog.filters import Filter
 from chalicelib.auditlog.hashchain import TIME_SHARDS, Slice, StoredRow, month_shards
 from chalicelib.domain.stored import GUARD_CHAIN
@@ -21,21 +21,21 @@ from chalicelib.domain.times import CLOCK_SKEW
 
 MOST_ITEMS = 1000
 LEAST_ITEMS = 12
-"""A page that may read fewer items than this might read none of every shard, and lead back to where it began."""
+"""With a smaller budget, a page might not read all shards, and its cursor would be its own start."""
 
 MOST_QUERIES = 200
 
 HORIZON = timedelta(days=400)
-"""How far back is looked where not even the guard's own chain tells when it began."""
+"""How far back to read if the guard's own chain has no first record."""
 
 SLACK = 2 * CLOCK_SKEW
-"""By how much the times within a chain may be out of order."""
+"""How far the times in a chain may be out of order."""
 
 RECENT = timedelta(days=62)
-"""So little is walked back without asking whether the log is that old."""
+"""A shorter range is read without a query for the age of the log."""
 
 MARGIN = timedelta(days=31)
-"""How much older than the guard's own first record any record might be."""
+"""How much older than the guard's own first record another record may be."""
 
 
 class Reads(Protocol):
@@ -52,31 +52,31 @@ class Reads(Protocol):
 
 
 class Budget:
-    """What a page may still read."""
+    """The items and queries that a page may still read."""
 
     def __init__(self, items: int, queries: int) -> None:
         if items < LEAST_ITEMS:
-            raise ValueError(f"a page reads {LEAST_ITEMS} items at least, not {items}")
+            raise ValueError(f"a page must be allowed to read at least {LEAST_ITEMS} items, not {items}")
         self.items = items
         self._queries = queries
         self.items_read = 0
 
     def allows(self, items: int) -> bool:
-        """Whether as many items may still be read, and one more query made."""
+        """Whether the page may read so many more items, with one more query."""
         return self.items - self.items_read >= items and self._queries > 0
 
     def take(self, items: int) -> int:
-        """One query, for as many of the items as there is budget for."""
+        """Count one query; return how many of the items it may read."""
         self._queries -= 1
         return max(1, min(items, self.items - self.items_read))
 
     def count(self, items: int) -> None:
-        """What the query answered with."""
+        """Count the items that a query returned."""
         self.items_read += items
 
 
 class Walk(Protocol):
-    """Rows newest first, each with its place. `rest`, when all are read or the budget is spent: where to go on."""
+    """Rows, newest first, each with its position. After the last one, `rest` is where to continue, or None."""
 
     rest: str | None
 
@@ -84,7 +84,7 @@ class Walk(Protocol):
 
 
 def walk_back(store: Reads, wanted: Filter, now: datetime, position: str | None, budget: Budget, limit: int) -> Walk:
-    """Walk back from `position`, or else from the newest row. Raises BadCursor for a place of another walk."""
+    """Walk back from `position`, or from the newest row. Raises BadCursor for a position of the other kind of walk."""
     chunk = max(8, min(limit, 100))
     if wanted.chain is not None:
         return _ChainWalk(store, wanted.chain, wanted, position, budget, chunk)
@@ -92,7 +92,7 @@ def walk_back(store: Reads, wanted: Filter, now: datetime, position: str | None,
 
 
 class _ChainWalk:
-    """Back along one chain. A place is a seq: what is older than that record is still to come."""
+    """Back along one chain. A position is a seq: the records before it are still to come."""
 
     def __init__(
         self, store: Reads, target: str, wanted: Filter, position: str | None, budget: Budget, chunk: int
@@ -104,10 +104,10 @@ class _ChainWalk:
         self._chunk = chunk
         self.rest = position
         if position is not None and not position.isdigit():
-            raise BadCursor("the cursor was given for another question")
+            raise BadCursor(OTHER_FILTERS)
 
     def __iter__(self) -> Iterator[tuple[str, StoredRow]]:
-        before = int(self.rest) if self.rest is not None else self._first_place()
+        before = int(self.rest) if self.rest is not None else self._first_position()
         while before is None or before > 1:
             if not self._budget.allows(1):
                 return
@@ -129,15 +129,17 @@ class _ChainWalk:
         since, at = self._wanted.since, _at_of(row)
         return since is not None and at is not None and since - at > SLACK
 
-    def _first_place(self) -> int | None:
-        """Where to begin: at the newest record, or by halving at the first of after `until`; a chain is nearly in
-        the order of its times."""
+    def _first_position(self) -> int | None:
+        """The start: the newest record, or the first one after `until`.
+
+        That is found by binary search, because the times in a chain are nearly in order.
+        """
         until = self._wanted.until
         if until is None:
             return None
         newest = self._probe(None)
         low, high = 1, (_seq_of(newest) + 1 if newest else 1)
-        # Half of the budget stays for what is looked for; `high` is a place to begin at however far the search came.
+        # Half of the budget stays for the rows. `high` is a correct start, even if the search ends early.
         while high - low > 1 and self._budget.allows(self._budget.items // 2):
             middle = (low + high) // 2
             row = self._probe(middle + 1)
@@ -155,21 +157,21 @@ class _ChainWalk:
 
 
 class _TimeWalk:
-    """Back along the time index, its shards merged. A place is an `at_key`: what is below it is still to come."""
+    """Back along the time index, its shards merged. A position is an `at_key`: the rows below it are still to come."""
 
     def __init__(
         self, store: Reads, wanted: Filter, now: datetime, position: str | None, budget: Budget, chunk: int
     ) -> None:
         self._store = store
         self._budget = budget
-        # The first read of every shard takes half of the budget at most: a page that cannot merge them gets nowhere.
+        # The first reads of all shards use at most half of the budget: without all shards, nothing can be merged.
         self._chunk = min(max(4, chunk // TIME_SHARDS), max(2, budget.items // (2 * TIME_SHARDS)))
         self._since = wanted.since
         newest = min(wanted.until or now + CLOCK_SKEW, now + CLOCK_SKEW)
         self.rest: str | None = position if position is not None else _stamp(newest)
         self._now = now
         if position is not None and _month_of(position) is None:
-            raise BadCursor("the cursor was given for another question")
+            raise BadCursor(OTHER_FILTERS)
 
     def __iter__(self) -> Iterator[tuple[str, StoredRow]]:
         floor = self._floor()
@@ -177,9 +179,9 @@ class _TimeWalk:
         if month is not None and self.rest == _first_of(month):
             month = _month_before(month)
         while month is not None and month >= (floor.year, floor.month):
-            for place, row in self._month(month, _stamp(floor)):
-                yield place, row
-                self.rest = place
+            for position, row in self._month(month, _stamp(floor)):
+                yield position, row
+                self.rest = position
             if self.rest is None or self._spent:
                 return
             self.rest = _first_of(month)
@@ -205,7 +207,7 @@ class _TimeWalk:
             yield _at_key(row), row
 
     def _floor(self) -> datetime:
-        """A time before which nothing is asked for, or else there is nothing: the guard's first record tells."""
+        """The time to stop at: the start of the filter, or of the log according to the guard's first record."""
         if self._since is not None and self._now - self._since < RECENT:
             return self._since
         rows = self._store.oldest(GUARD_CHAIN, self._budget.take(1)).rows
@@ -218,7 +220,7 @@ class _TimeWalk:
 
 
 class _Shard:
-    """One shard of a month, read in growing pieces."""
+    """One shard of a month, read in chunks that grow."""
 
     def __init__(self, store: Reads, name: str, after: str, before: str, budget: Budget, chunk: int) -> None:
         self._store = store
@@ -231,11 +233,11 @@ class _Shard:
         self.rows: list[StoredRow] = []
 
     def fill(self) -> bool:
-        """Have a row at hand if there is one; False where the budget does not allow to look."""
+        """Read a row if there is one. False if the budget does not allow it."""
         while not self.rows and self._more:
             if not self._budget.allows(2):
                 return False
-            # The index answers with the place itself, too, which was told before.
+            # The index also returns the row at the position, which was returned before.
             most = max(1, self._budget.take(self._chunk) - 1)
             slice_ = self._store.in_month(self._name, self._after, self._before, most)
             self._budget.count(len(slice_.rows) + 1)
@@ -253,7 +255,7 @@ def _at_key(row: StoredRow) -> str:
 
 
 def _at_of(row: StoredRow) -> datetime | None:
-    """When the record was written, by the index beside it: good enough for finding a place."""
+    """The time of the record according to its index attribute, which suffices to find a position."""
     try:
         return datetime.fromisoformat(_at_key(row).partition("#")[0])
     except ValueError:
@@ -265,13 +267,13 @@ def _seq_of(row: StoredRow) -> int:
 
 
 def _stamp(at: datetime) -> str:
-    """How `at_key` begins for that moment: everything before it is smaller."""
+    """The prefix of `at_key` for that time: all earlier rows sort before it."""
     return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def _month_of(place: str) -> tuple[int, int] | None:
-    year, month = place[:4], place[5:7]
-    known = year.isdigit() and month.isdigit() and place[4:5] == "-" and 1 <= int(month) <= 12 and int(year) >= 1
+def _month_of(position: str) -> tuple[int, int] | None:
+    year, month = position[:4], position[5:7]
+    known = year.isdigit() and month.isdigit() and position[4:5] == "-" and 1 <= int(month) <= 12 and int(year) >= 1
     return (int(year), int(month)) if known else None
 
 

@@ -16,7 +16,7 @@ from chalicelib.operators.output import emit
 if TYPE_CHECKING:
     from chalicelib.domain.model import ChangeEvent, KeyEvent
 
-_OWN_CHANGE = "The guard made this change itself. It does nothing, unless the setting differs from its own."
+_OWN_CHANGE = "The guard made this change itself. It does nothing, unless the setting has changed again since."
 
 
 @click.command("explain", epilog="Example: xray-guard explain event.json")
@@ -55,27 +55,27 @@ def _explain(operator: Operator, event: ChangeEvent | KeyEvent) -> int:
     who = actor_text(actor, str(target)) if actor else "An unknown principal"
     why = [f"{who} called {name} in {target}."]
 
-    def end(reason: str, more: str, outcome: Outcome = Outcome.IGNORED) -> int:
-        return _explained(operator, event, reason, outcome, [*why, more], None)
+    def ignored(reason: str, sentence: str) -> int:
+        return _explained(operator, event, reason, Outcome.IGNORED, [*why, sentence], None)
 
     if target.account != operator.identity.account:
-        return end(
+        return ignored(
             Reason.ACCOUNT_NOT_OURS,
             f"These credentials belong to account {operator.identity.account}, not {target.account}.",
         )
     guard = operator.reading_guard()
     step, audited = triage_event(guard, event)
     if step.next is Next.IGNORE:
-        return end(step.reason or "", _ignored(step.reason, event, str(step.message or "")))
+        return ignored(step.reason or "", _ignored(step.reason, event, str(step.message or "")))
     if step.next is Next.CONFIRM_ECHO:
-        return end(Reason.ECHO, _OWN_CHANGE)
+        return ignored(Reason.ECHO, _OWN_CHANGE)
     if audited:
         why.append("The guard already recorded this event and does not record it again. It still checks the target.")
     if isinstance(event, ChangeEvent):
         why.append(f"According to the event, the setting became {setting_text(event.result, str(target))}.")
     if step.next is Next.IN_PROGRESS:
         more = "Another worker is remediating the target. The guard checks the target again when its lease ends."
-        return end(Reason.IN_PROGRESS, more, Outcome.DEFERRED)
+        return _explained(operator, event, Reason.IN_PROGRESS, Outcome.DEFERRED, [*why, more], None)
     judgement = judgement_of(assess(guard, target, trigger, event), guard.partition)
     now = setting_text(judgement.setting, str(target))
     if judgement.setting is not None:
@@ -104,17 +104,18 @@ def _ignored(reason: str | None, event: ChangeEvent | KeyEvent, message: str) ->
 
 
 def _because(judgement: Judgement) -> str:
-    from chalicelib.operators.labels import explanation
+    from chalicelib.domain.meanings import explanation
 
-    broken = ", ".join(judgement.violations)
+    violations = ", ".join(judgement.violations)
     match judgement.outcome:
         case Outcome.COMPLIANT:
             return f"It satisfies rule {judgement.rule}: the guard records the change and does nothing else."
         case Outcome.REMEDIATING:
-            return f"It violates rule {judgement.rule}: {broken}. The guard would remediate it."
+            return f"It violates rule {judgement.rule}: {violations}. The guard would remediate it."
         case outcome:
-            why = str(explanation(outcome, judgement.reason) or judgement.message or judgement.reason)
-            return f"It violates rule {judgement.rule}: {broken}. {outcome.value}: {why.rstrip('.')}."
+            explained = explanation(outcome, judgement.reason)
+            why = f"{explained.text} {explained.remedy}" if explained else judgement.message or judgement.reason or ""
+            return f"It violates rule {judgement.rule}: {violations}. {outcome.value}: {why.rstrip('.')}."
 
 
 def _explained(

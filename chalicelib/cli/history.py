@@ -174,10 +174,12 @@ def _say_unreadable(count: int) -> None:
 
 
 def _say_reasons(codes: Iterable[tuple[Outcome | None, str | None]]) -> None:
-    from chalicelib.operators.labels import legend
+    """Explain each reason once, in the order of first appearance."""
+    from chalicelib.domain.meanings import explanation
 
-    for line in legend(codes):
-        say(line)
+    for outcome, reason in dict.fromkeys(codes):
+        if found := explanation(outcome, reason):
+            say(f"{reason}: {found.text} {found.remedy}")
 
 
 def _row(entry: Entry) -> list[str]:
@@ -280,8 +282,8 @@ def show(operator: Operator, incident: str) -> int:
 
 
 def _print_incident(operator: Operator, view: IncidentView) -> None:
+    from chalicelib.domain.meanings import TRIGGERS, explanation
     from chalicelib.operators.formatting import actor_text, change_text, clean, setting_text, span_text, time_text
-    from chalicelib.operators.labels import TRIGGERS, explanation
 
     target = view.target
 
@@ -305,8 +307,8 @@ def _print_incident(operator: Operator, view: IncidentView) -> None:
         opener = actor_text(glass.opened_by, target)
         line("break-glass", f"until {time_text(glass.until)}, opened by {opener}, reason: {glass.reason}")
     if view.open and (explained := explanation(view.outcome, view.reason)):
-        line("meaning", f"{explained.happened} {explained.meaning}")
-        line("what to do", explained.action)
+        line("meaning", explained.text)
+        line("what to do", explained.remedy)
     click.echo("")
     for entry in view.entries:
         record = entry.record

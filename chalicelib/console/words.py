@@ -9,12 +9,12 @@ from typing import Any
 
 from markupsafe import Markup
 
+from chalicelib.domain import meanings
 from chalicelib.domain.keypolicy import document
 from chalicelib.domain.model import Actor, Setting, arn_part, key_id_of
-from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.reasons import Outcome, Reason
 from chalicelib.domain.stored import Action
 from chalicelib.operators.formatting import clean
-from chalicelib.operators.labels import OUTCOME_LABELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ SHAPES = {
 }
 """Each outcome's shape and tone."""
 
-OUTCOMES = {outcome: Sign(shape, OUTCOME_LABELS[outcome], tone) for outcome, (shape, tone) in SHAPES.items()}
+OUTCOMES = {outcome: Sign(shape, meanings.OUTCOMES[outcome].label, tone) for outcome, (shape, tone) in SHAPES.items()}
 UNSEEN = Sign("dash", "Not seen", "calm")
 
 LONGEST_IN_LINE = 120
@@ -51,8 +51,10 @@ def sign(outcome: Outcome | None) -> Sign:
 
 
 def code_word(code: object) -> str:
-    """Format a code as words: `KEY_NOT_TAGGED` as `key not tagged`. AWS's own codes stay unchanged."""
+    """Format a code: a reason as its label, other codes as words. AWS's own codes stay unchanged."""
     text = str(code)
+    if text in meanings.REASONS:
+        return meanings.REASONS[Reason(text)].label
     return text.replace("_", " ").lower() if text.isupper() else text
 
 

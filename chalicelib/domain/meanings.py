@@ -1,207 +1,377 @@
-"""What each code means and what an operator does about it. For people: the functions do not load this module."""
+"""The label, the meaning and the remedy of each code. For people: the functions do not load this module."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from chalicelib.domain.reasons import Outcome, Reason, Violation
+from chalicelib.domain.model import TriggerKind
+from chalicelib.domain.reasons import NOTES, Outcome, Reason, Violation
 
 
 class Meaning(NamedTuple):
-    """`text` says what happened; `remedy` says what to do."""
+    """`label` is the short form, `text` says what happened and what it means, `remedy` says what to do."""
 
+    label: str
     text: str
     remedy: str
 
 
-NOTHING = "Nothing."
-WAIT = "Nothing: the guard checks again within a minute."
-WAIT_FOR_LEASE = "Nothing: the guard checks again when the lease ends."
-REPORT = "Read the function's log for the record's time, and report the error to the guard's maintainers."
+NO_ACTION = "No action is needed."
+WAIT = "No action is needed: the guard checks again within a minute."
+WAIT_FOR_LEASE = "No action is needed: the guard checks again when the lease ends."
+CHECK_SENDER = "Find out who sent the event."
+REPORT = "Read the function's log at the time of the record, and report the error to the guard's maintainers."
 FIX_POLICY = "Run `xray-guard policy validate`, then package and deploy again."
 
 OUTCOMES: Mapping[Outcome, Meaning] = {
-    Outcome.COMPLIANT: Meaning("The target meets its rule.", NOTHING),
+    Outcome.COMPLIANT: Meaning("Compliant", "The setting and the key satisfy the rule.", NO_ACTION),
     Outcome.OBSERVED: Meaning(
-        "The target is noncompliant, and the guard leaves it as it is.", "Read the reason, and remediate by hand."
+        "Observed",
+        "The target is noncompliant. The guard reports it and changes nothing.",
+        "Read the reason, and remediate by hand.",
     ),
     Outcome.REMEDIATING: Meaning(
-        "A worker begins an attempt; nothing was changed before this record.", "Wait for the record that ends it."
+        "Remediating",
+        "A remediation is in progress. The guard stores this record before it changes anything.",
+        "Wait for the record of the result.",
     ),
     Outcome.SUPPRESSED: Meaning(
-        "A break-glass is in force, so the guard does not remediate.", "Close the break-glass when it is over."
+        "Suppressed",
+        "The target is noncompliant, and a break-glass suspends its remediation.",
+        "Close the break-glass when it is no longer needed.",
     ),
-    Outcome.APPLIED: Meaning("X-Ray accepted the wanted key and is still UPDATING.", WAIT),
-    Outcome.DEFERRED: Meaning("The guard does not act now and checks again later.", "Read the reason."),
-    Outcome.REMEDIATED: Meaning("X-Ray answered with the wanted key and the status ACTIVE.", NOTHING),
+    Outcome.APPLIED: Meaning("Applied", "X-Ray accepted the required key and is still UPDATING.", WAIT),
+    Outcome.DEFERRED: Meaning(
+        "Deferred", "The target is noncompliant. The remediation waits, and the guard retries it.", "Read the reason."
+    ),
+    Outcome.REMEDIATED: Meaning("Remediated", "X-Ray reports the required key with status ACTIVE.", NO_ACTION),
     Outcome.FAILED: Meaning(
-        "The guard could not read or remediate the target; it retries more and more slowly.",
+        "Failed",
+        "The guard could not read or remediate the target. It retries with backoff.",
         "Read the reason and the error, and fix the cause.",
     ),
-    Outcome.IGNORED: Meaning("The guard judged nothing, or the record is a note.", "Read the reason."),
+    Outcome.IGNORED: Meaning(
+        "Ignored",
+        "The guard had nothing to judge: a failed call, a target outside the policy, or a note about the guard.",
+        "Read the reason.",
+    ),
 }
 
 VIOLATIONS: Mapping[Violation, Meaning] = {
-    Violation.NOT_KMS: Meaning("X-Ray does not encrypt traces with a KMS key.", NOTHING),
+    Violation.NOT_KMS: Meaning("no KMS key", "X-Ray does not encrypt traces with a KMS key.", NO_ACTION),
     Violation.AWS_MANAGED_KEY: Meaning(
-        "X-Ray uses the AWS managed key, and the rule requires a customer managed key.", NOTHING
+        "AWS managed key", "X-Ray uses the AWS managed key, and the rule requires a customer managed key.", NO_ACTION
     ),
     Violation.KEY_NOT_ALLOWED: Meaning(
-        "X-Ray uses a key that the rule does not allow.", "Add the key to the rule's `allowed_keys` if it is wanted."
+        "key not allowed",
+        "X-Ray uses a key that the rule does not allow.",
+        "If X-Ray should use this key, add it to the rule's `allowed_keys`.",
     ),
     Violation.KEY_NOT_FOUND: Meaning(
-        "The key does not exist.", "If the managed key is gone for good, run `xray-guard key replace`."
+        "key not found", "The key does not exist.", "If the managed key was deleted, run `xray-guard key replace`."
     ),
     Violation.KEY_DISABLED: Meaning(
-        "The key is disabled, so X-Ray cannot store traces.", "Enable the key if the guard may not change it."
+        "key disabled",
+        "The key is disabled, so X-Ray cannot store traces.",
+        "If the guard is not allowed to change the key, enable it.",
     ),
     Violation.KEY_PENDING_DELETION: Meaning(
-        "The key is scheduled for deletion.", "Cancel its deletion if the guard may not change it."
+        "key pending deletion",
+        "The key is scheduled for deletion, so it cannot be used.",
+        "If the guard is not allowed to change the key, cancel its deletion.",
     ),
     Violation.KEY_UNAVAILABLE: Meaning(
-        "The key cannot be used, and the guard cannot repair it.", "Ask the key's owner to make it available."
+        "key unavailable",
+        "The key cannot be used, and the guard cannot repair it.",
+        "Ask the owner of the key to make it available.",
     ),
     Violation.KEY_ASYMMETRIC: Meaning(
-        "The key is not a symmetric encryption key, which X-Ray needs.", "Point the rule's alias at another key."
+        "key not symmetric",
+        "The key is not a symmetric encryption key, and X-Ray requires one.",
+        "Point the rule's alias to another key.",
     ),
     Violation.KEY_FOREIGN_ACCOUNT: Meaning(
-        "The key belongs to another account, and the rule requires the target's own.", NOTHING
+        "key of another account",
+        "The key belongs to another account, and the rule requires a key of the target's account.",
+        NO_ACTION,
     ),
     Violation.KEY_ROTATION_OFF: Meaning(
-        "The key does not rotate, and the rule requires rotation.", "Turn rotation on if the guard may not."
+        "key rotation off",
+        "Automatic rotation of the key is off, and the rule requires it.",
+        "If the guard is not allowed to change the key, enable rotation.",
     ),
     Violation.KEY_POLICY_INCOMPLETE: Meaning(
-        "The key's policy lacks a required statement, or may deny X-Ray the use of the key.",
-        "Compare it with `policies/key-policy.json` if the guard may not change it.",
+        "key policy incomplete",
+        "The key policy lacks a required statement, or may deny X-Ray the use of the key.",
+        "If the guard is not allowed to change the key, compare its policy with `policies/key-policy.json`.",
     ),
     Violation.ALIAS_MOVED: Meaning(
-        "The rule's alias points at another key than the recorded one.", "Find out who moved the alias."
+        "alias moved",
+        "The rule's alias points to another key than the managed key.",
+        "Find out who moved the alias: `xray-guard history`.",
     ),
 }
 
 REASONS: Mapping[Reason, Meaning] = {
-    Reason.UNGOVERNED: Meaning("No rule of the policy matches the target.", "Add a rule if the target needs one."),
-    Reason.RULE_OFF: Meaning("The target's rule has the mode `off`.", "Change the mode to judge the target."),
-    Reason.IDLE: Meaning("The target never used encryption and shows no traces, under `when: in-use`.", NOTHING),
+    Reason.UNGOVERNED: Meaning(
+        "no rule",
+        "No rule of the policy matches this target. The guard does not judge or change it.",
+        "To guard it, add a rule that matches it and deploy the policy.",
+    ),
+    Reason.RULE_OFF: Meaning(
+        "rule off",
+        'The rule of this target has `"mode": "off"`. The guard does not judge or change the target.',
+        'To guard it, set the mode to `"observe"` or `"enforce"` and deploy the policy.',
+    ),
+    Reason.IDLE: Meaning(
+        "idle",
+        "X-Ray was never encrypted here and received no traces for six hours. The rule applies only to Regions in use "
+        '(`"when": "in-use"`), so the guard changes nothing.',
+        NO_ACTION,
+    ),
     Reason.ACCOUNT_NOT_OURS: Meaning(
-        "The event is from an account that this guard does not serve.", "Check which events reach the guard."
+        "account not ours",
+        "The event belongs to an account that this guard does not serve. The guard changes nothing.",
+        "Check which events the rules send to the guard.",
     ),
     Reason.REGION_DENIED: Meaning(
-        "A service control policy denies the guard this Region.", "Allow the guard's role there, or leave it denied."
+        "Region denied",
+        "An organization policy denies the guard access to this Region. The guard enforces nothing here. It "
+        "tries again at each sweep.",
+        "If the Region must be guarded, ask the owner of the service control policies to allow the guard's role.",
     ),
     Reason.RULE_OBSERVES: Meaning(
-        "The target's rule has the mode `observe`.", "Change the mode to `enforce` to have it remediated."
+        "rule observes",
+        'The target is noncompliant and its rule has `"mode": "observe"`. The guard reports the drift and changes '
+        "nothing.",
+        'To remediate it, set the mode to `"enforce"` and deploy the policy.',
     ),
-    Reason.BREAK_GLASS: Meaning("A break-glass suppresses this drift.", "Run `xray-guard break-glass list`."),
-    Reason.PAUSED: Meaning("An operator paused the guard.", "Run `xray-guard resume` when the reason is gone."),
+    Reason.BREAK_GLASS: Meaning(
+        "break-glass",
+        "A break-glass suspends the remediation of this target.",
+        "To see who opened it and until when, run `xray-guard break-glass list`.",
+    ),
+    Reason.PAUSED: Meaning(
+        "paused",
+        "An operator paused the guard. It records drift and changes nothing, so a noncompliant target stays so.",
+        "Run `xray-guard resume` when the reason for the pause no longer applies.",
+    ),
     Reason.BACKOFF: Meaning(
-        "Something keeps undoing the remediation, so the guard slows down.",
-        "Stop the automation that `against` names; `xray-guard reconcile` does not wait.",
+        "backoff",
+        "Another principal keeps undoing the remediation. The target is still noncompliant. The guard waits longer "
+        "before each attempt.",
+        "Stop the automation that the record names under `against`, or open a break-glass. `xray-guard reconcile` does "
+        "not wait for the backoff to end.",
     ),
     Reason.BLAST_RADIUS: Meaning(
-        "This sweep has changed as many targets as the policy allows.", "Nothing: the next sweep goes on."
+        "blast radius",
+        "The sweep remediated as many targets as `limits.remediations_per_sweep` allows. The target is still "
+        "noncompliant. A later sweep remediates it.",
+        "No action is needed. To remediate it now, run `xray-guard reconcile TARGET --yes`.",
     ),
-    Reason.SETTLING: Meaning("AWS has not finished, or still shows a former state.", WAIT),
-    Reason.IN_PROGRESS: Meaning("Another worker holds the lease on the target.", WAIT_FOR_LEASE),
-    Reason.LEASE_OVER: Meaning("The worker's lease ended before its work did; another run takes over.", WAIT_FOR_LEASE),
-    Reason.UPDATING: Meaning("The wanted key is set, and X-Ray is still UPDATING.", WAIT),
-    Reason.ECHO: Meaning("The event is the guard's own change.", NOTHING),
-    Reason.NOT_OURS: Meaning("The event is about a key or an alias that the target does not use.", NOTHING),
-    Reason.NOT_DUE: Meaning("The target is not due yet.", NOTHING),
-    Reason.ALIAS_TAKEN: Meaning("Somebody else created the rule's alias first.", WAIT),
-    Reason.KEY_CREATION_UNCERTAIN: Meaning("The response to CreateKey was lost, so a key may exist.", WAIT),
-    Reason.KEY_NOT_YET_SEEN: Meaning("KMS does not show the new key yet.", WAIT),
+    Reason.SETTLING: Meaning(
+        "settling",
+        "AWS has not finished an earlier change: X-Ray is UPDATING, or KMS does not show a recent change yet. The "
+        "target is still noncompliant. The guard retries within a minute and records FAILED after 15 minutes.",
+        NO_ACTION,
+    ),
+    Reason.IN_PROGRESS: Meaning(
+        "in progress",
+        "Another worker is remediating this target. This event is recorded, and the other worker's remediation covers "
+        "it.",
+        NO_ACTION,
+    ),
+    Reason.LEASE_OVER: Meaning(
+        "lease over", "The worker's lease ended before its work. Another run takes over.", WAIT_FOR_LEASE
+    ),
+    Reason.UPDATING: Meaning("updating", "X-Ray has the required key and is still UPDATING.", WAIT),
+    Reason.ECHO: Meaning("echo", "The event is about the guard's own change.", NO_ACTION),
+    Reason.NOT_OURS: Meaning(
+        "not ours", "The event is about a key or an alias that the target does not use.", NO_ACTION
+    ),
+    Reason.NOT_DUE: Meaning("not due", "The next check of the target is not due yet.", NO_ACTION),
+    Reason.ALIAS_TAKEN: Meaning(
+        "alias taken", "Another principal created the rule's alias first. The guard reads it again.", WAIT
+    ),
+    Reason.KEY_CREATION_UNCERTAIN: Meaning(
+        "key creation uncertain",
+        "The response to CreateKey was lost, so the key may exist. The guard searches for it before it creates "
+        "another.",
+        WAIT,
+    ),
+    Reason.KEY_NOT_YET_SEEN: Meaning("key not visible yet", "KMS does not show the new key yet.", WAIT),
     Reason.KEY_REFUSED: Meaning(
-        "X-Ray refuses a key that KMS shows as usable.", "If it becomes FAILED, check the key's grants and policy."
+        "key refused",
+        "X-Ray refuses a key that KMS reports as usable.",
+        "If the outcome becomes FAILED, check the key's grants and policy.",
     ),
-    Reason.NOT_YET_TAKEN: Meaning("AWS accepted a change and does not show it yet, or refuses one meanwhile.", WAIT),
-    Reason.XRAY_UPDATING: Meaning("X-Ray is UPDATING and refuses another change.", WAIT),
+    Reason.NOT_YET_TAKEN: Meaning(
+        "change not visible yet",
+        "AWS accepted a change and does not show it yet, or refuses another change meanwhile.",
+        WAIT,
+    ),
+    Reason.XRAY_UPDATING: Meaning("X-Ray updating", "X-Ray is UPDATING and refuses another change.", WAIT),
     Reason.KEY_BEYOND_REPAIR: Meaning(
-        "The managed key is gone, or cannot be X-Ray's key.", "Make sure of it, then run `xray-guard key replace`."
+        "key beyond repair",
+        "The managed key was deleted, or X-Ray cannot use a key of its kind. The guard cannot repair it.",
+        "Make sure that the key is lost, then run `xray-guard key replace`.",
     ),
     Reason.KEY_NOT_OURS: Meaning(
-        "X-Ray uses an allowed key that works and does not rotate; it is its owner's to fix.",
-        "Turn rotation on, or tag the key `xray-guard=managed` and put the rule's alias on it.",
+        "key not ours",
+        "X-Ray uses an allowed key that works but does not rotate. The guard does not change keys of others.",
+        "Enable rotation, or tag the key `xray-guard=managed` and point the rule's alias to it.",
     ),
     Reason.KEY_NOT_PROVED: Meaning(
-        "KMS's last answer does not prove that X-Ray can use the key.", "Check the key's state and its policy."
+        "key not proved",
+        "KMS's last response does not prove that X-Ray can use the key, so the guard does not set it.",
+        "Check the state of the key and its policy.",
     ),
     Reason.KEY_NOT_ROTATABLE: Meaning(
-        "KMS cannot rotate the key, because its material was imported or is held elsewhere.",
+        "key not rotatable",
+        "KMS cannot rotate the key: its key material is imported, or in a custom key store.",
         "Run `xray-guard key replace`, or set the rule's `rotation` to false.",
     ),
     Reason.KEY_NOT_TAGGED: Meaning(
-        "The key needs a repair and is not tagged as the guard's.", "Tag it `xray-guard=managed`, or repair it."
+        "key not tagged",
+        "The key needs a repair, but does not have the guard's tag. The guard changes only keys with that tag.",
+        "Tag the key `xray-guard=managed`, or repair it by hand.",
     ),
     Reason.KEY_POLICY_DENIES: Meaning(
-        "A Deny in the key's policy may keep X-Ray from the key.", "Remove or narrow the statement that is named."
+        "key policy denies",
+        "A Deny statement in the key policy may keep X-Ray from using the key.",
+        "Remove the statement that the error names, or restrict it.",
     ),
     Reason.KEY_POLICY_TOO_LONG: Meaning(
-        "With the missing statements the key's policy would exceed KMS's limit.", "Shorten the key's policy."
+        "key policy too long",
+        "With the missing statements, the key policy would exceed KMS's size limit.",
+        "Shorten the key policy.",
     ),
     Reason.KEY_POLICY_UNREADABLE: Meaning(
-        "The guard cannot understand the key's policy, and does not change it.", "Fix the policy's text."
+        "key policy unreadable",
+        "The guard cannot parse the key policy, so it does not change it.",
+        "Fix the key policy.",
     ),
     Reason.KEY_UNAVAILABLE: Meaning(
-        "The key is in a state that only its owner can change.", "Ask the key's owner to make it available."
+        "key unavailable",
+        "The key is in a state that only its owner can change.",
+        "Ask the owner of the key to make it available.",
     ),
-    Reason.NO_MANAGED_KEY: Meaning("The target has no managed key to replace.", "Run `xray-guard status`."),
-    Reason.BUSY: Meaning("Every attempt at a write met another writer.", "Try again."),
+    Reason.NO_MANAGED_KEY: Meaning(
+        "no managed key", "The target has no managed key to replace.", "Run `xray-guard status`."
+    ),
+    Reason.BUSY: Meaning("busy", "Other workers wrote to the same items at every attempt.", "Retry the command."),
     Reason.CHANGED_AGAIN: Meaning(
-        "Somebody changed the setting while the guard remediated it.", "Read who did it: `xray-guard history`."
+        "changed again",
+        "Another principal changed the setting while the guard remediated it.",
+        "Find out who changed it: `xray-guard history`.",
     ),
-    Reason.INTERNAL_ERROR: Meaning("The guard has a fault of its own.", REPORT),
+    Reason.INTERNAL_ERROR: Meaning("internal error", "The guard has an internal error.", REPORT),
     Reason.TOO_MANY_STEPS: Meaning(
-        "More changes than any repair needs did not lead to what the rule requires.", REPORT
+        "too many steps", "The guard made more changes than any repair needs, and the target is still wrong.", REPORT
     ),
     Reason.UPDATING_TOO_LONG: Meaning(
-        "X-Ray has been UPDATING for more than half an hour.", "Check X-Ray; open a case with AWS Support if it stays."
+        "updating too long",
+        "X-Ray has been UPDATING for more than half an hour.",
+        "Check X-Ray. If it stays UPDATING, open a case with AWS Support.",
     ),
     Reason.WORKER_LOST: Meaning(
-        "A worker ended without a result; the run that found this takes over.",
-        "Nothing, unless it repeats: then read the function's log.",
+        "worker lost",
+        "A worker ended without a result, for example because its function timed out. Another run took over.",
+        "No action is needed, unless it repeats: then read the function's log.",
     ),
     Reason.NOT_A_TARGET: Meaning(
-        "An item of the targets table is not a target.", "Find out who wrote the item, and remove it."
+        "not a target",
+        "An item of the targets table is not a target. The guard skips it.",
+        "Find out who wrote the item, and delete it.",
     ),
     Reason.NO_REGIONS: Meaning(
-        "The sweep could not list the account's Regions.", "Allow the guard's role `ec2:DescribeRegions`."
+        "no Regions",
+        "The sweep could not list the Regions of the account.",
+        "Allow the guard's role `ec2:DescribeRegions`.",
     ),
     Reason.OUT_OF_TIME: Meaning(
-        "The sweep ended before it reached the target.", "Nothing: the next sweep begins with it."
+        "out of time",
+        "The sweep ended before it reached the target. The next sweep begins with it.",
+        NO_ACTION,
     ),
-    Reason.ANCHOR: Meaning("Part of the chains' heads, for integrity.", NOTHING),
-    Reason.BREAK_GLASS_ENDED: Meaning("A break-glass no longer counts; the record says why.", NOTHING),
-    Reason.BREAK_GLASS_OPENED: Meaning("A break-glass came into force.", "Make sure that it is wanted."),
+    Reason.ANCHOR: Meaning("anchor", "A part of the heads of all chains, to verify the audit log.", NO_ACTION),
+    Reason.BREAK_GLASS_ENDED: Meaning(
+        "break-glass ended", "A break-glass is no longer in force. The record says why.", NO_ACTION
+    ),
+    Reason.BREAK_GLASS_OPENED: Meaning(
+        "break-glass opened", "A break-glass came into force.", "Make sure that it is authorized."
+    ),
     Reason.BREAK_GLASS_REFUSED: Meaning(
-        "A break-glass value does not count; the record says why.", "Set another value, if it is wanted."
+        "break-glass refused",
+        "A break-glass value is not valid. The record says why. The guard continues to enforce.",
+        "If the break-glass is authorized, open it again with a valid value.",
     ),
-    Reason.KEY_REPLACED: Meaning("An operator gave up the managed key.", "Keep the old key: old traces need it."),
-    Reason.POLICY_IN_FORCE: Meaning("The guard ran under a new policy for the first time.", NOTHING),
-    Reason.RESUMED: Meaning("An operator ended the pause.", NOTHING),
+    Reason.KEY_REPLACED: Meaning(
+        "key replaced",
+        "An operator replaced the managed key.",
+        "Keep the old key: traces that were stored with it need it.",
+    ),
+    Reason.POLICY_IN_FORCE: Meaning(
+        "policy in force", "The guard ran with a new policy for the first time.", NO_ACTION
+    ),
+    Reason.RESUMED: Meaning("resumed", "An operator ended the pause.", NO_ACTION),
     Reason.ROLE_BORROWED: Meaning(
+        "role borrowed",
         "The guard's role made a call that the guard did not make.",
         "Treat the role's credentials as stolen: revoke its sessions, and check who can change the functions.",
     ),
     Reason.SWEEP: Meaning(
-        "A sweep ended; the record holds its outcomes and the chains' heads.", "If it FAILED, read `unreached`."
+        "sweep",
+        "A sweep ended. The record has its outcomes and the heads of all chains.",
+        "If it FAILED, read `unreached` in the record.",
     ),
-    Reason.ACCOUNT_INVALID: Meaning("The event's account is not 12 digits.", "Find out who sent the event."),
-    Reason.ACCOUNT_MISSING: Meaning("The event names no account.", "Find out who sent the event."),
-    Reason.DETAIL_MISSING: Meaning("The event has no detail.", "Find out who sent the event."),
+    Reason.ACCOUNT_INVALID: Meaning(
+        "account not valid", "The account in the event does not have twelve digits.", CHECK_SENDER
+    ),
+    Reason.ACCOUNT_MISSING: Meaning("account missing", "The event names no account.", CHECK_SENDER),
+    Reason.DETAIL_MISSING: Meaning("detail missing", "The event has no detail.", CHECK_SENDER),
     Reason.DETAIL_OMITTED: Meaning(
-        "EventBridge left out the event's detail because of its size.", "Run `xray-guard reconcile` on the target."
+        "detail omitted",
+        "The event is too large for EventBridge, which left out its detail.",
+        "Run `xray-guard reconcile` for the target.",
     ),
-    Reason.NOT_AN_OBJECT: Meaning("The event is not a JSON object.", "Find out who sent the event."),
+    Reason.NOT_AN_OBJECT: Meaning("not an object", "The event is not a JSON object.", CHECK_SENDER),
     Reason.NOT_OUR_EVENT: Meaning(
-        "The event is of a kind that the guard does not handle.", "Check the rules that invoke the guard."
+        "not our event",
+        "The guard does not handle this kind of event.",
+        "Check the rules that invoke the guard.",
     ),
-    Reason.REGION_INVALID: Meaning("The event's Region is not a Region's name.", "Find out who sent the event."),
-    Reason.REGION_MISSING: Meaning("The event names no Region.", "Find out who sent the event."),
-    Reason.TARGET_MISMATCH: Meaning("The event names two accounts or two Regions.", "Find out who sent the event."),
-    Reason.POLICY_ABSENT: Meaning("The package has no policy document.", "Package and deploy again."),
-    Reason.POLICY_ALTERED: Meaning("The policy document is not the one that was validated.", FIX_POLICY),
-    Reason.POLICY_UNREADABLE: Meaning("The guard cannot read the policy document.", FIX_POLICY),
-    Reason.POLICY_UNSTAMPED: Meaning("The policy document was not validated.", FIX_POLICY),
+    Reason.REGION_INVALID: Meaning(
+        "Region not valid", "The Region in the event does not have the form of a Region's name.", CHECK_SENDER
+    ),
+    Reason.REGION_MISSING: Meaning("Region missing", "The event names no Region.", CHECK_SENDER),
+    Reason.TARGET_MISMATCH: Meaning(
+        "target mismatch", "The event names two different accounts or Regions.", CHECK_SENDER
+    ),
+    Reason.POLICY_ABSENT: Meaning("policy absent", "The package has no policy document.", "Package and deploy again."),
+    Reason.POLICY_ALTERED: Meaning("policy altered", "The policy document changed after it was validated.", FIX_POLICY),
+    Reason.POLICY_UNREADABLE: Meaning("policy unreadable", "The guard cannot read the policy document.", FIX_POLICY),
+    Reason.POLICY_UNSTAMPED: Meaning("policy not validated", "The policy document was not validated.", FIX_POLICY),
 }
+
+TRIGGERS: Mapping[TriggerKind, str] = {
+    TriggerKind.CHANGE: "change event (X-Ray setting)",
+    TriggerKind.KEY: "change event (KMS key)",
+    TriggerKind.SWEEP: "sweep (every hour)",
+    TriggerKind.TICK: "scheduled check (every minute)",
+    TriggerKind.CONFIG: "AWS Config",
+    TriggerKind.OPERATOR: "operator",
+}
+"""The label of each trigger."""
+
+
+def explanation(outcome: Outcome | None, reason: str | None) -> Meaning | None:
+    """Explain why the guard does not act on a target.
+
+    None for the other outcomes, for notes and for AWS's own codes. A FAILED record has its own error with the remedy.
+    """
+    if reason is None or reason not in REASONS:
+        return None
+    waits = outcome in (Outcome.DEFERRED, Outcome.OBSERVED)
+    return REASONS[Reason(reason)] if waits or (outcome is Outcome.IGNORED and reason not in NOTES) else None

@@ -11,28 +11,27 @@ from chalicelib.domain.reasons import Outcome, Reason, Violation
 INTRODUCTION = """\
 # Codes
 
-A record has an outcome, and where it needs one a reason. A noncompliant target also has violations. Every code is
-stable: an alarm or a query may rely on it.
+A record has an outcome, and usually a reason. The record of a noncompliant target also has violations. Codes are
+stable: alarms and queries may rely on them. The command line and the API show the codes; the console shows the labels.
 
-`python -m chalicelib.operators.codes` generates this page; a test holds it to the code.
+`python -m chalicelib.operators.codes` generates this page; a test compares it with the code.
 """
 
 ABOUT_VIOLATIONS = """\
-Why the target is noncompliant. The guard remediates what it may; the last column says what is left to you.
+Why the target is noncompliant. The guard remediates what it is allowed to; the last column says what you must do.
 """
 
 ABOUT_REASONS = """\
-Why the outcome is what it is: `reason` in a record, `code` in its `error`. What is not in this table is AWS's own error
-code, or one of these codes of the guard's clients: `NoAnswer` (AWS did not respond), `UnexpectedAnswer` (AWS's
-response cannot be read), `UnprocessedKeys` (DynamoDB left items unread), `UnreadableState` (a stored state cannot be
-read). Four codes stand only in the result of a run that wrote nothing: `ECHO`, `NOT_OURS`, `NOT_DUE` and `LEASE_OVER`.
-`POLICY_…` stands only in the function's log. The codes of a break-glass that does not count are in
-[break-glass.md](break-glass.md).
+The cause of the outcome: `reason` in a record, `code` in its `error`. Other codes are AWS's own error codes, or one of
+these codes of the guard's clients: `NoAnswer` (AWS did not respond), `UnexpectedAnswer` (AWS's response cannot be
+read), `UnprocessedKeys` (DynamoDB left items unread), `UnreadableState` (a stored state cannot be read). `ECHO`,
+`NOT_OURS`, `NOT_DUE` and `LEASE_OVER` are in no record, only in the result of a run that wrote nothing. `POLICY_…` is
+only in the function's log. For the codes of a break-glass that is not valid, see [break-glass.md](break-glass.md).
 """
 
 
 def page() -> str:
-    """Return the whole page as Markdown."""
+    """The whole page as Markdown."""
     parts = [
         INTRODUCTION,
         "## Outcomes\n",
@@ -48,8 +47,8 @@ def page() -> str:
 
 
 def _table(meanings: Mapping[Outcome, Meaning] | Mapping[Violation, Meaning] | Mapping[Reason, Meaning]) -> str:
-    rows = [f"| `{code.value}` | {meaning.text} | {meaning.remedy} |" for code, meaning in meanings.items()]
-    return "\n".join(["| code | meaning | what to do |", "| --- | --- | --- |", *rows, ""])
+    rows = [f"| `{code.value}` | {label} | {text} | {remedy} |" for code, (label, text, remedy) in meanings.items()]
+    return "\n".join(["| code | label | meaning | what to do |", "| --- | --- | --- | --- |", *rows, ""])
 
 
 if __name__ == "__main__":

@@ -308,7 +308,7 @@ class TestHistory:
         token = typed("history", "--output", "json", "--limit", "1").json["next_token"]
         answer = typed("history", "--rule", "baseline", "--next-token", token)
         assert answer.code == 2
-        assert "another question" in answer.err
+        assert "belongs to other filters" in answer.err
 
     def test_followed_tells_what_was_and_what_comes_and_nothing_twice(self, remediated: None) -> None:
         polls = 0

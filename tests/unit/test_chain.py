@@ -225,7 +225,7 @@ class TestAnEdit:
         anchors = [Anchored(seq, rows[seq - 1].hash, f"the sweep of {seq} o'clock") for seq in (2, 4, 8)]
         (finding,) = verify_chain(TARGET, forged, head(forged), anchors)
         assert finding.seq == 8
-        assert "from record 5 to here" in finding.message
+        assert "of the records 5 to 8" in finding.message
         assert "8 o'clock" in finding.message
 
     @pytest.mark.parametrize("name", ["month_shard", "at_key"])
@@ -264,7 +264,7 @@ class TestADeletion:
     def test_says_how_much_is_gone(self) -> None:
         rows = chain(6)
         (finding,) = verify_chain(TARGET, rows[:1] + rows[4:], head(rows))
-        assert finding == Finding(TARGET, 2, "MISSING", "records 2 to 4 are not there")
+        assert finding == Finding(TARGET, 2, "MISSING", "records 2 to 4 are missing")
 
     def test_hidden_by_numbering_the_rest_anew_is_given_away_by_the_head(self) -> None:
         rows = chain(5)

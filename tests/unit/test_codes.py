@@ -22,10 +22,12 @@ CODES_BY_CALL = {"Problem": 0, "PolicyError": 0, "Rejected": 0, "_reject": 1, "_
 
 
 @pytest.mark.parametrize(("codes", "meanings"), [(Outcome, OUTCOMES), (Violation, VIOLATIONS), (Reason, REASONS)])
-def test_every_code_has_a_meaning_and_what_to_do_in_whole_sentences(codes: type[StrEnum], meanings: Any) -> None:
+def test_every_code_has_a_label_a_meaning_and_a_remedy_in_whole_sentences(codes: type[StrEnum], meanings: Any) -> None:
     assert list(meanings) == list(codes)
     assert [
-        code for code, (text, remedy) in meanings.items() if not (text.endswith(".") and remedy.endswith("."))
+        code
+        for code, (label, text, remedy) in meanings.items()
+        if not (label and text.endswith(".") and remedy.endswith("."))
     ] == []
 
 

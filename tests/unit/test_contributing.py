@@ -13,10 +13,10 @@ from chalice.app import EventSourceHandler
 
 import app
 from chalicelib.console import site
+from chalicelib.domain import meanings
 from chalicelib.domain.model import TriggerKind
 from chalicelib.domain.observation import Observation
-from chalicelib.domain.reasons import Outcome, Violation
-from chalicelib.operators import labels
+from chalicelib.domain.reasons import Outcome, Reason, Violation
 from tests.browser.test_site import PAGES
 from tests.unit import test_decide
 from tests.unit.test_docs import PROMISES
@@ -62,10 +62,10 @@ class TestForgottenSteps:
     @pytest.mark.parametrize(
         ("codes", "labelled"),
         [
-            (Outcome, labels.OUTCOME_LABELS),
-            (Outcome, labels.OUTCOME_MEANINGS),
-            (Violation, labels.VIOLATIONS),
-            (TriggerKind, labels.TRIGGERS),
+            (Outcome, meanings.OUTCOMES),
+            (Violation, meanings.VIOLATIONS),
+            (Reason, meanings.REASONS),
+            (TriggerKind, meanings.TRIGGERS),
         ],
     )
     def test_every_code_that_a_face_shows_has_its_label(
