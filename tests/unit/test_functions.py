@@ -214,7 +214,9 @@ def test_p7_the_guards_own_change_is_an_echo_and_leaves_no_record_of_its_own(tol
     assert SELF == GUARD_ROLE
     entry.on_change(change(ALICE), Context())
     before = told.tables.records(HOME)
-    own = cloudtrail("xray", "PutEncryptionConfig", role(SELF), eventID="own", responseElements=None)
+    put = before[-1].actions[-1]
+    assert put.name == "PutEncryptionConfig"
+    own = cloudtrail("xray", put.name, role(SELF), eventID="own", requestID=put.request_id, responseElements=None)
     assert entry.on_change(own, Context())["reason"] == "ECHO"
     assert told.tables.records(HOME) == before
 
