@@ -1,4 +1,4 @@
-"""How many tests begin: an account that the guard put right long ago, where only the test makes things happen."""
+"""The usual start of tests: an account that was remediated long ago, where only the test makes things happen."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TICK = Trigger(TriggerKind.TICK)
 
 
 def quiet(policy: Policy | None = None) -> Stage:
-    """A compliant target with nothing due. Events arrive, and runs start, only when the test makes them."""
+    """Return a compliant target with nothing due. Events arrive and runs start only if the test makes them."""
     scene = stage(policy=policy)
     scene.world.user_puts(HOME, None)
     scene.world.run(300)
@@ -34,13 +34,13 @@ def quiet(policy: Policy | None = None) -> Stage:
 
 
 def ticking(scene: Stage) -> Stage:
-    """The same, with a tick every minute from now on and no sweep."""
+    """Add a tick every minute from now on, and no sweep."""
     scene.lambdas.schedule(first_sweep_after=None)
     return scene
 
 
 def look(scene: Stage, trigger: Trigger = SWEEP, seconds: float = 30.0) -> Run:
-    """Let one run reconcile the target, and some time pass."""
+    """Reconcile the target in one run, and let some time pass."""
     scene.lambdas.look(trigger)
     run = scene.lambdas.runs[-1]
     scene.world.run(seconds)
@@ -48,7 +48,7 @@ def look(scene: Stage, trigger: Trigger = SWEEP, seconds: float = 30.0) -> Run:
 
 
 def worker(scene: Stage, name: str, *, timeout: float | None = FUNCTION_SECONDS) -> Run:
-    """Start a run that reconciles the target under a request id of the test's choice; Lambda does not try it again."""
+    """Start a run that reconciles the target under the given request id; Lambda does not retry it."""
 
     def work(guard: Guard, run: Run) -> Result:
         return reconcile(guard, HOME, SWEEP)
@@ -58,7 +58,7 @@ def worker(scene: Stage, name: str, *, timeout: float | None = FUNCTION_SECONDS)
 
 
 def stalls(scene: Stage, run: Run, call: str, seconds: float, *, after: str | None = None) -> None:
-    """Let a run stand still once, before the call has its effect; of several equal calls the first `after` another."""
+    """Delay a run once, before the call takes effect; of several equal calls, the first one after the call `after`."""
     befalls = scene.world.hazard
     waited: list[str] = []
 
@@ -72,7 +72,7 @@ def stalls(scene: Stage, run: Run, call: str, seconds: float, *, after: str | No
 
 
 def operate(scene: Stage, act: Callable[[Guard], object]) -> None:
-    """An operator does something at once."""
+    """An operator acts now."""
     guard = scene.lambdas.guard(Run("operator", "operator"))
     scene.world.start(lambda: act(guard))
     scene.world.run(1)
@@ -84,10 +84,10 @@ def brake(scene: Stage) -> None:
 
 
 def release(scene: Stage) -> None:
-    """The operator resumes it."""
+    """An operator resumes the guard."""
     operate(scene, lambda guard: resume(guard, OPERATOR, "alice"))
 
 
 def records_since(scene: Stage, count: int, target: Target = HOME) -> list[Record]:
-    """The target's records but for the first so many."""
+    """Return the target's records without the first `count`."""
     return scene.tables.records(target)[count:]

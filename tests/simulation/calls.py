@@ -1,4 +1,4 @@
-"""The AWS calls that each path of the guard makes, counted by running it: what `docs/calls.md` shows.
+"""Count the AWS calls of each path of the guard by running it. `docs/calls.md` shows the result.
 
 python -m tests.simulation.calls > docs/calls.md
 """
@@ -19,7 +19,7 @@ TRANSACTION = "TransactWriteItems"
 
 @dataclass(frozen=True)
 class Path:
-    """One path: the run that took it, and how many records it wrote."""
+    """One path: the run that took it, and how many records it stored."""
 
     name: str
     run: Run
@@ -45,7 +45,7 @@ class Path:
 
 
 def well() -> Stage:
-    """A target that the guard has put right, long ago; no event comes by itself."""
+    """Return a target that was remediated long ago; events arrive only if the path delivers them."""
     told = stage()
     told.world.user_puts(HOME, None)
     told.lambdas.schedule(first_sweep_after=None)
@@ -56,7 +56,7 @@ def well() -> Stage:
 
 
 def taken(name: str, told: Stage, act: Callable[[Stage], None], seconds: float = 20.0) -> Path:
-    """The first run that the act starts."""
+    """Return the path of the first run that `act` starts."""
     runs, records = len(told.lambdas.runs), len(told.tables.records(HOME))
     act(told)
     told.world.run(seconds)
@@ -64,7 +64,7 @@ def taken(name: str, told: Stage, act: Callable[[Stage], None], seconds: float =
 
 
 def paths() -> list[Path]:
-    """Every path, taken once."""
+    """Return every path, taken once."""
     return [make() for make in PATHS]
 
 
@@ -238,11 +238,11 @@ PATHS: tuple[Callable[[], Path], ...] = (
 
 HEAD = """# The AWS calls of each path
 
-Counted by running the loop on the simulated AWS (`tests/simulation`), and held to by `tests/simulation/test_calls.py`.
-To write it afresh: `python -m tests.simulation.calls > docs/calls.md`.
+Counted by running the loop on the simulated AWS (`tests/simulation`), and checked by `tests/simulation/test_calls.py`.
+To generate this page: `python -m tests.simulation.calls > docs/calls.md`.
 
-Reads issued together take one round trip. X-Ray is taken to be ACTIVE at once where nothing else is said; each poll
-while it is UPDATING is one more `GetEncryptionConfig`.
+Reads issued together take one round trip. Unless a path says otherwise, X-Ray is ACTIVE at once; each poll while it is
+UPDATING is one more `GetEncryptionConfig`.
 
 | path | round trips | table reads | X-Ray and KMS reads | mutations | transactions | records |
 | --- | --- | --- | --- | --- | --- | --- |
@@ -250,7 +250,7 @@ while it is UPDATING is one more `GetEncryptionConfig`.
 
 
 def table() -> str:
-    """The whole of `docs/calls.md`."""
+    """Return the content of `docs/calls.md`."""
     lines = [
         f"| {path.name} | {path.run.rounds} | {path.store_reads} | {_counted(path.reads)} "
         f"| {', '.join(path.mutations) or '–'} | {path.transactions or '–'} | {path.records or '–'} |"

@@ -1,4 +1,4 @@
-"""The crash sweep: one scenario, told once for every call that it makes, with a crash before or after that call."""
+"""The crash sweep: one scenario, run once for every call that it makes, with a crash before or after that call."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ LOST_ANSWERS = (Hazard("throttle"), Hazard("silence"), Hazard("silence", late=Tr
 
 TICK_SECONDS = 60
 STALE_SECONDS = 250
-"""After so long KMS shows everywhere what has happened: four minutes, and a little."""
+"""After this time KMS shows a change everywhere: four minutes, and a margin."""
 
 ANSWERS_SECONDS = 15
-"""What the calls of a run take, and the ten seconds that it waits for ACTIVE."""
+"""The time of a run's calls, and of the ten seconds that it waits for ACTIVE."""
 
 
 @dataclass(frozen=True)
 class Updating:
-    """For how long X-Ray is UPDATING after a change, and whether it refuses another one meanwhile."""
+    """How long X-Ray is UPDATING after a change, and whether it refuses another change meanwhile."""
 
     seconds: float
     refuses: bool
@@ -42,9 +42,9 @@ SOON = Updating(1.0, refuses=False)
 
 @dataclass(frozen=True)
 class Story:
-    """One telling: where it was interrupted, and how it ended. `seconds` is from the change until all was right.
+    """One story: where it was interrupted, and how it ended. `seconds`: from the change until the target is compliant.
 
-    `calls` are those that were made from the change on, as (run, name).
+    `calls` are the calls from the change on, as (run, name).
     """
 
     scenario: Scenario
@@ -61,9 +61,9 @@ class Story:
     def longest_seconds(self) -> float:
         """P1's bound on a run that was interrupted once.
 
-        The lease must end before another may act, and a tick takes it up. Where a key may have been made and nobody
-        knows, stale reads must have passed; and where reads are stale, so they must for each thing that KMS has to
-        show before the next step can be taken, with a tick for each.
+        The lease must end before another worker may act, in a tick. If the run may have created a key, the time of
+        stale reads must pass. If reads are stale, that time must also pass for each change that KMS must show before
+        the next step, with one tick for each.
         """
         seconds: float = LEASE_SECONDS + TICK_SECONDS + ANSWERS_SECONDS
         if self.scenario.makes_key:
@@ -88,7 +88,7 @@ def tell(
     updating: Updating = SOON,
     seed: int = 1,
 ) -> Story:
-    """Tell a scenario, with the hazard at its call number `at`, counted from the change on."""
+    """Run a scenario, with the hazard at its call number `at`, counted from the change on."""
     calls: list[tuple[str, str]] | None = None
 
     def befall(run: Run, number: int, name: str) -> Hazard | None:
@@ -101,7 +101,7 @@ def tell(
     world = told.world
     told.lambdas.schedule()
     scenario.before(told)
-    # Nothing that a former part of the story left waiting shall be counted to this one.
+    # What the story's first part left pending does not count for this part.
     world.staleness = staleness
     world.settling = lambda rng: updating.seconds
     world.refuses_while_updating = updating.refuses
@@ -123,7 +123,7 @@ def tell(
 
 
 def check(story: Story) -> None:
-    """What must hold however the story was interrupted. Raises AssertionError with the story's own words."""
+    """Check what must hold wherever the story was interrupted. Raises AssertionError with the story."""
     told, scenario = story.stage, story.scenario
     try:
         told.witness.check_whole()
@@ -149,9 +149,9 @@ def interrupted(
     every_poll: bool = True,
     updating: Updating = SOON,
 ) -> Iterator[Story]:
-    """The scenario told once without a hazard, which finds its calls, and then once for each call and hazard.
+    """Run the scenario once without a hazard, which finds its calls, then once for each call and hazard.
 
-    Without `every_poll` the reads that a run repeats while it waits for KMS are interrupted in their first round only.
+    Without `every_poll`, reads that a run repeats while it waits for KMS are interrupted only in their first round.
     """
     whole = tell(scenario, staleness=staleness, updating=updating, seed=seed)
     yield whole
@@ -162,7 +162,7 @@ def interrupted(
 
 
 def _is_repeated(calls: tuple[tuple[str, str], ...], at: int) -> bool:
-    """Whether the same run has made the same read before, and nothing but reads since."""
+    """Whether the same run made the same read before, and only reads since."""
     run, name = calls[at]
     for other, earlier in reversed(calls[:at]):
         if other == run and earlier in (*MUTATIONS, "TransactWriteItems"):

@@ -1,4 +1,4 @@
-"""`chalicelib.domain.ports` over the simulated world. `tests/contract` holds the fakes to what AWS answers."""
+"""`chalicelib.domain.ports` on the simulated world. `tests/contract` compares the fakes with AWS's behaviour."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NOT_WORKING = {"Disabled": "DisabledException", "PendingDeletion": "KMSInvalidSt
 
 
 class FakeXRay:
-    """`ports.XRay`. A Put is refused where X-Ray could not use the key, by what is true and not by what reads show."""
+    """`ports.XRay`. A Put is refused if X-Ray cannot actually use the key, whatever reads show."""
 
     def __init__(self, world: World, run: Run, target: Target) -> None:
         self._world, self._run, self._target = world, run, target
@@ -72,7 +72,7 @@ class FakeXRay:
 
 
 class FakeKeys:
-    """`ports.Keys`. Reads are answered from the past where the world says so; mutations act on what is true."""
+    """`ports.Keys`. Reads may be stale, as the world draws it; mutations act on the actual state."""
 
     def __init__(self, world: World, run: Run, target: Target) -> None:
         self._world, self._run, self._target = world, run, target
@@ -253,7 +253,7 @@ class FakeKeys:
 
 
 def default_key_policy(target: Target) -> str:
-    """The policy that KMS gives a key that is made without one."""
+    """Return the policy that KMS gives to a key created without one."""
     root = {"AWS": f"arn:aws:iam::{target.account}:root"}
     statement = {"Sid": "Enable IAM User Permissions", "Effect": "Allow", "Principal": root}
     return json.dumps({"Version": "2012-10-17", "Statement": [{**statement, "Action": "kms:*", "Resource": "*"}]})
@@ -286,7 +286,7 @@ class FakePrincipals:
 
 @dataclass
 class Tables:
-    """What the two tables hold. States are kept as they are stored, so that nothing is shared by reference."""
+    """The content of the two tables. States are kept encoded, so that nothing is shared by reference."""
 
     states: dict[str, tuple[int, bytes, datetime | None]] = field(default_factory=dict)
     rows: dict[str, list[hashchain.StoredRow]] = field(default_factory=dict)
@@ -297,7 +297,7 @@ class Tables:
     )
 
     def state(self, target: Target | str) -> TargetState:
-        """The present state of a target."""
+        """Return the present state of a target."""
         held = self.states.get(str(target))
         if held is None:
             return TargetState(str(target))
@@ -307,12 +307,12 @@ class Tables:
             raise StoreError("BatchGetItem", "UnreadableState", str(error)) from error
 
     def guard(self) -> GuardState:
-        """The guard's own state."""
+        """Return the guard's own state."""
         held = self.states.get(GUARD_CHAIN)
         return msgspec.json.decode(held[1], type=GuardState) if held else GuardState()
 
     def records(self, target: Target | str) -> list[Record]:
-        """A chain, in order."""
+        """Return a chain's records, in order."""
         return [hashchain.unseal(row.body) for row in self.rows.get(str(target), ())]
 
 
@@ -379,7 +379,7 @@ class FakeStore:
 
 
 class FakeClock:
-    """AWS's time as an answer's `Date` tells it: up to a second behind."""
+    """AWS's time as in a response's `Date` header: up to a second behind."""
 
     def __init__(self, world: World, behind_seconds: float) -> None:
         self._world, self._behind = world, timedelta(seconds=behind_seconds)
@@ -389,7 +389,7 @@ class FakeClock:
 
 
 class FakeRequests:
-    """`ports.Requests` in memory, with these targets waiting."""
+    """`ports.Requests` in memory, with these targets pending."""
 
     def __init__(self, *targets: str) -> None:
         self.waiting = [Request(target, "2026-11-20T12:00:00Z", OPERATOR_ARN) for target in targets]
@@ -402,7 +402,7 @@ class FakeRequests:
 
 
 class Gathered:
-    """Reads issued together are answered in any order; all of them are answered before the first error is raised."""
+    """Reads issued together complete in any order; all of them complete before the first error is raised."""
 
     def __init__(self, world: World, run: Run, *, shuffled: bool) -> None:
         self._world, self._run, self._shuffled = world, run, shuffled

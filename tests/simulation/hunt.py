@@ -1,10 +1,10 @@
-"""The hunt: random schedules, each told by its seed, until time or number runs out.
+"""The hunt: random schedules, each given by its seed, up to a number of schedules or of seconds.
 
     python -m tests.simulation.hunt --schedules 20000 --seconds 600 [--first 0]
 
-A schedule has a rough time, in which users and rivals change X-Ray, the key and the alias, events come late, twice, in
-any order or never, calls are slow, throttled or unanswered, workers die or freeze, and KMS answers from its past. Then
-it is quiet, and within a day all must be right. `--crashes` sweeps every call of every scenario instead.
+A schedule has a rough period: users and rivals change X-Ray, the key and the alias; events arrive late, twice, in any
+order or never; calls are slow, throttled or unanswered; workers die or freeze; KMS reads are stale. Then it is quiet,
+and within a day the target must be compliant. `--crashes` interrupts every call of every scenario instead.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from tests.simulation.world import HOME, MUTATIONS, Hazard, Run
 
 ROUGH_SECONDS = 5400.0
 QUIET_SECONDS = 26 * 3600.0
-"""A sweep reads policy, rotation and tags once a day: what no event told of is found by then."""
+"""A sweep reads policy, rotation and tags once a day: a change whose event was lost is found by then."""
 
 Act = Callable[[Stage, Random], None]
 
 
 def schedule(seed: int) -> Stage:
-    """Tell one random schedule to its end. Answers the stage, to be checked."""
+    """Run one random schedule to its end, and return its stage, to be checked."""
     dice = Random(seed)
     trouble = dice.choice((0.0, 0.005, 0.02, 0.06))
     sluggish = dice.choice((0.0, 0.02, 0.1))
@@ -65,7 +65,7 @@ def schedule(seed: int) -> Stage:
         delivery=delivery,
         settling=lambda rng: rng.uniform(0, settles),
     )
-    # A user may change the key between a look at it and the Put: what counts is what KMS last answered.
+    # A user may change the key between its read and the Put: only KMS's last response counts.
     told.witness.fresh = False
     world = told.world
     world.user_puts(HOME, None)
@@ -73,14 +73,14 @@ def schedule(seed: int) -> Stage:
     acts = [*SETTING_ACTS, *KEY_ACTS, *WORKER_ACTS, *(ALIAS_ACTS if with_alias else ())]
     for _ in range(dice.randint(1, 14)):
         act = dice.choice(acts)
-        # In bunches, for what happens at the same time is what goes wrong.
+        # Often close together, because concurrent changes are the ones that go wrong.
         at = dice.choice((dice.uniform(0, 10), dice.uniform(0, 400), dice.uniform(0, ROUGH_SECONDS)))
         world.later(at, lambda act=act: act(told, dice))  # type: ignore[misc]
     world.run(ROUGH_SECONDS)
     rough[0] = False
     world.staleness = FRESH
     world.run(1000)
-    # What was refused for want of a tag waits for its owner, and there is nothing more to wait for.
+    # If the guard may not change the key for lack of a tag, only its owner can help: stop waiting.
     world.run(
         QUIET_SECONDS,
         lambda: (
@@ -95,14 +95,14 @@ def schedule(seed: int) -> Stage:
 
 
 def check_schedule(told: Stage) -> None:
-    """What must hold after any schedule. Raises AssertionError."""
+    """Check what must hold after any schedule. Raises AssertionError."""
     told.witness.check_whole()
     state = told.tables.state(HOME)
     if state.reason == "KEY_NOT_TAGGED":
         key = told.world.place(HOME).kms.keys[state.managed_key or told.world.place(HOME).kms.aliases[ALIAS]]
         assert not key.is_ours, told.witness.story()
-        assert state.incident is not None, "refused, and nobody will look again"
-        assert state.incident.due is not None, "refused, and nobody will look again"
+        assert state.incident is not None, "refused, and never checked again"
+        assert state.incident.due is not None, "refused, and never checked again"
         return
     told.witness.check_right(keys=3 if told.witness.rivals else 1)
 
@@ -111,7 +111,7 @@ def check_schedule(told: Stage) -> None:
 
 
 def _own_key(told: Stage) -> Key | None:
-    """The managed key as it truly is, if it is the guard's to change and not yet gone."""
+    """Return the managed key's actual state, if it exists and the guard may change it."""
     key = told.world.place(HOME).kms.keys.get(told.tables.state(HOME).managed_key or "")
     return key if key is not None and key.is_ours else None
 
@@ -160,7 +160,7 @@ def _sweeps(told: Stage, dice: Random) -> None:
 
 
 def _freezes(told: Stage, dice: Random) -> None:
-    """An operator's process, which no timeout ends, stands still for minutes between two of its calls."""
+    """An operator's process, which has no timeout, freezes for minutes between two of its calls."""
     world = told.world
     frozen_at = dice.randint(0, 12)
     begun: list[Run] = []
@@ -168,7 +168,7 @@ def _freezes(told: Stage, dice: Random) -> None:
 
     def latency(rng: Random, name: str) -> float:
         run = begun[0] if begun else None
-        # Between the look at the clock and the sending of a mutation no process can help itself.
+        # Not between reading the clock and sending a mutation: no process can guard against that.
         if run is not None and len(run.calls) == frozen_at and name not in MUTATIONS and run.calls[-1] == name:
             begun.clear()
             return dice.uniform(60, 400)
@@ -195,7 +195,7 @@ WORKER_ACTS: tuple[Act, ...] = (_hears_again, _sweeps, _freezes)
 
 
 def hunt(first: int, schedules: int, seconds: float) -> int:
-    """Run schedules from `first` on. Answers how many failed, each told with its seed."""
+    """Run schedules from `first` on. Print the failed ones with their seeds, and return their number."""
     until = time.monotonic() + seconds
     failed = done = 0
     for seed in range(first, first + schedules):
@@ -212,7 +212,7 @@ def hunt(first: int, schedules: int, seconds: float) -> int:
 
 
 def sweep_crashes() -> int:
-    """Interrupt every call of every scenario in every way, under fresh, mixed and oldest reads."""
+    """Interrupt every call of every scenario in every way, with fresh, mixed and oldest reads."""
     failed = done = 0
     for scenario in SCENARIOS:
         for staleness in (FRESH, MIXED, OLDEST):

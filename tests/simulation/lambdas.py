@@ -1,4 +1,4 @@
-"""What EventBridge and Lambda do with the guard's functions: deliver, retry, tick and sweep, on the virtual clock."""
+"""EventBridge and Lambda for the guard's functions: deliver, retry, tick and sweep, on the virtual clock."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ from tests.simulation.world import ACCOUNT, GUARD_ROLE, HOME, Crash, Run, World
 FUNCTION_SECONDS = 60
 LEASE_SECONDS = FUNCTION_SECONDS + 60
 RETRIES_AFTER_SECONDS = (60, 120)
-"""Lambda's two retries of an asynchronous invocation that failed."""
+"""Lambda's two retries of a failed asynchronous invocation."""
 
 BASELINE = (Path(__file__).parents[2] / "policies" / "policy.json").read_bytes()
 
 
 def baseline(**changes: object) -> Policy:
-    """The policy document of the repository, under `always` so that an unused target is judged like any other.
+    """Return the repository's policy, with `when: always`, so that an unused target is judged like any other.
 
-    `changes` are fields of its rule that are to read otherwise.
+    `changes` overrides fields of its rule.
     """
     document = json.loads(BASELINE)
     document["rules"] = [{**rule, "when": "always", **changes} for rule in document["rules"]]
@@ -48,7 +48,7 @@ def baseline(**changes: object) -> Policy:
 
 
 class Lambdas:
-    """The guard as it is deployed in the account of the world."""
+    """The guard, deployed in the simulated account."""
 
     def __init__(self, world: World, tables: Tables, policy: Policy, *, shuffled: bool = False) -> None:
         self.world = world
@@ -68,7 +68,7 @@ class Lambdas:
     # --- one invocation --------------------------------------------------------------------------------------------
 
     def guard(self, run: Run, lease_seconds: int = LEASE_SECONDS) -> Guard:
-        """A guard for one invocation."""
+        """Return the guard for one invocation."""
         world = self.world
 
         def reach(target: Target) -> Reach:
@@ -102,7 +102,7 @@ class Lambdas:
         name: str | None = None,
         payload: object = None,
     ) -> None:
-        """Start a function now; should it fail or die, again as Lambda would, under the same request id."""
+        """Start a function now. If it fails or dies, retry it as Lambda does, under the same request id."""
         world = self.world
         run = Run(
             name or f"{function}/{world.new_id('invocation')}", function, deadline=timeout and world.now + timeout
@@ -138,7 +138,7 @@ class Lambdas:
     # --- the functions ---------------------------------------------------------------------------------------------
 
     def hear(self, event: ChangeEvent | KeyEvent) -> None:
-        """An event is delivered."""
+        """Deliver an event to its function."""
         function = "on_change" if isinstance(event, ChangeEvent) else "on_key_change"
         if self._must_be_recorded(event):
             self.to_record.append(event)
@@ -159,7 +159,7 @@ class Lambdas:
         )
 
     def look(self, trigger: Trigger, target: Target = HOME, *, timeout: float | None = FUNCTION_SECONDS) -> None:
-        """Reconcile one target for another reason."""
+        """Reconcile one target for a trigger without an event."""
         self.invoke(
             str(trigger.kind), lambda guard, run: reconcile(guard, target, trigger), retries=(), timeout=timeout
         )
@@ -177,7 +177,7 @@ class Lambdas:
         return lambda: deadline - self.world.now if deadline is not None else 1e9
 
     def schedule(self, *, first_sweep_after: float | None = 3600.0) -> None:
-        """Tick every minute and sweep every hour from now on. A tick with nothing due is not simulated further."""
+        """Tick every minute and sweep every hour from now on. Ticks with nothing due are skipped."""
 
         def minute() -> None:
             now = self.world.clock
@@ -195,5 +195,5 @@ class Lambdas:
 
     @property
     def idle(self) -> bool:
-        """Nothing runs, and nothing waits to be run again."""
+        """Whether nothing runs and no retry is pending."""
         return self.pending == 0 and self.world.running == 0

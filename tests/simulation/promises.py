@@ -1,7 +1,7 @@
-"""What must hold in every simulated story, checked while it happens and at its end.
+"""What must hold in every simulated story, checked while it runs and at its end.
 
-A `Witness` sees each mutation and each commit at the moment of its effect. What it finds wrong it writes down, rather
-than raise it into the guard, which might handle it.
+A `Witness` sees each mutation and each commit when it takes effect. It collects what is wrong instead of raising it,
+because the guard might handle an exception.
 """
 
 from __future__ import annotations
@@ -73,19 +73,19 @@ class Witness:
             self._check_proof(mutation, run, who)
 
     def _note_right(self, target: Target) -> None:
-        """Since when all that a mutation can bring about is as it should be; X-Ray's settling is not counted."""
+        """Note since when the target is compliant, apart from X-Ray's UPDATING, which no mutation can speed up."""
         if set(self.wrong(target)) - {UPDATING}:
             self.right_since[target] = None
         elif self.right_since.get(target) is None:
             self.right_since[target] = self.world.now
 
     def _check_proof(self, mutation: Mutation, run: Run, who: str) -> None:
-        """P13: by what KMS last answered this run, the key works and its policy lets X-Ray in."""
+        """P13: according to KMS's last responses to this run, the key works and its policy lets X-Ray use it."""
         arn = mutation.key_arn or ""
         if run.told_states.get(arn) != "Enabled":
-            self._say("P13", f"{who}: KMS last told that {arn} is {run.told_states.get(arn)}")
+            self._say("P13", f"{who}: KMS last reported {arn} as {run.told_states.get(arn)}")
         if not proved(run.told_policies.get(arn, ""), self.rule(mutation.target), mutation.target):
-            self._say("P13", f"{who}: the policy last told of {arn} does not let X-Ray in")
+            self._say("P13", f"{who}: the policy that KMS last returned for {arn} does not let X-Ray use it")
         if self.fresh and not self.rivals:
             key = self.world.place(mutation.target).kms.keys[arn]
             if key.state != "Enabled" or not proved(key.policy or "", self.rule(mutation.target), mutation.target):
@@ -105,22 +105,22 @@ class Witness:
             if record.outcome is Outcome.REMEDIATED:
                 told = run.told_setting
                 if told is None or told.type is not EncryptionType.KMS or told.status is not EncryptionStatus.ACTIVE:
-                    self._say("P4", f"{record.record_id} REMEDIATED, and X-Ray last answered {told}")
+                    self._say("P4", f"{record.record_id} REMEDIATED, but X-Ray last reported {told}")
                 elif record.after != told:
-                    self._say("P4", f"{record.record_id} says {record.after}, and X-Ray last answered {told}")
+                    self._say("P4", f"{record.record_id} says {record.after}, but X-Ray last reported {told}")
         closes = isinstance(before, TargetState) and before.incident is not None and after.incident is None
         overtaken = written_by is not None and written_by[0] is not run and written_by[1] > run.told_setting_at
         if closes and overtaken and records and records[-1].outcome in GOOD:
-            self._say("P4", f"{records[-1].record_id} closes on an answer older than the state it is written against")
+            self._say("P4", f"{records[-1].record_id} closes on a read older than the stored state")
 
-    # --- how it stands ---------------------------------------------------------------------------------------------
+    # --- the target's state ----------------------------------------------------------------------------------------
 
     def right(self, target: Target = HOME) -> bool:
-        """Whether the target is as the rule asks, by what is true."""
+        """Whether the target is actually compliant."""
         return not self.wrong(target)
 
     def wrong(self, target: Target = HOME) -> list[str]:
-        """Everything about the target that is not as the rule asks, by what is true and not by what is read."""
+        """Return everything that is actually noncompliant about the target, whatever reads show."""
         place, rule = self.world.place(target), self.rule(target)
         setting = self.world.setting(target)
         aliased = place.kms.aliases.get(rule.managed_key.alias)
@@ -137,14 +137,14 @@ class Witness:
         return found
 
     def settled(self, target: Target = HOME) -> bool:
-        """Whether the guard, too, holds the target for good and has nothing more to do about it."""
+        """Whether the guard's stored state is compliant, too, and nothing is due."""
         state = self.tables.state(target)
         return state.incident is None and state.outcome in GOOD and state.due is None
 
     # --- at the end ------------------------------------------------------------------------------------------------
 
     def check_whole(self) -> None:
-        """The promises about what was left behind. Raises AssertionError with all that is broken."""
+        """Check the promises about what is stored. Raises AssertionError with everything that is broken."""
         broken = [*self.broken, *(f"unexpected {surprise!r}" for surprise in self.lambdas.surprises)]
         for name in (*self.tables.states, GUARD_CHAIN):
             state = self.tables.guard() if name == GUARD_CHAIN else self.tables.state(name)
@@ -196,14 +196,14 @@ class Witness:
         return broken
 
     def check_right(self, target: Target = HOME, *, keys: int = 1) -> None:
-        """The target ends as the rule asks, with no more keys made than one, and it is the one in use."""
+        """The target ends compliant, at most `keys` keys were created, and X-Ray uses the managed key."""
         assert not self.wrong(target), f"{self.wrong(target)}\n{self.story(target)}"
         assert self.settled(target), f"not settled: {self.tables.state(target)}\n{self.story(target)}"
         assert self.keys_made[target] <= keys, self.story(target)
         assert self.tables.state(target).managed_key == self.world.setting(target).key_arn, self.story(target)
 
     def story(self, target: Target = HOME) -> str:
-        """What happened, for whoever reads a failure."""
+        """Return what happened, for the message of a failure."""
         lines = [
             f"{mutation.at:9.2f}  {'user' if mutation.run is None else mutation.run.name:32} {mutation.name} "
             f"{mutation.key_arn}"
@@ -224,7 +224,7 @@ _PROVED: dict[tuple[str, str, Target], bool] = {}
 
 
 def proved(policy: str, rule: Rule, target: Target) -> bool:
-    """Whether a key policy says all that the rule asks; asked so often that the answers are kept."""
+    """Whether a key policy says all that the rule requires. Results are cached, because this is called very often."""
     asked = (policy, rule.id, target)
     if asked not in _PROVED:
         _PROVED[asked] = judge_policy(policy, rule, target, "aws").proved
@@ -245,7 +245,7 @@ def _faults(key: Key, rule: Rule, target: Target) -> list[str]:
 def _unclosed(records: list[Record], state: TargetState) -> list[str]:
     """P3: each REMEDIATING is closed exactly once, by a record of the same incident and attempt.
 
-    APPLIED closes an attempt; what waits for ACTIVE after it ends with one more record of that attempt, or a new one.
+    APPLIED closes an attempt; the wait for ACTIVE after it ends with one more record of that attempt, or a new attempt.
     """
     broken = []
     attempts: dict[tuple[str | None, int | None], str] = {}

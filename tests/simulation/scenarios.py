@@ -1,4 +1,4 @@
-"""The worlds that a run may find, each told as what was there before and what a user then did."""
+"""The scenarios: each one is a world before, and what a user then does."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BARE_POLICY = (
 
 @dataclass
 class Stage:
-    """A world with a guard deployed in it, and a witness who watches."""
+    """A world with a deployed guard, and a witness."""
 
     world: World
     tables: Tables
@@ -34,30 +34,30 @@ class Stage:
 
     @property
     def full_policy(self) -> str:
-        """A key policy that says all that the rule asks."""
+        """A key policy that says all that the rule requires."""
         return initial_policy(self.witness.rule(HOME), HOME, "aws")
 
     def managed_key(self) -> str:
-        """The managed key's ARN."""
+        """Return the managed key's ARN."""
         arn = self.tables.state(HOME).managed_key
         assert arn is not None
         return arn
 
     def make_key(self, *, tagged: bool, **fields: object) -> str:
-        """A healthy key that a user made."""
+        """A user creates a healthy key; return its ARN."""
         tags = ((GUARD_TAG_KEY, GUARD_TAG_VALUE),) if tagged else ()
         whole = {"policy": self.full_policy, "rotation": True, "rotation_days": 365, "tags": tags, **fields}
         return self.world.user_makes_key(HOME, **whole)
 
     @contextmanager
     def unheard(self) -> Iterator[None]:
-        """What happens meanwhile is lost on its way to the guard."""
+        """Lose all events of changes made meanwhile."""
         delivery, self.world.delivery = self.world.delivery, lambda rng: []
         yield
         self.world.delivery = delivery
 
     def converge(self, seconds: float = 3000.0) -> bool:
-        """Let the world go on until the target is right and the guard has nothing more to do about it."""
+        """Run the world until the target is compliant and the guard is done; return whether it is."""
         return self.world.run(seconds, lambda: self.lambdas.idle and self.witness.settled() and self.witness.right())
 
 
@@ -75,7 +75,7 @@ def stage(
     refuses_while_updating: bool = False,
     denies_bypass: bool = False,
 ) -> Stage:
-    """An empty account, its guard and a witness. See `World` for what can be drawn."""
+    """Return an empty account, its guard and a witness. See `World` for the parameters."""
     world = World(
         seed,
         hazard=hazard,
@@ -93,10 +93,11 @@ def stage(
 
 @dataclass(frozen=True)
 class Scenario:
-    """`before` puts the world up and `change` is what then happens.
+    """`before` sets up the world, and `change` is what then happens.
 
-    `refused` is the code of a FAILED that is right. `keys_made` is the most keys that may be made from beginning to
-    end, `makes_key` says that one is made after the change, and `shown` counts what KMS must show, one after the other.
+    `refused` is the code of an expected FAILED. `keys_made` is the most keys that may be created in the whole story,
+    `makes_key` says that one is created after the change, and `shown` counts the changes that KMS must show in
+    sequence.
     """
 
     name: str
@@ -113,7 +114,7 @@ def _nothing(stage: Stage) -> None:
 
 
 def _recorded(stage: Stage) -> None:
-    """The guard has made its key, and all is well for long enough that KMS shows it everywhere."""
+    """The guard has created its key, long enough ago that KMS shows it everywhere."""
     stage.world.user_puts(HOME, None)
     assert stage.converge(), stage.witness.story()
     stage.world.run(600)
@@ -141,7 +142,7 @@ def _key_and_drift(**changes: object) -> Callable[[Stage], None]:
 
 
 def _key_alone(**changes: object) -> Callable[[Stage], None]:
-    """X-Ray stays on the key, so that only the key's event tells of it."""
+    """X-Ray's setting does not change, so only the key's event reports the change."""
 
     def change(stage: Stage) -> None:
         stage.world.user_changes_key(HOME, stage.managed_key(), **changes)

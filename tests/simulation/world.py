@@ -1,8 +1,8 @@
-"""AWS in memory, under one virtual clock: what the simulation's fakes read and change.
+"""AWS in memory, on one virtual clock: what the simulation's fakes read and change.
 
-Nothing here waits for real. Whoever calls AWS runs in a thread of its own, but only one of them runs at any moment: who
-waits hands the baton back, and the scheduler gives it to whoever's time comes next. One seed therefore always tells the
-same story. KMS is kept as a history of immutable states, so that a read can be answered from the past.
+Nothing here waits in real time. Each caller of AWS runs in its own thread, but only one thread runs at any moment: a
+thread that waits releases its lock, and the scheduler resumes the thread that is due next. So one seed always gives the
+same story. KMS is kept as a history of immutable states, so that a read can return a stale one.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ MUTATIONS = frozenset(
         "UpdateAlias",
     }
 )
-"""The calls that change what the guard watches over."""
+"""The calls that change X-Ray or KMS."""
 
 STORE = frozenset({"BatchGetItem", "TransactWriteItems", "Query", "Scan"})
 """The calls to the guard's own tables."""
@@ -70,12 +70,12 @@ REFUSALS = {
 
 
 class Crash(BaseException):
-    """The process ends here. No handler for exceptions may hide it."""
+    """The process dies here. It is a BaseException, so that no `except Exception` hides it."""
 
 
 @dataclass(frozen=True)
 class Kms:
-    """What KMS holds in one target at one moment. `aliases` maps a name to a key's ARN."""
+    """KMS's keys and aliases in one target at one moment. `aliases` maps a name to a key's ARN."""
 
     keys: Mapping[str, Key] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
@@ -101,19 +101,19 @@ class Place:
 
     @property
     def kms(self) -> Kms:
-        """KMS as it truly is now."""
+        """KMS's actual present state."""
         return self.history[-1]
 
     def kms_as_of(self, then: float) -> Kms:
-        """KMS as it was."""
+        """Return KMS's state at a former time."""
         return self.history[bisect_right(self.times, then) - 1]
 
 
 @dataclass
 class Run:
-    """One invocation of one function: who calls, and all that it was told.
+    """One invocation of one function, with what its reads returned.
 
-    `about` is the target of its latest call; `rounds` counts round trips, of which reads issued together take one;
+    `about` is the target of its latest call. `rounds` counts round trips; reads issued together take one.
     `lease_number` and `lease_until` are what it stored itself.
     """
 
@@ -134,7 +134,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Mutation:
-    """A change that took effect. `run` is None where a user made it."""
+    """A change that took effect. `run` is None if a user made it."""
 
     at: float
     target: Target
@@ -145,9 +145,9 @@ class Mutation:
 
 @dataclass(frozen=True)
 class Hazard:
-    """What befalls one call: `crash`, `throttle`, `silence`, `bug` or one of REFUSALS.
+    """A fault of one call: `crash`, `throttle`, `silence` (no response), `bug` or one of REFUSALS.
 
-    `late` means after the call had its effect.
+    `late`: it happens after the call took effect.
     """
 
     kind: str
@@ -164,12 +164,12 @@ class _Task:
 
 
 class World:
-    """The whole of it. What is random is drawn from `rng` and nowhere else.
+    """The simulated AWS and its clock. Everything random is drawn from `rng`.
 
-    `hazard(run, call number, name)` says what befalls a call; `latency` and `staleness` draw seconds; `delivery` draws
-    the delays at which a change's event comes: none for a lost one, several for duplicates. `settling` draws for how
-    long X-Ray is UPDATING after a change, and `refuses_while_updating` says whether it takes another change meanwhile.
-    `denies_bypass`: the organization lets nobody make a key with a policy that leaves out the check against a lock-out.
+    `hazard(run, call number, name)` returns a call's fault. `latency` and `staleness` draw seconds; `delivery` draws
+    the delays of a change's event: none for a lost one, several for duplicates. `settling` draws how long X-Ray is
+    UPDATING after a change; `refuses_while_updating`: it refuses another change meanwhile. `denies_bypass`: a service
+    control policy denies creating a key that bypasses KMS's lock-out safety check.
     """
 
     def __init__(
@@ -219,11 +219,11 @@ class World:
         return START + timedelta(seconds=self.now)
 
     def later(self, seconds: float, act: Callable[[], None]) -> None:
-        """Do something at once when its time has come; it may not wait."""
+        """Schedule an action that takes no time and must not wait."""
         heapq.heappush(self._heap, (self.now + seconds, next(self._order), act))
 
     def start(self, work: Callable[[], object], timeout: float | None = None) -> None:
-        """Begin work that may wait. It is ended by a Crash when its time is over."""
+        """Start work that may wait. When its timeout is over, it ends with a Crash."""
         deadline = None if timeout is None else self.now + timeout
         task = _Task(work, deadline)
         self.running += 1
@@ -241,7 +241,7 @@ class World:
         threading.Thread(target=live, daemon=True).start()
 
     def wait(self, seconds: float) -> None:
-        """Let time pass for whoever calls this."""
+        """Let time pass for the calling work."""
         until = self.now + seconds
         task = self._current
         if task is None:
@@ -259,7 +259,7 @@ class World:
             raise Crash
 
     def run(self, seconds: float, done: Callable[[], bool] = lambda: False) -> bool:
-        """Let the world go on for so long, or until `done`, which is asked between any two steps."""
+        """Run the world for `seconds`, or until `done()`, which is checked between any two steps."""
         until = self._horizon = self.now + seconds
         while not done():
             if not self._heap or self._heap[0][0] > until:
@@ -277,7 +277,7 @@ class World:
         return True
 
     def end(self) -> None:
-        """End whatever still runs."""
+        """Kill all work that is still running."""
         while self._heap:
             _, _, what = heapq.heappop(self._heap)
             if isinstance(what, _Task):
@@ -290,7 +290,7 @@ class World:
     # --- calls -----------------------------------------------------------------------------------------------------
 
     def call(self, run: Run, name: str, effect: Callable[[], T], about: Target | str) -> T:
-        """One AWS call: it takes time before and after its effect, and anything may befall it on either side."""
+        """Make one AWS call: it takes time before and after its effect, and a fault may happen on either side."""
         run.about = str(about)
         number = self.calls
         self.calls += 1
@@ -315,7 +315,7 @@ class World:
         if hazard.kind == "crash":
             raise Crash
         if hazard.kind == "bug":
-            raise RuntimeError("what nobody thought of")
+            raise RuntimeError("an unexpected bug")
         if hazard.kind in REFUSALS:
             raise AwsError(name, "AccessDeniedException", REFUSALS[hazard.kind])
         failure = StoreError if name in STORE else AwsError
@@ -330,13 +330,13 @@ class World:
         return self.places.setdefault(target, Place())
 
     def setting(self, target: Target) -> Setting:
-        """What X-Ray answers now."""
+        """Return X-Ray's present setting."""
         place = self.place(target)
         status = EncryptionStatus.ACTIVE if self.now >= place.settles_at else EncryptionStatus.UPDATING
         return Setting(place.type, place.key_arn, status)
 
     def read_kms(self, target: Target) -> Kms:
-        """What one read of KMS is answered from."""
+        """Return the state that one read of KMS sees, which may be stale."""
         age = self.staleness(self.rng)
         place = self.place(target)
         return place.kms if age <= 0 else place.kms_as_of(self.now - age)
@@ -347,14 +347,14 @@ class World:
         place.history.append(kms)
 
     def set_xray(self, target: Target, kind: EncryptionType, key_arn: str | None) -> Setting:
-        """Change the setting; the answer says UPDATING."""
+        """Change the setting and return it as UPDATING."""
         place = self.place(target)
         place.type, place.key_arn = kind, key_arn
         place.settles_at = self.now + self.settling(self.rng)
         return Setting(kind, key_arn, EncryptionStatus.UPDATING)
 
     def mutated(self, target: Target, name: str, key_arn: str | None, run: Run | None) -> str:
-        """Note a change that took effect. Answers the request id."""
+        """Note a change that took effect, and return the request id."""
         mutation = Mutation(self.now, target, name, key_arn, run)
         self.mutations.append(mutation)
         self.on_mutation(mutation)
@@ -370,7 +370,7 @@ class World:
         return f"arn:aws:kms:{target.region}:{target.account}:key/{self.new_id('key')}"
 
     def tell(self, target: Target, actor: Actor, result: Setting | None, request_id: str, **failed: Any) -> ChangeEvent:
-        """CloudTrail tells of a PutEncryptionConfig, as often and as late as `delivery` has it."""
+        """Deliver CloudTrail's event of a PutEncryptionConfig, with the number and delays that `delivery` draws."""
         trigger = Trigger(
             TriggerKind.CHANGE,
             event_id=self.new_id("event"),
@@ -420,7 +420,7 @@ class World:
         return self.tell(target, actor, answer, request_id)
 
     def user_fails(self, target: Target, actor: Actor = ALICE) -> ChangeEvent:
-        """A user is refused a change of the setting."""
+        """A user's change of the setting is denied."""
         return self.tell(target, actor, None, self.new_id("request"), error_code="AccessDenied")
 
     def user_changes_key(self, target: Target, arn: str, **changes: Any) -> None:
@@ -438,7 +438,7 @@ class World:
         return self.tell_key(target, actor, "DisableKey", (arn,), effect=Effect(Subject.KEY_STATE, arn, "Disabled"))
 
     def user_makes_key(self, target: Target, **fields: Any) -> str:
-        """A user makes a key. Answers its ARN."""
+        """A user creates a key; return its ARN."""
         arn = self.new_key_arn(target)
         given = {"policy": "{}", "rotation": False, "tags": (), **fields}
         self.set_kms(
@@ -448,7 +448,7 @@ class World:
         return arn
 
     def user_sets_alias(self, target: Target, alias: str, arn: str | None) -> None:
-        """A user makes, moves or deletes (None) an alias."""
+        """A user creates, moves or deletes (None) an alias."""
         kms = self.place(target).kms
         touched = tuple(dict.fromkeys(key for key in (kms.aliases.get(alias), arn) if key))
         self.set_kms(target, kms.with_alias(alias, arn))
