@@ -111,7 +111,7 @@ class GuardError(Exception):
 
 
 class AwsError(GuardError):
-    """An AWS call failed. `code` is AWS's error code, or UNANSWERED; `operation` is the service and the API's name.
+    """An AWS call failed. `code` is AWS's error code, or UNANSWERED; `operation` is like `kms:CreateKey`.
 
     `effect_unknown`: the call may have taken effect, because AWS returned a server error (5xx), a response that cannot
     be parsed, or none. The Problem's message ends with the remedy, if there is one.
@@ -166,4 +166,4 @@ class LeaseOver(Exception):
 
 
 class Busy(GuardError):
-    """Every attempt at one write met another writer."""
+    """Every attempt at one write conflicted with another writer."""

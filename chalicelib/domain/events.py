@@ -67,7 +67,7 @@ TAG_VALUE_CHARS = 256
 USER_AGENT_CHARS = 512
 
 MAX_KEYS = 16
-MAX_TAGS = 64  # KMS allows 50 a key
+MAX_TAGS = 64  # KMS allows 50 per key
 MAX_DIGEST_NODES = 1_000_000
 
 _ACCOUNT = re.compile(r"[0-9]{12}")

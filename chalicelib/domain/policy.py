@@ -92,7 +92,7 @@ class ManagedKey(Struct, frozen=True):
 
 
 class BreakGlass(Struct, frozen=True):
-    """The tag that suspends remediation for `max_hours` at most. Only principals whose ARN matches may set it."""
+    """The tag that suspends remediation for `max_hours` at most; only `principals` may set it."""
 
     tag: str
     max_hours: int

@@ -96,7 +96,7 @@ class Lease(Struct, frozen=True):
     until: datetime
 
     def is_same(self, other: Lease) -> bool:
-        """Whether both are the same lease. Comparing the owner is not enough: Lambda reuses its request ids."""
+        """Whether both are the same lease. The owner is not enough: Lambda retries under the same request id."""
         return (self.owner, self.number) == (other.owner, other.number)
 
 

@@ -1,9 +1,9 @@
 """Observe a target: perform the planned reads, in two rounds of concurrent reads.
 
-A failed read fails the whole observation: nothing is decided on a part of it. There are two exceptions. A key whose
-policy denies the guard is not read if the rule rules it out: otherwise anybody could stop the guard by setting X-Ray,
-or the alias of a recorded key, to such a key. And if the guard may not read whether X-Ray is in use, the target is
-judged as in use, because this fact can only excuse a target.
+A failed read fails the whole observation: nothing is decided on a part of it. There are two exceptions. KMS may refuse
+to describe a key that the rule rules out, or the key behind the alias of a recorded key: otherwise anybody could stop
+the guard by pointing X-Ray or the alias at a key whose policy denies the guard. And if the guard may not read whether
+X-Ray is in use, the target is judged as in use, because this fact can only excuse a target.
 """
 
 from __future__ import annotations
