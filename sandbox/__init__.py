@@ -1,5 +1,5 @@
-"""An AWS on one machine, for the demo and the tests; never shipped.
+"""A simulated AWS on one machine, for the demo and the tests; it does not ship.
 
-moto's server on loopback, with what it lacks added. Start reading at `server.py`; `additions.py` is what also serves
-moto's `mock_aws`, in tests that need no server.
+It is moto's server on loopback, with what moto lacks. Start reading at `server.py`. `additions.py` also extends moto's
+`mock_aws`, for tests that need no server.
 """

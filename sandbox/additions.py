@@ -1,4 +1,4 @@
-"""Put the additions in moto's place: importing this module is enough, for the server and for `mock_aws` alike."""
+"""Replace parts of moto with the additions. Importing this module is enough, for the server and for `mock_aws`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """EventBridge: rules with patterns and states, their targets, and schedules.
 
-The rules are moto's; what they do is done here, for moto cannot send to Lambda, and its schedules match all events.
+moto keeps the rules; this module executes them, because moto cannot send to Lambda, and its schedules match all events.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LOOK_SECONDS = 0.2
 
 
 def send_to_queue(arn: str, body: str, attributes: dict[str, str] | None = None) -> None:
-    """Put a message into an SQS queue. Raises moto's error where there is no such queue."""
+    """Put a message into an SQS queue. Raises moto's error if there is no such queue."""
     _, _, _, region, account, name = arn.split(":", 5)
     told = {
         name: {"data_type": "String", "string_value": value, "type": b"\x01"}
@@ -39,14 +39,14 @@ def send_to_queue(arn: str, body: str, attributes: dict[str, str] | None = None)
 
 
 def send_to_topic(arn: str, body: str) -> None:
-    """Publish on an SNS topic. Raises moto's error where there is no such topic."""
+    """Publish to an SNS topic. Raises moto's error if there is no such topic."""
     _, _, _, region, account, _ = arn.split(":", 5)
     sns_backends[account][region].publish(message=body, arn=arn)
 
 
 @dataclass
 class Bus:
-    """All buses of all accounts and Regions. `invoke` hands an event to a function, or says that there is none."""
+    """All buses of all accounts and Regions. `invoke` sends an event to a function; False if it does not exist."""
 
     invoke: Callable[[str, bytes], bool]
     say: Callable[[str], None]
@@ -57,21 +57,21 @@ class Bus:
         self._thread = threading.Thread(target=self._keep_schedules, name="sandbox-schedules", daemon=True)
 
     def start(self) -> None:
-        """Begin to run schedules."""
+        """Start running schedules."""
         self._thread.start()
 
     def stop(self) -> None:
-        """No schedule runs any more."""
+        """Stop running schedules."""
         self._stop.set()
 
     def forget(self) -> None:
-        """Schedules begin anew."""
+        """Restart all schedules."""
         self._fired.clear()
 
     def deliver(self, event: dict[str, Any], account: str = "", region: str = "", bus: str = "default") -> int:
-        """Give an event to the rules of a bus, by default that of the event's own account and Region.
+        """Apply the rules of a bus to an event; by default the bus of the event's own account and Region.
 
-        Answers how many targets it went to.
+        Returns the number of targets that the event was sent to.
         """
         backend = events_backends[account or event["account"]][region or event["region"]]
         rules = list(backend.event_buses[bus].rules.values()) if bus in backend.event_buses else []
@@ -86,7 +86,7 @@ class Bus:
         return sent
 
     def put_events(self, entries: list[dict[str, Any]], account: str, region: str) -> dict[str, Any]:
-        """PutEvents by a customer, who may not speak for AWS."""
+        """PutEvents by a customer, who may not use AWS's event sources."""
         answers: list[dict[str, str]] = []
         for entry in entries:
             problem = _entry_problem(entry)
@@ -107,7 +107,7 @@ class Bus:
         return {"FailedEntryCount": sum("ErrorCode" in each for each in answers), "Entries": answers}
 
     def run_schedule(self, name: str) -> int:
-        """Fire the schedule of this rule's name, or the schedules that have this function as target, now."""
+        """Run the schedule with this rule name, or the schedules with this function as target, now."""
         fired = 0
         for rule in self._schedules():
             functions = [target["Arn"].rsplit(":", 1)[-1] for target in rule.targets]
@@ -208,10 +208,10 @@ def _entry_problem(entry: dict[str, Any]) -> tuple[str, str] | None:
 
 
 def stamp() -> str:
-    """Now, as Lambda's and EventBridge's own records write it."""
+    """Return the present time in the format of Lambda's and EventBridge's own records."""
     return aws_now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def new_id() -> str:
-    """A request id."""
+    """Return a new request id."""
     return str(uuid.uuid4())

@@ -1,4 +1,4 @@
-"""One AWS call, read from what came over the wire: who asked which service for what, and how it ended."""
+"""One AWS call, read from the HTTP request and response: who called which API, and the result."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from botocore.model import ServiceModel, Shape
 from sandbox.identity import Principal
 
 touched: ContextVar[list[tuple[str, str]] | None] = ContextVar("touched", default=None)
-"""Where a service writes down which resources the present call is about: CloudTrail type and ARN."""
+"""The resources of the present call, as a service notes them: CloudTrail type and ARN."""
 
 
 def touch(kind: str, arn: str) -> None:
-    """Say that the present call is about this resource."""
+    """Note that the present call is about this resource."""
     resources = touched.get()
     if resources is not None and (kind, arn) not in resources:
         resources.append((kind, arn))
@@ -29,7 +29,7 @@ def touch(kind: str, arn: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the request says. `action` is the API's name for it, or method and path where that is not known."""
+    """The content of a request. `action` is the API's name, or method and path if the API is unknown."""
 
     service: str
     region: str
@@ -45,7 +45,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call that was answered. `error_code` is None where it succeeded; `resources` holds ARNs."""
+    """A completed call. `error_code` is None if it succeeded; `resources` has CloudTrail types and ARNs."""
 
     asked: Asked
     principal: Principal
@@ -59,7 +59,7 @@ class Call:
     resources: tuple[tuple[str, str], ...] = field(default=())
 
     def line(self) -> dict[str, Any]:
-        """As the control endpoint tells it."""
+        """Return the call as the control endpoint shows it."""
         return {
             "at": self.at.isoformat(),
             "service": self.asked.service,
@@ -79,7 +79,7 @@ _CREDENTIAL = re.compile(r"Credential=([^/,\s]+)/\d{8}/([^/]+)/([^/]+)/aws4_requ
 
 
 def read_request(environ: dict[str, Any], body: bytes) -> Asked:
-    """Read a WSGI request. What is not signed has the service `unsigned`."""
+    """Read a WSGI request. A request without a signature has the service `unsigned`."""
     signed = _CREDENTIAL.search(environ.get("HTTP_AUTHORIZATION", ""))
     access_key, region, service = signed.groups() if signed else ("", "", "unsigned")
     method, path = environ.get("REQUEST_METHOD", ""), environ.get("PATH_INFO", "")
@@ -136,14 +136,14 @@ def _operation_at(service: str, method: str, path: str) -> tuple[str, dict[str, 
 
 @cache
 def service_model(service: str) -> ServiceModel:
-    """The service as botocore describes it."""
+    """Return botocore's model of the service."""
     return botocore.session.get_session().get_service_model(service)
 
 
 def read_answer(
     body: bytes, status: int, headers: dict[str, str]
 ) -> tuple[dict[str, Any] | None, str | None, str | None]:
-    """The answer's JSON, and where it failed the error's code and message."""
+    """Return the response's JSON and, if the call failed, the error's code and message."""
     try:
         found = json.loads(body) if body else None
     except ValueError:
@@ -161,7 +161,7 @@ def read_answer(
 
 
 def as_cloudtrail(value: Any, shape: Shape | None) -> Any:
-    """Parameters as CloudTrail writes them: members in lower camel case, keys of maps as they are."""
+    """Return parameters as in CloudTrail's records: members in lower camel case, keys of maps unchanged."""
     if shape is None or value is None:
         return value
     if shape.type_name == "structure" and isinstance(value, dict):

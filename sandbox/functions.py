@@ -1,7 +1,7 @@
-"""Lambda: the packaged functions, each in a process of its own, fed by a Runtime API on loopback.
+"""Lambda: the packaged functions, each in its own process, served by a Runtime API on loopback.
 
-The process runs AWS's own runtime client where it is installed, and sees only what it would see in Lambda: the unzipped
-package first, then boto3 and the client. Asynchronous invocations are tried again as Lambda does, then sent to the
+The process runs AWS's own runtime client if it is installed, and has only the modules that it would have in Lambda: the
+unzipped package first, then boto3 and the client. Asynchronous invocations are retried as in Lambda, then sent to the
 failure destination or dead-letter queue. Source: Lambda developer guide, "Runtime API" and "Asynchronous invocation".
 """
 
@@ -33,12 +33,12 @@ from sandbox.later import Later
 RUNTIME_PACKAGES = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "six", "urllib3")
 CLIENT_PACKAGES = ("awslambdaric", "runtime_client", "snapshot_restore_py", "simplejson")
 START_SECONDS = 10.0
-"""What Lambda gives a function to load, beside its own timeout."""
+"""The time that Lambda allows a function to load, in addition to its timeout."""
 
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """A function as the template deploys it. `short_name` is the handler's, by which it may be invoked too."""
+    """A function as the template deploys it. `short_name` is the handler's name; it can be used to invoke, too."""
 
     name: str
     short_name: str
@@ -59,7 +59,7 @@ class Definition:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How an invocation ended. `error` is None, or Lambda's `Unhandled`; the payload then tells the error."""
+    """The result of an invocation. `error` is None, or Lambda's `Unhandled`; the payload then has the error."""
 
     request_id: str
     payload: bytes
@@ -68,7 +68,7 @@ class Result:
     log: str
 
     def value(self) -> Any:
-        """The payload's JSON."""
+        """Return the payload's JSON."""
         return json.loads(self.payload or b"null")
 
 
@@ -89,7 +89,7 @@ class _Invocation:
 
 
 class _Stopped(Exception):
-    """The function was stopped; it starts no process any more."""
+    """The function was stopped and starts no more processes."""
 
 
 class _Runtime:
@@ -107,11 +107,11 @@ class _Runtime:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
-            # With Nagle's algorithm every call would wait for the other side's delayed acknowledgement.
+            # With Nagle's algorithm, every call would wait for the peer's delayed acknowledgement.
             disable_nagle_algorithm = True
 
             def log_message(self, format: str, *args: Any) -> None:
-                """Say nothing."""
+                """Log nothing."""
 
             def _answer(self, status: int, body: bytes = b"{}", headers: dict[str, str] | None = None) -> None:
                 self.send_response(status)
@@ -164,7 +164,7 @@ class _Runtime:
             daemon_threads = True
 
             def handle_error(self, request: Any, client_address: Any) -> None:
-                """A process that was ended breaks its connection; that is no news."""
+                """Ignore it: a terminated process breaks its connection."""
 
         self.server = Server(("127.0.0.1", 0), Handler)
         self.address = f"127.0.0.1:{self.server.server_address[1]}"
@@ -203,12 +203,12 @@ class _Runtime:
 
 
 def has_runtime_client() -> bool:
-    """Whether AWS's runtime client is installed; its wheels are for Linux only."""
+    """Whether AWS's runtime client is installed; its wheels exist only for Linux."""
     return all(importlib.util.find_spec(name) is not None for name in ("awslambdaric", "runtime_client"))
 
 
 def build_runtime_folder(folder: Path) -> None:
-    """Fill a folder with links to what Lambda's own image has beside the function's package, and nothing else."""
+    """Fill a folder with links to what Lambda's own image has besides the function's package, and nothing else."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in (*RUNTIME_PACKAGES, *(CLIENT_PACKAGES if has_runtime_client() else ())):
         spec = importlib.util.find_spec(name)
@@ -222,7 +222,7 @@ def build_runtime_folder(folder: Path) -> None:
 
 
 class Function:
-    """One function: one process at a time, kept warm, and its log in a file."""
+    """One function: one process at a time, which is kept warm, and its log in a file."""
 
     def __init__(self, definition: Definition, endpoint: str, folder: Path, say: Callable[[str], None]) -> None:
         self.definition = definition
@@ -235,7 +235,7 @@ class Function:
         self._runtime_folder = folder / "runtime"
         self._say = say
         self._one_at_a_time = threading.Lock()
-        # A stop does not wait for what runs, so that starting and ending a process must keep out of each other's way.
+        # A stop does not wait for a running invocation, so starting and ending a process need their own lock.
         self._life = threading.RLock()
         self._process: subprocess.Popen[bytes] | None = None
         self._runtime: _Runtime | None = None
@@ -243,16 +243,16 @@ class Function:
 
     @property
     def process_id(self) -> int | None:
-        """The process that now runs the function."""
+        """The id of the process that runs the function now."""
         return self._process.pid if self._process and self._process.poll() is None else None
 
     def warm(self) -> None:
-        """Have the process ready before somebody waits for it."""
+        """Start the process before it is needed."""
         with self._one_at_a_time, contextlib.suppress(_Stopped):
             self._ensure_process().ready.wait(START_SECONDS)
 
     def invoke(self, payload: bytes) -> Result:
-        """Run the function once; a function that is busy is waited for."""
+        """Run the function once; wait if it is busy."""
         with self._one_at_a_time:
             try:
                 return self._invoke(payload)
@@ -260,13 +260,13 @@ class Function:
                 return Result(new_id(), _error("Sandbox.Stopped", "the sandbox is stopping"), "Unhandled", 0.0, "")
 
     def restart(self, *, plain: bool) -> None:
-        """Let the next invocation start a new process, with AWS's runtime client or with the plain one."""
+        """Make the next invocation start a new process, with AWS's runtime client or with the plain one."""
         with self._one_at_a_time:
             self._end_process()
             self.plain = plain
 
     def stop(self) -> None:
-        """End the process, whatever it does."""
+        """Kill the process, even if it is busy."""
         with self._life:
             self._stopped = True
             self._end_process()
@@ -329,7 +329,7 @@ class Function:
             return runtime
 
     def _command(self) -> list[str]:
-        # -S keeps this environment's packages out: what the package forgot to bring is missing, as it would be in AWS.
+        # -S excludes this environment's packages: a dependency that the package lacks is missing here as in AWS.
         start = [sys.executable, "-S"]
         if not self.plain:
             return [*start, "-m", "awslambdaric", self.definition.handler]
@@ -378,7 +378,7 @@ class Function:
 
 
 def assume(role_arn: str, session_name: str, region: str) -> dict[str, str]:
-    """Credentials of a role session, as environment variables."""
+    """Return the credentials of a role session as environment variables."""
     backend = sts_backends[role_arn.split(":")[4]][get_partition(region)]
     session = backend.assume_role(
         region_name=region,
@@ -400,7 +400,7 @@ def _error(kind: str, message: str) -> bytes:
 
 
 class Functions:
-    """All functions, and the queue of what is to be invoked asynchronously."""
+    """All functions, and their asynchronous invocations."""
 
     def __init__(self, later: Later, say: Callable[[str], None]) -> None:
         self._later = later
@@ -408,7 +408,7 @@ class Functions:
         self._functions: dict[str, Function] = {}
 
     def add(self, function: Function) -> None:
-        """Take a function in; one of the same name is replaced and ended."""
+        """Add a function; stop and replace one with the same name."""
         former = self._functions.get(function.definition.name)
         if former is not None:
             former.stop()
@@ -418,7 +418,7 @@ class Functions:
         return iter(list(self._functions.values()))
 
     def find(self, name: str) -> Function | None:
-        """The function of this name, handler name, or ARN (a version or alias after it is ignored)."""
+        """Return the function with this name, handler name or ARN (a version or alias after it is ignored), or None."""
         if name.startswith("arn:"):
             name = name.split(":")[6] if name.count(":") >= 6 else name
         name = name.split(":")[0]
@@ -427,7 +427,7 @@ class Functions:
         return next((each for each in self if each.definition.short_name == name), None)
 
     def invoke_later(self, name: str, payload: bytes) -> bool:
-        """Invoke asynchronously; False where there is no such function."""
+        """Invoke asynchronously; return False if there is no such function."""
         function = self.find(name)
         if function is None:
             return False
@@ -435,7 +435,7 @@ class Functions:
         return True
 
     def stop(self) -> None:
-        """End all processes."""
+        """Stop all functions."""
         for function in self:
             function.stop()
         self._functions.clear()
@@ -516,5 +516,5 @@ def _told(result: Result) -> str:
 
 
 def log_tail(result: Result) -> str:
-    """The last 4 KB of an invocation's log, as the Invoke API returns it."""
+    """Return the last 4 KB of an invocation's log, as the Invoke API does."""
     return base64.b64encode(result.log.encode()[-4096:]).decode()

@@ -1,6 +1,6 @@
-"""Who calls: the principal behind an access key, as moto's IAM and STS know it.
+"""The caller: the principal that owns an access key in moto's IAM and STS.
 
-Credentials that neither knows are the account's administrator, an IAM user.
+Unknown credentials belong to the account's administrator, an IAM user.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ADMINISTRATOR = "administrator"
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """`arn` is the user's or the role session's; `role_arn` the role's own, with its path, for a session."""
+    """`arn` is the ARN of the user or role session; `role_arn` is a session's role, with its path."""
 
     account: str
     arn: str
@@ -34,11 +34,11 @@ class Principal:
 
     @property
     def policy_arn(self) -> str:
-        """What IAM compares with `aws:PrincipalArn`: a role's ARN stands for all its sessions."""
+        """The value of `aws:PrincipalArn`: for a session, its role's ARN."""
         return self.role_arn or self.arn
 
     def user_identity(self) -> dict[str, Any]:
-        """CloudTrail's `userIdentity`. Source: CloudTrail user guide, userIdentity element."""
+        """Return CloudTrail's `userIdentity`. Source: CloudTrail user guide, userIdentity element."""
         if self.role_arn is None:
             return {
                 "type": "IAMUser",
@@ -72,12 +72,12 @@ class Principal:
 
 
 def made_up_id(prefix: str, text: str) -> str:
-    """A unique id as IAM gives them, always the same for the same text."""
+    """Return a unique id in IAM's format, always the same for the same text."""
     return prefix + hashlib.sha256(text.encode()).hexdigest()[:17].upper()
 
 
 def principal_of(access_key: str, default_account: str, region: str) -> Principal:
-    """The principal that owns the access key: a moto role session or user, else the default account's administrator."""
+    """Return the owner of the access key: a moto role session or user, else the default account's administrator."""
     for backends in list(sts_backends.values()):
         for backend in list(backends.values()):
             session = backend.get_assumed_role_from_access_key(access_key)
@@ -110,7 +110,7 @@ def _role_session(session: AssumedRole) -> Principal:
 
 
 def policies_of(principal: Principal) -> list[str]:
-    """The inline identity policies of a session's role; none for anybody else."""
+    """Return the inline identity policies of a session's role; none for any other principal."""
     parts = (principal.role_arn or "").split(":", 5)
     backend = iam_backends[parts[4]].get(parts[1]) if len(parts) == 6 and parts[4] in iam_backends else None
     roles = list(backend.roles.values()) if backend is not None else []
@@ -118,12 +118,12 @@ def policies_of(principal: Principal) -> list[str]:
 
 
 def role_with_arn(arn: str) -> dict[str, str] | None:
-    """The role's id and ARN, or None where moto's IAM has no such role."""
+    """Return the role's id and ARN, or None if moto's IAM has no such role."""
     return _entity(arn, "roles")
 
 
 def user_with_arn(arn: str) -> dict[str, str] | None:
-    """The user's id and ARN, or None where moto's IAM has no such user."""
+    """Return the user's id and ARN, or None if moto's IAM has no such user."""
     return _entity(arn, "users")
 
 

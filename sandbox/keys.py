@@ -1,7 +1,7 @@
-"""KMS as AWS has it, where moto's differs and the guard depends on the difference.
+"""KMS behaviour in which moto differs from AWS and on which the guard depends.
 
-Refusals come from one table of operations and key states. Every read is answered from a view of the keys: the live
-one, or one as old as `stale_seconds` asks. Source of the states: KMS developer guide, "Key states of AWS KMS keys".
+Refusals come from one table of operations and key states. Every read uses a view of the keys: the live one, or one that
+is `stale_seconds` old. Source of the states: KMS developer guide, "Key states of AWS KMS keys".
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ENABLED, DISABLED, PENDING_DELETION = "Enabled", "Disabled", "PendingDeletion"
 PENDING_IMPORT, UNAVAILABLE = "PendingImport", "Unavailable"
 POLICY_LIMIT_BYTES = 32 * 1024
 KEPT_SECONDS = 900
-"""How far back reads can be answered from, at least."""
+"""Views are kept for at least this long, for stale reads."""
 
 _NOT_DISABLED = {DISABLED: "DisabledException"}
 _NOT_PENDING = {PENDING_DELETION: "KMSInvalidStateException"}
@@ -40,10 +40,10 @@ _WORKING = {**_NOT_DISABLED, **_NOT_PENDING, **_NOT_IMPORTING, UNAVAILABLE: "KMS
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What an operation asks of the key it is about.
+    """What an operation requires of its key.
 
-    `refused` maps key states to the error that they get. `alias` and `abroad`: whether the key may be named by an
-    alias, and whether it may be another account's. `symmetric`: only symmetric keys with AWS's own material.
+    `refused` maps key states to the error that they cause. `alias` and `abroad`: whether the key may be named by an
+    alias, and whether it may belong to another account. `symmetric`: only symmetric keys with AWS's own key material.
     """
 
     parameter: str = "KeyId"
@@ -99,7 +99,7 @@ _CRYPTOGRAPHIC = {"Decrypt", "Encrypt", "GenerateDataKey", "GenerateDataKeyWitho
 
 @dataclass(frozen=True, slots=True)
 class KeyView:
-    """A key as KMS's reads tell of it."""
+    """A key as KMS's reads return it."""
 
     metadata: dict[str, Any]
     policy: str
@@ -117,12 +117,12 @@ class View:
 
 
 def refuse(code: str, message: str) -> NoReturn:
-    """Answer with one of KMS's errors."""
+    """Raise one of KMS's errors."""
     raise JsonRESTError(code, message)
 
 
 def view_of(backend: KmsBackend) -> View:
-    """What KMS holds now."""
+    """Return KMS's present keys and aliases."""
     keys = {
         key.id: KeyView(
             metadata=key.to_dict()["KeyMetadata"],
@@ -138,7 +138,7 @@ def view_of(backend: KmsBackend) -> View:
 
 
 def remember(backend: KmsBackend) -> None:
-    """Keep what KMS holds now, for the reads that are to be answered from the past."""
+    """Keep a view of KMS's present state, for stale reads."""
     history, now = _history(backend), time.time()
     history.append((now, view_of(backend)))
     kept_seconds = max(KEPT_SECONDS, 2 * KNOBS.stale_seconds)
@@ -147,13 +147,13 @@ def remember(backend: KmsBackend) -> None:
 
 
 def _history(backend: KmsBackend) -> list[tuple[float, View]]:
-    # In the backend's own dictionary, which moto clears when it resets its state.
+    # Kept in the backend's own dictionary, which moto clears when it resets its state.
     history: list[tuple[float, View]] = vars(backend).setdefault("sandbox_history", [])
     return history
 
 
 def _as_read(backend: KmsBackend) -> View:
-    """What a read is answered from: the live state, or the last that was `stale_seconds` ago."""
+    """Return the view that a read uses: the live one, or the last one that is at least `stale_seconds` old."""
     if KNOBS.stale_seconds <= 0:
         return view_of(backend)
     then = time.time() - KNOBS.stale_seconds
@@ -169,7 +169,7 @@ def _extras(key: Key) -> dict[str, Any]:
 
 
 def _policy_as_told(key: Key) -> str:
-    """The key's policy, with the principals that no longer exist written as their unique ids.
+    """Return the key's policy, with the unique ids of principals that no longer exist.
 
     Source: IAM user guide, "AWS JSON policy elements: Principal", on deleted roles and users.
     """
@@ -194,12 +194,12 @@ def _entity(arn: str) -> dict[str, str] | None:
 
 
 def backend_for(account: str, region: str) -> KmsBackend:
-    """KMS of an account and Region."""
+    """Return KMS of an account and Region."""
     return kms_backends[account][region]
 
 
 def find_key(key_id: str, account: str, region: str, *, alias: bool = True, abroad: bool = True) -> Key:
-    """The live key that an id, an alias, or the ARN of either names. Raises JsonRESTError as KMS would."""
+    """Return the live key with this id, alias or ARN. Raises JsonRESTError as KMS would."""
     owner, name = account, key_id
     if key_id.startswith("arn:"):
         parts = key_id.split(":", 5)
@@ -237,7 +237,7 @@ def _aliased(backend: KmsBackend, name: str) -> Key | None:
 
 
 def _aws_managed_key(backend: KmsBackend, alias: str) -> Key:
-    """The key behind a predefined alias, made when it is first asked for. Source: KMS, DescribeKey."""
+    """Return the key behind a predefined alias, created at its first use. Source: KMS, DescribeKey."""
     service = alias.removeprefix("alias/aws/")
     key = backend.create_key(
         policy=json.dumps(_aws_managed_policy(backend, service)),
@@ -285,14 +285,14 @@ def _aws_managed_policy(backend: KmsBackend, service: str) -> dict[str, Any]:
 
 
 def set_key_state(arn: str, state: str) -> None:
-    """Put a key into a state that no call brings about, such as Unavailable."""
+    """Put a key into a state that no call causes, such as Unavailable."""
     key = _key_with_arn(arn)
     key.key_state, key.enabled = state, state == ENABLED
     remember(backend_for(key.account_id, key.region))
 
 
 def delete_key(arn: str) -> None:
-    """End a key, as KMS does when its waiting period is over."""
+    """Delete a key, as KMS does when its waiting period is over."""
     key = _key_with_arn(arn)
     backend = backend_for(key.account_id, key.region)
     backend.delete_key(key.id)
@@ -310,7 +310,7 @@ def _key_with_arn(arn: str) -> Key:
 
 
 class KeyResponse(KmsResponse):
-    """moto's KMS with its gaps closed. Methods are named as moto names operations."""
+    """moto's KMS without its gaps. Methods have moto's names of operations."""
 
     @property
     def _asked(self) -> dict[str, Any]:
@@ -322,7 +322,7 @@ class KeyResponse(KmsResponse):
         return principal_of(self.access_key, self.current_account, self.region)
 
     def call_action(self) -> TYPE_RESPONSE:
-        """Check, carry out, remember. Errors are answered here, for moto answers only those of its own methods."""
+        """Check, execute, keep a view. Errors are handled here, because moto handles only those of its own methods."""
         action = self._get_action()
         account = self.current_account
         try:
@@ -363,7 +363,7 @@ class KeyResponse(KmsResponse):
             touch("AWS::KMS::Key", key.arn)
             self._check_policy(key, action, asked)
             self._check_state(key, action, operation)
-            # moto's own methods miss some ways of naming a key, so they only get to see the plainest.
+            # moto's own methods do not support all ways to name a key, so they get the bare key id.
             if operation.parameter in asked:
                 self.body = json.dumps({**asked, operation.parameter: key.id})
             self.current_account = key.account_id
@@ -411,7 +411,7 @@ class KeyResponse(KmsResponse):
 
     @staticmethod
     def kms_backend_tags(key: Key) -> dict[str, str]:
-        """The tags of a live key."""
+        """Return the tags of a live key."""
         tagger = backend_for(key.account_id, key.region).tagger
         return dict(tagger.get_tag_dict_for_resource(key.id))
 
@@ -427,7 +427,7 @@ class KeyResponse(KmsResponse):
         return view.keys[key_id]
 
     def describe_key(self) -> str:
-        """DescribeKey, its state as old as asked for; see `_check` for how the key is named."""
+        """DescribeKey, which may be stale; `_check` resolves the key's name."""
         return json.dumps({"KeyMetadata": self._read().metadata})
 
     def get_key_policy(self) -> str:
@@ -437,7 +437,7 @@ class KeyResponse(KmsResponse):
         return json.dumps({"Policy": self._read().policy, "PolicyName": "default"})
 
     def get_key_rotation_status(self) -> str:
-        """GetKeyRotationStatus, with the period that moto drops."""
+        """GetKeyRotationStatus, with the period that moto omits."""
         view = self._read()
         answer: dict[str, Any] = {"KeyId": view.metadata["Arn"], "KeyRotationEnabled": view.rotation}
         if view.rotation:
@@ -457,7 +457,7 @@ class KeyResponse(KmsResponse):
         return self._page("Keys", found, 100)
 
     def list_aliases(self) -> str:
-        """ListAliases, in pages; predefined aliases have no key before they are first used."""
+        """ListAliases, in pages; a predefined alias has no key before its first use."""
         view = _as_read(self.kms_backend)
         wanted = self._asked.get("KeyId")
         key_id = find_key(wanted, self.current_account, self.region, alias=False, abroad=False).id if wanted else None
@@ -484,7 +484,7 @@ class KeyResponse(KmsResponse):
     # Keys
 
     def create_key(self) -> str:
-        """CreateKey: policy and tags checked before there is a key."""
+        """CreateKey: checks policy and tags before it creates the key."""
         asked = self._asked
         spec = asked.get("KeySpec") or asked.get("CustomerMasterKeySpec") or "SYMMETRIC_DEFAULT"
         usage = asked.get("KeyUsage") or ("ENCRYPT_DECRYPT" if spec == "SYMMETRIC_DEFAULT" else None)
@@ -545,7 +545,7 @@ class KeyResponse(KmsResponse):
     # Policy
 
     def put_key_policy(self) -> str:
-        """PutKeyPolicy, checked as CreateKey checks; `PolicyName` may be left out."""
+        """PutKeyPolicy, with the checks of CreateKey; `PolicyName` is optional."""
         asked = self._asked
         if asked.get("PolicyName", "default") != "default":
             refuse("ValidationException", "The policy name must be default")
@@ -580,9 +580,9 @@ class KeyResponse(KmsResponse):
             )
 
     def _may(self, policy: str, request: Request) -> bool:
-        """Whether the key policy, and where that leaves it to IAM the caller's own rights, allow the request.
+        """Whether the key policy allows the request and, if it delegates to IAM, the caller's own permissions do, too.
 
-        A role that the sandbox knows no rights of may do everything.
+        A role without permissions in the sandbox may do everything.
         """
         if not allowed(policy, request):
             return False
@@ -636,7 +636,7 @@ class KeyResponse(KmsResponse):
         return "{}"
 
     def delete_alias(self) -> str:
-        """DeleteAlias; AWS's own stay."""
+        """DeleteAlias; refuses AWS's own aliases."""
         if (self._asked.get("AliasName") or "").startswith("alias/aws/"):
             refuse("NotAuthorizedException", "Aliases that begin with alias/aws/ belong to AWS")
         return super().delete_alias()
@@ -645,7 +645,7 @@ class KeyResponse(KmsResponse):
 def key_request(
     caller: Principal, action: str, asked: Mapping[str, Any], tags: Mapping[str, str], via: str = ""
 ) -> Request:
-    """A KMS call as the key's policy sees it. `via` is the service through which it comes."""
+    """Return a KMS call as the key's policy sees it. `via` is the service through which it comes."""
     return Request(
         action=action,
         account=caller.account,
@@ -683,7 +683,7 @@ def _context(
 
 
 def _rename(backend: KmsBackend, key: Key, hexadecimal: str) -> None:
-    """Give a multi-Region key the form of id that AWS gives: `mrk-` and 32 digits without dashes."""
+    """Give a multi-Region key an id in AWS's format: `mrk-` and 32 digits without dashes."""
     former = key.id
     tags = backend.tagger.get_tag_dict_for_resource(former)
     backend.keys.pop(former)
@@ -710,7 +710,7 @@ def _check_tags(tags: list[dict[str, str]], already: set[str]) -> None:
 
 
 def _check_form(policy: Any) -> None:
-    """Whether KMS would read it as a policy. Source: KMS, PutKeyPolicy; IAM, policy grammar."""
+    """Refuse what KMS would not accept as a policy. Source: KMS, PutKeyPolicy; IAM, policy grammar."""
 
     def malformed(why: str) -> NoReturn:
         refuse("MalformedPolicyDocumentException", why)
@@ -774,7 +774,7 @@ def _principal_exists(kind: str, value: str) -> bool:
 
 
 def _principals(policy: str) -> dict[str, str]:
-    """The roles and users that the policy names, with their unique ids."""
+    """Return the roles and users that the policy names, with their unique ids."""
     found: dict[str, str] = {}
     for statement in statements_of(policy):
         principal = statement.get("Principal")

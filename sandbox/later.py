@@ -1,4 +1,4 @@
-"""What happens later: events on their way, retries that wait. Somebody can wait until nothing is left to happen."""
+"""Deferred work: events in flight, pending retries. A caller can wait until none is left."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 
 class Later:
-    """Runs work after a while, each in a thread of its own, and knows how much is waiting or running."""
+    """Runs work after a delay, each in its own thread, and counts what is pending or running."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
@@ -24,24 +24,24 @@ class Later:
         self._thread.start()
 
     def after(self, seconds: float, work: Callable[[], object]) -> None:
-        """Run the work once, in so many seconds."""
+        """Run the work once, after `seconds`."""
         with self._change:
             heapq.heappush(self._waiting, (time.monotonic() + seconds, next(self._order), work))
             self._change.notify_all()
 
     def idle(self, timeout_seconds: float) -> bool:
-        """Wait until nothing waits or runs; False where that takes longer than the timeout."""
+        """Wait until nothing is pending or running; return False after the timeout."""
         with self._change:
             return self._change.wait_for(lambda: not self._waiting and not self._running, timeout_seconds)
 
     def forget(self) -> None:
-        """Drop what is waiting."""
+        """Drop pending work."""
         with self._change:
             self._waiting.clear()
             self._change.notify_all()
 
     def stop(self) -> None:
-        """Drop what is waiting and end the thread; what runs is left to end by itself."""
+        """Drop pending work and end the thread; running work goes on."""
         with self._change:
             self._waiting.clear()
             self._stopped = True

@@ -1,4 +1,4 @@
-"""EventBridge's event patterns. moto's matcher does not look into lists of objects, as in CloudTrail's `resources`.
+"""EventBridge's event patterns. moto's matcher does not support lists of objects, such as CloudTrail's `resources`.
 
 Source: EventBridge user guide, "Creating event patterns" and "Comparison operators".
 """
@@ -13,7 +13,7 @@ _ABSENT = object()
 
 
 def matches(pattern: dict[str, Any], event: Any) -> bool:
-    """Whether every field of the pattern is met. One element of a list of objects must meet all fields below it."""
+    """Whether every field of the pattern matches. One element of a list of objects must match all fields below it."""
     if isinstance(event, list):
         return any(matches(pattern, each) for each in event)
     for name, wanted in pattern.items():
@@ -33,7 +33,7 @@ def matches(pattern: dict[str, Any], event: Any) -> bool:
 
 
 def _only_absence(pattern: dict[str, Any]) -> bool:
-    """Whether a pattern can be met by nothing: all that it asks for is that fields do not exist."""
+    """Whether a pattern matches an absent value: it only requires that fields do not exist."""
     return all(
         _only_absence(each) if isinstance(each, dict) else {"exists": False} in each for each in pattern.values()
     )

@@ -1,4 +1,4 @@
-"""A Lambda runtime client in plain Python, for machines that AWS's own is not made for. Run as a script, by path."""
+"""A Lambda runtime client in plain Python, for machines that AWS's own does not support. Run as a script, by path."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ VERSION = "/2018-06-01/runtime"
 
 
 class Context:
-    """What a handler may ask of its second argument."""
+    """The context, a handler's second argument."""
 
     def __init__(self, headers: http.client.HTTPMessage) -> None:
         self.aws_request_id = headers["Lambda-Runtime-Aws-Request-Id"]
@@ -30,7 +30,7 @@ class Context:
         self._deadline_ms = int(headers["Lambda-Runtime-Deadline-Ms"])
 
     def get_remaining_time_in_millis(self) -> int:
-        """Milliseconds until the function is ended."""
+        """Return the milliseconds until the function times out."""
         return max(0, self._deadline_ms - int(time.time() * 1000))
 
 
@@ -52,9 +52,9 @@ def _load(handler: str) -> Any:
 
 
 def main(handler: str) -> int:
-    """Serve invocations until the Runtime API is gone. Answers the exit status."""
+    """Serve invocations until the Runtime API closes. Return the exit status."""
     connection = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
-    # Run by path, Python puts the script's folder first; Lambda puts the package there.
+    # When run by path, Python puts the script's folder first; Lambda puts the package there.
     sys.path[0] = os.environ["LAMBDA_TASK_ROOT"]
     try:
         function = _load(handler)

@@ -1,7 +1,7 @@
 """The sandbox: moto's server on 127.0.0.1, and around it CloudTrail, EventBridge, Lambda and a control endpoint.
 
-Every request is read once, carried out by moto (or by an answer of our own), and noted: in the log of calls, and in
-CloudTrail where it writes. moto's state is the process's, so one process holds one sandbox at a time.
+Every request is read once, executed by moto (or by our own code), and recorded: in the log of calls, and in CloudTrail
+if it writes. moto's state is global to the process, so a process can have one sandbox at a time.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ _Answer = tuple[int, dict[str, str], bytes]
 
 @dataclass
 class Fault:
-    """A failure that was asked for: the next `times` calls of an action are answered with an error.
+    """An injected failure: the next `times` calls of an action return an error.
 
-    `carried_out`: the call takes effect all the same, as when only its answer is lost.
+    `carried_out`: the call takes effect, as if only its response was lost.
     """
 
     service: str
@@ -72,22 +72,22 @@ class Fault:
 
 
 class _Handler(MotoRequestHandler):
-    # Head and body go out in two writes, and Nagle's algorithm would hold back the second.
+    # Head and body are sent in two writes, and Nagle's algorithm would delay the second.
     disable_nagle_algorithm = True
 
     def date_time_string(self, timestamp: float | None = None) -> str:
-        """The `Date` of an answer: AWS's time."""
+        """Return the `Date` of a response: AWS's time."""
         return super().date_time_string(aws_now().timestamp() if timestamp is None else timestamp)
 
     def log(self, type: str, message: str, *args: Any) -> None:
-        """Say nothing: the log of calls tells more."""
+        """Log nothing: the log of calls has more."""
 
 
 class Sandbox:
-    """An AWS on one machine. Use it as a context manager; `url` is its endpoint.
+    """A simulated AWS on one machine. Use it as a context manager; `url` is its endpoint.
 
-    `package` is a folder with `tables.json`, `sam.json` and `deployment.zip`, or None for an AWS in which nothing is
-    deployed. `say` is told, in a line each, what happens.
+    `package` is a folder with `tables.json`, `sam.json` and `deployment.zip`, or None to deploy nothing. `say` receives
+    a line for everything that happens.
     """
 
     _in_use = threading.Lock()
@@ -117,7 +117,7 @@ class Sandbox:
         self._port = port
         self._warm = warm
         self._moto = DomainDispatcherApplication(create_backend_app)
-        # moto is not made for threads: a transaction that fails puts back whole tables.
+        # moto is not thread-safe: a failed transaction restores whole tables.
         self._world = threading.RLock()
         self._own_answers: dict[tuple[str, str], Callable[[Asked, Principal, dict[str, Any], bytes], _Answer]] = {
             ("cloudtrail", "LookupEvents"): self._lookup_events,
@@ -132,7 +132,7 @@ class Sandbox:
     # Life
 
     def start(self) -> Sandbox:
-        """Listen, deploy, and have the functions get ready in the background. Raises RuntimeError for a second one."""
+        """Listen, deploy, and warm the functions in the background. Raises RuntimeError for a second sandbox."""
         if not Sandbox._in_use.acquire(blocking=False):
             raise RuntimeError("this process has a sandbox already, and moto's state is the process's")
         self._started = True
@@ -162,7 +162,7 @@ class Sandbox:
         return self
 
     def stop(self) -> None:
-        """End what was started, the functions' processes first."""
+        """Stop everything, the functions' processes first."""
         if not self._started:
             return
         self._started = False
@@ -190,7 +190,7 @@ class Sandbox:
         self.stop()
 
     def reset(self) -> None:
-        """Everything as it was just after the start."""
+        """Reset everything to the state after the start."""
         self.later.forget()
         self.functions.stop()
         self.later.idle(5)
@@ -220,19 +220,19 @@ class Sandbox:
         self.calls.clear()
         if self._warm:
             for function in self.functions:
-                # The API's starts when somebody asks it; what events and schedules run is waited for.
+                # The API's function starts with its first request; events and schedules wait for the others.
                 if function.definition.short_name != "app":
                     threading.Thread(target=function.warm, daemon=True).start()
 
-    # For those who use it
+    # For callers
 
     @property
     def runtime(self) -> str:
-        """What runs the functions."""
+        """The runtime client of the functions."""
         return "awslambdaric" if has_runtime_client() else "a plain process, for awslambdaric is not installed here"
 
     def environment(self) -> dict[str, str]:
-        """The environment variables that point any AWS client at the sandbox."""
+        """Return the environment variables that point any AWS client at the sandbox."""
         return {
             "AWS_ENDPOINT_URL": self.url,
             "AWS_ACCESS_KEY_ID": ADMINISTRATOR_KEY["aws_access_key_id"],
@@ -250,9 +250,9 @@ class Sandbox:
         session: str = "sandbox",
         config: Config | None = None,
     ) -> Any:
-        """A boto3 client: the account's administrator's, or a session's of the role whose ARN is given.
+        """Return a boto3 client of the account's administrator, or of a session of the role with the given ARN.
 
-        For another account it is a session of that account's OrganizationAccountAccessRole.
+        For another account, it is a session of that account's OrganizationAccountAccessRole.
         """
         region = region or self.region
         if account is not None and account != self.account and role is None:
@@ -272,7 +272,7 @@ class Sandbox:
         )
 
     def credentials(self, role: str, session: str = "sandbox", region: str | None = None) -> dict[str, str]:
-        """Credentials of a role session, as boto3 takes them. The role need not exist."""
+        """Return the credentials of a role session as boto3 parameters. The role need not exist."""
         sts = self.client("sts", region)
         given = sts.assume_role(RoleArn=role, RoleSessionName=session)["Credentials"]
         return {
@@ -282,13 +282,13 @@ class Sandbox:
         }
 
     def turn(self, **knobs: Any) -> None:
-        """Turn knobs, see `knobs.Knobs`."""
+        """Set knobs, see `knobs.Knobs`."""
         KNOBS.turn(knobs)
 
     def let_go_by(self, seconds: float) -> None:
-        """Let time go by in AWS, as far as its clock is behind the host's. Raises ValueError for more than that.
+        """Advance AWS's clock, up to the host's time. Raises ValueError for more than that.
 
-        What runs ends first, and new processes take over: one that Lambda keeps does not sleep through hours.
+        Running functions complete first, and new processes replace them: Lambda does not keep a process for hours.
         """
         if not self.idle():
             raise RuntimeError("time cannot go by while functions are at work")
@@ -299,58 +299,58 @@ class Sandbox:
                 threading.Thread(target=function.warm, daemon=True).start()
 
     def idle(self, timeout_seconds: float = 30.0) -> bool:
-        """Wait until no event is on its way and no function runs or waits for its retry; False after the timeout."""
+        """Wait until no event is in flight and no function runs or has a pending retry; False after the timeout."""
         return self.later.idle(timeout_seconds)
 
     def invoke(self, name: str, event: Any) -> Result:
-        """Invoke a function and wait. Raises LookupError where there is none of this name."""
+        """Invoke a function and wait. Raises LookupError if there is no such function."""
         function = self.functions.find(name)
         if function is None:
             raise LookupError(f"there is no function {name}")
         return function.invoke(json.dumps(event).encode())
 
     def deliver(self, event: dict[str, Any]) -> int:
-        """Let an event arrive on the default bus of its account and Region, as if AWS had sent it."""
+        """Deliver an event to the default bus of its account and Region, as if AWS had sent it."""
         return self._deliver(event)
 
     def run_schedule(self, name: str) -> int:
-        """Fire a schedule now, by its rule's name or its function's. Answers how many fired."""
+        """Run schedules now, by the name of the rule or function. Return how many ran."""
         function = self.functions.find(name)
         return self.bus.run_schedule(function.definition.name if function else name)
 
     def fail(self, service: str, action: str, code: str, **how: Any) -> None:
-        """Let calls fail, see `Fault`."""
+        """Make calls fail, see `Fault`."""
         self.faults.append(Fault(service, action, code, **how))
 
     def storing_traces(self, account: str | None = None, region: str | None = None) -> bool:
-        """Whether X-Ray stores traces: it stores none where it cannot use the key of its setting."""
+        """Whether X-Ray stores traces: it stores none if it cannot use its setting's key."""
         return tracing.storing_traces(account or self.account, region or self.region)
 
     def seed_services(self, *names: str, account: str | None = None, region: str | None = None) -> None:
-        """Let X-Ray's service graph name these services, seen just now."""
+        """Add these services to X-Ray's service graph, seen just now."""
         tracing.seed_services(account or self.account, region or self.region, names)
 
     def set_key_state(self, arn: str, state: str) -> None:
-        """Put a key into a state that no call brings about. Raises ValueError for a key that is not there."""
+        """Put a key into a state that no call causes. Raises ValueError if the key does not exist."""
         with self._world:
             keys.set_key_state(arn, state)
 
     def delete_key(self, arn: str) -> None:
-        """End a key as KMS does after its waiting period, events included. Raises ValueError as above."""
+        """Delete a key as KMS does after its waiting period, with events. Raises ValueError if it does not exist."""
         with self._world:
             keys.delete_key(arn)
         parts = arn.split(":", 5)
         self.trail.key_deleted(parts[4], parts[3], arn)
 
     def log(self, function: str) -> str:
-        """What a function wrote so far. Raises LookupError where there is none of this name."""
+        """Return a function's log. Raises LookupError if there is no such function."""
         found = self.functions.find(function)
         if found is None:
             raise LookupError(f"there is no function {function}")
         return found.log_file.read_text(errors="replace")
 
     def state(self) -> dict[str, Any]:
-        """What the control endpoint tells of the whole."""
+        """Return the overview that the control endpoint shows."""
         return {
             "account": self.account,
             "region": self.region,
@@ -446,7 +446,7 @@ class Sandbox:
         return told["status"], told["headers"], answer
 
     def _tell(self, call: Call) -> None:
-        """Say a line of what changes X-Ray or KMS; reads go untold."""
+        """Report a call that changes X-Ray or KMS; reads are not reported."""
         asked = call.asked
         if asked.service not in ("xray", "kms") or asked.action.startswith(("Get", "List", "Describe", "Batch")):
             return
@@ -471,7 +471,7 @@ class Sandbox:
             self.say(f"EventBridge: {name} -> {arn.rsplit(':', 1)[-1]}")
         return found
 
-    # Answers of our own
+    # APIs that moto lacks
 
     def _invoke_function(self, asked: Asked, _: Principal, environ: dict[str, Any], body: bytes) -> _Answer:
         name = unquote(str(asked.parameters["FunctionName"]))
@@ -542,7 +542,7 @@ class Sandbox:
 
 
 def _read_body(environ: dict[str, Any]) -> bytes:
-    """The request's body, left in its place for moto to read again."""
+    """Return the request's body, and leave it for moto to read again."""
     stream = environ["wsgi.input"]
     if environ.get("wsgi.input_terminated"):
         body = stream.read()

@@ -1,7 +1,7 @@
-"""Deploys the packaged templates: their tables, topics, queues, roles, rules and functions, through the AWS API.
+"""Deploy the packaged templates: their tables, topics, queues, roles, rules and functions, through the AWS API.
 
-A resource is made the first time that another refers to it. What has no effect here is named in `WITHOUT_EFFECT`; any
-other kind that is not known fails the deployment, lest something that ships be silently absent.
+A resource is created when another one first refers to it. `WITHOUT_EFFECT` names the types that have no effect here.
+Any other unknown type fails the deployment, so that nothing that ships is silently absent.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ WITHOUT_EFFECT = {
     "AWS::SQS::QueuePolicy",
     "AWS::Serverless::Api",
 }
-"""Kinds that are only looked at by others, or judge access, which the sandbox does not enforce, or only watch."""
+"""Types that only other resources read, that control access, which the sandbox does not enforce, or that monitor."""
 
 
 @dataclass
 class Stack:
     """The deployment of one template of the package.
 
-    `client` gives the account's administrator's boto3 client of a service.
+    `client` returns the account administrator's boto3 client for a service.
     """
 
     package: Path
@@ -67,7 +67,7 @@ class Stack:
         self.template = Template(document, pseudo, self._make_once, self.parameters)
 
     def deploy(self) -> list[Definition]:
-        """Make everything, unzip the package, and answer with the functions to run."""
+        """Create all resources, unzip the package, and return the functions to run."""
         for logical_id in self.template.resources:
             self._make_once(logical_id)
         for logical_id, resource in self.template.resources.items():
@@ -91,7 +91,7 @@ class Stack:
         return self._made[logical_id]
 
     def _role_of_function(self, logical_id: str) -> dict[str, Any] | None:
-        """The role that SAM makes for a function that names none."""
+        """Return the role that SAM creates for a function without a role."""
         function = self.template.resources.get(logical_id.removesuffix("Role"))
         if not logical_id.endswith("Role") or function is None:
             return None
@@ -285,7 +285,7 @@ class Stack:
             Timeout=int(definition.timeout_seconds),
             MemorySize=definition.memory_mb,
             Environment={"Variables": definition.environment},
-            # The zip itself stays where it is: moto would keep a copy for every function.
+            # Not the zip itself: moto would keep a copy for every function.
             Code={"ZipFile": b"the package is run from disk"},
         )
         return Made(name, {"Arn": definition.arn})
@@ -298,7 +298,7 @@ class Stack:
             if resource["Type"] == "AWS::Lambda::EventInvokeConfig":
                 named = resource["Properties"].get("FunctionName")
                 if named in ({"Ref": logical_id}, logical_id, properties.get("FunctionName")):
-                    # Without the function's name, which refers to what is being made.
+                    # Without the function's name, which refers to the function that is being created.
                     asked = {key: value for key, value in resource["Properties"].items() if key != "FunctionName"}
                     found: dict[str, Any] = self.template.resolve(asked)
                     return found
@@ -320,7 +320,7 @@ class Stack:
         return root
 
     def _connect(self, logical_id: str, resource: dict[str, Any]) -> None:
-        """Make the rules and schedules of a function's `Events`."""
+        """Create the rules and schedules of a function's `Events`."""
         arn = self._made[logical_id].attributes["Arn"]
         for event_id, event in resource["Properties"].get("Events", {}).items():
             properties = self.template.resolve(event.get("Properties", {}))

@@ -1,7 +1,7 @@
-"""Policy statements judged as IAM judges them, as far as key policies need it.
+"""Evaluate policy statements as IAM does, as far as key policies need it.
 
-What IAM grants by identity policies is taken as given, for the sandbox enforces none; only KMS's check against a
-lock-out asks for it.
+Identity policies are assumed to allow everything, because the sandbox enforces none; only KMS's lock-out safety check
+evaluates them.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One call as a policy sees it. `service` is set, and `principal_arn` empty, where an AWS service itself calls.
+    """One call as a policy sees it. If an AWS service itself calls, `service` is set and `principal_arn` is empty.
 
-    `context` holds the condition keys, in lower case, each with all its values.
+    `context` maps the condition keys, in lower case, to all their values.
     """
 
     action: str
@@ -29,7 +29,7 @@ class Request:
 
 
 def statements_of(policy: str) -> list[dict[str, Any]]:
-    """The policy's statements; none of a text that is no policy."""
+    """Return the policy's statements; none if the text is not a policy."""
     try:
         found = json.loads(policy).get("Statement", [])
     except (ValueError, AttributeError):
@@ -44,20 +44,20 @@ def denied(policy: str, request: Request) -> bool:
 
 
 def allowed(policy: str, request: Request) -> bool:
-    """Whether an Allow applies, the account's root standing for all its principals, and no Deny."""
+    """Whether an Allow applies, where the account's root means all its principals, and no Deny."""
     return not denied(policy, request) and any(
         each.get("Effect") == "Allow" and applies(each, request) for each in statements_of(policy)
     )
 
 
 def granted(policies: Sequence[str], request: Request) -> bool:
-    """Whether identity policies allow the request, whatever resource they name. Such policies name no principal."""
+    """Whether identity policies, which name no principal, allow the request. The resource is not compared."""
     fitting = [each for policy in policies for each in statements_of(policy) if _fits_but_for_principal(each, request)]
     return bool(fitting) and all(each.get("Effect") == "Allow" for each in fitting)
 
 
 def applies(statement: Mapping[str, Any], request: Request) -> bool:
-    """Whether principal, action and all conditions fit. The resource is the key itself, always."""
+    """Whether principal, action and all conditions match. The resource is always the key itself."""
     return _principal_fits(statement, request) and _fits_but_for_principal(statement, request)
 
 
@@ -74,7 +74,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def as_list(value: Any) -> list[Any]:
-    """IAM takes one value for a list of one."""
+    """Return the value as a list: IAM treats a single value as a list of one."""
     return value if isinstance(value, list) else [value]
 
 
@@ -117,7 +117,7 @@ def _action_fits(statement: Mapping[str, Any], action: str) -> bool:
 
 
 def glob(pattern: str, text: str) -> bool:
-    """IAM's wildcards: `*` and `?` only, so that `[` is no special character."""
+    """Match with IAM's wildcards, only `*` and `?`; `[` is not special."""
     return fnmatch.fnmatchcase(text, pattern.replace("[", "[[]"))
 
 
@@ -138,7 +138,7 @@ _TESTS: dict[str, Callable[[str, str], bool]] = {
 
 
 def _condition_fits(operator: str, key: str, wanted: Any, request: Request) -> bool:
-    """One condition. An operator that is not known here never fits, and so neither grants nor denies."""
+    """Whether one condition matches. An unknown operator never matches, so it neither allows nor denies."""
     name = operator.lower()
     given = request.context.get(key.lower())
     values = [str(each).lower() if isinstance(each, bool) else str(each) for each in as_list(wanted)]

@@ -1,6 +1,6 @@
 """A CloudFormation template with its intrinsic functions resolved, as far as SAM templates use them.
 
-Nothing is created here: whoever resolves says what `Ref` and `Fn::GetAtt` of a resource give. Source: CloudFormation
+Nothing is created here: the caller supplies what `Ref` and `Fn::GetAtt` of a resource return. Source: CloudFormation
 user guide, "Intrinsic function reference".
 """
 
@@ -12,16 +12,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 NO_VALUE = object()
-"""What `AWS::NoValue` resolves to: the property that has it is left out."""
+"""What `AWS::NoValue` resolves to: the property with this value is omitted."""
 
 
 class TemplateError(Exception):
-    """The template asks for what is not there, or not understood here."""
+    """The template refers to something that does not exist, or uses something that is not supported here."""
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A resource that exists: what `Ref` and `Fn::GetAtt` give of it."""
+    """A created resource: what `Ref` and `Fn::GetAtt` return for it."""
 
     ref: str
     attributes: Mapping[str, str] = field(default_factory=dict)
@@ -29,7 +29,7 @@ class Made:
 
 @dataclass
 class Template:
-    """`pseudo` holds the `AWS::` parameters; `made` makes a resource the first time that it is referred to."""
+    """`pseudo` has the `AWS::` parameters; `made` creates a resource at the first reference to it."""
 
     document: dict[str, Any]
     pseudo: Mapping[str, str]
@@ -50,7 +50,7 @@ class Template:
 
     @property
     def resources(self) -> dict[str, dict[str, Any]]:
-        """The resources whose condition holds, by logical id."""
+        """The resources whose condition is true, by logical id."""
         return {
             name: resource
             for name, resource in self.document.get("Resources", {}).items()
@@ -58,14 +58,14 @@ class Template:
         }
 
     def holds(self, condition: str) -> bool:
-        """Whether a named condition holds."""
+        """Whether a named condition is true."""
         conditions = self.document.get("Conditions", {})
         if condition not in conditions:
             raise TemplateError(f"there is no condition {condition}")
         return bool(self.resolve(conditions[condition]))
 
     def resolve(self, value: Any) -> Any:
-        """The value with every intrinsic function replaced by what it gives."""
+        """Return the value with every intrinsic function replaced by its result."""
         if isinstance(value, list):
             return [each for each in map(self.resolve, value) if each is not NO_VALUE]
         if not isinstance(value, dict):

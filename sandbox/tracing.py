@@ -1,7 +1,7 @@
 """X-Ray's encryption setting and service graph, which moto lacks.
 
-A Put is UPDATING, and ACTIVE after `settle_seconds`. Source: X-Ray developer guide, "Configuring sampling, groups, and
-encryption settings with the API"; the texts of errors are our own, for AWS documents none.
+After a Put, the status is UPDATING, and ACTIVE after `settle_seconds`. Source: X-Ray developer guide, "Configuring
+sampling, groups, and encryption settings with the API". The texts of errors are our own, because AWS documents none.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ GRAPH_RANGE_SECONDS = 6 * 3600
 
 @dataclass
 class Tracing:
-    """What X-Ray holds of one account and Region. `services` are (name, when last seen)."""
+    """X-Ray's state of one account and Region. `services` are (name, time when last seen)."""
 
     type: str = "NONE"
     key_arn: str | None = None
@@ -36,30 +36,30 @@ class Tracing:
     services: tuple[tuple[str, float], ...] = ()
 
     def told(self) -> dict[str, Any]:
-        """The `EncryptionConfig` of an answer; NONE normally carries no key."""
+        """Return the `EncryptionConfig` of a response; NONE normally has no key."""
         status = "ACTIVE" if time.time() >= self.settled_at else "UPDATING"
         told = {"Type": self.type, "Status": status}
         return {**told, "KeyId": self.key_arn} if self.key_arn else told
 
 
 def tracing_of(account: str, region: str) -> Tracing:
-    """The state, kept in moto's backend so that moto's reset ends it too."""
+    """Return the state, which is kept in moto's backend, so that moto's reset clears it, too."""
     backend: XRayBackend = xray_backends[account][region]
     found: Tracing = vars(backend).setdefault("sandbox_tracing", Tracing())
     return found
 
 
 def seed_services(account: str, region: str, names: tuple[str, ...], seen_at: float | None = None) -> None:
-    """Let the service graph name these services, by default as seen a moment ago; none clears it.
+    """Set the services of the service graph, by default as seen a moment ago; none clears it.
 
-    A moment, for whoever reads AWS's clock from its answers is up to a second behind it.
+    Not now, because a caller that reads AWS's clock from responses is up to a second behind it.
     """
     at = aws_now().timestamp() - 2 if seen_at is None else seen_at
     tracing_of(account, region).services = tuple((name, at) for name in names)
 
 
 def storing_traces(account: str, region: str) -> bool:
-    """Whether X-Ray can store traces: with a key that it cannot use, it stores none."""
+    """Whether X-Ray can store traces: if it cannot use its key, it stores none."""
     tracing = tracing_of(account, region)
     if tracing.type == "NONE":
         return True
@@ -71,7 +71,7 @@ def storing_traces(account: str, region: str) -> bool:
 
 
 def _lets_xray_use_it(key: Key) -> bool:
-    """X-Ray comes by its own statement, or by a grant that the account's root statement makes possible."""
+    """Whether X-Ray may use the key by its own statement, or by a grant that the account's root statement allows."""
     for action in ("kms:GenerateDataKey", "kms:Decrypt"):
         itself = Request(action=action, service="xray.amazonaws.com")
         root = Request(action="kms:CreateGrant", account=key.account_id)
@@ -81,7 +81,7 @@ def _lets_xray_use_it(key: Key) -> bool:
 
 
 class InvalidRequest(JsonRESTError):
-    """X-Ray's answer to what it cannot do."""
+    """X-Ray's error for an invalid request."""
 
     code = 400
 
@@ -90,7 +90,7 @@ class InvalidRequest(JsonRESTError):
 
 
 class AccessDenied(JsonRESTError):
-    """X-Ray's answer to those who may not call it."""
+    """X-Ray's error for a caller without permission."""
 
     code = 403
 
@@ -99,7 +99,7 @@ class AccessDenied(JsonRESTError):
 
 
 class TracingResponse(XRayResponse):
-    """moto's X-Ray, and the setting. Methods are named by the path, as moto does for X-Ray."""
+    """moto's X-Ray with the encryption setting. Methods are named by the path, as moto does for X-Ray."""
 
     def encryption_config(self) -> str:
         """GetEncryptionConfig: POST /EncryptionConfig."""
@@ -107,7 +107,7 @@ class TracingResponse(XRayResponse):
         return json.dumps({"EncryptionConfig": tracing_of(self.current_account, self.region).told()})
 
     def put_encryption_config(self) -> str:
-        """PutEncryptionConfig: the answer carries the ARN of the key that was named."""
+        """PutEncryptionConfig: the response has the named key's ARN."""
         self._unless_denied("xray:PutEncryptionConfig")
         kind, key_id = self._get_param("Type"), self._get_param("KeyId")
         if kind not in ("NONE", "KMS"):
@@ -122,7 +122,7 @@ class TracingResponse(XRayResponse):
             raise InvalidRequest("An update of the encryption configuration is in progress")
         tracing.type, tracing.key_arn = kind, key.arn if key else None
         tracing.settled_at = time.time() + KNOBS.settle_seconds
-        # A Put answers UPDATING even where nothing has to settle.
+        # A Put returns UPDATING even if `settle_seconds` is zero.
         return json.dumps({"EncryptionConfig": {**tracing.told(), "Status": "UPDATING"}})
 
     def _unless_denied(self, action: str) -> None:
@@ -150,7 +150,7 @@ class TracingResponse(XRayResponse):
         return key
 
     def service_graph(self) -> str | tuple[str, dict[str, int]]:
-        """GetServiceGraph: the services seen in the time asked for, at most six hours."""
+        """GetServiceGraph: the services seen in the requested time range, at most six hours."""
         start, end = self._get_param("StartTime"), self._get_param("EndTime")
         if not isinstance(start, (int, float)) or not isinstance(end, (int, float)):
             raise InvalidRequest("StartTime and EndTime are required")
@@ -164,7 +164,7 @@ class TracingResponse(XRayResponse):
         return json.dumps({"StartTime": start, "EndTime": end, "Services": services, "ContainsOldGroupVersions": False})
 
     def call_action(self) -> TYPE_RESPONSE:
-        """As moto's, with errors named the way X-Ray's clients read them."""
+        """Call moto's method, and name errors as X-Ray's clients read them."""
         status, headers, body = super().call_action()
         if status >= 400:
             with contextlib.suppress(ValueError, KeyError, TypeError):

@@ -1,6 +1,6 @@
-"""CloudTrail: what was called becomes a record, and the record an event on the default bus of its account and Region.
+"""CloudTrail: a call becomes a record, and the record an event on the default bus of its account and Region.
 
-Only management calls that write, of X-Ray and KMS. The record's shape follows the CloudTrail user guide, "CloudTrail
+Only for write management events of X-Ray and KMS. The record's format follows the CloudTrail user guide, "CloudTrail
 record contents", and the public records that `docs/aws-assumptions.md` names.
 """
 
@@ -41,7 +41,7 @@ _DENIED = ("AccessDenied", "AccessDeniedException")
 
 
 class Trail:
-    """Writes the records and sends them on their way."""
+    """Writes the records and sends their events."""
 
     def __init__(self, later: Later, deliver: Callable[[dict[str, Any]], object]) -> None:
         self._later = later
@@ -49,7 +49,7 @@ class Trail:
         self.records: deque[dict[str, Any]] = deque(maxlen=5000)
 
     def heard(self, call: Call) -> None:
-        """Take note of a call; what CloudTrail does not tell EventBridge of is let go."""
+        """Record a call; ignore calls that CloudTrail does not send to EventBridge."""
         service, action = call.asked.service, call.asked.action
         if service not in _NO_MANAGEMENT_WRITES or action.startswith(_READS) or " " in action:
             return
@@ -60,7 +60,7 @@ class Trail:
         self._tell(f"aws.{service}", CALL_DETAIL_TYPE, call_record(call), [])
 
     def events(self, account: str, region: str, name: str | None) -> list[dict[str, Any]]:
-        """Return CloudTrail's Event history as LookupEvents has it, newest first; all events where no name is given."""
+        """Return CloudTrail's Event history as LookupEvents does, newest first; all events if no name is given."""
         return [
             {
                 "EventId": record["eventID"],
@@ -75,7 +75,7 @@ class Trail:
         ]
 
     def key_deleted(self, account: str, region: str, arn: str) -> None:
-        """KMS ended a key: a service event, and one straight from KMS. Source: KMS developer guide, on both events."""
+        """Send the events of a deleted key: a service event, and one from KMS itself. Source: KMS developer guide."""
         record = {
             "eventVersion": "1.11",
             "userIdentity": {"accountId": account, "invokedBy": "AWS Internal"},
@@ -113,7 +113,7 @@ class Trail:
 def event(
     source: str, detail_type: str, account: str, region: str, detail: dict[str, Any], resources: list[str]
 ) -> dict[str, Any]:
-    """An event as EventBridge hands it to a target."""
+    """Return an event as EventBridge sends it to a target."""
     return {
         "version": "0",
         "id": str(uuid.uuid4()),
@@ -132,7 +132,7 @@ def _now() -> str:
 
 
 def call_record(call: Call) -> dict[str, Any]:
-    """The CloudTrail record of a call. A refused one has null `responseElements`, a denied one null parameters too."""
+    """Return a call's CloudTrail record. A failed one has null `responseElements`, a denied one null parameters too."""
     asked, failed = call.asked, call.error_code is not None
     operation = service_model(asked.service).operation_model(asked.action)
     code = "AccessDenied" if call.error_code in _DENIED else call.error_code
@@ -171,7 +171,7 @@ def call_record(call: Call) -> dict[str, Any]:
 
 
 def grant_record(put: Call) -> dict[str, Any]:
-    """Return the record of the grant that X-Ray creates on the key with its caller's rights, while it answers a Put.
+    """Return the record of the grant that X-Ray creates on the key with its caller's permissions during a Put.
 
     `invokedBy` is how CloudTrail shows a call that a service makes for its caller. Source: CloudTrail user guide,
     "userIdentity element"; that X-Ray's grants come this way is inferred.
