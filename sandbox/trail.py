@@ -132,7 +132,7 @@ def _now() -> str:
 
 
 def call_record(call: Call) -> dict[str, Any]:
-    """Return a call's CloudTrail record. A failed one has null `responseElements`, a denied one null parameters as well."""
+    """Return a call's CloudTrail record. A failed call has null `responseElements`, a denied one no parameters."""
     asked, failed = call.asked, call.error_code is not None
     operation = service_model(asked.service).operation_model(asked.action)
     code = "AccessDenied" if call.error_code in _DENIED else call.error_code

@@ -72,6 +72,7 @@ COMPLIANT = TargetState(
     checked_at=NOW - HOUR,
     good_at=NOW - HOUR,
     managed_key=KEY_ARN,
+    requests=("the guard's",),
 )
 """A target that was compliant an hour ago, with nothing to wait for."""
 
@@ -134,7 +135,7 @@ def change_event(
     error: str | None = None,
 ) -> ChangeEvent:
     """A PutEncryptionConfig call; with `error`, one that AWS refused."""
-    trigger = Trigger(TriggerKind.CHANGE, event_id, "PutEncryptionConfig", at, actor=actor)
+    trigger = Trigger(TriggerKind.CHANGE, event_id, "PutEncryptionConfig", at, _request(actor), actor)
     return ChangeEvent(TARGET, trigger, result, error, f"refused: {error}" if error else None)
 
 
@@ -142,5 +143,10 @@ def key_event(
     *key_arns: str, alias: str | None = None, actor: Actor | None = ALICE, error: str | None = None
 ) -> KeyEvent:
     """A change to keys or to an alias."""
-    trigger = Trigger(TriggerKind.KEY, "event-2", "DisableKey", NOW - 5 * SECOND, actor=actor)
+    trigger = Trigger(TriggerKind.KEY, "event-2", "DisableKey", NOW - 5 * SECOND, _request(actor), actor)
     return KeyEvent(TARGET, trigger, key_arns, alias, error_code=error)
+
+
+def _request(actor: Actor | None) -> str:
+    """The request id of a call: the guard knows its own."""
+    return "the guard's" if actor == GUARD else "somebody's"

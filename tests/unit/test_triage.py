@@ -121,10 +121,6 @@ class TestIgnored:
         expected = Triage(Next.IGNORE, "AccessDeniedException", "refused: AccessDeniedException")
         assert triage(run, state, NOW) == expected
 
-    def test_p7_a_call_of_the_guard_that_aws_refused(self, state: TargetState | None) -> None:
-        run = run_of(TriggerKind.CHANGE, event=change_event(actor=GUARD, error="InvalidRequestException"))
-        assert triage(run, state, NOW) == Triage(Next.IGNORE, Reason.ECHO)
-
     @pytest.mark.parametrize("kind", [TriggerKind.CHANGE, TriggerKind.SWEEP, TriggerKind.TICK, TriggerKind.OPERATOR])
     def test_a_target_that_no_rule_governs(self, state: TargetState | None, kind: TriggerKind) -> None:
         found = triage(run_of(kind, rule=None), state, NOW)
@@ -134,10 +130,6 @@ class TestIgnored:
     def test_a_target_whose_rule_is_off_by_the_rules_name(self, state: TargetState | None, kind: TriggerKind) -> None:
         expected = Triage(Next.IGNORE, Reason.RULE_OFF, "rule baseline is off")
         assert triage(run_of(kind, rule=OFF), state, NOW) == expected
-
-    def test_p7_a_change_to_a_key_by_the_guard(self, state: TargetState | None) -> None:
-        run = run_of(TriggerKind.KEY, event=key_event(KEY_ARN, actor=GUARD))
-        assert triage(run, state, NOW) == Triage(Next.IGNORE, Reason.ECHO)
 
     @pytest.mark.parametrize(
         "run",
@@ -240,6 +232,40 @@ def test_p7_the_guards_own_change_needs_the_state_and_then_only_the_setting() ->
 
 def test_p7_a_worker_that_still_acts_confirms_its_change_by_itself() -> None:
     assert second(ECHO, HELD) == Triage(Next.IGNORE, Reason.ECHO)
+
+
+@pytest.mark.parametrize("state", [COMPLIANT, HELD], ids=["compliant", "held"])
+@pytest.mark.parametrize(
+    "run",
+    [
+        run_of(TriggerKind.CHANGE, event=change_event(actor=GUARD, error="InvalidRequestException")),
+        run_of(TriggerKind.KEY, event=key_event(KEY_ARN, actor=GUARD)),
+    ],
+    ids=["a refused change", "a change to the key"],
+)
+def test_p7_any_other_call_of_the_guards_is_an_echo_by_its_request_id(run: Run, state: TargetState) -> None:
+    assert first(run).next is Next.NEED_STATE
+    assert second(run, state) == Triage(Next.IGNORE, Reason.ECHO)
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        (change_event(actor=GUARD), Next.OBSERVE),
+        (key_event(KEY_ARN, actor=GUARD), Next.OBSERVE),
+        (key_event(OTHER_ARN, actor=GUARD), Next.OBSERVE),
+        (change_event(actor=GUARD, error="AccessDenied"), Next.IGNORE),
+    ],
+    ids=["setting", "key", "another key", "refused"],
+)
+def test_p7_a_call_by_the_guards_role_that_is_not_the_guards_is_treated_as_anybodys(
+    event: ChangeEvent | KeyEvent, expected: Next
+) -> None:
+    unknown = replace(COMPLIANT, requests=())
+    kind = TriggerKind.CHANGE if isinstance(event, ChangeEvent) else TriggerKind.KEY
+    found = second(run_of(kind, event=event), unknown)
+    assert found.next is expected
+    assert found.reason != Reason.ECHO
 
 
 @pytest.mark.parametrize("rule", [None, OFF], ids=["no rule", "rule off"])
