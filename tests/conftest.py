@@ -9,8 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from sandbox.server import Sandbox
+
+# How long an example takes depends on what else the machine does; what hangs is stopped by pytest's own timeout.
+settings.register_profile("guard", deadline=None)
+settings.load_profile("guard")
 
 PACKAGE = Path(__file__).parent.parent / "build" / "dev" / "package"
 

