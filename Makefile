@@ -1,4 +1,4 @@
-# Everything a person or a pipeline runs here. Needs make and Python 3.11 or newer with venv; the rest is set up on demand.
+# The commands of this project. They need make and Python 3.11 or newer with venv, and install the rest on demand.
 
 STAGE ?= dev
 STACK ?= xray-guard
@@ -8,7 +8,7 @@ VENV := .venv
 PACKAGE := build/$(STAGE)/package
 CODE := app.py bench chalicelib sandbox shipping tests
 
-# The first Python on the path that is new enough; PYTHON=... on the command line overrules it.
+# The first Python on the path that is new enough; PYTHON=... on the command line overrides it.
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
 	$$name -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
 
@@ -18,55 +18,55 @@ SHIPPED := app.py requirements.txt $(wildcard .chalice/*.json policies/*.json sh
 .DEFAULT_GOAL := help
 .PHONY: help demo test sandbox check package deploy bench bench-history hunt planted contract-live setup pins clean
 
-help: ## list these commands
+help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
-demo: $(VENV)/ready build/dev/package/sam.json ## the whole story on an AWS stand-in on this machine, step by step
+demo: $(VENV)/ready build/dev/package/sam.json ## show every feature on a simulated AWS on this machine, step by step
 	@$(VENV)/bin/python -m sandbox.demo
 
-test: $(VENV)/ready build/dev/package/sam.json ## every test, the packaged functions included
+test: $(VENV)/ready build/dev/package/sam.json ## run every test, those of the packaged functions included
 	$(VENV)/bin/python -m pytest -n 2
 
-sandbox: $(VENV)/ready build/dev/package/sam.json ## the AWS stand-in with the guard in it and the console beside it, until Ctrl-C [PORT=4566]
+sandbox: $(VENV)/ready build/dev/package/sam.json ## run a simulated AWS with the guard and the console, until Ctrl-C [PORT=4566]
 	@$(VENV)/bin/python -m sandbox --port $(PORT) --package build/dev/package --console $(CONSOLE_PORT)
 
-check: $(VENV)/ready ## lint, format, types and the direction of imports
+check: $(VENV)/ready ## check lint, format, types and the direction of imports
 	$(VENV)/bin/python -m ruff check .
 	$(VENV)/bin/python -m ruff format --check .
 	$(VENV)/bin/python -m mypy $(CODE)
 	$(VENV)/bin/lint-imports
 
-package: $(PACKAGE)/sam.json ## the template and the zip to deploy, in build/STAGE/package [STAGE=dev]
+package: $(PACKAGE)/sam.json ## build the template and the zip to deploy, in build/STAGE/package [STAGE=dev]
 
-deploy: $(VENV)/ready ## package, print the AWS CLI commands, run them [STAGE=dev] BUCKET= [STACK=] [ALARM_EMAIL=] [ANCHOR_BUCKET=]
+deploy: $(VENV)/ready ## package, print the AWS CLI commands and run them [STAGE=dev] BUCKET= [STACK=] [ALARM_EMAIL=] [ANCHOR_BUCKET=]
 	@$(VENV)/bin/python -m shipping.deploying --stage '$(STAGE)' --bucket '$(BUCKET)' --stack '$(STACK)' \
 		--alarm-email '$(ALARM_EMAIL)' --anchor-bucket '$(ANCHOR_BUCKET)'
 
-bench: $(VENV)/ready build/dev/package/sam.json ## cold start and warm cost against a bare boto3 handler
+bench: $(VENV)/ready build/dev/package/sam.json ## measure cold start and warm cost against a bare boto3 handler
 	@$(VENV)/bin/python -m bench
 
-bench-history: $(VENV)/ready ## what questions to the log cost with a million records, against a thousand
+bench-history: $(VENV)/ready ## measure queries on a log with a million records against a thousand
 	@$(VENV)/bin/python -m bench.million
 
-hunt: $(VENV)/ready ## random schedules against the loop for ten minutes: crashes, stale reads, rivals, bad delivery
+hunt: $(VENV)/ready ## run random schedules against the loop for ten minutes: crashes, stale reads, races, bad delivery
 	$(VENV)/bin/python -m tests.simulation.hunt --schedules 20000 --seconds 600
 
-planted: $(VENV)/ready ## plant known bugs in copies of the code, and see the tests notice [SAMPLE=20] [SEED=text]
+planted: $(VENV)/ready ## plant known bugs in copies of the code, and check that a test fails for each [SAMPLE=20] [SEED=text]
 	@$(VENV)/bin/python -m tests.planted $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
 
-contract-live: $(VENV)/ready ## see on a live account whether AWS does what the guard believes; makes and deletes one key [ACCOUNT=123456789012] [REGION=name]
+contract-live: $(VENV)/ready ## check the assumptions about AWS on a live account; creates and deletes one key [ACCOUNT=123456789012] [REGION=name]
 	@$(VENV)/bin/python -m tests.contract.live --account "$(ACCOUNT)" --region "$(REGION)"
 
-setup: $(VENV)/ready ## only set up the virtual environment
+setup: $(VENV)/ready ## set up the virtual environment only
 
 PIN := pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-annotate --no-header \
 	--no-emit-index-url --no-emit-find-links --no-emit-options
 
-pins: $(VENV)/ready ## pin anew what requirements*.in ask for; hashes cover every platform and Python
+pins: $(VENV)/ready ## pin the requirements of requirements*.in again; hashes cover every platform and Python
 	$(VENV)/bin/$(PIN) --output-file requirements.txt requirements.in
 	$(VENV)/bin/$(PIN) --output-file requirements-dev.txt requirements-dev.in
 
-clean: ## remove what was built; the virtual environment stays
+clean: ## remove build results; the virtual environment stays
 	rm -rf build .chalice/deployments policies/policy.stamp.json
 
 build/%/package/sam.json: $(SHIPPED) | $(VENV)/ready

@@ -1,4 +1,4 @@
-"""`python -m sandbox`: the sandbox as a program that stays up, until Ctrl-C or SIGTERM."""
+"""`python -m sandbox`: run the sandbox until Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sandbox.past import SESSION
 from sandbox.server import Sandbox
 
 HOW_TO = """
-An AWS on this machine, account {account}. Point any AWS client at it:
+A simulated AWS on this machine, account {account}. To use it with any AWS client:
 
     export AWS_ENDPOINT_URL={url} AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test AWS_DEFAULT_REGION={region}
 
@@ -26,63 +26,65 @@ An AWS on this machine, account {account}. Point any AWS client at it:
     aws xray get-encryption-config
     .venv/bin/xray-guard history
 
-REST API: {api} (signed for the service execute-api; /v1/openapi.json describes it)
+REST API: {api} (sign requests for the service execute-api; /v1/openapi.json describes it)
 Console: {console}
 Functions: {functions}
-Their logs: {logs}
-Control endpoint: {url}/_sandbox/state    Ctrl-C ends it.
+Logs of the functions: {logs}
+Control endpoint: {url}/_sandbox/state    To stop the sandbox, press Ctrl-C.
 """
 
 
 def say(line: str) -> None:
-    """One line for people, with the time."""
+    """Print a message with the time."""
     print(f"{datetime.now():%H:%M:%S.%f}"[:-3], line, flush=True)
 
 
-def say_of_the_present(line: str) -> None:
-    """The same, but for what happens only to be in the past."""
+def say_unless_past(line: str) -> None:
+    """Print a message, unless it is about a call that only creates past incidents."""
     if f"/{SESSION}:" not in line:
         say(line)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run until told to end. Answers the exit status: 2 where it cannot start."""
-    parser = argparse.ArgumentParser(prog="python -m sandbox", description="An AWS on one machine, on 127.0.0.1 only.")
+    """Run until a signal. Returns the exit code: 2 if it cannot start."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sandbox", description="A simulated AWS on this machine, on 127.0.0.1 only."
+    )
     parser.add_argument("--port", type=int, default=4566)
     parser.add_argument("--package", type=Path, default=Path("build/dev/package"), help="folder with the package")
-    parser.add_argument("--no-functions", action="store_true", help="an AWS in which nothing is deployed")
+    parser.add_argument("--no-functions", action="store_true", help="do not deploy the guard")
     parser.add_argument("--settle-seconds", type=float, default=1.0, help="how long X-Ray stays UPDATING")
-    parser.add_argument("--stale-seconds", type=float, default=0.0, help="how old what KMS answers is")
+    parser.add_argument("--stale-seconds", type=float, default=0.0, help="how stale the responses of KMS are")
     parser.add_argument("--account", default=DEFAULT_ACCOUNT)
     parser.add_argument("--region", default=DEFAULT_REGION)
-    parser.add_argument("--regions", default=",".join(DEFAULT_REGIONS), help="the Regions that are enabled")
-    parser.add_argument("--console", type=int, metavar="PORT", help="serve the console too, with a past to show")
+    parser.add_argument("--regions", default=",".join(DEFAULT_REGIONS), help="the enabled Regions")
+    parser.add_argument("--console", type=int, metavar="PORT", help="also serve the console, with a month of incidents")
     options = parser.parse_args(arguments)
     package = None if options.no_functions else options.package
     if package is not None and not (package / "sam.json").is_file():
-        print(f"There is no package in {package}: run `make package`, or give --no-functions.", file=sys.stderr)
+        print(f"There is no package in {package}. Run `make package`, or use --no-functions.", file=sys.stderr)
         return 2
-    ended = threading.Event()
+    stopping = threading.Event()
 
-    def end(number: int, frame: Any) -> None:
-        ended.set()
+    def stop(number: int, frame: Any) -> None:
+        stopping.set()
 
-    signal.signal(signal.SIGINT, end)
-    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
     sandbox = Sandbox(
         port=options.port,
         account=options.account,
         region=options.region,
         regions=tuple(options.regions.split(",")),
         package=package,
-        say=say_of_the_present,
+        say=say_unless_past,
         settle_seconds=options.settle_seconds,
         stale_seconds=options.stale_seconds,
     )
     try:
         sandbox.start()
     except OSError as error:
-        print(f"Port {options.port} cannot be listened on: {error}", file=sys.stderr)
+        print(f"Cannot listen on port {options.port}: {error}", file=sys.stderr)
         return 2
     attached = contextlib.ExitStack()
     try:
@@ -101,12 +103,12 @@ def main(arguments: list[str] | None = None) -> int:
             ),
             flush=True,
         )
-        while not ended.wait(1.0):
+        while not stopping.wait(1.0):
             pass
     finally:
         attached.close()
         sandbox.stop()
-    say("The sandbox has ended.")
+    say("The sandbox stopped.")
     return 0
 
 

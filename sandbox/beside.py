@@ -1,6 +1,6 @@
-"""What `make sandbox` puts beside the sandbox for people: the console, and a past for it to show.
+"""What `make sandbox` runs besides the sandbox: the console, and a program that creates past incidents.
 
-Both are processes of their own that reach the sandbox as any client does, so neither is served what others are not.
+Both are separate processes that use the sandbox like any other client.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ ENDS_WITHIN_SECONDS = 5.0
 
 
 class Beside:
-    """A context manager. `url` is the console's address, None where it did not start, and then `say` was told why.
+    """A context manager. `url` is the address of the console, or None if it did not start; `say` receives the reason.
 
-    The past holds as many `mishaps`, and a few that stay open; each takes about as long as X-Ray does to settle.
+    `mishaps` is the number of past incidents, besides a few that stay open. Each takes as long as X-Ray is UPDATING.
     """
 
     def __init__(self, sandbox: Sandbox, port: int, say: Callable[[str], None], *, mishaps: int = 40) -> None:
@@ -40,8 +40,8 @@ class Beside:
             if self.url:
                 break
             self._say(f"The console cannot listen on port {port}.")
-        told = self._run("-m", "sandbox.past", self._sandbox.account, self._sandbox.region, str(self._mishaps))
-        threading.Thread(target=self._watch, args=(told,), daemon=True).start()
+        past = self._run("-m", "sandbox.past", self._sandbox.account, self._sandbox.region, str(self._mishaps))
+        threading.Thread(target=self._watch, args=(past,), daemon=True).start()
         return self
 
     def __exit__(
@@ -71,9 +71,9 @@ class Beside:
         self._running.append(process)
         return process
 
-    def _watch(self, told: subprocess.Popen[str]) -> None:
-        status = told.wait()
+    def _watch(self, past: subprocess.Popen[str]) -> None:
+        status = past.wait()
         if status == 0:
-            self._say("The past is recorded: the console has a month of incidents to show.")
-        elif status > 0:  # a negative one is our own signal, at the end
-            self._say("The past could not be recorded; the console shows what happens from now on.")
+            self._say("The console now shows a month of incidents.")
+        elif status > 0:  # a negative status is the signal at the end
+            self._say("The past incidents could not be created. The console shows only new ones.")

@@ -1,8 +1,7 @@
-"""A past for the sandbox: weeks of changes, mishaps and repairs in several accounts, recorded by the guard's own loop.
+"""Create past incidents in the sandbox: weeks of changes and remediations in several accounts.
 
-Only the clock and the people are made up. Each change is made in the stand-in as its user would make it, told to the
-loop as CloudTrail would tell it, and judged, repaired and recorded by the very code that ships. The same seed tells the
-same story.
+Only the clock and the people are made up. Each change is a call to the simulated AWS. The loop that ships receives its
+event in CloudTrail's format, judges it, remediates it and records it. The same seed gives the same incidents.
 """
 
 from __future__ import annotations
@@ -92,7 +91,7 @@ MISHAPS = (
 
 @dataclass
 class PastClock:
-    """A clock that is set, and moves on by as much as a call takes whenever it is read."""
+    """A clock that can be set, and advances by the duration of a call at each read."""
 
     at: datetime
     chance: random.Random
@@ -103,21 +102,21 @@ class PastClock:
         return self.at
 
     def sleep(self, seconds: float) -> None:
-        """Let time pass, without waiting for it."""
+        """Advance the clock without waiting."""
         self.at += timedelta(seconds=seconds)
 
     def set(self, at: datetime) -> None:
-        """Go on to that time; never back."""
+        """Advance to that time; never back."""
         self.at = max(self.at, at)
 
 
 @dataclass
 class Past:
-    """The story's stage. The tables are `home`'s, in `region`.
+    """Creates the incidents. The tables belong to the account `home`, in `region`.
 
-    `clients_of` gives clients of an account: of its administrator, or of a session of the role that is named.
+    `clients_of` returns clients of an account: of its administrator, or of a session of the named role.
 
-    The story's clock does not wait, so X-Ray must settle at once in the stand-in, unless the loop's own pauses are real
+    The clock does not wait, so the simulated X-Ray must be ACTIVE at once, unless the pauses of the loop are real
     (`waits`).
     """
 
@@ -136,7 +135,7 @@ class Past:
         self.clock = PastClock(self.ends - timedelta(days=400), self.chance)
 
     def guard_of(self, account: str) -> Guard:
-        """The guard that acts in the account; all share the tables and the clock."""
+        """The guard of the account. All guards share the tables and the clock."""
         if account not in self.guards:
             clients = self.clients_of(account, None)
 
@@ -154,7 +153,7 @@ class Past:
                 role_arn=f"arn:aws:iam::{account}:role/xray-guard-role",
                 emit=lambda record: None,
                 lease_seconds=120,
-                worker="on_change/told",
+                worker="on_change/past",
             )
             self.guards[account] = replace(
                 made,
@@ -174,28 +173,28 @@ class Past:
     # What people do
 
     def changes_setting(self, target: Target, who: Person, at: datetime, key: str | None, refused: str = "") -> None:
-        """Somebody calls PutEncryptionConfig with a key, or NONE; the guard hears of it a moment later."""
+        """A principal calls PutEncryptionConfig with a key, or NONE; the guard receives the event a moment later."""
         self.clock.set(at)
-        asked = {"type": "KMS", "keyId": key} if key else {"type": "NONE"}
-        told: dict[str, Any] = {"requestParameters": asked}
+        request = {"type": "KMS", "keyId": key} if key else {"type": "NONE"}
+        detail: dict[str, Any] = {"requestParameters": request}
         if refused:
-            told |= {"errorCode": refused, "errorMessage": "not authorized to perform: xray:PutEncryptionConfig"}
+            detail |= {"errorCode": refused, "errorMessage": "not authorized to perform: xray:PutEncryptionConfig"}
         else:
             client = self.clients_of(target.account, None).mutating("xray", target.region)
-            given = {"Type": asked["type"], **({"KeyId": key} if key else {})}
+            given = {"Type": request["type"], **({"KeyId": key} if key else {})}
             answer = client.put_encryption_config(**given)["EncryptionConfig"]
             config = {"type": answer["Type"], "status": "UPDATING"}
-            told["responseElements"] = {
+            detail["responseElements"] = {
                 "encryptionConfig": config | ({"keyId": answer["KeyId"]} if "KeyId" in answer else {})
             }
-        event = self._event(target, who, "xray", "PutEncryptionConfig", told)
+        event = self._event(target, who, "xray", "PutEncryptionConfig", detail)
         change = read_change(event)
         assert not isinstance(change, Rejected), change
         self.clock.sleep(self.chance.uniform(0.6, 4.0) if self.chance.random() < 0.93 else self.chance.uniform(20, 900))
         reconcile(self.guard_of(target.account), target, change.trigger, change)
 
     def changes_key(self, target: Target, who: Person, at: datetime, name: str, arn: str, **parameters: Any) -> None:
-        """Somebody calls KMS (an operation by its botocore name) on a key; the guard hears of it."""
+        """A principal calls KMS (an operation by its botocore name) on a key; the guard receives the event."""
         self.clock.set(at)
         role = who.name if who is BREAK_GLASS else None  # the only one whom the key policy may turn away
         client = self.clients_of(target.account, role).mutating("kms", target.region)
@@ -207,10 +206,10 @@ class Past:
             request["tags"] = [{"tagKey": each["TagKey"], "tagValue": each["TagValue"]} for each in parameters["Tags"]]
         if "AliasName" in parameters:
             request["aliasName"] = parameters["AliasName"]
-        self.hears_of_key(target, who, name, arn, request)
+        self.deliver_key_event(target, who, name, arn, request)
 
-    def hears_of_key(self, target: Target, who: Person, name: str, arn: str, request: dict[str, Any]) -> None:
-        """The guard hears of a call of KMS that was just made, with what was asked."""
+    def deliver_key_event(self, target: Target, who: Person, name: str, arn: str, request: dict[str, Any]) -> None:
+        """The guard receives the event of a call to KMS."""
         event = self._event(target, who, "kms", name, {"requestParameters": request, "responseElements": None})
         event["detail"]["resources"] = [{"accountId": target.account, "type": "AWS::KMS::Key", "ARN": arn}]
         change = read_key_event(event)
@@ -218,7 +217,7 @@ class Past:
         self.clock.sleep(self.chance.uniform(0.8, 6.0))
         reconcile_key_event(self.guard_of(target.account), change)
 
-    def _event(self, target: Target, who: Person, service: str, name: str, told: dict[str, Any]) -> dict[str, Any]:
+    def _event(self, target: Target, who: Person, service: str, name: str, detail: dict[str, Any]) -> dict[str, Any]:
         number = self.chance.getrandbits
         return {
             "source": f"aws.{service}",
@@ -239,33 +238,33 @@ class Past:
                 "eventID": str(uuid.UUID(int=number(128), version=4)),
                 "eventType": "AwsApiCall",
                 "recipientAccountId": target.account,
-                **told,
+                **detail,
             },
         }
 
     # What the schedules do
 
     def ticks(self, at: datetime) -> None:
-        """The minute's run at that time, of every account's guard."""
+        """The scheduled check at that time, of the guards of all accounts."""
         self.clock.set(at)
         for name in self.guard_of(self.home).store.due(self.clock.now(), 200):
             target = Target.parse(name)
             reconcile(self.guard_of(target.account), target, Trigger(TriggerKind.TICK))
 
     def sweeps(self, at: datetime, regions: Sequence[str]) -> None:
-        """The hour's run over the home account, at that time."""
+        """The sweep of the home account at that time."""
         self.clock.set(at)
         sweep(self.guard_of(self.home), lambda: regions, None, lambda: 300.0)
 
-    def looks(self, target: Target, at: datetime) -> None:
-        """A sweep's look at one target."""
+    def checks(self, target: Target, at: datetime) -> None:
+        """A sweep's check of one target."""
         self.clock.set(at)
         reconcile(self.guard_of(target.account), target, Trigger(TriggerKind.SWEEP))
 
     # The story
 
     def mishap(self, target: Target, at: datetime, kind: str | None = None, who: Person | None = None) -> None:
-        """Something happens to a target, and the guard answers."""
+        """A change to a target, and the guard's reaction."""
         who = who or self.chance.choice(list(self.people))
         kind = kind or self.chance.choice(MISHAPS)
         managed = self.managed_key(target)
@@ -295,7 +294,7 @@ class Past:
         return self.guard_of(target.account).store.load(str(target)).state.managed_key
 
     def other_key(self, target: Target) -> str:
-        """A customer key of the target that no rule allows, made at first use."""
+        """A customer key of the target that no rule allows, created on first use."""
         return self._other_key(target.account, target.region)
 
     def _other_key(self, account: str, region: str) -> str:
@@ -307,8 +306,8 @@ class Past:
         kms.create_alias(AliasName="alias/app-traces", TargetKeyId=made["KeyId"])
         return str(made["Arn"])
 
-    def tells(self, targets: Sequence[Target], days: int, mishaps: int) -> None:
-        """As many mishaps among the targets, in order, over the days before the end; busy days and quiet ones."""
+    def spread(self, targets: Sequence[Target], days: int, mishaps: int) -> None:
+        """Spread so many mishaps over the targets and over the days before the end, in order; some days are busier."""
         first = self.ends - timedelta(days=days)
         weights = [self.chance.choice((0.3, 1, 1, 1.5, 3)) for _ in range(days)]
         chosen = self.chance.choices(range(days), weights, k=mishaps)
@@ -319,7 +318,7 @@ class Past:
                 self.ticks(self.clock.at + timedelta(minutes=6))
 
     def suppresses(self, target: Target, at: datetime, ends: datetime, ticket: str, tag: str, who: Person) -> None:
-        """Break-glass on the managed key, and then the change that it is for."""
+        """Open a break-glass on the managed key, and make the change that it allows."""
         value = f"{ends:%Y%m%dT%H%M%SZ} {ticket}"
         managed = self.managed_key(target)
         assert managed is not None, f"{target} has no managed key to tag"
@@ -328,7 +327,7 @@ class Past:
         self.changes_setting(target, who, at + timedelta(minutes=4), None)
 
     def is_stuck(self, target: Target, at: datetime) -> None:
-        """The rule's alias points at a disabled key that nobody handed to the guard: it may not touch it."""
+        """Point the rule's alias to a disabled key without the guard's tag, which the guard may not repair."""
         kms = self.clients_of(target.account, None).mutating("kms", target.region)
         made = kms.create_key(Description="made by hand", Policy=_only_root(target.account))["KeyMetadata"]
         kms.create_alias(AliasName="alias/xray-encryption", TargetKeyId=made["KeyId"])
@@ -336,7 +335,7 @@ class Past:
         self.changes_setting(target, ALICE, at, None)
 
     def fights(self, target: Target, at: datetime, rounds: int) -> None:
-        """Another automation that undoes what the guard does, again and again."""
+        """An automation undoes the remediation again and again."""
         for number in range(rounds):
             self.changes_setting(target, PIPELINE, at + timedelta(minutes=2 * number), None)
 
@@ -349,7 +348,7 @@ def _only_root(account: str) -> str:
 
 
 def clients_by_account() -> Callable[[str, str | None], Clients]:
-    """Clients of any account and role, each made once. Their calls bear the session's name, for those who watch."""
+    """Clients of any account and role, each created once. Their session name marks their calls."""
     sts: Any = botocore.session.get_session().create_client("sts")
 
     @cache
@@ -364,9 +363,9 @@ def clients_by_account() -> Callable[[str, str | None], Clients]:
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m sandbox.past ACCOUNT REGION MISHAPS`: a month in that account's other Regions and in one more account.
+    """`python -m sandbox.past ACCOUNT REGION MISHAPS`: a month in the account's other Regions and in another account.
 
-    The Region itself is left as it is, for those who want to begin there.
+    The Region itself stays unchanged, so that users can start there.
     """
     home, region, mishaps = arguments
     now = datetime.now(UTC)
@@ -375,7 +374,7 @@ def main(arguments: list[str]) -> int:
     elsewhere = [name for name in ("us-east-2", "us-west-2", "eu-central-1", "eu-west-1") if name != region]
     own = [Target(home, name) for name in elsewhere]
     others = [Target(OTHER_ACCOUNT, name) for name in (region, *elsewhere[:2])]
-    past.tells([*own[:2], own[3], *others], 30, int(mishaps))
+    past.spread([*own[:2], own[3], *others], 30, int(mishaps))
     for target in own[:2]:
         past.mishap(target, now - timedelta(hours=6), "none", ALICE)
     past.mishap(own[0], now - timedelta(hours=5), "policy-stripped", PLATFORM)

@@ -51,14 +51,14 @@ class Verbs(click.Group):
             click.echo("\nInterrupted.", err=True)
             code = INTERRUPTED
         except BrokenPipeError:
-            _forget_stdout()
+            _discard_stdout()
             code = 0
         except Exception as error:
             from chalicelib.operators.errors import operator_error
 
-            trouble = operator_error(error)
-            trouble.show()
-            code = trouble.exit_code
+            converted = operator_error(error)
+            converted.show()
+            code = converted.exit_code
         sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -108,7 +108,7 @@ def main() -> None:
     cli(obj=Operator())
 
 
-def _forget_stdout() -> None:
+def _discard_stdout() -> None:
     """Discard buffered output: the reader of the pipe is gone, and flushing at exit would raise again."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

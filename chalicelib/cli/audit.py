@@ -46,21 +46,21 @@ def _chain(context: click.Context, parameter: click.Parameter, value: str | None
 def verify(operator: Operator, chain: str | None, anchor_bucket: str | None) -> int:
     """Check the integrity of the audit log.
 
-    Finds edited, deleted, reordered and truncated records. Compares every chain with its head, with the anchors of
-    the sweeps, with the anchors in the bucket if you name one, and with the event markers. Exits with 1 if the check
-    finds anything.
+    Finds edited, deleted, reordered and missing records. Compares every chain with its head, with the anchors of the
+    sweeps, with the anchors in the bucket if you name one, and with the event markers. Exits with 1 if there is a
+    finding.
     """
     from chalicelib.auditlog.verify import verify
 
     progress = Progress()
     extra: list[tuple[str, Anchored]] = []
-    odd: list[Finding] = []
+    anchor_findings: list[Finding] = []
     if anchor_bucket:
         from chalicelib.aws.s3_anchors import read_anchors
 
         progress(f"Reading the anchors in {anchor_bucket}")
-        extra, odd = read_anchors(operator.clients, operator.region, anchor_bucket)
-    report = verify(operator.store, extra, lambda name: progress(f"Verifying {name}"), chain, odd)
+        extra, anchor_findings = read_anchors(operator.clients, operator.region, anchor_bucket)
+    report = verify(operator.store, extra, lambda name: progress(f"Verifying {name}"), chain, anchor_findings)
     progress.done()
     emit(operator.output, report.to_json(), "findings", lambda: _print_report(report))
     if not anchor_bucket:

@@ -45,8 +45,8 @@ def open_verb(operator: Operator, target: Target, span: str, reason: str) -> int
     """Suspend remediation of TARGET by tagging its managed key.
 
     Uses your own credentials. You must be one of the rule's break-glass principals: the key policy denies the tag to
-    everyone else. The break-glass is in force from the moment the guard sees the tag until the end that you set, or
-    until the rule's `max_hours`, whichever is sooner. Setting the same value again does not extend it.
+    everyone else. The break-glass is in force from the moment the guard sees the tag until the end that you set, but at
+    most for the rule's `max_hours`. Setting the same value again does not extend it.
     """
     state, glass = _carrier(operator, target)
     now = operator.now()
@@ -92,8 +92,8 @@ def close_verb(operator: Operator, target: Target) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Glass:
-    """A break-glass as the guard stores it. `let_through` is the number of drifts that it allowed."""
+class BreakGlassView:
+    """A break-glass as the guard stores it. `let_through` is the number of drifts that it allowed so far."""
 
     target: str
     suppression: Suppression
@@ -145,7 +145,7 @@ def list_verb(operator: Operator, everything: bool) -> int:
     return 0
 
 
-def _glass(operator: Operator, state: TargetState, suppression: Suppression) -> Glass:
+def _glass(operator: Operator, state: TargetState, suppression: Suppression) -> BreakGlassView:
     from chalicelib.auditlog.filters import Filter
     from chalicelib.auditlog.history import records
 
@@ -166,7 +166,7 @@ def _glass(operator: Operator, state: TargetState, suppression: Suppression) -> 
         and (entry.record.suppression.carrier, entry.record.suppression.value)
         == (suppression.carrier, suppression.value)
     }
-    return Glass(state.target, suppression, status, len(drifts))
+    return BreakGlassView(state.target, suppression, status, len(drifts))
 
 
 def _carrier(operator: Operator, target: Target) -> tuple[TargetState, BreakGlass]:

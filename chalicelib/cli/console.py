@@ -1,4 +1,4 @@
-"""The verb that serves the console: `console`."""
+"""The verb `console`: serve the console in the browser."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def console_verb(operator: Operator, port: int, no_open: bool) -> int:
     """Serve the console in the browser, until Ctrl-C.
 
     The console listens on 127.0.0.1 only, reads with your own credentials, and changes nothing. Everyone who is
-    logged in on this machine can read it while it runs. The address goes to stdout.
+    logged in on this machine can read it while it runs. Prints the address to stdout.
     """
     import webbrowser
 
@@ -26,7 +26,7 @@ def console_verb(operator: Operator, port: int, no_open: bool) -> int:
     from chalicelib.operators.errors import USAGE, OperatorError
 
     try:
-        server = ConsoleServer(operator.again, port, say)
+        server = ConsoleServer(operator.with_fresh_credentials, port, say)
     except OSError as error:
         raise OperatorError(
             f"cannot listen on port {port}: {error.strerror}", "choose another port: --port PORT, or --port 0", USAGE

@@ -52,21 +52,21 @@ def _explain(operator: Operator, event: ChangeEvent | KeyEvent) -> int:
     who = actor_text(actor, str(target)) if actor else "An unknown principal"
     why = [f"{who} called {name} in {target}."]
 
-    def end(reason: str, more: str, outcome: Outcome = Outcome.IGNORED) -> int:
-        return _explained(operator, event, reason, outcome, [*why, more], None)
+    def ignored(reason: str, sentence: str) -> int:
+        return _explained(operator, event, reason, Outcome.IGNORED, [*why, sentence], None)
 
     if target.account != operator.identity.account:
-        return end(
+        return ignored(
             "ACCOUNT_NOT_OURS",
             f"These credentials belong to account {operator.identity.account}, not {target.account}.",
         )
     guard = operator.reading_guard()
     if actor is not None and actor.arn == operator.role_arn and actor.via is None:
-        return end(
-            "ECHO", "The guard made this change itself. It does nothing, unless the setting differs from its own."
+        return ignored(
+            "ECHO", "The guard made this change itself. It does nothing, unless the setting has changed again since."
         )
     if event.error_code and isinstance(event, ChangeEvent):
-        return end(event.error_code, "The call failed, so it changed nothing. The guard records it.")
+        return ignored(event.error_code, "The call failed, so it changed nothing. The guard records it.")
     if isinstance(event, ChangeEvent):
         if guard.store.load(str(target), trigger.event_id).audited:
             why.append(
@@ -84,12 +84,12 @@ def _explain(operator: Operator, event: ChangeEvent | KeyEvent) -> int:
 def _because(judgement: Judgement) -> str:
     from chalicelib.domain.meanings import explanation
 
-    broken = ", ".join(judgement.violations)
+    violations = ", ".join(judgement.violations)
     match judgement.outcome:
         case Outcome.COMPLIANT:
             return f"It satisfies rule {judgement.rule}: the guard records the change and does nothing else."
         case Outcome.REMEDIATING:
-            return f"It violates rule {judgement.rule}: {broken}. The guard would remediate it."
+            return f"It violates rule {judgement.rule}: {violations}. The guard would remediate it."
         case Outcome.IGNORED if judgement.reason == "UNGOVERNED":
             return "No rule of the policy matches this target: the guard records the change and does nothing else."
         case Outcome.IGNORED if judgement.reason == "RULE_OFF":
@@ -97,7 +97,7 @@ def _because(judgement: Judgement) -> str:
         case outcome:
             explained = explanation(outcome, judgement.reason)
             why = f"{explained.text} {explained.remedy}" if explained else judgement.message or judgement.reason or ""
-            return f"It violates rule {judgement.rule}: {broken}. {outcome.value}: {why.rstrip('.')}."
+            return f"It violates rule {judgement.rule}: {violations}. {outcome.value}: {why.rstrip('.')}."
 
 
 def _explained(

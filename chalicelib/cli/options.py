@@ -19,11 +19,11 @@ pass_operator = click.make_pass_decorator(Operator, ensure=True)
 OUTPUTS = ("table", "json", "jsonl")
 
 
-def _kept(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+def _store(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
     """Store a given option; one after the verb overrides one before it."""
     operator = context.ensure_object(Operator)
     if value is not None and parameter.name is not None:
-        operator.choose(parameter.name, value)
+        operator.set_option(parameter.name, value)
     return value
 
 
@@ -43,7 +43,7 @@ def common_options(command: F) -> F:
         command = option(command)
     for parameter in _parameters(command):
         if parameter.name in ("policy_path", "region_name", "profile", "output"):
-            parameter.callback, parameter.expose_value = _kept, False
+            parameter.callback, parameter.expose_value = _store, False
     return command
 
 

@@ -34,7 +34,7 @@ def validate(operator: Operator, path: Path | None) -> int:
     from chalicelib.operators import policy_check
 
     if path is not None:
-        operator.choose("policy_path", str(path))
+        operator.set_option("policy_path", str(path))
     file = operator.policy_file
     try:
         checked = policy_check.validate(file)
@@ -121,14 +121,14 @@ def _considered(policy: Policy, target: Target) -> list[dict[str, Any]]:
             why = f"governs this target: account matches {account}, Region matches {region}"
             considered.append({"id": rule.id, "matches": True, "why": why})
             break
-        missed = "account" if account is None else "Region"
+        unmatched = "account" if account is None else "Region"
         globs = ", ".join(rule.accounts if account is None else rule.regions)
-        considered.append({"id": rule.id, "matches": False, "why": f"does not match: its {missed}s are {globs}"})
+        considered.append({"id": rule.id, "matches": False, "why": f"does not match: its {unmatched}s are {globs}"})
     return considered
 
 
 def _deployed(operator: Operator) -> tuple[str | None, str | None]:
-    """The digest of the policy that the deployed guard last ran with, or the error that hides it."""
+    """The digest of the policy that the deployed guard last ran with, or the error of the read."""
     from botocore.exceptions import BotoCoreError
 
     from chalicelib.domain.errors import AwsError

@@ -20,27 +20,27 @@ KEY_DOLLARS_A_MONTH = 1
 """The approximate price of a customer managed key; rotation adds to it. https://aws.amazon.com/kms/pricing/"""
 
 READERS_NOTE = (
-    "Where the guard creates a key, readers of traces need kms:Decrypt on it. The key policy allows it to the rule's "
-    "trace_readers. Everyone else can no longer read the traces stored from then on."
+    "Principals that read traces need kms:Decrypt on a new key. Its key policy allows that for the rule's "
+    "trace_readers. All other principals cannot read the traces that X-Ray stores from then on."
 )
 
 
 def print_judgements(judgements: list[Judgement]) -> None:
-    """One row a target."""
+    """Print one row per target."""
     from chalicelib.operators.formatting import NOTHING, setting_text, step_text
 
     rows = []
     for judgement in judgements:
         steps = "; ".join(step_text(step, judgement.target) for step in judgement.plan)
         stopped = f"{judgement.blocked.code}: {judgement.blocked.message}" if judgement.blocked else ""
-        would = "; ".join(text for text in (steps, stopped or judgement.message or "") if text)
+        planned = "; ".join(text for text in (steps, stopped or judgement.message or "") if text)
         rows.append(
             [
                 str(judgement.target),
                 verdict(judgement),
                 " ".join(judgement.violations) or NOTHING,
                 setting_text(judgement.setting, str(judgement.target)),
-                would or NOTHING,
+                planned or NOTHING,
             ]
         )
     print_table(Table(("target", "verdict", "violations", "setting", "planned action"), rows, "No targets."))
@@ -65,7 +65,7 @@ def check(operator: Operator, target: Target | None, all_regions: bool) -> int:
     judgements = []
     for each in targets:
         progress(f"Checking {each}")
-        judgements.append(_judged(guard, each, kind, fail=len(targets) == 1))
+        judgements.append(_judge(guard, each, kind, fail=len(targets) == 1))
     progress.done()
     new_keys = sum(judgement.new_keys for judgement in judgements)
     notes = _notes(operator, new_keys)
@@ -86,7 +86,7 @@ def _targets(operator: Operator, target: Target | None, all_regions: bool) -> tu
     account = operator.identity.account
     if not all_regions:
         own = target or Target(account, operator.region)
-        _must_be_own(operator, own)
+        _check_account(operator, own)
         return [own], TriggerKind.OPERATOR
     from chalicelib.aws.regions import enabled_regions
 
@@ -94,7 +94,7 @@ def _targets(operator: Operator, target: Target | None, all_regions: bool) -> tu
     return [Target(account, region) for region in enabled_regions(operator.clients, operator.region)], TriggerKind.SWEEP
 
 
-def _must_be_own(operator: Operator, target: Target) -> None:
+def _check_account(operator: Operator, target: Target) -> None:
     from chalicelib.operators.errors import CONFIGURATION, OperatorError
 
     account = operator.identity.account
@@ -106,7 +106,7 @@ def _must_be_own(operator: Operator, target: Target) -> None:
         )
 
 
-def _judged(guard: Guard, target: Target, kind: TriggerKind, *, fail: bool) -> Judgement:
+def _judge(guard: Guard, target: Target, kind: TriggerKind, *, fail: bool) -> Judgement:
     from chalicelib.domain.errors import GuardError, denies_region
     from chalicelib.loop.reconcile import assess
 
@@ -142,12 +142,12 @@ def reconcile_verb(operator: Operator, target: Target, dry_run: bool, yes: bool)
     """Remediate TARGET so that it satisfies its rule.
 
     Requires --dry-run or --yes. With --yes, the audit log records the run under your name. If the run is interrupted,
-    its lease blocks other workers from TARGET for at most seven minutes: requests that you signed stay valid for five.
+    its lease blocks other workers from TARGET for at most seven minutes, because signed requests stay valid for five.
     """
     if dry_run == yes:
         raise click.UsageError("Give either --dry-run or --yes.")
-    _must_be_own(operator, target)
-    return _dry_run(operator, target) if dry_run else _for_real(operator, target)
+    _check_account(operator, target)
+    return _dry_run(operator, target) if dry_run else _remediate(operator, target)
 
 
 def _dry_run(operator: Operator, target: Target) -> int:
@@ -160,8 +160,8 @@ def _dry_run(operator: Operator, target: Target) -> int:
     emit(operator.output, document, None, lambda: _print_plan(judgement))
     for note in notes:
         say(note)
-    goes = judgement.outcome in (Outcome.COMPLIANT, Outcome.REMEDIATING, Outcome.IGNORED)
-    return 0 if goes and judgement.blocked is None else 1
+    can_run = judgement.outcome in (Outcome.COMPLIANT, Outcome.REMEDIATING, Outcome.IGNORED)
+    return 0 if can_run and judgement.blocked is None else 1
 
 
 def _print_plan(judgement: Judgement) -> None:
@@ -173,9 +173,9 @@ def _print_plan(judgement: Judgement) -> None:
     click.echo(f"  X-Ray setting: {setting_text(judgement.setting, target)}")
     if judgement.violations:
         click.echo(f"  violations: {' '.join(judgement.violations)}")
-    held = judgement.outcome not in (Outcome.REMEDIATING, Outcome.COMPLIANT, Outcome.IGNORED)
+    suspended = judgement.outcome not in (Outcome.REMEDIATING, Outcome.COMPLIANT, Outcome.IGNORED)
     for number, step in enumerate(judgement.plan, 1):
-        click.echo(f"  {'(not now) ' if held else ''}{number}. {step.name}: {step_text(step, judgement.target)}")
+        click.echo(f"  {'(suspended) ' if suspended else ''}{number}. {step.name}: {step_text(step, judgement.target)}")
         if step.name.value == "PutKeyPolicy":
             for line in difference(step.before or "", step.after or "").splitlines():
                 click.echo(f"       {clean(line)}")
@@ -185,7 +185,7 @@ def _print_plan(judgement: Judgement) -> None:
         click.echo(f"  then the plan stops: {clean(judgement.blocked.message)}")
 
 
-def _for_real(operator: Operator, target: Target) -> int:
+def _remediate(operator: Operator, target: Target) -> int:
     import msgspec
 
     from chalicelib.loop.reconcile import reconcile

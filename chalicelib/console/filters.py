@@ -1,4 +1,4 @@
-"""Parse the filters of a page's address, with an error message for each field."""
+"""Parse the filters in the address of a page, with an error message for each field."""
 
 from __future__ import annotations
 
@@ -38,32 +38,29 @@ def read(arguments: Mapping[str, str], now: datetime) -> Query:
     written = {name: arguments[name].strip()[:LONGEST_VALUE] for name in FIELDS if arguments.get(name, "").strip()}
     faults: dict[str, str] = {}
 
-    def bad(name: str, what: str) -> None:
-        faults[name] = what
-
     target = written.get("target")
     if target and target != GUARD_CHAIN:
         try:
             Target.parse(target)
         except ValueError:
-            bad("target", "Write the target as 111122223333/us-east-1, or guard.")
+            faults["target"] = "Write the target as 111122223333/us-east-1, or guard."
     account = written.get("account")
     if account and not (len(account) == 12 and account.isascii() and account.isdigit()):
-        bad("account", "Write the account id as twelve digits.")
+        faults["account"] = "Write the account id as twelve digits."
     region = written.get("region")
     if region and not is_region(region):
-        bad("region", "Write the Region's name, such as us-east-1.")
+        faults["region"] = "Write the Region's name, such as us-east-1."
     outcome = written.get("outcome")
     if outcome and outcome not in set(Outcome):
-        bad("outcome", "Unknown outcome. Choose one from the list.")
+        faults["outcome"] = "Unknown outcome. Choose one from the list."
     moments: dict[str, datetime | None] = {}
     for name in ("since", "until"):
         moments[name] = _moment(written[name], now) if name in written else None
         if name in written and moments[name] is None:
-            bad(name, "Write a time such as 2026-11-20T18:00 (UTC), or an age such as 24h.")
+            faults[name] = "Write a time such as 2026-11-20T18:00 (UTC), or an age such as 24h."
     since, until = moments["since"], moments["until"]
     if since and until and since >= until:
-        bad("until", "The end must be later than the start.")
+        faults["until"] = "The end must be later than the start."
     wanted = Filter(
         target=target,
         account=account,

@@ -29,8 +29,8 @@ RECORDS_A_PAGE = 50
 URGENCY = (Outcome.FAILED, Outcome.DEFERRED, Outcome.OBSERVED, Outcome.APPLIED, Outcome.REMEDIATING, Outcome.SUPPRESSED)
 
 
-class NotThere(LookupError):
-    """The thing that the address names does not exist."""
+class ItemNotFound(LookupError):
+    """The item in the address does not exist."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The values that every page shows around its content."""
+    """The values that every page shows in its header and footer."""
 
     now: datetime
     guard: GuardState
@@ -58,7 +58,7 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True)
-class Break:
+class BreakGlassInForce:
     """A break-glass in force, with its target."""
 
     target: TargetView
@@ -83,7 +83,7 @@ def overview(operator: Operator, around: Frame, arguments: Mapping[str, str]) ->
             "targets": targets,
             "judged": [view for view in targets if view.outcome is not Outcome.IGNORED],
             "open": sorted((view for view in targets if view.incident), key=_most_urgent_first),
-            "breaks": [Break(view, one) for view in targets for one in view.suppressions],
+            "breaks": [BreakGlassInForce(view, one) for view in targets for one in view.suppressions],
             "accounts": sorted({view.account for view in targets}),
             "regions": sorted({view.region for view in targets}),
             "cells": {(view.account, view.region): view for view in targets},
@@ -125,14 +125,14 @@ def _choices() -> dict[str, Any]:
 
 
 def incident(operator: Operator, account: str, region: str, seq: int) -> Page:
-    """One incident with its timeline. Raises NotThere."""
+    """One incident with its timeline. Raises ItemNotFound."""
     name = f"{account}/{region}#{seq}"
     try:
         found = history.incident(operator.store, name)
     except ValueError as error:
-        raise NotThere(str(error)) from error
+        raise ItemNotFound(str(error)) from error
     if found is None:
-        raise NotThere(f"Incident {name} does not exist.")
+        raise ItemNotFound(f"Incident {name} does not exist.")
     return Page("incident.html", {"incident": found, "milestones": _milestones(found)})
 
 
@@ -153,30 +153,30 @@ def _milestones(found: IncidentView) -> list[tuple[str, datetime]]:
 
 
 def record(operator: Operator, chain_name: str, seq: int) -> Page:
-    """One record, with the bytes that were hashed. Raises NotThere."""
+    """One record, with the bytes that were hashed. Raises ItemNotFound."""
     if seq < 1:
-        raise NotThere(f"Record {chain_name}#{seq} does not exist.")
+        raise ItemNotFound(f"Record {chain_name}#{seq} does not exist.")
     rows = operator.store.oldest(chain_name, 1, seq).rows
     try:
         entry = Entry(hashchain.unseal(rows[0].body), rows[0].hash) if rows else None
     except ValueError as error:
-        raise NotThere(
+        raise ItemNotFound(
             f"Record {chain_name}#{seq} cannot be read: {error}. Verify the audit log on the page Audit."
         ) from error
     if entry is None or entry.record.seq != seq:
-        raise NotThere(f"Record {chain_name}#{seq} does not exist.")
+        raise ItemNotFound(f"Record {chain_name}#{seq} does not exist.")
     return Page("record.html", {"entry": entry, "body": laid_out(rows[0].body.decode("utf-8", "replace"))})
 
 
 def target(operator: Operator, around: Frame, account: str, region: str) -> Page:
-    """The state of one target and its latest incidents. Raises NotThere."""
+    """The state of one target and its latest incidents. Raises ItemNotFound."""
     try:
         named = Target.parse(f"{account}/{region}")
     except ValueError as error:
-        raise NotThere(str(error)) from error
+        raise ItemNotFound(str(error)) from error
     state = operator.store.load(str(named)).state
     if state.version == 0:
-        raise NotThere(f"The guard has not seen {named} yet.")
+        raise ItemNotFound(f"The guard has not seen {named} yet.")
     latest = history.incidents(operator.store, Filter(target=str(named)), around.now, 10)
     return Page("target.html", {"view": views.target_view(state), "latest": latest})
 
@@ -195,14 +195,14 @@ def audit_state(operator: Operator, around: Frame, arguments: Mapping[str, str])
     anchors = [entry for entry in latest.entries if entry.record.reason == "SWEEP"]
     chosen = arguments.get("verify", "")
     if chosen and chosen != "all" and chosen not in {name for name, _, _ in heads}:
-        raise NotThere(f"Chain {chosen} does not exist.")
+        raise ItemNotFound(f"Chain {chosen} does not exist.")
     report, took = None, 0.0
     bucket = os.environ.get("XRAY_GUARD_ANCHOR_BUCKET")
     if chosen:
         began = time.monotonic()
         only = None if chosen == "all" else chosen
-        extra, odd = read_anchors(operator.clients, operator.region, bucket) if bucket else ([], [])
-        report = verify(operator.store, extra, only=only, extra_findings=odd)
+        extra, findings = read_anchors(operator.clients, operator.region, bucket) if bucket else ([], [])
+        report = verify(operator.store, extra, only=only, extra_findings=findings)
         took = time.monotonic() - began
     values = {"heads": heads, "anchors": anchors, "report": report, "took": took, "verified": chosen, "bucket": bucket}
     return Page("audit.html", values)

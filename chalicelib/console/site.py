@@ -1,8 +1,8 @@
 """The console as a WSGI application: it authorizes requests, routes them to pages, and sets headers.
 
-It answers only GET, only under its own host names, and only requests from its own pages or from a typed address. It
-refuses requests from pages of other sites, and under names that point to 127.0.0.1, before it reads anything. The pages
-have no script, and their Content-Security-Policy allows none.
+It answers only GET requests to its own host names, from its own pages or from a typed address. It rejects requests from
+other sites, and to other names that resolve to 127.0.0.1, before it reads anything. The pages have no script, and their
+Content-Security-Policy allows none.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from werkzeug.wrappers import Request, Response
 
 from chalicelib.auditlog.cursors import BadCursor
 from chalicelib.console import pages, words
-from chalicelib.console.pages import NotThere, Page
+from chalicelib.console.pages import ItemNotFound, Page
 from chalicelib.domain import meanings
 from chalicelib.domain.errors import GuardError
 from chalicelib.domain.policy import PolicyError
@@ -62,7 +62,7 @@ ADDRESSES = Map(
 
 
 class Site:
-    """The application. `open_operator` creates an operator; `hosts` are the accepted host names, with port.
+    """The application. `open_operator` creates an operator; `hosts` are the accepted host names with their port.
 
     `report` receives the traceback of an internal error.
     """
@@ -77,22 +77,22 @@ class Site:
         self._templates = _templates()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """WSGI."""
+        """Handle a request, as WSGI defines."""
         request = Request(environ)
-        response = self._refusal(request) or self._answer(request)
+        response = self._reject(request) or self._respond(request)
         response.headers.extend(HEADERS)
         return response(environ, start_response)
 
-    def _refusal(self, request: Request) -> Response | None:
+    def _reject(self, request: Request) -> Response | None:
         if request.headers.get("Host", "") not in self._hosts:
             return _plain(403, f"Host not accepted. Open http://{min(self._hosts)}/.")
         site = request.headers.get("Sec-Fetch-Site", "none")
         origin = request.headers.get("Origin")
         if site not in ("same-origin", "none") or (origin and origin.removeprefix("http://") not in self._hosts):
-            return _plain(403, "Request from another site refused. Type the address of the console in your browser.")
+            return _plain(403, "Request from another site rejected. Type the address of the console in your browser.")
         return None
 
-    def _answer(self, request: Request) -> Response:
+    def _respond(self, request: Request) -> Response:
         adapter = ADDRESSES.bind_to_environ(request.environ)
         try:
             endpoint, values = adapter.match()
@@ -102,12 +102,12 @@ class Site:
                 return _static(request, values["name"])
             return self._page(adapter, endpoint, values, request.args)
         except NotFound:
-            return self._wrong(adapter, 404, "Page not found", "Choose a page from the menu above.")
+            return self._error_page(adapter, 404, "Page not found", "Choose a page from the menu above.")
         except HTTPException as error:
             return _plain(error.code or 500, error.name)
         except Exception:
             self._report(traceback.format_exc())
-            return self._wrong(
+            return self._error_page(
                 adapter,
                 500,
                 "Internal error of the console",
@@ -121,34 +121,34 @@ class Site:
         try:
             operator = self._operator = self._operator or self._open_operator()
             around = pages.frame(operator)
-            page = _found(operator, around, endpoint, values, arguments)
-        except NotThere as error:
-            return self._wrong(adapter, 404, "Not found", str(error))
+            page = _page_of(operator, around, endpoint, values, arguments)
+        except ItemNotFound as error:
+            return self._error_page(adapter, 404, "Not found", str(error))
         except BadCursor as error:
-            return self._wrong(
+            return self._error_page(
                 adapter,
                 400,
                 "Invalid page token",
                 str(error),
-                "Start again with the newest: choose the list in the menu.",
+                "To start with the newest, choose the list in the menu.",
             )
         except (BotoCoreError, GuardError, PolicyError, click.ClickException) as error:
             # The next request reads the credentials again, so that a reload works after signing in.
             self._operator = None
-            return self._failed(adapter, error)
-        return self._rendered(adapter, page, frame=around, endpoint=endpoint, arguments=arguments)
+            return self._failure(adapter, error)
+        return self._render(adapter, page, frame=around, endpoint=endpoint, arguments=arguments)
 
-    def _failed(self, adapter: MapAdapter, error: Exception) -> Response:
+    def _failure(self, adapter: MapAdapter, error: Exception) -> Response:
         known = error if isinstance(error, errors.OperatorError) else errors.operator_error(error)
         title = "Configuration error" if known.exit_code == errors.CONFIGURATION else "AWS error"
         remedy = (known.remedy or "").replace("repeat the command", "reload this page")
-        return self._wrong(adapter, 502, title, known.message, remedy)
+        return self._error_page(adapter, 502, title, known.message, remedy)
 
-    def _wrong(self, adapter: MapAdapter, status: int, title: str, message: str, remedy: str = "") -> Response:
+    def _error_page(self, adapter: MapAdapter, status: int, title: str, message: str, remedy: str = "") -> Response:
         page = Page("wrong.html", {"title": title, "message": message, "remedy": remedy}, status)
-        return self._rendered(adapter, page, frame=None, endpoint="", arguments={})
+        return self._render(adapter, page, frame=None, endpoint="", arguments={})
 
-    def _rendered(self, adapter: MapAdapter, page: Page, **around: Any) -> Response:
+    def _render(self, adapter: MapAdapter, page: Page, **around: Any) -> Response:
         def url(endpoint: str, **values: Any) -> str:
             return adapter.build(endpoint, {name: value for name, value in values.items() if value not in (None, "")})
 
@@ -166,7 +166,7 @@ class Site:
         return response
 
 
-def _found(
+def _page_of(
     operator: Operator, around: pages.Frame, endpoint: str, values: Mapping[str, Any], arguments: Mapping[str, str]
 ) -> Page:
     match endpoint:

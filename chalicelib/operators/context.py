@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from chalicelib.loop.guard import Guard
 
 LEASE_SECONDS = 420
-"""A request's signature is valid for five minutes: each request has taken effect, or never will, before this ends."""
+"""A signature is valid for five minutes, so no request of a run can take effect after its lease."""
 
 GUARD_ROLE = "xray-guard"
 """The template's name for the guard's role."""
@@ -49,15 +49,15 @@ class Operator:
         self.region_name: str | None = None
         self.policy_path: str | None = None
 
-    def choose(self, option: str, value: str) -> None:
+    def set_option(self, option: str, value: str) -> None:
         """Set one of the common options."""
         setattr(self, option, value)
 
-    def again(self) -> Operator:
-        """Copy the options without the clients, so that new credentials take effect."""
+    def with_fresh_credentials(self) -> Operator:
+        """A copy with the same options and new clients, which read the credentials again."""
         fresh = Operator(self.sleep)
         for option in ("output", "profile", "region_name", "policy_path"):
-            fresh.choose(option, getattr(self, option))
+            fresh.set_option(option, getattr(self, option))
         return fresh
 
     # --- AWS -------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from chalicelib.operators.context import Operator
 from chalicelib.operators.errors import CONFIGURATION, OperatorError
 
 QUEUE_NAME = "xray-guard-dead-letters"
-HOLD_SECONDS = 120
+VISIBILITY_SECONDS = 120
 """How long a received message stays invisible to other consumers."""
 
 
@@ -39,7 +39,7 @@ class DeadLetter:
     receipt: str
 
     def to_json(self) -> dict[str, Any]:
-        """The fields for people; the payload decoded where it is JSON."""
+        """The fields, with the payload decoded if it is JSON."""
         return {
             "message_id": self.message_id,
             "sent_at": f"{self.sent_at:%Y-%m-%dT%H:%M:%SZ}" if self.sent_at else None,
@@ -99,7 +99,7 @@ class Queue:
                 self._client.receive_message,
                 QueueUrl=self.url,
                 MaxNumberOfMessages=min(10, most - len(seen)),
-                VisibilityTimeout=HOLD_SECONDS,
+                VisibilityTimeout=VISIBILITY_SECONDS,
                 WaitTimeSeconds=0,
                 AttributeNames=["SentTimestamp"],
                 MessageAttributeNames=["All"],
@@ -143,7 +143,7 @@ def read_message(message: dict[str, Any]) -> DeadLetter:
     read = _decoded(body)
     function: str | None = None
     payload: str | None = None
-    reason = "Unrecognized message format"
+    reason = "unknown message format"
     attributes = {name: one.get("StringValue", "") for name, one in message.get("MessageAttributes", {}).items()}
     context = read.get("requestContext") if isinstance(read, dict) else None
     if isinstance(read, dict) and isinstance(context, dict) and "requestPayload" in read:

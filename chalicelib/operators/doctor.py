@@ -44,17 +44,17 @@ class Doctor:
         self._tables = tables
 
     def findings(self, before_each: Callable[[str], None]) -> list[Finding]:
-        """Run every check. A check that AWS refuses has status unknown, and the other checks still run."""
+        """Run every check. A check whose reads AWS denies has status unknown, and the other checks still run."""
         found: list[Finding] = []
         for name, check in self._checks():
             before_each(f"Checking: {name}")
             try:
                 found += [Finding(name, *result) for result in check()]
             except AwsError as error:
-                trouble = operator_error(error)
-                found.append(Finding(name, UNKNOWN, trouble.message, trouble.remedy or "try again"))
-            except OperatorError as trouble:
-                found.append(Finding(name, BAD, trouble.message, trouble.remedy))
+                converted = operator_error(error)
+                found.append(Finding(name, UNKNOWN, converted.message, converted.remedy or "try again"))
+            except OperatorError as failure:
+                found.append(Finding(name, BAD, failure.message, failure.remedy))
         return found
 
     def _checks(self) -> list[tuple[str, Callable[[], Iterator[tuple[str, ...]]]]]:
@@ -78,9 +78,9 @@ class Doctor:
         client = self._reading("cloudtrail")
         region = self._operator.region
         trails = call("cloudtrail:DescribeTrails", client.describe_trails, includeShadowTrails=True)["trailList"]
-        here = [one for one in trails if one.get("IsMultiRegionTrail") or one.get("HomeRegion") == region]
+        local = [one for one in trails if one.get("IsMultiRegionTrail") or one.get("HomeRegion") == region]
         writes, with_kms = [], []
-        for trail in here:
+        for trail in local:
             arn = trail["TrailARN"]
             if not call("cloudtrail:GetTrailStatus", client.get_trail_status, Name=arn).get("IsLogging"):
                 continue
@@ -107,11 +107,11 @@ class Doctor:
     def _rules(self) -> Iterator[tuple[str, ...]]:
         client = self._reading("events")
         responses = pages("events:ListRules", client.list_rules, {"NextToken": "NextToken"}, NamePrefix=RULE_PREFIX)
-        there = {rule["Name"]: rule for response in responses for rule in response["Rules"]}
-        for name in sorted({*RULES, *there}):
-            if name not in there:
+        existing = {rule["Name"]: rule for response in responses for rule in response["Rules"]}
+        for name in sorted({*RULES, *existing}):
+            if name not in existing:
                 yield BAD, f"the rule {name} does not exist in {self._operator.region}", DEPLOY
-            elif there[name]["State"] == "DISABLED":
+            elif existing[name]["State"] == "DISABLED":
                 yield BAD, f"the rule {name} is disabled", f"aws events enable-rule --name {name}"
             elif not call("events:ListTargetsByRule", client.list_targets_by_rule, Rule=name)["Targets"]:
                 yield BAD, f"the rule {name} has no targets", DEPLOY
@@ -133,10 +133,10 @@ class Doctor:
             if concurrency.get("ReservedConcurrentExecutions") == 0:
                 yield (
                     BAD,
-                    f"the function {name} is throttled to nothing",
+                    f"the function {name} has a reserved concurrency of 0, so it never runs",
                     f"aws lambda delete-function-concurrency --function-name {name}",
                 )
-            elif state not in ("Active", "Inactive"):  # Inactive: idle for long, and woken by the next call
+            elif state not in ("Active", "Inactive"):  # Inactive: idle for weeks; the next invocation activates it
                 yield BAD, f"the function {name} is {state}: {answer.get('StateReason', 'no reason given')}", DEPLOY
             else:
                 yield GOOD, f"the function {name} can run"
@@ -200,10 +200,10 @@ class Doctor:
 
     def _sweep(self) -> Iterator[tuple[str, ...]]:
         state = self._operator.guard_state()
-        if state.paused:
+        if pause := state.paused:
             yield (
                 BAD,
-                f"the guard is paused since {time_text(state.paused.at)} by {state.paused.by}: {state.paused.reason}",
+                f"{pause.by} paused the guard at {time_text(pause.at)}: {pause.reason}",
                 "run `xray-guard resume` when the reason for the pause no longer applies",
             )
         if state.swept_at is None:
@@ -238,7 +238,7 @@ class Doctor:
                 bad = True
                 yield (
                     BAD,
-                    f"{view.target} is overdue since {time_text(view.due)}",
+                    f"the check of {view.target} has been overdue since {time_text(view.due)}",
                     "check the rule and the logs of xray-guard-tick",
                 )
             if view.outcome is not None and view.outcome.value == "FAILED":
@@ -263,17 +263,17 @@ def logs_writes_of(selectors: dict[str, Any], source: str) -> bool:
         and one.get("ReadWriteType", "All") in ("All", "WriteOnly")
         and source not in one.get("ExcludeManagementEventSources", ())
         for one in selectors.get("EventSelectors") or ()
-    ) or any(_advanced_takes(one, source) for one in selectors.get("AdvancedEventSelectors") or ())
+    ) or any(_advanced_matches(one, source) for one in selectors.get("AdvancedEventSelectors") or ())
 
 
-def _advanced_takes(selector: dict[str, Any], source: str) -> bool:
+def _advanced_matches(selector: dict[str, Any], source: str) -> bool:
     """A selector matches an event when each of its fields matches."""
     known = {"eventCategory": "Management", "readOnly": "false", "eventSource": source}
     names = {field["Field"] for field in selector.get("FieldSelectors", ())}
     return (
         "eventCategory" in names
         and all(
-            _field_takes(field, known[field["Field"]])
+            _field_matches(field, known[field["Field"]])
             for field in selector.get("FieldSelectors", ())
             if field["Field"] in known
         )
@@ -281,7 +281,7 @@ def _advanced_takes(selector: dict[str, Any], source: str) -> bool:
     )
 
 
-def _field_takes(field: dict[str, Any], value: str) -> bool:
+def _field_matches(field: dict[str, Any], value: str) -> bool:
     wanted = (
         ("Equals", lambda text: value == text),
         ("StartsWith", value.startswith),
@@ -298,7 +298,7 @@ def _field_takes(field: dict[str, Any], value: str) -> bool:
 
 
 def table_names(environment: Any) -> tuple[str, str]:
-    """The audit table and the targets table, as the store finds them."""
+    """The names of the audit table and the targets table."""
     return (
         environment.get("XRAY_GUARD_AUDIT_TABLE", AUDIT_TABLE),
         environment.get("XRAY_GUARD_TARGETS_TABLE", TARGETS_TABLE),

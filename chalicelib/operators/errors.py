@@ -87,7 +87,7 @@ def operator_error(error: Exception) -> OperatorError:
     if isinstance(error, BotoCoreError):
         return _misconfigured(type(error).__name__, str(error))
     return OperatorError(
-        f"an error in xray-guard itself: {type(error).__name__}: {error}",
+        f"internal error of xray-guard: {type(error).__name__}: {error}",
         "run `xray-guard doctor`, and report this error with the command that you ran",
         REFUSED,
     )

@@ -23,7 +23,7 @@ def meaning_findings(policy: Policy) -> Iterator[Finding]:
         yield from _scope_findings(at, rule)
         if rule.mode is not Mode.OFF:
             yield from _key_findings(at, rule)
-            yield from _people_findings(at, rule)
+            yield from _principals_findings(at, rule)
         covering = _covered_by(rule, policy.rules[:number])
         if covering:
             yield Finding(
@@ -36,7 +36,7 @@ def meaning_findings(policy: Policy) -> Iterator[Finding]:
 
 def _scope_findings(at: str, rule: Rule) -> Iterator[Finding]:
     for number, account in enumerate(rule.accounts):
-        if not _could_be_account(account):
+        if not _can_match_account(account):
             yield Finding(
                 f"{at}/accounts/{number}",
                 shown(account),
@@ -60,7 +60,7 @@ def _key_findings(at: str, rule: Rule) -> Iterator[Finding]:
                 shown(allowed),
                 "the alias of an AWS managed key; allowed: aliases of customer managed keys (any-kms needs no entry)",
             )
-        elif allowed.startswith("arn:") and not _could_be_account(arn_part(allowed, 4)):
+        elif allowed.startswith("arn:") and not _can_match_account(arn_part(allowed, 4)):
             yield Finding(
                 f"{at}/require/allowed_keys/{number}",
                 shown(allowed),
@@ -87,7 +87,7 @@ def _allows_managed(allowed: str, rule: Rule) -> bool:
     )
 
 
-def _people_findings(at: str, rule: Rule) -> Iterator[Finding]:
+def _principals_findings(at: str, rule: Rule) -> Iterator[Finding]:
     readers = rule.managed_key.trace_readers
     if not isinstance(readers, str):
         yield from _principal_findings(f"{at}/managed_key/trace_readers", readers)
@@ -122,7 +122,7 @@ def _people_findings(at: str, rule: Rule) -> Iterator[Finding]:
 
 def _principal_findings(at: str, patterns: Iterable[str]) -> Iterator[Finding]:
     for number, pattern in enumerate(patterns):
-        if not _could_be_account(arn_part(pattern, 4)):
+        if not _can_match_account(arn_part(pattern, 4)):
             yield Finding(
                 f"{at}/{number}", shown(pattern), "allowed: an ARN pattern whose account can be twelve digits"
             )
@@ -148,8 +148,8 @@ def _covered_by(rule: Rule, earlier: Iterable[Rule]) -> list[str]:
     return covering
 
 
-def _could_be_account(pattern: str) -> bool:
-    """Whether some twelve digits fit the glob."""
+def _can_match_account(pattern: str) -> bool:
+    """Whether the glob can match twelve digits."""
     fixed = pattern.replace("*", "")
     return len(fixed) == 12 or ("*" in pattern and len(fixed) < 12)
 

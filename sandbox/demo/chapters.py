@@ -1,4 +1,4 @@
-"""The story, chapter by chapter: somebody does something in AWS, and then the stand-in is asked what came of it."""
+"""The chapters of the demo: a principal does something in AWS, and then the demo checks the result in the sandbox."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ HOURS = 3600.0
 TAG = "xray-guard-break-glass"
 
 
-def tell(stage: Stage) -> None:
-    """The whole story. Raises Wrong where something is not as it says."""
+def run(stage: Stage) -> None:
+    """Run all chapters. Raises Wrong if a claim is not true."""
     alice, bob = stage.user("alice"), stage.user("bob")
     platform = stage.session("PlatformAdmin", "jdoe")
     managed = turned_off(stage, alice)
     switched(stage, platform, managed)
     echo(stage)
     refused(stage, bob, managed)
-    stage.go_by(4 * HOURS, "Four quiet hours later: the stand-in's clock is put forward.")
+    stage.advance(4 * HOURS, "Four quiet hours later: the simulated clock is advanced.")
     disabled(stage, bob, managed)
     moved(stage, bob, managed)
-    stage.go_by(4 * HOURS, "Four quiet hours later.")
-    unheard(stage, alice)
+    stage.advance(4 * HOURS, "Four quiet hours later.")
+    lost_event(stage, alice)
     break_glass(stage, alice, platform, managed)
     read_back(stage)
     tampered(stage)
 
 
 def turned_off(stage: Stage, alice: Person) -> str:
-    """Answers the ARN of the key that the guard made."""
+    """Returns the ARN of the key that the guard creates."""
     stage.voice.chapter(
-        "Somebody turns encryption off", "The account has no key for X-Ray, and its setting was never touched."
+        "A user turns encryption off", "The account has no key for X-Ray, and its setting was never changed."
     )
     stage.prove(stage.setting()["Type"] == "NONE" and not stage.own_keys(), "X-Ray: NONE. Keys of the guard: none.")
     with stage.step(alice.name, "xray PutEncryptionConfig NONE"):
@@ -63,21 +63,22 @@ def turned_off(stage: Stage, alice: Person) -> str:
     names = [statement["Sid"] for statement in policy["Statement"]]
     stage.prove(
         any(statement["Principal"] == {"Service": "xray.amazonaws.com"} for statement in policy["Statement"]),
-        f"Its policy lets X-Ray in: {', '.join(names)}",
+        f"Its key policy allows X-Ray to use it: {', '.join(names)}",
         names,
     )
     stage.prove(
         record.actor == alice.name and record.violations == ("NOT_KMS",),
-        f"The log knows who and what: {record.actor}, {record.violations[0]}",
+        f"The record names the actor and the violation: {record.actor}, {record.violations[0]}",
         record,
     )
     return arn
 
 
 def switched(stage: Stage, platform: Person, managed: str) -> None:
-    """To a key that nobody of the account controls."""
+    """A switch to a key that the account does not control."""
     stage.voice.chapter(
-        "Somebody switches to the AWS managed key", "Encrypted, but with a key that the account does not control."
+        "A role switches to the AWS managed key",
+        "Traces are encrypted, but with a key that the account does not control.",
     )
     with stage.step(platform.name, "xray PutEncryptionConfig KMS alias/aws/xray"):
         before = stage.seq()
@@ -85,16 +86,17 @@ def switched(stage: Stage, platform: Person, managed: str) -> None:
         record = stage.last("REMEDIATED", after=before)
     stage.prove(
         stage.setting()["KeyId"] == managed and record.violations == ("AWS_MANAGED_KEY",),
-        f"X-Ray is back on {short(managed)}",
+        f"X-Ray uses {short(managed)} again",
         stage.setting(),
     )
-    stage.prove(stage.own_keys() == [managed], "The key was reused: there is no second one", stage.own_keys())
+    stage.prove(stage.own_keys() == [managed], "The guard reused its key: there is no second one", stage.own_keys())
 
 
 def echo(stage: Stage) -> None:
-    """Its own call, heard of once more."""
+    """The event of the guard's own change."""
     stage.voice.chapter(
-        "The guard hears of itself", "CloudTrail tells of the guard's own call, too; here it comes once more."
+        "The guard receives the event of its own change",
+        "CloudTrail records the guard's own calls, too. The demo delivers one again.",
     )
     own = next(
         record
@@ -116,7 +118,7 @@ def echo(stage: Stage) -> None:
                 "detail": own,
             }
         )
-        calls = stage.until(lambda: stage.guards_calls(newest), "the guard to hear its own call")
+        calls = stage.wait_for(lambda: stage.guards_calls(newest), "the guard to receive the event of its own call")
     calls = stage.guards_calls(newest)
     mutations = [call for call in calls if not call.asked.action.startswith(("Get", "BatchGet"))]
     stage.prove(
@@ -127,8 +129,8 @@ def echo(stage: Stage) -> None:
 
 
 def refused(stage: Stage, bob: Person, managed: str) -> None:
-    """A call that AWS did not carry out."""
-    stage.voice.chapter("A call that X-Ray refuses", "Nothing changed, and still somebody tried.")
+    """A call that AWS refuses."""
+    stage.voice.chapter("A call that X-Ray refuses", "Nothing changed, but a user tried.")
     with stage.step(bob.name, "xray PutEncryptionConfig KMS alias/no-such-key"):
         before = stage.seq()
         try:
@@ -138,7 +140,7 @@ def refused(stage: Stage, bob: Person, managed: str) -> None:
         record = stage.last("IGNORED", after=before)
     stage.prove(
         (record.reason, record.actor) == (code, bob.name) and stage.setting()["KeyId"] == managed,
-        f"On the record as {record.outcome}, {record.reason}, and nothing touched",
+        f"Recorded as {record.outcome}, {record.reason}; the guard changed nothing",
         record,
     )
 
@@ -146,7 +148,7 @@ def refused(stage: Stage, bob: Person, managed: str) -> None:
 def disabled(stage: Stage, bob: Person, managed: str) -> None:
     """Worse than NONE: X-Ray stores no traces."""
     stage.voice.chapter(
-        "Somebody disables the key", "The setting still says KMS, but X-Ray cannot encrypt: it stops storing traces."
+        "A user disables the key", "The setting is still KMS, but X-Ray cannot use the key: it stops storing traces."
     )
     lost: list[bool] = []
     with stage.step(bob.name, f"kms DisableKey {short(managed)}"):
@@ -160,17 +162,17 @@ def disabled(stage: Stage, bob: Person, managed: str) -> None:
         "The key is enabled, and X-Ray stores traces again",
         state,
     )
-    stage.prove(stage.setting()["KeyId"] == managed and lost == [False], "X-Ray's own setting was not touched")
+    stage.prove(stage.setting()["KeyId"] == managed and lost == [False], "X-Ray's setting was not changed")
 
 
 def moved(stage: Stage, bob: Person, managed: str) -> None:
-    """The alias is only a name."""
+    """A moved alias."""
     kms = stage.client(bob, "kms")
     other = kms.create_key(Description="of bob")["KeyMetadata"]["Arn"]
     stage.settle()
     stage.voice.chapter(
-        "Somebody moves the alias to a key of their own",
-        "The recorded key is what counts; the alias only points to it.",
+        "A user moves the alias to another key",
+        "The guard relies on the recorded key; the alias only points to it.",
     )
     with stage.step(bob.name, f"kms UpdateAlias {ALIAS} to {short(other)}"):
         before = stage.seq()
@@ -183,99 +185,97 @@ def moved(stage: Stage, bob: Person, managed: str) -> None:
         aliased,
     )
     policy = stage.sandbox.client("kms").get_key_policy(KeyId=other, PolicyName="default")["Policy"]
-    stage.prove("xray.amazonaws.com" not in policy, "The other key was left as it is")
+    stage.prove("xray.amazonaws.com" not in policy, "The other key is unchanged")
 
 
-def unheard(stage: Stage, alice: Person) -> None:
-    """An event that nobody forwards."""
+def lost_event(stage: Stage, alice: Person) -> None:
+    """An event that is not delivered."""
     target = f"{stage.sandbox.account}/{ELSEWHERE}"
     stage.voice.chapter(
-        f"A change that nobody hears of, in {ELSEWHERE}",
-        "Rules are regional, and events can be lost: the hourly sweep looks everywhere.",
+        f"A change without an event, in {ELSEWHERE}",
+        "EventBridge rules are regional, and events can be lost: the hourly sweep checks every Region.",
     )
     with stage.step(alice.name, f"xray PutEncryptionConfig KMS alias/aws/xray, in {ELSEWHERE}"):
         stage.client(alice, "xray", ELSEWHERE).put_encryption_config(Type="KMS", KeyId="alias/aws/xray")
-    stage.prove(not stage.records(target), "No event came, so the guard knows nothing of it")
-    with stage.step("EventBridge", "the hour strikes: sweep"):
+    stage.prove(not stage.records(target), "The guard received no event and has no record")
+    with stage.step("EventBridge", "the hourly schedule: sweep"):
         stage.sandbox.run_schedule("sweep")
         stage.last("REMEDIATED", after=0, target=target)
     keys = stage.own_keys(ELSEWHERE)
     stage.prove(
         len(keys) == 1 and stage.setting(ELSEWHERE)["KeyId"] == keys[0],
-        f"X-Ray in {ELSEWHERE}: KMS, on a key of that Region, {short(keys[0])}",
+        f"X-Ray in {ELSEWHERE}: KMS, with a key in that Region, {short(keys[0])}",
         stage.setting(ELSEWHERE),
     )
     sweep = stage.records("guard")[-1]
-    stage.prove(sweep.reason == "SWEEP", "The sweep's record anchors the heads of all chains", sweep)
+    stage.prove(sweep.reason == "SWEEP", "The record of the sweep anchors the heads of all chains", sweep)
 
 
 def break_glass(stage: Stage, alice: Person, platform: Person, managed: str) -> None:
-    """For a limited time, and on the record."""
+    """For a limited time, and recorded."""
     officer = stage.session("SecurityBreakGlass", "morgan")
     tag = [{"TagKey": TAG, "TagValue": f"{aws_now() + timedelta(hours=1):%Y%m%dT%H%M%SZ} because I can"}]
-    stage.voice.chapter(
-        "Break-glass", "For one hour the guard shall hold still. The managed key carries the tag that says so."
-    )
+    stage.voice.chapter("Break-glass", "A tag on the managed key suspends remediation for one hour.")
     with stage.step(alice.name, f"kms TagResource {TAG}"):
         denied = _code(lambda: stage.client(alice, "kms").tag_resource(KeyId=managed, Tags=tag))
     stage.prove(
         denied == "AccessDeniedException",
-        "The key's own policy lets nobody set the tag but the break-glass role",
+        "The key policy denies the tag to every principal but the break-glass role",
         denied,
     )
-    with stage.step(officer.name, "opens it for an hour, from the command line"):
+    with stage.step(officer.name, "opens the break-glass for an hour, with the command line"):
         before = stage.seq()
         arguments = ("break-glass", "open", stage.target, "--for", "1h", "--reason", "INC-4711 vendor debugging")
         stage.command(*arguments, person=officer)
         opened = stage.last("SUPPRESSED", after=before)
     stage.prove(
         opened.reason == "BREAK_GLASS_OPENED" and opened.actor == officer.name,
-        f"On the record: opened by {opened.actor}",
+        f"Recorded: opened by {opened.actor}",
         opened,
     )
     with stage.step(platform.name, "xray PutEncryptionConfig NONE"):
         stage.client(platform, "xray").put_encryption_config(Type="NONE")
         held = stage.last("SUPPRESSED", after=opened.seq)
     stage.prove(
-        stage.setting()["Type"] == "NONE" and held.actor == platform.name, "The drift is let through: X-Ray: NONE", held
+        stage.setting()["Type"] == "NONE" and held.actor == platform.name,
+        "The guard allows the drift: X-Ray: NONE",
+        held,
     )
-    stage.go_by(1.25 * HOURS, "One hour later the tag's end has passed.")
-    with stage.step("EventBridge", "the minute strikes: tick"):
+    stage.advance(1.25 * HOURS, "One hour later, the end time of the tag has passed.")
+    with stage.step("EventBridge", "the minute's schedule: tick"):
         stage.sandbox.run_schedule("tick")
         record = stage.last("REMEDIATED", after=held.seq)
     setting, minutes = stage.setting(), (record.exposure_seconds or 0) / 60
     stage.prove(
         (setting["Type"], setting.get("KeyId")) == ("KMS", managed) and record.actor == platform.name,
-        f"Enforced again: KMS, on {short(managed)}. Exposed for {minutes:.0f} minutes, by {record.actor}",
+        f"The guard enforces again: KMS, with {short(managed)}. Exposed for {minutes:.0f} minutes, by {record.actor}",
         setting,
     )
 
 
 def read_back(stage: Stage) -> None:
-    """What an operator sees."""
-    stage.voice.chapter(
-        "What the log says", "The installed command line, pointed at the stand-in as it would be at AWS."
-    )
+    """The command line."""
+    stage.voice.chapter("The audit log", "The installed command line reads the simulated AWS as it would read AWS.")
     stage.command("history", "--target", stage.target)
-    told = stage.answer("history", "--target", stage.target)["records"]
-    tried = sum(record["outcome"] == "REMEDIATING" for record in told)
-    ended = [record for record in told if record["outcome"] == "REMEDIATED"]
+    records = stage.json_of("history", "--target", stage.target)["records"]
+    tried = sum(record["outcome"] == "REMEDIATING" for record in records)
+    ended = [record for record in records if record["outcome"] == "REMEDIATED"]
     stage.prove(
         tried == len(ended) == 5 and all(record["exposure_seconds"] is not None for record in ended),
-        f"{tried} drifts, each with its end: who, from what to what, exposed for how long",
-        [record["outcome"] for record in told],
+        f"{tried} drifts, each with its actor, the settings before and after, and the exposure",
+        [record["outcome"] for record in records],
     )
     stage.command("audit", "verify")
-    stage.prove(stage.answer("audit", "verify")["whole"], "The chains are whole")
+    stage.prove(stage.json_of("audit", "verify")["whole"], "Verified: no tampering found")
 
 
 def tampered(stage: Stage) -> None:
-    """Somebody with write access to the table."""
-    stage.voice.chapter("Somebody edits the log", "Alice would rather read bob's name in it than hers.")
+    """A change by a principal with write access to the table."""
+    stage.voice.chapter("A user edits the audit log", "Alice replaces her name with bob's.")
     place = {"target": {"S": stage.target}, "sk": {"S": f"r#{2:012d}"}}
     dynamodb: Any = stage.sandbox.client("dynamodb")
     body: str = dynamodb.get_item(TableName=AUDIT_TABLE, Key=place)["Item"]["body"]["S"]
-    with stage.step("somebody", "dynamodb UpdateItem: in record 2, user/alice becomes user/bob"):
+    with stage.step("user/alice", "dynamodb UpdateItem: in record 2, user/alice becomes user/bob"):
         dynamodb.update_item(
             TableName=AUDIT_TABLE,
             Key=place,
@@ -283,8 +283,8 @@ def tampered(stage: Stage) -> None:
             ExpressionAttributeValues={":body": {"S": body.replace("user/alice", "user/bob")}},
         )
     stage.command("audit", "verify", exits=1)
-    found = [(finding["target"], finding["seq"]) for finding in stage.answer("audit", "verify")["findings"]]
-    stage.prove(found == [(stage.target, 2)], f"Found, and named: record 2 of {stage.target}. Exit status 1", found)
+    found = [(finding["target"], finding["seq"]) for finding in stage.json_of("audit", "verify")["findings"]]
+    stage.prove(found == [(stage.target, 2)], f"Detected: record 2 of {stage.target} was edited. Exit code 1", found)
 
 
 def _code(call: Any) -> str:

@@ -1,4 +1,4 @@
-"""What the story plays on: the sandbox with the guard in it, the people, the clock, and how claims are checked."""
+"""Run and check the steps of the demo: the sandbox with the guard, the people, the clock, and the claims."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ READS = ("Get", "List", "Describe", "Batch", "Query", "Scan")
 
 
 class Wrong(Exception):
-    """Something is not as the story says. The text says what."""
+    """A claim of the demo is not true. The message says which."""
 
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody with credentials of the account. `name` is how CloudTrail ends their ARN."""
+    """A principal of the account with its credentials. `name` is the last part of its ARN in CloudTrail."""
 
     name: str
     credentials: dict[str, str]
@@ -41,7 +41,7 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What the story needs of a record."""
+    """The fields of a record that the demo shows."""
 
     seq: int
     outcome: str
@@ -53,7 +53,7 @@ class Line:
     exposure_seconds: float | None
     trigger: str
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """The record in one line."""
         parts = [f"#{self.seq} {self.outcome}", *self.violations]
         if self.reason:
@@ -72,12 +72,12 @@ def _choice(setting: dict[str, Any]) -> str:
 
 
 def short(key_arn: str) -> str:
-    """A key's ARN as the story names it."""
+    """The short form of a key's ARN."""
     return f"key {key_arn.rsplit('/', 1)[-1][:8]}…"
 
 
 class Stage:
-    """The sandbox, and what a chapter does with it."""
+    """The sandbox, and the actions of the chapters."""
 
     def __init__(self, sandbox: Sandbox, voice: Voice, patience_seconds: float = 15.0) -> None:
         self.sandbox = sandbox
@@ -108,22 +108,22 @@ class Stage:
 
     # Time
 
-    def go_by(self, seconds: float, text: str) -> None:
-        """Let time go by in AWS."""
+    def advance(self, seconds: float, text: str) -> None:
+        """Advance the simulated clock."""
         self.settle()
         self.sandbox.let_go_by(seconds)
         self.voice.passes(text)
 
     def settle(self) -> None:
-        """Wait until no event is on its way and no function runs."""
+        """Wait until no event is in flight and no function runs."""
         if not self.sandbox.idle(self._patience_seconds):
-            raise Wrong(f"after {self._patience_seconds:.0f} s the functions are still at work")
+            raise Wrong(f"the functions still run after {self._patience_seconds:.0f} s")
 
-    def until(self, look: Callable[[], T | None], what: str) -> T:
-        """Look until there is something to see. Raises Wrong, with what was waited for."""
+    def wait_for(self, check: Callable[[], T | None], what: str) -> T:
+        """Repeat the check until it returns a value. Raises Wrong with `what` after the patience."""
         give_up = time.monotonic() + self._patience_seconds
         while time.monotonic() < give_up:
-            seen = look()
+            seen = check()
             if seen:
                 return seen
             time.sleep(0.05)
@@ -133,7 +133,7 @@ class Stage:
 
     @contextmanager
     def step(self, who: str, what: str) -> Iterator[None]:
-        """Somebody does something; told are also the guard's own mutations and records that follow, with their time."""
+        """A principal does something. Prints the guard's mutations and records that follow, too, with their time."""
         known, began_at = self._newest_call(), time.monotonic()
         self.voice.moment(0.0, who, what)
         yield
@@ -141,36 +141,36 @@ class Stage:
         took = time.monotonic() - began_at
         calls = self._calls_since(known)
         for call in calls:
-            for actor, deed in self._deeds(call):
-                self.voice.moment((call.at - calls[0].at).total_seconds(), actor, deed)
+            for actor, action in self._describe(call):
+                self.voice.moment((call.at - calls[0].at).total_seconds(), actor, action)
         self.voice.quiet(took)
 
     def _newest_call(self) -> Call | None:
         return self.sandbox.calls[-1] if self.sandbox.calls else None
 
-    def _deeds(self, call: Call) -> Iterator[tuple[str, str]]:
-        """What a call of the guard's did, in the story's words; nothing for reads and for others' calls."""
-        asked = call.asked
-        if not is_guard(call) or asked.action.startswith(READS):
+    def _describe(self, call: Call) -> Iterator[tuple[str, str]]:
+        """Describe a call of the guard; nothing for reads and for calls of others."""
+        request = call.asked
+        if not is_guard(call) or request.action.startswith(READS):
             return
-        if asked.service == "dynamodb":
-            for each in asked.parameters.get("TransactItems", ()):
+        if request.service == "dynamodb":
+            for each in request.parameters.get("TransactItems", ()):
                 item = each.get("Put", {}).get("Item", {})
                 if "body" in item:
                     chain = item["target"]["S"].rsplit("/", 1)[-1]
                     where = "" if item["target"]["S"] == self.target else f"{chain} "
-                    yield "log", where + _line(json.loads(item["body"]["S"])).told()
-        elif asked.service in ("kms", "xray"):
-            about = asked.parameters.get("AliasName") or asked.parameters.get("Type") or ""
+                    yield "log", where + _line(json.loads(item["body"]["S"])).summary()
+        elif request.service in ("kms", "xray"):
+            about = request.parameters.get("AliasName") or request.parameters.get("Type") or ""
             refused = f", refused: {call.error_code}" if call.error_code else ""
-            yield "guard", f"{asked.service} {asked.action} {about}".rstrip() + refused
+            yield "guard", f"{request.service} {request.action} {about}".rstrip() + refused
 
-    # Looking
+    # Reads
 
     def setting(self, region: str | None = None) -> dict[str, Any]:
-        """What X-Ray answers."""
-        told: dict[str, Any] = self.sandbox.client("xray", region).get_encryption_config()["EncryptionConfig"]
-        return told
+        """X-Ray's current setting."""
+        setting: dict[str, Any] = self.sandbox.client("xray", region).get_encryption_config()["EncryptionConfig"]
+        return setting
 
     def records(self, target: str | None = None) -> list[Line]:
         """The records of a chain, in order."""
@@ -182,13 +182,13 @@ class Stage:
         return [_line(json.loads(item["body"]["S"])) for item in answer["Items"]]
 
     def last(self, outcome: str, after: int, target: str | None = None) -> Line:
-        """The newest record, once it has this outcome and is younger than the record with that seq."""
+        """Wait for the newest record to have this outcome and a seq higher than `after`."""
 
-        def look() -> Line | None:
+        def newest() -> Line | None:
             found = self.records(target)[-1:]
             return found[0] if found and found[0].outcome == outcome and found[0].seq > after else None
 
-        return self.until(look, f"the record {outcome} in the chain {target or self.target}")
+        return self.wait_for(newest, f"the record {outcome} in the chain {target or self.target}")
 
     def seq(self, target: str | None = None) -> int:
         """The seq of a chain's newest record."""
@@ -206,7 +206,7 @@ class Stage:
         ]
 
     def guards_calls(self, since: Call) -> list[Call]:
-        """The guard's own calls after that one."""
+        """The guard's own calls after `since`."""
         return [call for call in self._calls_since(since) if is_guard(call)]
 
     def _calls_since(self, known: Call | None) -> list[Call]:
@@ -216,27 +216,27 @@ class Stage:
     # Claims
 
     def prove(self, holds: object, text: str, otherwise: object = None) -> None:
-        """Say what holds. Raises Wrong where it does not, with what is so instead."""
+        """Print a claim that is true. Raises Wrong if it is not, with the actual value."""
         if not holds:
-            raise Wrong(f"it does not hold that: {text}" + (f"; instead: {otherwise}" if otherwise is not None else ""))
+            raise Wrong(f"not true: {text}" + (f"; instead: {otherwise}" if otherwise is not None else ""))
         self.voice.proved(text)
 
     def command(self, *arguments: str, person: Person | None = None, exits: int = 0) -> None:
-        """Run the installed command line, show what it prints, and hold it to its exit status."""
-        told = f"xray-guard {shlex.join(arguments)}"
-        self.voice.command(told)
+        """Run the installed command line, print its output, and check its exit code."""
+        line = f"xray-guard {shlex.join(arguments)}"
+        self.voice.command(line)
         ended = self._run(arguments, shown=self.voice.on_terminal, person=person)
         self.voice.printed((ended.stdout or "") + (ended.stderr or ""))
         if ended.returncode != exits:
-            raise Wrong(f"{told} exits with {ended.returncode}, not {exits}")
+            raise Wrong(f"{line} exits with {ended.returncode}, not {exits}")
 
-    def answer(self, *arguments: str) -> Any:
-        """What the command line answers in JSON, unseen by the audience."""
+    def json_of(self, *arguments: str) -> Any:
+        """The JSON output of the command line, without printing it."""
         ended = self._run(("--output", "json", *arguments), shown=False)
         try:
             return json.loads(ended.stdout)
         except ValueError:
-            raise Wrong(f"xray-guard {' '.join(arguments)} answers no JSON: {ended.stdout} {ended.stderr}") from None
+            raise Wrong(f"xray-guard {' '.join(arguments)} printed no JSON: {ended.stdout} {ended.stderr}") from None
 
     def _run(
         self, arguments: tuple[str, ...], *, shown: bool, person: Person | None = None

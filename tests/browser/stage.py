@@ -60,7 +60,7 @@ def tell(document: bytes, now: datetime, *, hostile: bool) -> dict[str, Any]:
     past = Past(ACCOUNT, REGION, parse(document), clients_by_account(), now, seed=7, people=PEOPLE)
     busy = [Target(account, region) for account in (ACCOUNT, OTHERS[0]) for region in REGIONS]
     observed, stuck, idle, quiet = (Target(OTHERS[1], region) for region in reversed(REGIONS))
-    past.tells([*busy, quiet], 30, INCIDENTS)
+    past.spread([*busy, quiet], 30, INCIDENTS)
     store = make_log_store(Clients(), REGION, AwsClock())
     told: dict[str, Any] = {}
 
@@ -82,7 +82,7 @@ def tell(document: bytes, now: datetime, *, hostile: bool) -> dict[str, Any]:
     note("hostile", busy[0])
     past.mishap(busy[6], now - timedelta(hours=1), "policy-stripped", PLATFORM)
     note("policy_changed", busy[6])
-    past.looks(idle, now - timedelta(minutes=40))
+    past.checks(idle, now - timedelta(minutes=40))
     past.sweeps(now - timedelta(minutes=20), REGIONS)
     past.fights(busy[5], now - timedelta(minutes=17), 8)
     note("deferred", busy[5])
@@ -111,7 +111,7 @@ def opens_break_glass(past: Past, target: Target, at: datetime, ends: datetime) 
     backend.tagger.tag_resource(key.rsplit("/", 1)[-1], [{"TagKey": TAG, "TagValue": value}])
     assert (TAG, value) in past.guard_of(target.account).reach(target).keys.tags(key)
     request = {"keyId": key, "tags": [{"tagKey": TAG, "tagValue": value}]}
-    past.hears_of_key(target, BREAK_GLASS, "TagResource", key, request)
+    past.deliver_key_event(target, BREAK_GLASS, "TagResource", key, request)
     past.changes_setting(target, SSO, at + timedelta(minutes=4), None)
 
 
@@ -141,7 +141,7 @@ def main(arguments: list[str]) -> int:
 
     def operator() -> Operator:
         made = Operator()
-        made.choose("policy_path", str(policy))
+        made.set_option("policy_path", str(policy))
         return made
 
     hurry_moto()

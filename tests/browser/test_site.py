@@ -182,7 +182,7 @@ def test_a_cursor_that_is_none_is_said_to_be_none(watched: None) -> None:
     for token in ("x", "a" * 5000, "eyJ2ZXJzaW9uIjo5fQ"):
         answer = asked(f"/incidents?next_token={token}")
         assert answer.status_code == 400
-        assert "cursor" in answer.text
+        assert "page token" in answer.text
 
 
 def test_a_log_that_was_tampered_with_is_named_where_it_was(watched: None) -> None:
@@ -204,7 +204,7 @@ def test_a_policy_that_the_guard_does_not_run_is_said_not_to_be_in_force(watched
 
     def operator() -> Operator:
         made = Operator()
-        made.choose("policy_path", str(other))
+        made.set_option("policy_path", str(other))
         return made
 
     answer = Client(Site(operator, [HOST])).get("/policy", headers={"Host": HOST})

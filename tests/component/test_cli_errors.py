@@ -158,12 +158,12 @@ class TestShell:
         )
         assert Operator().region == "eu-west-1"
         other = Operator()
-        other.choose("profile", "other")
+        other.set_option("profile", "other")
         assert other.region == "eu-west-2"
         monkeypatch.setenv("AWS_REGION", "us-west-2")
         assert Operator().region == "us-west-2"
         named = Operator()
-        named.choose("region_name", "ap-south-1")
+        named.set_option("region_name", "ap-south-1")
         assert named.region == "ap-south-1"
 
     def test_when_the_reader_of_a_pipe_goes_away_nothing_is_complained_of(self) -> None:
@@ -177,7 +177,7 @@ class TestTrouble:
     def test_an_error_of_our_own_is_told_without_a_traceback(self) -> None:
         trouble = operator_error(KeyError("x"))
         assert trouble.exit_code == 254
-        assert "an error in xray-guard itself" in trouble.message
+        assert "internal error of xray-guard" in trouble.message
 
     def test_nothing_in_an_error_is_obeyed_by_a_terminal(self, capsys: pytest.CaptureFixture[str]) -> None:
         operator_error(AwsError("kms:DescribeKey", "Odd\x1b[2J", "text \x1b]0;x\x07")).show()

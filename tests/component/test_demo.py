@@ -37,15 +37,15 @@ def test_it_tells_the_whole_story_in_plain_text_and_ends_well_within_a_minute() 
     assert "\x1b" not in ended.stdout
     for told in (
         "#2 REMEDIATED, NOT_KMS, NONE → key",
-        "The key was reused: there is no second one",
+        "The guard reused its key: there is no second one",
         "2 reads, no write, no record",
-        "On the record as IGNORED, InvalidRequestException",
+        "Recorded as IGNORED, InvalidRequestException",
         "The key is enabled, and X-Ray stores traces again",
         "alias/xray-encryption points to key",
         "BREAK_GLASS_OPENED",
-        "Enforced again: KMS",
-        "The chains are whole",
-        "Found, and named: record 2 of 123456789012/us-east-1",
+        "The guard enforces again: KMS",
+        "Verified: no tampering found",
+        "Detected: record 2 of 123456789012/us-east-1 was edited",
     ):
         assert told in ended.stdout, f"untold: {told}"
     assert ended.stderr == ""

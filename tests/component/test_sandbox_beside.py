@@ -32,7 +32,7 @@ def test_the_console_shows_a_past_that_leaves_the_first_region_as_it_was_and_bot
         url = beside.url
         assert url is not None
         assert recorded.wait(120)
-        assert told == ["The past is recorded: the console has a month of incidents to show."]
+        assert told == ["The console now shows a month of incidents."]
         overview = read(url)
         assert "Suppressed" in overview
         assert "Failed" in overview
