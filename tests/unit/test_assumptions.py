@@ -6,7 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/aws-assumptions.md").read_text("utf-8")
-HEADINGS = ["belief", "source", "", "what rests on it", "if it is wrong"]
+HEADINGS = ["assumption", "source", "", "what depends on it", "if it is wrong"]
 MARKED_AS_TESTED = {
     "kms:GrantIsForAWSResource": "test_p13_a_grant_that_does_not_come_through_x_ray",
     "GetServiceGraph needs no": "test_p6_a_service_graph_that_may_not_be_read_counts_as_in_use",
