@@ -1,8 +1,8 @@
-"""API Gateway: the packaged REST API on a port of its own, as AWS serves it under the name of its stage.
+"""API Gateway: the packaged REST API on a port of its own, under the name of its stage as in AWS.
 
-The routes, who must sign for them and how refusals look are read from the packaged template. A request becomes the
-event of a Lambda proxy integration, and the function's answer the response. Of a signature it is checked that it is
-there, of this moment and for this service; whether it is right cannot be, for the sandbox takes any secret key.
+The packaged template defines the routes, their authorization and the format of errors. A request becomes the event of a
+Lambda proxy integration, and the function's result becomes the response. A signature must exist, be recent and be for
+this service. It cannot be verified, because the sandbox accepts any secret key.
 Source: API Gateway developer guide, "Lambda proxy integrations" and "Gateway responses".
 """
 
@@ -32,7 +32,7 @@ SIGNATURE = re.compile(
 FRESH = timedelta(minutes=5)
 LARGEST_BODY = 10 * 1024 * 1024
 
-_Answer = tuple[int, list[tuple[str, str]], bytes]
+_Response = tuple[int, list[tuple[str, str]], bytes]
 
 REFUSALS = {
     "MISSING_AUTHENTICATION_TOKEN": (403, "Missing Authentication Token"),
@@ -50,13 +50,13 @@ class _Quiet(WSGIRequestHandler):
     disable_nagle_algorithm = True
 
     def log(self, type: str, message: str, *args: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 class Gateway:
     """The REST API of the package that the sandbox runs. A context manager; `url` includes the stage.
 
-    Where the port is taken, another one serves.
+    If the port is in use, it takes another one.
     """
 
     def __init__(self, sandbox: Sandbox, port: int = 0) -> None:
@@ -75,18 +75,18 @@ class Gateway:
         }
         self._routes = sorted(
             (
-                (path, method.upper(), told)
+                (path, method.upper(), operation)
                 for path, methods in api["DefinitionBody"]["paths"].items()
-                for method, told in methods.items()
+                for method, operation in methods.items()
             ),
-            key=lambda route: route[0].count("{"),  # a literal part goes before a variable one
+            key=lambda route: route[0].count("{"),  # literal parts take precedence over variables
         )
 
     def __enter__(self) -> Gateway:
         try:
             self._server = self._listening(self._port)
         except (OSError, SystemExit):
-            # werkzeug ends the program where a port is taken; the API is not worth that.
+            # werkzeug exits if the port is in use.
             self._server = self._listening(0)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/{self.stage}"
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
@@ -104,20 +104,22 @@ class Gateway:
     def _serve(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         length = int(environ.get("CONTENT_LENGTH") or 0)
         body = environ["wsgi.input"].read(min(length, LARGEST_BODY + 1))
-        status, headers, answer = self._answer(environ, body)
-        told = [(name, value) for name, value in headers if name.lower() != "content-length"]
-        start_response(f"{status} {'OK' if status < 400 else 'Refused'}", [*told, ("Content-Length", str(len(answer)))])
-        return [answer]
+        status, headers, content = self._respond(environ, body)
+        kept = [(name, value) for name, value in headers if name.lower() != "content-length"]
+        start_response(
+            f"{status} {'OK' if status < 400 else 'Refused'}", [*kept, ("Content-Length", str(len(content)))]
+        )
+        return [content]
 
-    def _answer(self, environ: dict[str, Any], body: bytes) -> _Answer:
+    def _respond(self, environ: dict[str, Any], body: bytes) -> _Response:
         raw = environ.get("REQUEST_URI", environ["PATH_INFO"]).partition("?")[0]
         stage, path = f"/{self.stage}", raw
         route = self._route(environ["REQUEST_METHOD"], path.removeprefix(stage)) if path.startswith(stage) else None
         if route is None:
             return self._refusal("MISSING_AUTHENTICATION_TOKEN")
-        resource, told, variables = route
+        resource, operation, variables = route
         principal: Principal | None = None
-        if any(self._signed.intersection(one) for one in told.get("security", [])):
+        if any(self._signed.intersection(one) for one in operation.get("security", [])):
             signed = SIGNATURE.fullmatch(environ.get("HTTP_AUTHORIZATION", "").strip())
             if "HTTP_AUTHORIZATION" not in environ:
                 return self._refusal("MISSING_AUTHENTICATION_TOKEN")
@@ -140,13 +142,13 @@ class Gateway:
 
     def _route(self, method: str, path: str) -> tuple[str, dict[str, Any], dict[str, str]] | None:
         parts = path.rstrip("/").split("/")
-        for resource, known, told in self._routes:
+        for resource, known, operation in self._routes:
             wanted = resource.split("/")
             if known != method or len(wanted) != len(parts):
                 continue
             pairs = list(zip(wanted, parts, strict=True))
             if all(one == other or (one.startswith("{") and other) for one, other in pairs):
-                return resource, told, {one[1:-1]: unquote(other) for one, other in pairs if one.startswith("{")}
+                return resource, operation, {one[1:-1]: unquote(other) for one, other in pairs if one.startswith("{")}
         return None
 
     def _event(
@@ -201,8 +203,8 @@ class Gateway:
             "isBase64Encoded": False,
         }
 
-    def _refusal(self, code: str) -> _Answer:
-        """A gateway response, in the form that the template gives it."""
+    def _refusal(self, code: str) -> _Response:
+        """An error of API Gateway, in the format of the template."""
         status, message = REFUSALS[code]
         form = self._refusals.get("DEFAULT_5XX" if status >= 500 else "DEFAULT_4XX", {})
         text = form.get("responseTemplates", {}).get("application/json", '{"message":$context.error.messageString}')
@@ -222,9 +224,9 @@ def _is_fresh(date: str) -> bool:
     return abs(datetime.now(UTC) - at) <= FRESH
 
 
-def _response(told: dict[str, Any]) -> _Answer:
-    """Raises KeyError, TypeError or ValueError for what is no answer of a proxy integration."""
-    headers = [(name, str(value)) for name, value in (told.get("headers") or {}).items()]
-    for name, values in (told.get("multiValueHeaders") or {}).items():
+def _response(result: dict[str, Any]) -> _Response:
+    """Convert the result of a proxy integration. Raises KeyError, TypeError or ValueError if it is not one."""
+    headers = [(name, str(value)) for name, value in (result.get("headers") or {}).items()]
+    for name, values in (result.get("multiValueHeaders") or {}).items():
         headers += [(name, str(value)) for value in values]
-    return int(told["statusCode"]), headers, str(told.get("body") or "").encode()
+    return int(result["statusCode"]), headers, str(result.get("body") or "").encode()

@@ -1,6 +1,6 @@
-"""What can be turned while the sandbox runs: delays, staleness, the Regions that are enabled.
+"""The settings that can change while the sandbox runs: delays, staleness, the enabled Regions.
 
-moto keeps its state in the process, so its additions read their settings from the process too: `KNOBS` is the one
+moto keeps its state in the process, so its additions read their settings from the process, too: `KNOBS` is the only
 instance.
 """
 
@@ -19,14 +19,14 @@ DEFAULT_REGIONS = ("us-east-1", "us-east-2", "us-west-2", "eu-central-1", "eu-we
 class Knobs:
     """Times are in seconds.
 
-    `settle_seconds`: how long X-Ray's setting stays UPDATING. `stale_seconds`: how old the answers of KMS's reads are.
-    `event_delay_seconds`: from a call to its event on the bus; `event_copies`: how often that event comes (0: lost, 2:
-    twice). `retry_seconds`: Lambda's waits before an asynchronous invocation's first and second retry (one and two
-    minutes in AWS). `schedules`: whether schedule rules fire by themselves. `clock_behind_seconds`: how far AWS's clock
-    (the `Date` of its answers, CloudTrail's times) is behind the host's, so that hours can go by in a story; what waits
-    here (settling, delays, schedules) waits in real time all the same.
+    `settle_seconds`: how long X-Ray's setting stays UPDATING. `stale_seconds`: how old the responses of KMS's reads
+    are. `event_delay_seconds`: from a call to its event on the bus; `event_copies`: how often that event is delivered
+    (0: lost, 2: twice). `retry_seconds`: Lambda's waits before an asynchronous invocation's first and second retry (one
+    and two minutes in AWS). `schedules`: whether schedules run by themselves. `clock_behind_seconds`: how far AWS's
+    clock (the `Date` of its responses, CloudTrail's times) is behind the host's, so that a demo can skip hours; delays,
+    schedules and X-Ray's UPDATING still take real time.
 
-    `regions` are those that the account has enabled; in `denied_regions` the organization lets nobody call X-Ray or
+    `regions` are those that the account has enabled; in `denied_regions` the organization denies all calls to X-Ray and
     KMS. `updates_while_updating`: whether X-Ray accepts a change while it is UPDATING, which AWS does not document.
     """
 
@@ -42,30 +42,30 @@ class Knobs:
     updates_while_updating: bool = True
 
     def turn(self, settings: dict[str, Any]) -> None:
-        """Set the knobs that are named, or none and raise ValueError where a name or value does not fit."""
+        """Set knobs. Raises ValueError, and sets none, if a name or value is not valid."""
         wanted: dict[str, Any] = {}
         known = {each.name: getattr(self, each.name) for each in fields(self)}
         for name, value in settings.items():
             if name not in known:
-                raise ValueError(f"there is no knob {name!r}; there are {', '.join(known)}")
+                raise ValueError(f"unknown knob {name!r}; known: {', '.join(known)}")
             now = known[name]
             if isinstance(now, tuple):
                 if not isinstance(value, (list, tuple)):
-                    raise ValueError(f"{name} takes a list, not {value!r}")
+                    raise ValueError(f"{name} must be a list, not {value!r}")
                 wanted[name] = tuple(value)
             elif isinstance(now, bool):
                 if not isinstance(value, bool):
-                    raise ValueError(f"{name} takes true or false, not {value!r}")
+                    raise ValueError(f"{name} must be true or false, not {value!r}")
                 wanted[name] = value
             elif isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
-                raise ValueError(f"{name} takes a number that is not negative, not {value!r}")
+                raise ValueError(f"{name} must be a number and not negative, not {value!r}")
             else:
                 wanted[name] = type(now)(value)
         for name, value in wanted.items():
             setattr(self, name, value)
 
     def reset(self) -> None:
-        """Everything as it is at the start."""
+        """Reset everything to the defaults."""
         fresh = Knobs()
         for each in fields(self):
             setattr(self, each.name, getattr(fresh, each.name))
