@@ -71,7 +71,7 @@ def _actors(record: Record) -> Iterator[Actor]:
 
 
 def _is_actor(wanted: str, actor: Actor) -> bool:
-    texts = [text for text in (actor.arn, actor.session, actor.via, actor.issued_by) if text]
+    texts = [text for text in (actor.arn, actor.session, actor.via, actor.issued_by, actor.delegate) if text]
     if "*" in wanted or "?" in wanted:
         return any(glob_matches(wanted, text) for text in texts)
     return any(wanted.casefold() in text.casefold() for text in texts)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from msgspec.structs import replace
+
 from chalicelib.domain.fields import KEY_CHARS, NAME_CHARS, as_object, as_text
 from chalicelib.domain.model import Actor
 
@@ -23,6 +25,12 @@ def read_actor(user_identity: object) -> Actor:
     session, and the directory, identity provider or account as the issuer.
     """
     identity = as_object(user_identity)
+    delegate = as_text(as_object(identity.get("invokedByDelegate")).get("accountId"), NAME_CHARS)
+    actor = _read_identity(identity)
+    return replace(actor, delegate=delegate) if delegate else actor
+
+
+def _read_identity(identity: dict[str, object]) -> Actor:
     kind = as_text(identity.get("type"), NAME_CHARS)
     service = _service(identity.get("invokedBy"))
     session = _session_of(identity.get("principalId"))

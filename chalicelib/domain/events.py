@@ -208,7 +208,7 @@ def _trigger(kind: TriggerKind, envelope: dict[str, object], detail: dict[str, o
         event_id=_event_id(envelope),
         event_name=as_text(detail.get("eventName"), NAME_CHARS),
         event_time=as_time(detail.get("eventTime")) or as_time(envelope.get("time")),
-        request_id=as_text(detail.get("requestID"), REQUEST_ID_CHARS),
+        request_id=as_text(_addendum(detail).get("originalRequestID") or detail.get("requestID"), REQUEST_ID_CHARS),
         actor=read_actor(detail.get("userIdentity")),
         source_ip=as_text(detail.get("sourceIPAddress"), SOURCE_IP_CHARS),
         user_agent=as_text(detail.get("userAgent"), USER_AGENT_CHARS),
@@ -218,14 +218,22 @@ def _trigger(kind: TriggerKind, envelope: dict[str, object], detail: dict[str, o
 def _event_id(event: object) -> str:
     """Return the event's id, the same for each delivery: CloudTrail's `eventID`, else EventBridge's `id`.
 
+    An addendum, by which CloudTrail completes an event, has the id of its original: it is no other call. See "addendum"
+    in https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-record-contents.html
+
     It becomes part of a table's key, so an id with other characters is replaced by its digest; an event without an id
     gets the digest of the event.
     """
     if isinstance(event, dict):
-        for claim in (as_object(event.get("detail")).get("eventID"), event.get("id")):
+        detail = as_object(event.get("detail"))
+        for claim in (_addendum(detail).get("originalEventID"), detail.get("eventID"), event.get("id")):
             if isinstance(claim, str) and claim:
                 return claim if _EVENT_ID.fullmatch(claim) else f"sha256:{_digest(claim)}"
     return f"sha256:{_digest(event)}"
+
+
+def _addendum(detail: dict[str, object]) -> dict[str, object]:
+    return as_object(detail.get("addendum"))
 
 
 def _digest(value: object) -> str:

@@ -93,7 +93,8 @@ class Actor(Struct, frozen=True):
 
     `arn` is the ARN of the user, root, federated user or role (the role's IAM ARN, with its path if the record has it),
     else the service's name, else `unknown`. `session` is the role session's name, `via` the AWS service that called on
-    the actor's behalf, `issued_by` the principal that issued a federated user's credentials.
+    the actor's behalf, `issued_by` the principal that issued a federated user's credentials, `delegate` the account of
+    the product provider that used permissions the actor delegated to it.
     """
 
     arn: str
@@ -101,6 +102,7 @@ class Actor(Struct, frozen=True):
     session: str | None = None
     via: str | None = None
     issued_by: str | None = None
+    delegate: str | None = None
 
     def __str__(self) -> str:
         extras = [
@@ -109,6 +111,7 @@ class Actor(Struct, frozen=True):
                 self.session and f"session {self.session}",
                 self.via and f"via {self.via}",
                 self.issued_by and f"issued by {self.issued_by}",
+                self.delegate and f"through delegate account {self.delegate}",
             )
             if text
         ]

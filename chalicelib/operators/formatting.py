@@ -72,7 +72,12 @@ def actor_text(actor: Actor | None, target: str = "") -> str:
     account = target.partition("/")[0]
     own = actor.arn.startswith("arn:") and arn_part(actor.arn, 4) == account
     name = arn_part(actor.arn, 5) if own else actor.arn
-    extras = [actor.session, actor.via and f"via {actor.via}", actor.issued_by and f"issued by {actor.issued_by}"]
+    extras = [
+        actor.session,
+        actor.via and f"via {actor.via}",
+        actor.issued_by and f"issued by {actor.issued_by}",
+        actor.delegate and f"through delegate account {actor.delegate}",
+    ]
     details = ", ".join(text for text in extras if text)
     return f"{name} ({details})" if details else name
 

@@ -92,7 +92,7 @@ def make_compliant(sandbox: Sandbox) -> str:
 def records_about(sandbox: Sandbox, event: Any) -> list[Record]:
     """The target's records that this event triggered."""
     target = Target(event["account"], event["region"])
-    event_id = event["detail"]["eventID"]
+    event_id = event["detail"].get("addendum", {}).get("originalEventID", event["detail"]["eventID"])
     return [record for record in records_of(sandbox, str(target)) if record.trigger.event_id == event_id]
 
 

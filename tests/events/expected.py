@@ -146,6 +146,13 @@ EXPECTED = (
         Actor("arn:aws:iam::111122223333:role/break-glass/OrgBreakGlass", "AssumedRole", session="ops-oncall"),
     ),
     Expected(
+        "25_success_none_delegated_product_provider.json",
+        "none",
+        Outcome.REMEDIATED,
+        Violation.NOT_KMS,
+        Actor("arn:aws:iam::111122223333:role/Alice", "AssumedRole", session="Session", delegate="999999999999"),
+    ),
+    Expected(
         "26_success_kms_self_remediator_lambda.json",
         "compliant",
         None,
@@ -164,6 +171,7 @@ EXPECTED = (
         ),
         target=Target("111122223333", "us-gov-west-1"),
     ),
+    Expected("29_addendum_updated_data.json", "none", Outcome.REMEDIATED, Violation.NOT_KMS, PLATFORM_ADMIN),
     Expected(
         "30_success_none_iamuser_mfa_console_with_path.json",
         "none",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from collections.abc import Callable
 
 import pytest
 
+from chalicelib.domain.events import read_change
 from chalicelib.domain.model import Actor, ChangeEvent, KeyEvent, Subject
 from chalicelib.domain.stored import Change, Record
+from tests.events.expected import FOLDER
 from tests.simulation.beginnings import brake, quiet, stalls, ticking, worker
 from tests.simulation.lambdas import baseline
 from tests.simulation.scenarios import Stage
@@ -113,3 +117,14 @@ def records_of(scene: Stage, event: Event) -> list[Record]:
     """The records that are the event's own."""
     records = scene.tables.records(HOME)
     return [record for record in records if record.change and record.trigger.event_id == event.trigger.event_id]
+
+
+def test_p5_an_addendum_is_no_second_record_of_its_original() -> None:
+    addendum = json.loads((FOLDER / "29_addendum_updated_data.json").read_bytes())
+    original = copy.deepcopy(addendum)
+    original["detail"]["eventID"] = addendum["detail"]["addendum"]["originalEventID"]
+    original["detail"]["requestID"] = addendum["detail"]["addendum"]["originalRequestID"]
+    del original["detail"]["addendum"]
+    first, second = read_change(original), read_change(addendum)
+    assert isinstance(first, ChangeEvent)
+    assert first == second

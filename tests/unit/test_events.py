@@ -72,8 +72,9 @@ class TestEveryFileOfTheFolder:
         assert trigger.kind is TriggerKind.CHANGE
         assert trigger.event_name == "PutEncryptionConfig"
         assert trigger.event_time == datetime(2026, 9, 30, 10, tzinfo=UTC)
-        assert trigger.event_id == event["detail"]["eventID"]
-        assert trigger.request_id == event["detail"]["requestID"]
+        addendum = event["detail"].get("addendum", {})
+        assert trigger.event_id == addendum.get("originalEventID", event["detail"]["eventID"])
+        assert trigger.request_id == addendum.get("originalRequestID", event["detail"]["requestID"])
         assert trigger.source_ip == event["detail"]["sourceIPAddress"]
         assert trigger.user_agent == event["detail"]["userAgent"]
 
