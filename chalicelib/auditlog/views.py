@@ -24,8 +24,14 @@ class Entry:
 
     @property
     def actor(self) -> Actor | None:
-        """The actor that caused the drift, if the record names one; otherwise the actor that triggered the run."""
-        return self.record.cause.actor if self.record.cause else self.record.trigger.actor
+        """Who the record is about.
+
+        Of the record of an event, the event's actor; otherwise the actor that caused the drift, if the record names
+        one, or that triggered the run.
+        """
+        record = self.record
+        own = record.trigger.actor if record.change else None
+        return own or (record.cause.actor if record.cause else record.trigger.actor)
 
     def to_json(self) -> dict[str, Any]:
         """The record's fields as they were hashed, and `hash`, `actor`, `account` and `region`."""

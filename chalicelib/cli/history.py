@@ -283,7 +283,15 @@ def show(operator: Operator, incident: str) -> int:
 
 def _print_incident(operator: Operator, view: IncidentView) -> None:
     from chalicelib.domain.meanings import TRIGGERS, explanation
-    from chalicelib.operators.formatting import actor_text, change_text, clean, setting_text, span_text, time_text
+    from chalicelib.operators.formatting import (
+        actor_text,
+        change_text,
+        clean,
+        event_change_text,
+        setting_text,
+        span_text,
+        time_text,
+    )
 
     target = view.target
 
@@ -320,6 +328,8 @@ def _print_incident(operator: Operator, view: IncidentView) -> None:
         )
         if trigger.event_time:
             line("    event", f"{trigger.event_name or ''} {trigger.event_id or ''} at {time_text(trigger.event_time)}")
+        if record.change:
+            line("    changed", event_change_text(record.change, target))
         for action in record.actions:
             _print_action(action, target)
         if record.after:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from chalicelib.domain.model import Actor, EncryptionType, Setting, Target, arn_part, key_id_of
+from chalicelib.domain.model import Actor, EncryptionType, Setting, Subject, Target, arn_part, key_id_of
 
 if TYPE_CHECKING:
     from chalicelib.domain.steps import Step
+    from chalicelib.domain.stored import Change
 
 UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\ufff9-\ufffb]")
 UNSAFE_BUT_LINES = re.compile(UNSAFE.pattern.replace("\x00-\x1f", "\x00-\x08\x0b-\x1f"))
@@ -80,6 +82,29 @@ def actor_text(actor: Actor | None, target: str = "") -> str:
     ]
     details = ", ".join(text for text in extras if text)
     return f"{name} ({details})" if details else name
+
+
+SUBJECTS: Mapping[Subject, str] = {
+    Subject.SETTING: "the setting",
+    Subject.KEY_STATE: "the state of",
+    Subject.KEY_POLICY: "the key policy of",
+    Subject.KEY_ROTATION: "the rotation of",
+    Subject.TAGS: "the tags of",
+    Subject.ALIAS: "the target of",
+}
+LONGEST_VALUE = 200
+
+
+def event_change_text(change: Change, target: str = "") -> str:
+    """Format what an event changed: `the setting: NONE → KMS key/…`. A long value, such as a key policy, is cut."""
+    if change.subject is None:
+        return "the event does not say"
+    is_alias = change.subject is Subject.ALIAS
+    resource = f" {change.resource if is_alias else key_text(change.resource, target)}" if change.resource else ""
+    after = change.after or "unknown"
+    after = after if len(after) <= LONGEST_VALUE else f"{after[:LONGEST_VALUE]}…"
+    before = f"{change.before} → " if change.before else ""
+    return clean(f"{SUBJECTS[change.subject]}{resource}: {before}{after}")
 
 
 def step_text(step: Step, target: Target) -> str:

@@ -1,0 +1,53 @@
+"""What an event changed, as people read it, and whose row its record is."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from chalicelib.auditlog.views import Entry
+from chalicelib.domain.model import Actor, Subject, Trigger, TriggerKind
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.stored import ZERO_HASH, Cause, Change, Record
+from chalicelib.operators.formatting import LONGEST_VALUE, SUBJECTS, event_change_text
+
+HERE = "111122223333/us-east-1"
+NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
+KEY = "arn:aws:kms:us-east-1:111122223333:key/1234"
+ALICE = Actor("arn:aws:iam::111122223333:user/Alice")
+MALLORY = Actor("arn:aws:iam::111122223333:user/Mallory")
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (Change(), "the event does not say"),
+        (Change(Subject.SETTING, None, f"KMS {KEY}", "NONE"), f"the setting: KMS {KEY} → NONE"),
+        (Change(Subject.SETTING, None, None, "NONE"), "the setting: NONE"),
+        (Change(Subject.KEY_STATE, KEY, None, "Disabled"), "the state of key 1234: Disabled"),
+        (Change(Subject.KEY_POLICY, KEY, None, None), "the key policy of key 1234: unknown"),
+        (Change(Subject.ALIAS, "alias/xray", None, "deleted"), "the target of alias/xray: deleted"),
+        (Change(Subject.TAGS, KEY, None, "a=\u202eb"), "the tags of key 1234: a=\ufffdb"),
+    ],
+)
+def test_a_change_is_one_line_and_safe_to_show(change: Change, text: str) -> None:
+    assert event_change_text(change, HERE) == text
+
+
+def test_a_long_value_is_cut() -> None:
+    shown = event_change_text(Change(Subject.KEY_POLICY, KEY, None, "x" * 32_768), HERE)
+    assert shown.endswith("x…")
+    assert len(shown) < LONGEST_VALUE + 50
+
+
+def test_every_subject_has_its_words() -> None:
+    assert set(SUBJECTS) == set(Subject)
+
+
+@pytest.mark.parametrize(("change", "actor"), [(Change(), MALLORY), (None, ALICE)])
+def test_a_row_of_an_event_names_its_own_actor_and_any_other_the_drifts(change: Change | None, actor: Actor) -> None:
+    trigger = Trigger(TriggerKind.CHANGE, "second", actor=MALLORY)
+    cause = Cause("first", NOON, ALICE)
+    record = Record(f"{HERE}#1", HERE, 1, NOON, Outcome.DEFERRED, trigger, ZERO_HASH, cause=cause, change=change)
+    assert Entry(record, "").actor == actor
