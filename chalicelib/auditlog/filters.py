@@ -66,6 +66,8 @@ def _actors(record: Record) -> Iterator[Actor]:
         yield record.trigger.actor
     if record.cause:
         yield record.cause.actor
+    for attribution in record.attributions:
+        yield from (event.actor for event in attribution.events)
     if record.suppression and record.suppression.opened_by:
         yield record.suppression.opened_by
 

@@ -12,14 +12,14 @@ from typing import Any, TypedDict, Unpack
 from msgspec import Struct
 from msgspec.structs import replace
 
-from chalicelib.domain import incidents, waiting
+from chalicelib.domain import attribution, incidents, waiting
 from chalicelib.domain.breakglass import Weighed
 from chalicelib.domain.echo import MOST_REQUESTS, MOST_WINDOWS
 from chalicelib.domain.model import EncryptionType, Setting, Subject, Trigger, TriggerKind
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.reasons import Outcome, Problem, Reason, Violation
 from chalicelib.domain.run import At, Known, Run, must_audit
-from chalicelib.domain.stored import Action, Cause, Change, Incident, Phase, Suppression, TargetState
+from chalicelib.domain.stored import Action, Attribution, Cause, Change, Incident, Phase, Suppression, TargetState
 
 
 class RecordFields(TypedDict, total=False):
@@ -40,6 +40,7 @@ class RecordFields(TypedDict, total=False):
     error: Problem | None
     detail: dict[str, Any]
     change: Change | None
+    attributions: tuple[Attribution, ...]
 
 
 class Line(Struct, frozen=True):
@@ -82,6 +83,9 @@ class SettlementDraft:
         self.lines: list[Line] = []
         self.must_audit = must_audit(run, known)
         self._calls_known = False
+        if self.must_audit and run.event is not None:
+            cause = incidents.cause_of(run.event.trigger)
+            self.set(effects=attribution.remember(self.state.effects, run.event, cause))
         if self.must_audit and run.is_own:
             self._note_borrowed_role()
         if glass is not None:
@@ -107,6 +111,7 @@ class SettlementDraft:
         fields.setdefault("attempt", incident.attempt if incident.unended else None)
         fields.setdefault("before", incident.before)
         fields.setdefault("violations", incident.violations)
+        fields.setdefault("attributions", incident.attributions)
         fields.setdefault("cause", incident.cause)
         self.add(outcome, **fields)
 
@@ -116,11 +121,15 @@ class SettlementDraft:
 
     def incident(self, seen: Observation, violations: tuple[Violation, ...]) -> tuple[Incident, bool]:
         """Return the open incident, or a new one that begins with the next record; and whether it is new."""
-        incident = self.state.incident
-        if incident is not None:
-            return (replace(incident, before=seen.setting) if incident.before is None else incident), False
-        cause = incidents.cause_of_drift(self.run, self.known, seen, violations)
-        return Incident(self.next_id(), self.now, seen.setting, Phase.OPEN, violations, cause=cause), True
+        incident, is_new = self.state.incident, False
+        if incident is None:
+            cause = incidents.cause_of_drift(self.run, self.known, seen, violations)
+            incident = Incident(self.next_id(), self.now, seen.setting, Phase.OPEN, violations, cause=cause)
+            is_new = True
+        elif incident.before is None:
+            incident = replace(incident, before=seen.setting)
+        found = attribution.attribute(self.run, self.known, self.state.effects, seen, violations)
+        return replace(incident, attributions=found), is_new
 
     def joined(self, incident: Incident) -> Incident:
         """Return the open incident, joined with the run's change event if that must be audited."""

@@ -42,6 +42,28 @@ class Change(Struct, frozen=True):
     after: str | None = None
 
 
+class Attribution(Struct, frozen=True):
+    """Who made a violation: the latest events whose effect violates the rule, or what else explains it.
+
+    `policy_digest` is set where the rule changed and not the target; `before_guard` where the target was noncompliant
+    when the guard first saw it. With neither, and no event, it is unknown.
+    """
+
+    violation: Violation
+    events: tuple[Cause, ...] = ()
+    policy_digest: str | None = None
+    before_guard: bool = False
+
+
+class SeenEffect(Struct, frozen=True):
+    """What an event changed, kept to find out which event made a violation. Of a key policy `after` is a digest."""
+
+    cause: Cause
+    subject: Subject
+    resource: str | None
+    after: str | None
+
+
 class Action(Struct, frozen=True):
     """One mutation that was sent. For a key policy, `before` and `after` are both texts."""
 
@@ -100,6 +122,7 @@ class Record(Struct, frozen=True):
     error: Problem | None = None
     detail: dict[str, Any] = field(default_factory=dict)
     change: Change | None = None
+    attributions: tuple[Attribution, ...] = ()
 
 
 class Window(Struct, frozen=True):
@@ -161,6 +184,7 @@ class Incident(Struct, frozen=True):
     latest: Cause | None = None
     mutated: bool = False
     planned: tuple[str, ...] = ()
+    attributions: tuple[Attribution, ...] = ()
 
 
 class PastIncident(Struct, frozen=True):
@@ -192,8 +216,8 @@ class TargetState(Struct, frozen=True):
     """The present state of a target, the head of its chain, and what is due. `version` guards every write.
 
     `recheck_at` is when everything must be read again; `watch` is set while a break-glass may suppress the target.
-    `requests` are the ids of the guard's latest calls, and `windows` the times of calls whose ids it does not know: by
-    both it recognizes the events of its own calls.
+    `effects` are what the latest events changed. `requests` are the ids of the guard's latest calls, and `windows` the
+    times of calls whose ids it does not know: by both it recognizes the events of its own calls.
     """
 
     target: str
@@ -223,6 +247,7 @@ class TargetState(Struct, frozen=True):
     watch: datetime | None = None
     requests: tuple[str, ...] = ()
     windows: tuple[Window, ...] = ()
+    effects: tuple[SeenEffect, ...] = ()
 
     @property
     def due(self) -> datetime | None:
