@@ -52,8 +52,8 @@ class Line(Struct, frozen=True):
 class Settlement(Struct, frozen=True):
     """What a run writes in one transaction, and what it answers.
 
-    `state` is None where there is nothing to write. `due` is when the target must be checked again, None for the next
-    sweep.
+    `state` is None where there is nothing to write. `violations` are those that the run recorded, or found to be on the
+    record already. `due` is when the target must be checked again, None for the next sweep.
     """
 
     lines: tuple[Line, ...]
@@ -126,9 +126,9 @@ class SettlementDraft:
         problem = incidents.worker_lost(incident)
         self.add_about(incident, Outcome.FAILED, error=problem, reason=problem.code, actions=())
 
-    def note_setting(self, setting: Setting | None = None) -> None:
+    def note_setting(self) -> None:
         """Keep the setting that was observed, and under which rule and policy."""
-        setting = setting or (self.seen.setting if self.seen else self.state.setting)
+        setting = self.seen.setting if self.seen else self.state.setting
         self.set(
             setting=setting,
             first_seen=self.state.first_seen or self.now,
@@ -169,7 +169,8 @@ class SettlementDraft:
             self.set(recheck_at=waiting.recheck_after(self.state.recheck_at, self.now))
         changed = bool(self.lines) or self.state != self.known.stored
         if violations is None:
-            violations = self.state.violations if changed else ()
+            # A state that is stored without a record says nothing of what the run judged.
+            violations = self.state.violations if self.lines else ()
         return Settlement(
             tuple(self.lines),
             self.state if changed else None,
