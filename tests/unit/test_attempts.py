@@ -149,6 +149,7 @@ def test_p3_each_attempt_of_an_incident_has_a_number_of_its_own() -> None:
     assert incident.lease == replace(OURS, number=7)
     assert only_line(settlement).fields["incident_id"] == incident.id
     assert only_line(settlement).fields["attempt"] == 2
+    assert (stored(settlement).outcome, stored(settlement).reason) == (Outcome.REMEDIATING, None)
 
 
 def test_an_incident_that_began_with_a_failed_read_gets_the_setting_that_is_read_now() -> None:
