@@ -169,7 +169,7 @@ class ChangeEvent(Struct, frozen=True):
     @property
     def effect(self) -> Effect | None:
         """What the call changed; None for a refused call, or where the event does not say."""
-        return Effect(Subject.SETTING, after=str(self.result)) if self.result else None
+        return Effect(Subject.SETTING, after=str(self.result)) if self.result and not self.error_code else None
 
 
 class KeyEvent(Struct, frozen=True):

@@ -55,8 +55,8 @@ class Line(Struct, frozen=True):
 class Settlement(Struct, frozen=True):
     """What a run stores in one transaction, and what it returns.
 
-    `state` is None if there is nothing to store. `due` is when the target must be checked again, None for the next
-    sweep.
+    `state` is None if there is nothing to store. `violations` are those that the run recorded, or found on record.
+    `due` is when the target must be checked again, None for the next sweep.
     """
 
     lines: tuple[Line, ...]
@@ -140,9 +140,9 @@ class SettlementDraft:
         problem = incidents.worker_lost(incident)
         self.add_about(incident, Outcome.FAILED, error=problem, reason=problem.code, actions=())
 
-    def note_setting(self, setting: Setting | None = None) -> None:
+    def note_setting(self) -> None:
         """Store the observed setting, and the rule and policy that applied."""
-        setting = setting or (self.seen.setting if self.seen else self.state.setting)
+        setting = self.seen.setting if self.seen else self.state.setting
         self.set(
             setting=setting,
             first_seen=self.state.first_seen or self.now,
@@ -186,7 +186,8 @@ class SettlementDraft:
         self._keep_window()
         changed = bool(self.lines) or self.state != self.known.stored
         if violations is None:
-            violations = self.state.violations if changed else ()
+            # A state that is stored without a record says nothing of what the run judged.
+            violations = self.state.violations if self.lines else ()
         return Settlement(
             tuple(self.lines),
             self.state if changed else None,
