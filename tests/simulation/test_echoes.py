@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from chalicelib.domain.model import ChangeEvent
 from chalicelib.domain.reasons import Outcome
+from tests.simulation.beginnings import quiet
 from tests.simulation.scenarios import Stage, stage
-from tests.simulation.world import HOME, MUTATIONS
+from tests.simulation.world import ALICE, HOME, MUTATIONS
 
 
 def managed() -> Stage:
@@ -62,6 +63,21 @@ def test_p7_the_echo_may_close_an_incident_that_waits_for_active() -> None:
         call for run in told.lambdas.runs[1:] if run.function == "on_change" for call in run.calls
     )
     told.witness.check_whole()
+
+
+def test_p7_an_incident_that_our_own_echo_closes_is_not_recorded_as_a_change_of_the_guards() -> None:
+    told = quiet()
+    told.world.settling = lambda rng: 15.0
+    told.lambdas.hear(told.world.user_puts(HOME, None))
+    told.world.run(16)
+    echo = told.world.events[-1]
+    told.lambdas.hear(echo)
+    told.world.run(5)
+    end = told.tables.records(HOME)[-1]
+    assert (end.outcome, end.trigger.event_id, end.trigger.actor) == (Outcome.REMEDIATED, None, None)
+    assert end.cause is not None
+    assert end.cause.actor == ALICE
+    assert (str(HOME), echo.trigger.event_id) not in told.tables.markers
 
 
 def test_p7_an_echo_that_finds_another_setting_puts_it_right_without_blaming_the_guard() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
@@ -17,9 +17,10 @@ from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import KeyKind, ManagedKey, Mode, Require, Rule
 from chalicelib.domain.ports import Keys, Principals, Reach, XRay
 from chalicelib.domain.reading import plan_reads, rule_aliases
-from chalicelib.domain.reasons import Violation
+from chalicelib.domain.reasons import Outcome, Violation
 from chalicelib.domain.steps import Step, StepName, next_step
-from chalicelib.domain.stored import TargetState
+from chalicelib.domain.stored import Incident, Phase, TargetState
+from chalicelib.domain.waiting import DEEP_EVERY
 from chalicelib.loop.observe import glance, glance_reads, observe
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -96,6 +97,11 @@ def test_p13_nobody_keeps_x_ray_on_a_key_of_theirs_by_shutting_the_guard_out_of_
     assert (step.name, step.key_arn) == (StepName.PUT_SETTING, OURS)
 
 
+def test_p13_nobody_keeps_x_ray_on_a_key_of_theirs_by_hiding_its_policy_from_the_guard() -> None:
+    seen = observed(Failing("policy", "AccessDeniedException", of=THEIRS, configured=THEIRS))
+    assert judge(TARGET, RULE, RECORDED, seen) == (Violation.KEY_NOT_ALLOWED,)
+
+
 def test_nobody_holds_x_ray_up_by_moving_the_alias_of_a_recorded_key_to_one_that_shuts_the_guard_out() -> None:
     seen = observed(World(None, alias=THEIRS))
     assert judge(TARGET, RULE, RECORDED, seen) == (Violation.NOT_KMS, Violation.ALIAS_MOVED)
@@ -130,6 +136,50 @@ def test_an_alias_among_the_allowed_ones_that_shuts_the_guard_out_allows_nothing
     rule = replace(RULE, require=Require(allowed_keys=(ALIAS,)), managed_key=ManagedKey(alias="alias/managed"))
     world = World(THEIRS, alias=THEIRS)
     assert judge(TARGET, rule, RECORDED, observed(world, rule=rule))[0] is Violation.KEY_NOT_ALLOWED
+
+
+# --- how much is read ------------------------------------------------------------------------------------------------
+
+AS_BEFORE = replace(
+    RECORDED,
+    setting=World(OURS).setting,
+    outcome=Outcome.REMEDIATED,
+    checked_at=NOW - timedelta(hours=1),
+)
+INCIDENT = Incident(f"{TARGET}#1", NOW, None, Phase.OPEN)
+
+
+def reads_everything(state: TargetState, kind: TriggerKind = TriggerKind.SWEEP) -> bool:
+    world = World(OURS)
+    reach = Reach(TARGET, cast(XRay, world), cast(Keys, world), cast(Principals, world))
+    first = glance(reach, RULE, gather(glance_reads(reach, RULE)))
+    return plan_reads(TARGET, RULE, state, first, kind, NOW).deep
+
+
+def test_p10_a_sweep_that_finds_all_as_before_does_not_read_policy_rotation_and_tags() -> None:
+    assert not reads_everything(AS_BEFORE)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"checked_at": NOW - DEEP_EVERY},
+        {"checked_at": None},
+        {"incident": INCIDENT},
+        {"watch": NOW},
+        {"setting": World(THEIRS).setting},
+        {"setting": None},
+        {"outcome": Outcome.FAILED},
+    ],
+    ids=["a day ago", "never before", "an incident", "a break-glass", "another setting", "no setting", "a failure"],
+)
+def test_p6_a_sweep_reads_everything_where_anything_is_not_as_before(changes: dict[str, Any]) -> None:
+    assert reads_everything(replace(AS_BEFORE, **changes))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in TriggerKind if kind is not TriggerKind.SWEEP])
+def test_p13_whatever_else_starts_a_run_everything_is_read(kind: TriggerKind) -> None:
+    assert reads_everything(AS_BEFORE, kind)
 
 
 # --- what could not be read is not what was read ---------------------------------------------------------------------
