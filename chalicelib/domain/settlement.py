@@ -181,7 +181,7 @@ class SettlementDraft:
         if self.run.trigger.kind is TriggerKind.KEY:
             # KMS may not show the event's change for some minutes: whatever was found, read everything again later.
             self.set(recheck_at=waiting.recheck_after(self.state.recheck_at, self.now))
-        if self.must_audit:
+        if self.must_audit and self.lines:
             self._mark_record_of_event()
         self._keep_window()
         changed = bool(self.lines) or self.state != self.known.stored
