@@ -32,7 +32,11 @@ OF_THE_KEY = frozenset(
         Violation.ALIAS_MOVED,
     }
 )
-"""The violations that a change to a key can cause. None of them is about the setting."""
+"""The violations that X-Ray's key can get after it was chosen, because somebody changes the key or moves the alias.
+
+So a key event may be their cause, and choosing a key that has them opens no break-glass. All others, such as a key's
+unchangeable kind, are in `attribution.OF_THE_SETTING`.
+"""
 
 
 def judge(target: Target, rule: Rule, state: TargetState, seen: Observation) -> tuple[Violation, ...]:
