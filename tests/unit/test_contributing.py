@@ -74,10 +74,13 @@ class TestForgottenSteps:
     def test_every_code_that_a_face_shows_has_its_label(
         self, codes: type[StrEnum], labelled: Collection[StrEnum]
     ) -> None:
-        assert set(labelled) == set(codes)
+        assert set(codes) - set(labelled) == set(), "give it its label in chalicelib/domain/meanings.py"
+        assert set(labelled) - set(codes) == set(), "chalicelib/domain/meanings.py has the label of no code"
 
     def test_every_violation_has_a_test_of_the_judge(self) -> None:
-        assert {violation for _, violations in judged() for violation in violations} == set(Violation)
+        tested = {violation for _, violations in judged() for violation in violations}
+        name = test_decide.test_every_violation_is_named.__name__
+        assert set(Violation) - tested == set(), f"add its case to {name}; if a rule turns it on, RULE there must"
 
     def test_every_violation_is_of_the_setting_or_of_the_key(self) -> None:
         names = "OF_THE_SETTING in domain/attribution.py or OF_THE_KEY in domain/judge.py"
