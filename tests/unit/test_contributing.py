@@ -60,6 +60,11 @@ class TestThePage:
         places += [str(path.relative_to(ROOT)) for path in files if path.name != "__init__.py"]
         assert [place for place in sorted(places) if f"`{place}`" not in TEXT] == []
 
+    def test_every_module_of_the_domain_and_of_the_loop_is_on_the_map(self) -> None:
+        modules = [path.stem for part in ("domain", "loop") for path in (ROOT / "chalicelib" / part).glob("*.py")]
+        missing = [name for name in modules if name != "__init__" and f"`{name}`" not in TEXT]
+        assert missing == [], "say in the map of CONTRIBUTING.md what each is for"
+
 
 class TestForgottenSteps:
     @pytest.mark.parametrize(
