@@ -85,11 +85,11 @@ def plan_reads(
         known = outline.keys.get(arn)
         matters = arn == wanted or arn in allowed_arns(state, outline, rule, (arn,))
         customers = known is None or known.manager == "CUSTOMER"
-        closed = is_ruled_out(arn, state, outline, rule)
-        reads.append(KeyReads(arn, arn not in outline.keys, deep and matters and customers, closed))
+        ruled_out = is_ruled_out(arn, state, outline, rule)
+        reads.append(KeyReads(arn, arn not in outline.keys, deep and matters and customers, ruled_out))
     if key_arn and key_arn not in own:
-        closed = is_ruled_out(key_arn, state, outline, rule)
-        reads.append(KeyReads(key_arn, not rule.require.same_account, False, closed))
+        ruled_out = is_ruled_out(key_arn, state, outline, rule)
+        reads.append(KeyReads(key_arn, not rule.require.same_account, False, ruled_out))
     asks_use = kind in (TriggerKind.SWEEP, TriggerKind.TICK) and not state.ever_used
     return ReadPlan(tuple(reads), deep, asks_use and outline.setting.type is EncryptionType.NONE)
 
