@@ -21,6 +21,7 @@ MOST_REQUESTS = 48
 """The request ids that a target remembers: of some twenty attempts. CloudTrail delivers within fifteen minutes."""
 
 MOST_WINDOWS = 8
+"""The windows that a target remembers, of its latest attempts whose calls are not all known."""
 
 SLACK = timedelta(minutes=1)
 """CloudTrail's times are whole seconds, of another clock than that of the answers by which leases are measured."""

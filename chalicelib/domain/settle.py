@@ -1,7 +1,7 @@
 """What a run stores at its end, and when its target is due again: one pure function for every end.
 
-Compliant, ignored, observed, suppressed, deferred, still updating, failed: each is recorded when it begins and when a
-change event must be audited, but not again while it lasts. How an attempt begins and ends is in `attempts`.
+Compliant, ignored, observed, suppressed, deferred, still updating, failed: each is recorded when it begins and when an
+event must be audited, but not again while it lasts. How an attempt begins and ends is in `attempts`.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def _judged(draft: SettlementDraft, seen: Observation, glass: Weighed, decision:
 
 
 def _ignored(draft: SettlementDraft, reason: str, message: str | None) -> Settlement:
-    """Record every change event once, and a sweep's finding if it is news."""
+    """Record every event once; without an event, record only that the target is no longer judged."""
     state, incident = draft.state, draft.state.incident
     # While a worker acts, its attempt must end first: the target is due when the lease ends.
     ends = reason in NOT_JUDGED and not state.is_held(draft.now)

@@ -56,7 +56,8 @@ class Settlement(Struct, frozen=True):
     """What a run stores in one transaction, and what it returns.
 
     `state` is None if there is nothing to store. `violations` are those that the run recorded, or found on record.
-    `due` is when the target must be checked again, None for the next sweep.
+    `mutated`: this is the end of an attempt, even if AWS refused its calls. `due` is when the target must be checked
+    again, None for the next sweep.
     """
 
     lines: tuple[Line, ...]
@@ -106,7 +107,7 @@ class SettlementDraft:
         self.lines.append(Line(self.now, outcome, self.run.trigger, fields))
 
     def add_about(self, incident: Incident, outcome: Outcome, **fields: Unpack[RecordFields]) -> None:
-        """Add a record of an incident."""
+        """Add a record about an incident. Fields that are not given are taken from the incident, then as in `add`."""
         fields.setdefault("incident_id", incident.id)
         fields.setdefault("attempt", incident.attempt if incident.unended else None)
         fields.setdefault("before", incident.before)
@@ -177,7 +178,10 @@ class SettlementDraft:
         violations: tuple[Violation, ...] | None = None,
         mutated: bool = False,
     ) -> Settlement:
-        """Return the settlement. It stores nothing if nothing changed."""
+        """Return the settlement. It stores nothing if nothing changed.
+
+        If the run's event must be audited, a record must have been added: the last one becomes the record of the event.
+        """
         if self.run.trigger.kind is TriggerKind.KEY:
             # KMS may not show the event's change for some minutes: whatever was found, read everything again later.
             self.set(recheck_at=waiting.recheck_after(self.state.recheck_at, self.now))
@@ -205,7 +209,7 @@ class SettlementDraft:
         self._calls_known = all(action.request_id for action in actions)
 
     def _keep_window(self) -> None:
-        """Where an attempt ends whose calls are not all known, their events are recognized by its time and its plan."""
+        """If an attempt ends here whose calls are not all known, keep its window, to recognize their events."""
         incident = self.known.stored.incident
         lease = incident.lease if incident else None
         now_held = self.state.incident.lease if self.state.incident else None
@@ -214,7 +218,7 @@ class SettlementDraft:
         self.set(windows=(*self.state.windows, lease.window(incident.planned))[-MOST_WINDOWS:])
 
     def _note_borrowed_role(self) -> None:
-        """An event of the guard's role that is no echo: somebody else uses the role."""
+        """Record that somebody else uses the guard's role. A run drops the event of an echo before it settles."""
         self.add(Outcome.IGNORED, reason=Reason.ROLE_BORROWED)
         self.set(recheck_at=waiting.recheck_after(self.state.recheck_at, self.now))
 

@@ -166,7 +166,8 @@ class Incident(Struct, frozen=True):
 
     `cause` is the first change, from which the exposure counts; `latest` the last one reported while it is open.
     `unended`: the latest attempt has no end on the record yet, or only APPLIED. Until `settles_until`, a failure may
-    only mean that AWS is slow. `planned` are the steps of the latest attempt.
+    only mean that AWS is slow. `planned` are the steps of the latest attempt. `mutated`: a call that the guard sent in
+    this incident may have taken effect, so that its end is REMEDIATED.
     """
 
     id: str
@@ -215,9 +216,10 @@ class Backoff(Struct, frozen=True):
 class TargetState(Struct, frozen=True):
     """The present state of a target, the head of its chain, and what is due. `version` guards every write.
 
-    `recheck_at` is when everything must be read again; `watch` is set while a break-glass may suppress the target.
-    `effects` are what the latest events changed. `requests` are the ids of the guard's latest calls, and `windows` the
-    times of calls whose ids it does not know: by both it recognizes the events of its own calls.
+    `good_at` is when the target was last compliant, `checked_at` when a deep observation last found it so. `recheck_at`
+    is when everything must be read again; `watch` is set while a break-glass may suppress the target. `effects` are
+    what the latest events changed. `requests` are the ids of the guard's latest calls, and `windows` the times of calls
+    whose ids it does not know: by both it recognizes the events of its own calls.
     """
 
     target: str

@@ -22,16 +22,16 @@ from chalicelib.domain.waiting import is_due
 
 
 class Next(Enum):
-    """What a run does next."""
+    """What a run does next. Only `triage` without the state returns the two that read it, only `triage_echo` CLOSE."""
 
-    IGNORE = auto()  # the target is not judged; `reason` says why
-    READ_TOGETHER = auto()  # read state and setting in one round trip, then triage again
+    IGNORE = auto()  # nothing is observed; `reason` says why
+    READ_TOGETHER = auto()  # read the state and the glance in one round trip, then triage again
     NEED_STATE = auto()  # read only the state, then triage again
-    NOT_DUE = auto()
+    NOT_DUE = auto()  # a tick found the target not due
     IN_PROGRESS = auto()  # another worker holds the lease
-    CONFIRM_ECHO = auto()  # the event is the guard's own: read the setting only
+    CONFIRM_ECHO = auto()  # the event is an echo: read only the setting, then `triage_echo`
     CLOSE = auto()  # the guard's own change is in effect now and ends the incident
-    OBSERVE = auto()
+    OBSERVE = auto()  # read the target and decide
 
 
 class Triage(Struct, frozen=True):
@@ -80,8 +80,8 @@ def triage(run: Run, state: TargetState | None, now: datetime) -> Triage:
 def triage_echo(state: TargetState, setting: Setting) -> Triage:
     """Return what to do about the guard's own event after the setting was read.
 
-    A setting other than the managed key is somebody else's later change. The event does not name who made it, so the
-    target is observed as if there were no event.
+    A setting other than the managed key is somebody else's later change. The event does not name who made it, so
+    OBSERVE means here: without the event.
     """
     if setting.type is not EncryptionType.KMS or setting.key_arn != state.managed_key:
         return Triage(Next.OBSERVE)

@@ -39,7 +39,10 @@ INTENT_AGE = timedelta(hours=1)
 
 
 class Wait(Struct, frozen=True):
-    """When an open incident is due again, and the target's backoff from then on."""
+    """When an open incident is due again, and the target's backoff from then on.
+
+    Due now means: at the next tick. Due None means: at the next sweep.
+    """
 
     due: datetime | None
     backoff: Backoff

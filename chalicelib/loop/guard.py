@@ -73,7 +73,8 @@ class Guard(Struct, frozen=True):
 class Result(Struct, frozen=True):
     """The result of a run. `record` is the last record it stored, None if it stored none.
 
-    `due` is when the target must be checked again, None if the next sweep is soon enough.
+    `mutated`: the run stored the end of an attempt, even if AWS refused its calls. `due` is when the target must be
+    checked again, None if the next sweep is soon enough.
     """
 
     target: Target

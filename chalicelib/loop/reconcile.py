@@ -38,11 +38,14 @@ from chalicelib.loop.observe import glance, glance_reads
 MOST_STORE_ERRORS = 1
 
 LONGEST_DOCUMENT = 300_000
-"""In bytes of JSON, as which a record is stored. An item of DynamoDB's holds 400 KB."""
+"""In bytes of JSON, the form in which a record is stored. An item of DynamoDB holds at most 400 KB."""
 
 
 class _Found(Struct, frozen=True):
-    """What a run knows after its reads, and how it ends, or that it acts. A Result needs nothing stored."""
+    """What a run knows after its reads, and what follows.
+
+    `end` is a Result if nothing needs to be stored; Judged with REMEDIATING if the run begins an attempt; else its end.
+    """
 
     known: Known
     end: End | Result
