@@ -445,9 +445,11 @@ def test_p1_a_compliant_targets_recheck_is_cleared_in_silence_once_it_was_due() 
     assert is_silent(settled(judged(Outcome.COMPLIANT, None, seen_as(deep=False)), due))
 
 
-def test_a_key_event_that_finds_the_target_compliant_is_kept_in_silence() -> None:
+def test_p5_a_key_event_that_finds_the_target_compliant_is_recorded_once() -> None:
     settlement = settled(HEALTHY, event=key_event(KEY_ARN))
-    assert (settlement.lines, stored(settlement).good_at, stored(settlement).checked_at) == ((), NOW, NOW)
+    assert only_line(settlement).outcome is Outcome.COMPLIANT
+    assert (stored(settlement).good_at, stored(settlement).checked_at) == (NOW, NOW)
+    assert settled(HEALTHY, event=key_event(KEY_ARN), audited=True).lines == ()
 
 
 def test_p2_a_key_that_is_adopted_is_recorded_and_read_again() -> None:
