@@ -33,6 +33,7 @@ OF_THE_SETTING = frozenset(
         Violation.KEY_ASYMMETRIC,
     }
 )
+"""The violations that a choice of the setting makes. All others are in `judge.OF_THE_KEY`."""
 
 KEY_STATES = {
     Violation.KEY_DISABLED: ("Disabled",),
@@ -101,10 +102,11 @@ def _maker_of(violation: Violation, rule: Rule, known: Known, seen: Observation)
             _canonical(key.policy) for arn, key in seen.keys.items() if key and key.policy and key_id_of(arn) in keys
         }
         return lambda each: each.subject is Subject.KEY_POLICY and of_key(each) and each.after in shown
-    alias = rule.managed_key.alias
-    target = seen.aliases.get(alias)
-    value = target or "deleted"
-    return lambda each: each.subject is Subject.ALIAS and each.resource == alias and each.after == value
+    if violation is Violation.ALIAS_MOVED:
+        alias = rule.managed_key.alias
+        value = seen.aliases.get(alias) or "deleted"
+        return lambda each: each.subject is Subject.ALIAS and each.resource == alias and each.after == value
+    return lambda each: False  # rather unknown than the wrong actor
 
 
 def _comparable(effect: Effect) -> str | None:

@@ -74,7 +74,7 @@ def decide(run: Run, known: Known, seen: Observation, suppression: Suppression |
     if steps:
         return Decision(Outcome.REMEDIATING, violations, steps=steps, blocked=blocked.problem if blocked else None)
     if blocked is None:
-        raise AssertionError(f"violations {violations} with neither a step nor a reason")
+        raise AssertionError(f"next_step returns neither a step nor a reason for {', '.join(violations)}")
     if blocked.left:
         problem = blocked.problem
         return Decision(Outcome.OBSERVED, violations, problem.code, problem.message, blocked=problem)

@@ -32,7 +32,11 @@ OF_THE_KEY = frozenset(
         Violation.ALIAS_MOVED,
     }
 )
-"""The violations that a change to a key can cause. None of them is about the setting."""
+"""The violations that X-Ray's key can get after it was chosen, because somebody changes the key or moves the alias.
+
+So a key event may be their cause, and choosing a key that has them opens no break-glass. All others, such as a key's
+unchangeable kind, are in `attribution.OF_THE_SETTING`.
+"""
 
 
 def judge(target: Target, rule: Rule, state: TargetState, seen: Observation) -> tuple[Violation, ...]:
@@ -73,6 +77,7 @@ def judge_setting(target: Target, rule: Rule, state: TargetState, seen: Observat
 
 
 def _judge_use(key: Key) -> list[Violation]:
+    """Why X-Ray cannot use the key: asked of every key, also of one that the rule forbids."""
     found = []
     if key.state in _STATE_VIOLATIONS:
         found.append(_STATE_VIOLATIONS[key.state])
@@ -84,7 +89,11 @@ def _judge_use(key: Key) -> list[Violation]:
 
 
 def _judge_key(key: Key, rule: Rule, target: Target, *, ours: bool) -> list[Violation]:
-    """Another owner's allowed key needs only X-Ray's statement; that owner decides about readers and break-glass."""
+    """What is wrong with a key that the rule allows. `ours`: it is the managed key.
+
+    Of another owner's allowed key, the policy needs only X-Ray's statement; that owner decides about readers and
+    break-glass.
+    """
     found = _judge_use(key)
     if rule.require.rotation and key.rotation is False:
         found.append(Violation.KEY_ROTATION_OFF)

@@ -57,12 +57,15 @@ class Run(Struct, frozen=True):
         return self.event.trigger.event_id if self.event else None
 
     @property
-    def is_own(self) -> bool:
-        """Whether the guard made the change itself: its role did, and not an AWS service that uses the role."""
+    def is_by_own_role(self) -> bool:
+        """Whether the guard's role made the call, and not an AWS service that uses the role.
+
+        The role may be borrowed: only `echo.is_echo` tells whether the guard made it.
+        """
         actor = self.event.trigger.actor if self.event else None
         return actor is not None and actor.arn == self.setup.role_arn and actor.via is None
 
-    def as_hint(self) -> Run:
+    def without_event(self) -> Run:
         """Return the run without its event, which does not say who made the present setting."""
         return replace(self, event=None, trigger=Trigger(self.trigger.kind))
 

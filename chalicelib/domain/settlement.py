@@ -86,7 +86,7 @@ class SettlementDraft:
         if self.must_audit and run.event is not None:
             cause = incidents.cause_of(run.event.trigger)
             self.set(effects=attribution.remember(self.state.effects, run.event, cause))
-        if self.must_audit and run.is_own:
+        if self.must_audit and run.is_by_own_role:
             self._note_borrowed_role()
         if glass is not None:
             self._note_break_glass(glass)

@@ -66,7 +66,10 @@ class Step(Struct, frozen=True):
 
 
 class Blocked(Struct, frozen=True):
-    """Why there is no further step. `left`: the key works and is not the guard's to change, so it is only recorded."""
+    """Why there is no further step.
+
+    `left`: X-Ray can use its key and the guard may not change it, so the guard only records it.
+    """
 
     problem: Problem
     left: bool = False

@@ -56,7 +56,7 @@ def triage(run: Run, state: TargetState | None, now: datetime) -> Triage:
     if run.target.account != run.setup.account:
         return Triage(Next.IGNORE, Reason.ACCOUNT_NOT_OURS, f"this guard acts in account {run.setup.account}")
     error = run.event.error_code if run.event else None
-    if run.is_own and run.event:
+    if run.is_by_own_role and run.event:
         if state is None:
             return Triage(Next.NEED_STATE)
         if is_echo(run.event, run.rule, state):
@@ -95,7 +95,7 @@ def _key_event(run: Run, event: KeyEvent, state: TargetState | None, now: dateti
         return NOT_OURS
     if state is None:
         return Triage(Next.NEED_STATE)
-    if run.is_own:
+    if run.is_by_own_role:
         # What is no echo matters whatever key it is about: the guard's role has no other use.
         return ECHO if is_echo(event, run.rule, state) else _unless_held(state, now)
     return _unless_held(state, now) if concerns(event, run.rule, state) else NOT_OURS

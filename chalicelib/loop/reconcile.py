@@ -69,7 +69,7 @@ def reconcile(
             found = _find_out(guard, run)
             if found is None:
                 # Our own event, but somebody else changed the setting later; the event does not say who.
-                run = run.as_hint()
+                run = run.without_event()
                 found = _find_out(guard, run)
             if not isinstance(found, _Found):
                 assert found is not None
@@ -117,7 +117,7 @@ def reconcile(
 def _find_out(guard: Guard, run: Run) -> _Found | Result | None:
     """Triage, read and decide.
 
-    A Result if not even the state had to be read. None means that the run's event is only a hint.
+    A Result if not even the state had to be read. None means that the run must start again without its event.
     """
     step = triage(run, None, guard.clock.now())
     if step.next is Next.IGNORE:
@@ -175,7 +175,7 @@ def _confirm_echo(reach: Reach, run: Run, known: Known) -> _Found | None:
 
 def _settle(guard: Guard, run: Run, known: Known, end: End) -> Result:
     if isinstance(end, EchoConfirmed):
-        run = run.as_hint()
+        run = run.without_event()
     return commit(guard, run, known, settle(run, known, end, guard.at()))[1]
 
 

@@ -95,6 +95,7 @@ def test_an_event_with_another_effect_made_nothing_of_it() -> None:
 @pytest.mark.parametrize(
     ("violation", "effect"),
     [
+        (Violation.KEY_DISABLED, DISABLED),
         (Violation.KEY_PENDING_DELETION, Effect(Subject.KEY_STATE, KEY_ARN, "PendingDeletion")),
         (Violation.KEY_NOT_FOUND, Effect(Subject.KEY_STATE, KEY_ARN, "deleted")),
         (Violation.KEY_UNAVAILABLE, Effect(Subject.KEY_STATE, KEY_ARN, "PendingImport")),
@@ -103,7 +104,7 @@ def test_an_event_with_another_effect_made_nothing_of_it() -> None:
         (Violation.ALIAS_MOVED, Effect(Subject.ALIAS, ALIAS, OTHER_ARN)),
     ],
 )
-def test_each_violation_has_the_effect_that_makes_it(violation: Violation, effect: Effect) -> None:
+def test_each_violation_of_the_key_has_the_effect_that_makes_it(violation: Violation, effect: Effect) -> None:
     event = key_change(ALICE, NOW, effect)
     assert who(attributed(violation, event, alias=OTHER_ARN)) == [ALICE]
     undone = replace(effect, after="something else")

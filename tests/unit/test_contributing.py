@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import pytest
 from chalice.app import EventSourceHandler
@@ -14,11 +15,13 @@ from chalice.app import EventSourceHandler
 import app
 from chalicelib.console import site
 from chalicelib.domain import meanings
+from chalicelib.domain.attribution import OF_THE_SETTING
+from chalicelib.domain.judge import OF_THE_KEY
 from chalicelib.domain.model import TriggerKind
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.reasons import Outcome, Reason, Violation
 from tests.browser.test_site import PAGES
-from tests.unit import test_decide
+from tests.unit import test_attribution, test_decide
 from tests.unit.test_docs import PROMISES
 
 ROOT = Path(__file__).parents[2]
@@ -71,10 +74,23 @@ class TestForgottenSteps:
     def test_every_code_that_a_face_shows_has_its_label(
         self, codes: type[StrEnum], labelled: Collection[StrEnum]
     ) -> None:
-        assert set(labelled) == set(codes)
+        assert set(codes) - set(labelled) == set(), "give it its label in chalicelib/domain/meanings.py"
+        assert set(labelled) - set(codes) == set(), "chalicelib/domain/meanings.py has the label of no code"
 
     def test_every_violation_has_a_test_of_the_judge(self) -> None:
-        assert {violation for _, violations in judged() for violation in violations} == set(Violation)
+        tested = {violation for _, violations in judged() for violation in violations}
+        name = test_decide.test_every_violation_is_named.__name__
+        assert set(Violation) - tested == set(), f"add its case to {name}; if a rule turns it on, RULE there must"
+
+    def test_every_violation_is_of_the_setting_or_of_the_key(self) -> None:
+        names = "OF_THE_SETTING in domain/attribution.py or OF_THE_KEY in domain/judge.py"
+        assert set(Violation) - OF_THE_SETTING - OF_THE_KEY == set(), f"put it into {names}"
+        assert OF_THE_SETTING.isdisjoint(OF_THE_KEY), f"each is either in {names}"
+
+    def test_every_violation_of_the_key_has_a_test_of_its_attribution(self) -> None:
+        test = test_attribution.test_each_violation_of_the_key_has_the_effect_that_makes_it
+        tested = {violation for violation, _ in cases(test)}
+        assert OF_THE_KEY - tested == set(), f"add its case to {test.__name__}"
 
     def test_every_violation_leads_to_a_step_or_a_reason(self) -> None:
         for observation, violations in judged():
@@ -101,6 +117,11 @@ class TestForgottenSteps:
 
 def judged() -> list[tuple[Observation, tuple[Violation, ...]]]:
     """The cases of the judge's test, each an observation and its violations."""
-    (mark,) = vars(test_decide.test_every_violation_is_named)["pytestmark"]
-    cases: list[tuple[Observation, tuple[Violation, ...]]] = mark.args[1]
-    return cases
+    return cases(test_decide.test_every_violation_is_named)
+
+
+def cases(test: Callable[..., None]) -> list[Any]:
+    """The cases of a parametrized test."""
+    (mark,) = vars(test)["pytestmark"]
+    listed: list[Any] = mark.args[1]
+    return listed

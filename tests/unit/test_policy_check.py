@@ -297,7 +297,8 @@ def test_the_schema_and_the_types_name_the_same_things_with_the_same_defaults(
     properties = SCHEMA["$defs"][definition]["properties"]
     fields = {field.name: field for field in structs.fields(type_)}
 
-    assert properties.keys() == fields.keys()
+    where = f"policy.schema.json and {type_.__name__} in chalicelib/domain/policy.py must have the same fields"
+    assert properties.keys() == fields.keys(), where
     for name, schema in properties.items():
         if "default" in schema:
             assert fields[name].default == schema["default"]

@@ -97,8 +97,8 @@ def test_each_trigger_reads_the_state_first_or_state_and_setting_together(kind: 
     assert first(run_of(kind)) == Triage(expected)
 
 
-def test_a_change_that_was_only_a_hint_is_read_like_a_change() -> None:
-    run = run_of(TriggerKind.CHANGE, event=change_event(actor=GUARD)).as_hint()
+def test_a_change_whose_event_was_dropped_is_read_like_a_change() -> None:
+    run = run_of(TriggerKind.CHANGE, event=change_event(actor=GUARD)).without_event()
     assert first(run).next is Next.READ_TOGETHER
     assert second(run).next is Next.OBSERVE
 
