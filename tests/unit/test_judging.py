@@ -15,7 +15,7 @@ from chalicelib.domain.run import Known
 from chalicelib.domain.settle import Judged
 from chalicelib.domain.stored import Intent, Suppression, TargetState
 from chalicelib.domain.waiting import INTENT_AGE
-from chalicelib.loop.judging import judge_target
+from chalicelib.loop.judging import judge_target, learn
 from chalicelib.loop.observe import glance, glance_reads
 from chalicelib.loop.reconcile import reconcile
 from tests.simulation.scenarios import Stage
@@ -53,7 +53,8 @@ def judged(scene: Stage, change: ChangeEvent | None = None) -> tuple[Run, Known,
     run, reach = guard.run(HOME, change.trigger if change else SWEEP, change), guard.reach(HOME)
     assert run.rule is not None
     first = glance(reach, run.rule, guard.gather(glance_reads(reach, run.rule)))
-    return invocation, *judge_target(guard, reach, run, run.rule, guard.known(run), first)
+    known = learn(guard, reach, guard.known(run))
+    return invocation, known, judge_target(guard, reach, run, run.rule, known, first)
 
 
 def test_p14_a_sweep_that_reads_no_tags_leaves_every_break_glass_as_it_was(scene: Stage) -> None:
