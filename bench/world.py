@@ -37,6 +37,9 @@ ROLE_ARN = f"arn:aws:iam::{TARGET.account}:role/xray-guard-role"
 KEY_ID = "1234abcd-12ab-34cd-56ef-1234567890ab"
 KEY_ARN = f"arn:aws:kms:{TARGET.region}:{TARGET.account}:key/{KEY_ID}"
 WANTED = {"Type": "KMS", "KeyId": KEY_ARN, "Status": "ACTIVE"}
+ECHO_REQUEST_ID = "0a37c2f6-7c41-4f0e-8a3e-2d0f0a5f4b11"
+"""Of a call that the guard made, and remembers."""
+
 NOTHING = {"Type": "NONE", "Status": "ACTIVE"}
 SERVICES = {"DynamoDB_20120810": "dynamodb", "TrentService": "kms"}
 XRAY_PATHS = {"/EncryptionConfig": "GetEncryptionConfig", "/PutEncryptionConfig": "PutEncryptionConfig"}
@@ -65,6 +68,7 @@ class Scene:
 def scenes(events: Path) -> tuple[Scene, ...]:
     """Return the three scenes, with events from the folder of sample events."""
     echo = json.loads((events / "26_success_kms_self_remediator_lambda.json").read_text("utf-8"))
+    echo["detail"]["requestID"] = ECHO_REQUEST_ID
     change = json.loads((events / "13_success_none_root_console.json").read_text("utf-8"))
     return (
         Scene("own echo", echo, WANTED, "IGNORED", "ECHO"),
@@ -216,6 +220,7 @@ def _kept_state(rule: str, digest: str, now: datetime) -> TargetState:
         good_at=now,
         past=past,
         lease_number=3,
+        requests=(ECHO_REQUEST_ID,),
         managed_key=KEY_ARN,
         keys_made=(KEY_ARN,),
     )

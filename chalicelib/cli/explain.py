@@ -69,6 +69,10 @@ def _explain(operator: Operator, event: ChangeEvent | KeyEvent) -> int:
         return ignored(step.reason or "", _ignored(step.reason, event, str(step.message or "")))
     if step.next is Next.CONFIRM_ECHO:
         return ignored(Reason.ECHO, _OWN_CHANGE)
+    if actor is not None and actor.arn == operator.role_arn and actor.via is None:
+        why.append(
+            "The guard's role made this call and the guard did not: it records ROLE_BORROWED and raises an alarm."
+        )
     if audited:
         why.append("The guard already recorded this event and does not record it again. It still checks the target.")
     if isinstance(event, ChangeEvent):

@@ -285,6 +285,7 @@ def _print_incident(operator: Operator, view: IncidentView) -> None:
     from chalicelib.domain.meanings import TRIGGERS, explanation
     from chalicelib.operators.formatting import (
         actor_text,
+        attribution_text,
         change_text,
         clean,
         event_change_text,
@@ -330,6 +331,8 @@ def _print_incident(operator: Operator, view: IncidentView) -> None:
             line("    event", f"{trigger.event_name or ''} {trigger.event_id or ''} at {time_text(trigger.event_time)}")
         if record.change:
             line("    changed", event_change_text(record.change, target))
+        for attribution in record.attributions:
+            line("    violation", attribution_text(attribution, target))
         for action in record.actions:
             _print_action(action, target)
         if record.after:

@@ -225,6 +225,7 @@ def _templates() -> Environment:
     made.filters |= {
         "time": words.time_tag,
         "event_change": formatting.event_change_text,
+        "attribution": formatting.attribution_text,
         "span": formatting.span_text,
         "code": words.code_word,
         "setting": words.setting_word,

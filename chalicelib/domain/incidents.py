@@ -64,9 +64,14 @@ def join(incident: Incident, change: ChangeEvent | None, state: TargetState) -> 
         return incident
     cause = cause_of(change.trigger)
     incident = replace(incident, latest=latest(incident.latest, cause))
-    past = state.past
-    fits = caused_by(change, incident, past[-1].closed_at if past else None)
+    fits = caused_by(change, incident, _compliant_before(incident, state))
     return replace(incident, cause=cause) if fits else incident
+
+
+def _compliant_before(incident: Incident, state: TargetState) -> datetime | None:
+    """When the target was last compliant before the incident: no change before that caused it."""
+    times = [state.good_at, *(past.closed_at for past in state.past[-1:])]
+    return max((at for at in times if at is not None and at <= incident.opened_at), default=None)
 
 
 def join_past(state: TargetState, change: ChangeEvent | None) -> tuple[TargetState, JoinedFields]:

@@ -46,7 +46,7 @@ def assess(
         return Assessment(target, rule, Decision(Outcome.IGNORED, reason=reason), known.state, None)
     reach = guard.reach(target)
     first = glance(reach, rule, guard.gather(glance_reads(reach, rule)))
-    known, judged = judge_target(guard, reach, run, rule, known, first, deep=True)
+    judged = judge_target(guard, reach, run, rule, known, first, deep=True)
     return Assessment(target, rule, judged.decision, known.state, judged.seen)
 
 

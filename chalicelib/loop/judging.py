@@ -24,20 +24,19 @@ from chalicelib.loop.observe import observe, principal_tags
 
 def judge_target(
     guard: Guard, reach: Reach, run: Run, rule: Rule, known: Known, first: Glance, *, deep: bool | None = None
-) -> tuple[Known, Judged]:
+) -> Judged:
     """Observe the rest and decide. If a shallow observation finds anything, observe again deeply.
 
     Raises AwsError if a required read fails.
     """
-    known = _learn(guard, reach, known)
     seen = _observed(guard, reach, run, rule, known, first, deep=deep)
     if not seen.deep and wants_more(run.target, rule, known.state, seen):
         seen = _observed(guard, reach, run, rule, known, first, deep=True)
     glass = _weighed(guard, reach, run, rule, known, seen)
-    return known, Judged(seen, glass, decide(run, known, seen, glass.in_force, guard.clock.now()))
+    return Judged(seen, glass, decide(run, known, seen, glass.in_force, guard.clock.now()))
 
 
-def _learn(guard: Guard, reach: Reach, known: Known) -> Known:
+def learn(guard: Guard, reach: Reach, known: Known) -> Known:
     """Search for the key that a lost worker may have created."""
     intent = known.state.intent
     if intent is None:

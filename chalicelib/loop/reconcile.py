@@ -32,7 +32,7 @@ from chalicelib.domain.triage import Next, Triage, triage, triage_echo
 from chalicelib.loop.attempt import Attempt
 from chalicelib.loop.commit import commit, record_in_guard_chain
 from chalicelib.loop.guard import MOST_CONFLICTS, Guard, Result
-from chalicelib.loop.judging import judge_target
+from chalicelib.loop.judging import judge_target, learn
 from chalicelib.loop.observe import glance, glance_reads
 
 MOST_STORE_ERRORS = 1
@@ -147,7 +147,9 @@ def _find_out(guard: Guard, run: Run) -> _Found | Result | None:
     if state.incident or not answers:
         # Reads made together with the state may be older than the state. Only later reads may close an incident.
         answers = guard.gather(reads)
-    return _Found(*judge_target(guard, reach, run, run.rule, known, glance(reach, run.rule, answers)))
+    first = glance(reach, run.rule, answers)
+    known = learn(guard, reach, known)
+    return _Found(known, judge_target(guard, reach, run, run.rule, known, first))
 
 
 def _ignored(guard: Guard, run: Run, step: Triage, known: Known | None) -> _Found | Result:

@@ -11,7 +11,7 @@ from chalicelib.domain.model import Actor, EncryptionType, Setting, Subject, Tar
 
 if TYPE_CHECKING:
     from chalicelib.domain.steps import Step
-    from chalicelib.domain.stored import Change
+    from chalicelib.domain.stored import Attribution, Change
 
 UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\ufff9-\ufffb]")
 UNSAFE_BUT_LINES = re.compile(UNSAFE.pattern.replace("\x00-\x1f", "\x00-\x08\x0b-\x1f"))
@@ -105,6 +105,20 @@ def event_change_text(change: Change, target: str = "") -> str:
     after = after if len(after) <= LONGEST_VALUE else f"{after[:LONGEST_VALUE]}…"
     before = f"{change.before} → " if change.before else ""
     return clean(f"{SUBJECTS[change.subject]}{resource}: {before}{after}")
+
+
+def attribution_text(attribution: Attribution, target: str = "") -> str:
+    """Format who made a violation: `NOT_KMS by user/Alice`."""
+    if attribution.events:
+        made_by = " and ".join(actor_text(event.actor, target) for event in attribution.events)
+        who = f"by {made_by}"
+    elif attribution.policy_digest:
+        who = f"by a new policy, digest {attribution.policy_digest[:12]}"
+    elif attribution.before_guard:
+        who = "already there when the guard first checked"
+    else:
+        who = "by an unknown change"
+    return clean(f"{attribution.violation.value} {who}")
 
 
 def step_text(step: Step, target: Target) -> str:

@@ -182,11 +182,11 @@ class Stage:
         return [_line(json.loads(item["body"]["S"])) for item in answer["Items"]]
 
     def last(self, outcome: str, after: int, target: str | None = None) -> Line:
-        """Wait for the newest record to have this outcome and a seq higher than `after`."""
+        """Wait for a record with this outcome and a seq higher than `after`; return the newest such record."""
 
         def newest() -> Line | None:
-            found = self.records(target)[-1:]
-            return found[0] if found and found[0].outcome == outcome and found[0].seq > after else None
+            found = [line for line in self.records(target) if line.outcome == outcome and line.seq > after]
+            return found[-1] if found else None
 
         return self.wait_for(newest, f"the record {outcome} in the chain {target or self.target}")
 

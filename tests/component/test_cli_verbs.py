@@ -677,8 +677,13 @@ class TestExplain:
         if reason:
             assert (answer.json["outcome"], answer.json["reason"]) == ("IGNORED", reason)
 
-    def test_of_the_guards_own_call_says_that_it_is_an_echo(self, empty: None, tmp_path: Path) -> None:
+    def test_of_the_guards_own_call_says_that_it_is_an_echo(self, remediated: None, tmp_path: Path) -> None:
+        history = typed("history", "--target", HERE, "--output", "json").json
+        (put,) = [
+            each for record in history["records"] for each in record["actions"] if each["name"] == "PutEncryptionConfig"
+        ]
         told = event()
+        told["detail"] |= {"requestID": put["request_id"], "eventID": "the guard's"}
         issuer = {"type": "Role", "arn": ROLE, "accountId": ACCOUNT, "userName": "xray-guard"}
         told["detail"]["userIdentity"] = {
             "type": "AssumedRole",
@@ -686,6 +691,8 @@ class TestExplain:
             "sessionContext": {"sessionIssuer": issuer},
         }
         assert self.explained(told, tmp_path, "--output", "json").json["reason"] == "ECHO"
+        told["detail"]["requestID"] = "somebody's"
+        assert any("ROLE_BORROWED" in why for why in self.explained(told, tmp_path, "--output", "json").json["why"])
 
     @pytest.mark.parametrize(
         ("managed", "refused", "outcome", "reason"),

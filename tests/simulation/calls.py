@@ -46,21 +46,21 @@ class Path:
 
 def well() -> Stage:
     """Return a target that was remediated long ago; events arrive only if the path delivers them."""
-    told = stage()
-    told.world.user_puts(HOME, None)
-    told.lambdas.schedule(first_sweep_after=None)
-    assert told.converge(), told.witness.story()
-    told.world.run(1200)
-    told.world.delivery = lambda rng: []
-    return told
+    scene = stage()
+    scene.world.user_puts(HOME, None)
+    scene.lambdas.schedule(first_sweep_after=None)
+    assert scene.converge(), scene.witness.story()
+    scene.world.run(1200)
+    scene.world.delivery = lambda rng: []
+    return scene
 
 
-def taken(name: str, told: Stage, act: Callable[[Stage], None], seconds: float = 20.0) -> Path:
+def taken(name: str, scene: Stage, act: Callable[[Stage], None], seconds: float = 20.0) -> Path:
     """Return the path of the first run that `act` starts."""
-    runs, records = len(told.lambdas.runs), len(told.tables.records(HOME))
-    act(told)
-    told.world.run(seconds)
-    return Path(name, told.lambdas.runs[runs], len(told.tables.records(HOME)) - records)
+    runs, records = len(scene.lambdas.runs), len(scene.tables.records(HOME))
+    act(scene)
+    scene.world.run(seconds)
+    return Path(name, scene.lambdas.runs[runs], len(scene.tables.records(HOME)) - records)
 
 
 def paths() -> list[Path]:
@@ -69,105 +69,105 @@ def paths() -> list[Path]:
 
 
 def own_echo() -> Path:
-    told = well()
-    echo = told.world.events[-1]
-    return taken("own echo", told, lambda told: told.lambdas.hear(echo))
+    scene = well()
+    echo = scene.world.events[-1]
+    return taken("own echo", scene, lambda scene: scene.lambdas.hear(echo))
 
 
 def own_echo_closing() -> Path:
-    told = well()
-    told.world.settling = lambda rng: 15.0
-    drift = told.world.user_puts(HOME, None)
-    told.lambdas.hear(drift)
-    told.world.run(16)
-    return taken("own echo that finds ACTIVE", told, lambda told: told.lambdas.hear(told.world.events[-1]))
+    scene = well()
+    scene.world.settling = lambda rng: 15.0
+    drift = scene.world.user_puts(HOME, None)
+    scene.lambdas.hear(drift)
+    scene.world.run(16)
+    return taken("own echo that finds ACTIVE", scene, lambda scene: scene.lambdas.hear(scene.world.events[-1]))
 
 
 def compliant_change() -> Path:
-    told = well()
-    event = told.world.user_puts(HOME, told.managed_key())
-    return taken("compliant change", told, lambda told: told.lambdas.hear(event))
+    scene = well()
+    event = scene.world.user_puts(HOME, scene.managed_key())
+    return taken("compliant change", scene, lambda scene: scene.lambdas.hear(event))
 
 
 def duplicate() -> Path:
-    told = well()
-    event = told.world.user_puts(HOME, told.managed_key())
-    told.lambdas.hear(event)
-    told.world.run(20)
-    return taken("duplicate of an audited change", told, lambda told: told.lambdas.hear(event))
+    scene = well()
+    event = scene.world.user_puts(HOME, scene.managed_key())
+    scene.lambdas.hear(event)
+    scene.world.run(20)
+    return taken("duplicate of an audited change", scene, lambda scene: scene.lambdas.hear(event))
 
 
 def failed_call() -> Path:
-    told = well()
-    event = told.world.user_fails(HOME)
-    return taken("failed call", told, lambda told: told.lambdas.hear(event))
+    scene = well()
+    event = scene.world.user_fails(HOME)
+    return taken("failed call", scene, lambda scene: scene.lambdas.hear(event))
 
 
 def drift_with_healthy_key() -> Path:
-    told = well()
-    event = told.world.user_puts(HOME, None)
-    told.world.settling = lambda rng: 0.0
-    told.world.place(HOME).settles_at = 0.0
-    return taken("drift, healthy key", told, lambda told: told.lambdas.hear(event))
+    scene = well()
+    event = scene.world.user_puts(HOME, None)
+    scene.world.settling = lambda rng: 0.0
+    scene.world.place(HOME).settles_at = 0.0
+    return taken("drift, healthy key", scene, lambda scene: scene.lambdas.hear(event))
 
 
 def drift_without_key() -> Path:
-    told = well()
+    scene = well()
     fresh = stage(delivery=lambda rng: [], settling=lambda rng: 0.0)
-    fresh.tables.states |= {name: kept for name, kept in told.tables.states.items() if name == "guard"}
+    fresh.tables.states |= {name: kept for name, kept in scene.tables.states.items() if name == "guard"}
     event = fresh.world.user_puts(HOME, None)
-    return taken("drift, no key", fresh, lambda told: told.lambdas.hear(event))
+    return taken("drift, no key", fresh, lambda scene: scene.lambdas.hear(event))
 
 
 def drift_with_key_to_adopt() -> Path:
-    told = well()
+    scene = well()
     fresh = stage(delivery=lambda rng: [], settling=lambda rng: 0.0)
-    fresh.tables.states |= {name: kept for name, kept in told.tables.states.items() if name == "guard"}
+    fresh.tables.states |= {name: kept for name, kept in scene.tables.states.items() if name == "guard"}
     fresh.world.user_sets_alias(HOME, ALIAS, fresh.make_key(tagged=True))
     event = fresh.world.user_puts(HOME, None)
-    return taken("drift, key to adopt behind the alias", fresh, lambda told: told.lambdas.hear(event))
+    return taken("drift, key to adopt behind the alias", fresh, lambda scene: scene.lambdas.hear(event))
 
 
 def disabled_key() -> Path:
-    told = well()
-    told.world.delivery = lambda rng: [1.0]
-    key = told.managed_key()
-    return taken("managed key disabled", told, lambda told: told.world.user_changes_key(HOME, key, state="Disabled"))
+    scene = well()
+    scene.world.delivery = lambda rng: [1.0]
+    key = scene.managed_key()
+    return taken("managed key disabled", scene, lambda scene: scene.world.user_changes_key(HOME, key, state="Disabled"))
 
 
 def other_key() -> Path:
-    told = well()
-    told.world.delivery = lambda rng: [1.0]
-    key = told.make_key(tagged=False)
+    scene = well()
+    scene.world.delivery = lambda rng: [1.0]
+    key = scene.make_key(tagged=False)
     return taken(
         "change to a key that is none of ours",
-        told,
-        lambda told: told.world.user_changes_key(HOME, key, state="Disabled"),
+        scene,
+        lambda scene: scene.world.user_changes_key(HOME, key, state="Disabled"),
     )
 
 
 def _applied(settles: float) -> Stage:
-    told = well()
-    told.world.settling = lambda rng: settles
-    event = told.world.user_puts(HOME, None)
-    told.lambdas.hear(event)
-    told.world.run(20)
-    return told
+    scene = well()
+    scene.world.settling = lambda rng: settles
+    event = scene.world.user_puts(HOME, None)
+    scene.lambdas.hear(event)
+    scene.world.run(20)
+    return scene
 
 
 def confirming() -> Path:
-    told = _applied(30.0)
-    told.world.run(20)
-    return taken("confirming: ACTIVE", told, lambda told: told.lambdas.look(Trigger(TriggerKind.TICK)))
+    scene = _applied(30.0)
+    scene.world.run(20)
+    return taken("confirming: ACTIVE", scene, lambda scene: scene.lambdas.look(Trigger(TriggerKind.TICK)))
 
 
 def still_updating() -> Path:
-    told = _applied(3000.0)
-    return taken("confirming: still UPDATING", told, lambda told: told.lambdas.look(Trigger(TriggerKind.TICK)))
+    scene = _applied(3000.0)
+    return taken("confirming: still UPDATING", scene, lambda scene: scene.lambdas.look(Trigger(TriggerKind.TICK)))
 
 
 def _died() -> Stage:
-    told = well()
+    scene = well()
     died: list[str] = []
 
     def dies(run: Run, number: int, name: str) -> Hazard | None:
@@ -176,18 +176,18 @@ def _died() -> Stage:
             return Hazard("crash")
         return None
 
-    told.world.hazard = dies
-    told.world.user_puts(HOME, None)
-    told.lambdas.look(Trigger(TriggerKind.SWEEP))
-    told.world.run(20)
-    return told
+    scene.world.hazard = dies
+    scene.world.user_puts(HOME, None)
+    scene.lambdas.look(Trigger(TriggerKind.SWEEP))
+    scene.world.run(20)
+    return scene
 
 
 def lost_race() -> Path:
     return taken(
         "lost race: another worker holds the lease",
         _died(),
-        lambda told: told.lambdas.look(Trigger(TriggerKind.SWEEP)),
+        lambda scene: scene.lambdas.look(Trigger(TriggerKind.SWEEP)),
     )
 
 
@@ -195,25 +195,25 @@ def retry_while_held() -> Path:
     return taken(
         "tick while a dead worker's lease lasts",
         _died(),
-        lambda told: told.lambdas.look(Trigger(TriggerKind.TICK)),
+        lambda scene: scene.lambdas.look(Trigger(TriggerKind.TICK)),
     )
 
 
 def take_over() -> Path:
-    told = _died()
-    told.world.settling = lambda rng: 0.0
-    told.world.run(101)
-    return taken("take-over of an expired lease", told, lambda told: told.lambdas.look(Trigger(TriggerKind.SWEEP)))
+    scene = _died()
+    scene.world.settling = lambda rng: 0.0
+    scene.world.run(101)
+    return taken("take-over of an expired lease", scene, lambda scene: scene.lambdas.look(Trigger(TriggerKind.SWEEP)))
 
 
 def swept_as_before() -> Path:
-    return taken("sweep, as before", well(), lambda told: told.lambdas.look(Trigger(TriggerKind.SWEEP)))
+    return taken("sweep, as before", well(), lambda scene: scene.lambdas.look(Trigger(TriggerKind.SWEEP)))
 
 
 def swept_daily() -> Path:
-    told = well()
-    told.world.run(25 * 3600)
-    return taken("sweep, once a day", told, lambda told: told.lambdas.look(Trigger(TriggerKind.SWEEP)))
+    scene = well()
+    scene.world.run(25 * 3600)
+    return taken("sweep, once a day", scene, lambda scene: scene.lambdas.look(Trigger(TriggerKind.SWEEP)))
 
 
 PATHS: tuple[Callable[[], Path], ...] = (

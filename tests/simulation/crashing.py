@@ -97,47 +97,47 @@ def tell(
         calls.append((run.name, name))
         return hazard if len(calls) - 1 == at else None
 
-    told = stage(seed, hazard=befall)
-    world = told.world
-    told.lambdas.schedule()
-    scenario.before(told)
+    scene = stage(seed, hazard=befall)
+    world = scene.world
+    scene.lambdas.schedule()
+    scenario.before(scene)
     # What the story's first part left pending does not count for this part.
     world.staleness = staleness
     world.settling = lambda rng: updating.seconds
     world.refuses_while_updating = updating.refuses
-    told.witness.fresh = staleness is FRESH
+    scene.witness.fresh = staleness is FRESH
     calls = []
     since = world.now
-    scenario.change(told)
+    scenario.change(scene)
     if scenario.refused:
         world.run(1800)
     else:
-        told.converge(7200)
-    right = told.witness.right_since.get(HOME)
+        scene.converge(7200)
+    right = scene.witness.right_since.get(HOME)
     seconds = right - since if right is not None else float("inf")
     call = "{1} of {0}".format(*calls[at]) if 0 <= at < len(calls) else "-"
-    story = Story(scenario, staleness, updating, hazard, at, call, tuple(calls), seconds, told)
-    world.run(900, lambda: told.lambdas.idle and told.tables.state(HOME).incident is None)
+    story = Story(scenario, staleness, updating, hazard, at, call, tuple(calls), seconds, scene)
+    world.run(900, lambda: scene.lambdas.idle and scene.tables.state(HOME).incident is None)
     world.end()
     return story
 
 
 def check(story: Story) -> None:
     """Check what must hold wherever the story was interrupted. Raises AssertionError with the story."""
-    told, scenario = story.stage, story.scenario
+    scene, scenario = story.stage, story.scenario
     try:
-        told.witness.check_whole()
+        scene.witness.check_whole()
         if scenario.refused:
-            state = told.tables.state(HOME)
+            state = scene.tables.state(HOME)
             assert (state.outcome, state.reason) == (Outcome.FAILED, scenario.refused), state
-            assert not any(mutation.run for mutation in told.world.mutations), "X-Ray or a key was touched"
-            assert told.witness.keys_made[HOME] == 0
+            assert not any(mutation.run for mutation in scene.world.mutations), "X-Ray or a key was touched"
+            assert scene.witness.keys_made[HOME] == 0
         else:
-            told.witness.check_right(keys=scenario.keys_made)
+            scene.witness.check_right(keys=scenario.keys_made)
             if story.hazard is None or story.hazard.kind == "crash":
                 assert story.seconds <= story.longest_seconds, f"right only after {story.seconds:.0f} s"
     except AssertionError as error:
-        raise AssertionError(f"{story}\n{error}\n{told.witness.story()}") from error
+        raise AssertionError(f"{story}\n{error}\n{scene.witness.story()}") from error
 
 
 def interrupted(

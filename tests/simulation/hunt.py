@@ -55,7 +55,7 @@ def schedule(seed: int) -> Stage:
         copies = 1 if rng.random() < 0.75 else rng.randint(2, 3)
         return [rng.choice((1.0, 3.0, rng.uniform(1, 60), rng.uniform(1, 900))) for _ in range(copies)]
 
-    told = stage(
+    scene = stage(
         seed,
         rivals=with_alias,
         shuffled=True,
@@ -66,16 +66,16 @@ def schedule(seed: int) -> Stage:
         settling=lambda rng: rng.uniform(0, settles),
     )
     # A user may change the key between its read and the Put: only KMS's last response counts.
-    told.witness.fresh = False
-    world = told.world
+    scene.witness.fresh = False
+    world = scene.world
     world.user_puts(HOME, None)
-    told.lambdas.schedule(first_sweep_after=dice.uniform(60, 3600))
+    scene.lambdas.schedule(first_sweep_after=dice.uniform(60, 3600))
     acts = [*SETTING_ACTS, *KEY_ACTS, *WORKER_ACTS, *(ALIAS_ACTS if with_alias else ())]
     for _ in range(dice.randint(1, 14)):
         act = dice.choice(acts)
         # Often close together, because concurrent changes are the ones that go wrong.
         at = dice.choice((dice.uniform(0, 10), dice.uniform(0, 400), dice.uniform(0, ROUGH_SECONDS)))
-        world.later(at, lambda act=act: act(told, dice))  # type: ignore[misc]
+        world.later(at, lambda act=act: act(scene, dice))  # type: ignore[misc]
     world.run(ROUGH_SECONDS)
     rough[0] = False
     world.staleness = FRESH
@@ -84,84 +84,85 @@ def schedule(seed: int) -> Stage:
     world.run(
         QUIET_SECONDS,
         lambda: (
-            told.lambdas.idle
+            scene.lambdas.idle
             and (
-                told.tables.state(HOME).reason == "KEY_NOT_TAGGED" or (told.witness.settled() and told.witness.right())
+                scene.tables.state(HOME).reason == "KEY_NOT_TAGGED"
+                or (scene.witness.settled() and scene.witness.right())
             )
         ),
     )
     world.end()
-    return told
+    return scene
 
 
-def check_schedule(told: Stage) -> None:
+def check_schedule(scene: Stage) -> None:
     """Check what must hold after any schedule. Raises AssertionError."""
-    told.witness.check_whole()
-    state = told.tables.state(HOME)
+    scene.witness.check_whole()
+    state = scene.tables.state(HOME)
     if state.reason == "KEY_NOT_TAGGED":
-        key = told.world.place(HOME).kms.keys[state.managed_key or told.world.place(HOME).kms.aliases[ALIAS]]
-        assert not key.is_ours, told.witness.story()
+        key = scene.world.place(HOME).kms.keys[state.managed_key or scene.world.place(HOME).kms.aliases[ALIAS]]
+        assert not key.is_ours, scene.witness.story()
         assert state.incident is not None, "refused, and never checked again"
         assert state.incident.due is not None, "refused, and never checked again"
         return
-    told.witness.check_right(keys=3 if told.witness.rivals else 1)
+    scene.witness.check_right(keys=3 if scene.witness.rivals else 1)
 
 
 # --- what happens ----------------------------------------------------------------------------------------------------
 
 
-def _own_key(told: Stage) -> Key | None:
+def _own_key(scene: Stage) -> Key | None:
     """Return the managed key's actual state, if it exists and the guard may change it."""
-    key = told.world.place(HOME).kms.keys.get(told.tables.state(HOME).managed_key or "")
+    key = scene.world.place(HOME).kms.keys.get(scene.tables.state(HOME).managed_key or "")
     return key if key is not None and key.is_ours else None
 
 
-def _puts_none(told: Stage, dice: Random) -> None:
-    told.world.user_puts(HOME, None)
+def _puts_none(scene: Stage, dice: Random) -> None:
+    scene.world.user_puts(HOME, None)
 
 
-def _puts_aws_managed(told: Stage, dice: Random) -> None:
-    told.world.user_puts(HOME, told.world.user_makes_key(HOME, manager="AWS", rotation=True, policy=BARE_POLICY))
+def _puts_aws_managed(scene: Stage, dice: Random) -> None:
+    scene.world.user_puts(HOME, scene.world.user_makes_key(HOME, manager="AWS", rotation=True, policy=BARE_POLICY))
 
 
-def _puts_other_key(told: Stage, dice: Random) -> None:
-    told.world.user_puts(HOME, told.make_key(tagged=False))
+def _puts_other_key(scene: Stage, dice: Random) -> None:
+    scene.world.user_puts(HOME, scene.make_key(tagged=False))
 
 
-def _puts_it_back(told: Stage, dice: Random) -> None:
-    key = _own_key(told)
+def _puts_it_back(scene: Stage, dice: Random) -> None:
+    key = _own_key(scene)
     if key is not None and key.state == "Enabled":
-        told.world.user_puts(HOME, key.arn)
+        scene.world.user_puts(HOME, key.arn)
 
 
 def _changes(**changes: object) -> Act:
-    def act(told: Stage, dice: Random) -> None:
-        key = _own_key(told)
+    def act(scene: Stage, dice: Random) -> None:
+        key = _own_key(scene)
         if key is not None and not (key.state == "PendingDeletion" and changes.get("state") == "Disabled"):
-            told.world.user_changes_key(HOME, key.arn, **changes)
+            scene.world.user_changes_key(HOME, key.arn, **changes)
 
     return act
 
 
-def _moves_alias(told: Stage, dice: Random) -> None:
-    told.world.user_sets_alias(HOME, ALIAS, told.make_key(tagged=dice.random() < 0.7))
+def _moves_alias(scene: Stage, dice: Random) -> None:
+    scene.world.user_sets_alias(HOME, ALIAS, scene.make_key(tagged=dice.random() < 0.7))
 
 
-def _deletes_alias(told: Stage, dice: Random) -> None:
-    told.world.user_sets_alias(HOME, ALIAS, None)
+def _deletes_alias(scene: Stage, dice: Random) -> None:
+    scene.world.user_sets_alias(HOME, ALIAS, None)
 
 
-def _hears_again(told: Stage, dice: Random) -> None:
-    told.lambdas.hear(dice.choice(told.world.events))
+def _hears_again(scene: Stage, dice: Random) -> None:
+    scene.lambdas.hear(dice.choice(scene.world.events))
 
 
-def _sweeps(told: Stage, dice: Random) -> None:
-    told.lambdas.sweep()
+def _sweeps(scene: Stage, dice: Random) -> None:
+    scene.lambdas.sweep()
 
 
-def _freezes(told: Stage, dice: Random) -> None:
+def _freezes(scene: Stage, dice: Random) -> None:
     """An operator's process, which has no timeout, freezes for minutes between two of its calls."""
-    world = told.world
+    world = scene.world
     frozen_at = dice.randint(0, 12)
     begun: list[Run] = []
     awake = world.latency
@@ -175,8 +176,8 @@ def _freezes(told: Stage, dice: Random) -> None:
         return awake(rng, name)
 
     world.latency = latency
-    told.lambdas.look(Trigger(TriggerKind.OPERATOR), timeout=None)
-    begun.append(told.lambdas.runs[-1])
+    scene.lambdas.look(Trigger(TriggerKind.OPERATOR), timeout=None)
+    begun.append(scene.lambdas.runs[-1])
 
 
 SETTING_ACTS: tuple[Act, ...] = (_puts_none, _puts_aws_managed, _puts_other_key, _puts_it_back)

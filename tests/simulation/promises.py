@@ -103,11 +103,11 @@ class Witness:
                 lease = after.incident.lease if after.incident else None
                 run.lease_number, run.lease_until = (lease.number, lease.until) if lease else (None, None)
             if record.outcome is Outcome.REMEDIATED:
-                told = run.told_setting
-                if told is None or told.type is not EncryptionType.KMS or told.status is not EncryptionStatus.ACTIVE:
-                    self._say("P4", f"{record.record_id} REMEDIATED, but X-Ray last reported {told}")
-                elif record.after != told:
-                    self._say("P4", f"{record.record_id} says {record.after}, but X-Ray last reported {told}")
+                scene = run.told_setting
+                if scene is None or scene.type is not EncryptionType.KMS or scene.status is not EncryptionStatus.ACTIVE:
+                    self._say("P4", f"{record.record_id} REMEDIATED, but X-Ray last reported {scene}")
+                elif record.after != scene:
+                    self._say("P4", f"{record.record_id} says {record.after}, but X-Ray last reported {scene}")
         closes = isinstance(before, TargetState) and before.incident is not None and after.incident is None
         overtaken = written_by is not None and written_by[0] is not run and written_by[1] > run.told_setting_at
         if closes and overtaken and records and records[-1].outcome in GOOD:

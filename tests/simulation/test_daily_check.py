@@ -18,18 +18,18 @@ def renamed(policy: Policy, rule_id: str) -> Policy:
 
 
 def test_p6_a_sweep_that_writes_and_does_not_read_the_keys_policy_does_not_put_off_the_daily_check() -> None:
-    told = stage()
-    told.world.user_puts(HOME, None)
-    told.lambdas.schedule()
-    assert told.converge(), told.witness.story()
-    told.world.run(20 * HOUR)
-    last_check = told.tables.state(HOME).checked_at
+    scene = stage()
+    scene.world.user_puts(HOME, None)
+    scene.lambdas.schedule()
+    assert scene.converge(), scene.witness.story()
+    scene.world.run(20 * HOUR)
+    last_check = scene.tables.state(HOME).checked_at
     assert last_check is not None
-    with told.unheard():
-        told.world.user_changes_key(HOME, told.managed_key(), policy=BARE_POLICY)
-    told.lambdas.policy = renamed(baseline(), "renamed")
-    told.world.run(1.1 * HOUR)
-    assert told.tables.state(HOME).rule == "renamed", "a sweep has written since"
-    left = 25.1 * HOUR - (told.world.clock - last_check).total_seconds()
-    assert told.converge(left), told.witness.story()
-    assert told.world.place(HOME).kms.keys[told.managed_key()].policy != BARE_POLICY
+    with scene.unheard():
+        scene.world.user_changes_key(HOME, scene.managed_key(), policy=BARE_POLICY)
+    scene.lambdas.policy = renamed(baseline(), "renamed")
+    scene.world.run(1.1 * HOUR)
+    assert scene.tables.state(HOME).rule == "renamed", "a sweep has written since"
+    left = 25.1 * HOUR - (scene.world.clock - last_check).total_seconds()
+    assert scene.converge(left), scene.witness.story()
+    assert scene.world.place(HOME).kms.keys[scene.managed_key()].policy != BARE_POLICY

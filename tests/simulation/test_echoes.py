@@ -11,87 +11,87 @@ from tests.simulation.world import ALICE, HOME, MUTATIONS
 
 def managed() -> Stage:
     """A target that the guard has put right, long ago."""
-    told = stage()
-    told.lambdas.schedule()
-    told.world.user_puts(HOME, None)
-    assert told.converge(), told.witness.story()
-    told.world.run(600)
-    return told
+    scene = stage()
+    scene.lambdas.schedule()
+    scene.world.user_puts(HOME, None)
+    assert scene.converge(), scene.witness.story()
+    scene.world.run(600)
+    return scene
 
 
-def calls_of(told: Stage, function: str, since: int = 0) -> list[str]:
-    return [call for run in told.lambdas.runs[since:] if run.function == function for call in run.calls]
+def calls_of(scene: Stage, function: str, since: int = 0) -> list[str]:
+    return [call for run in scene.lambdas.runs[since:] if run.function == function for call in run.calls]
 
 
 def test_p7_the_echo_of_our_own_put_reads_twice_at_most_and_writes_nothing() -> None:
-    told = managed()
-    before = len(told.tables.records(HOME))
-    echoes = [run for run in told.lambdas.runs if run.function == "on_change"][1:]
+    scene = managed()
+    before = len(scene.tables.records(HOME))
+    echoes = [run for run in scene.lambdas.runs if run.function == "on_change"][1:]
     assert echoes, "the guard never heard its own Put"
     for run in echoes:
         assert run.calls == ["BatchGetItem", "GetEncryptionConfig"]
-    assert len(told.tables.records(HOME)) == before
-    told.witness.check_whole()
+    assert len(scene.tables.records(HOME)) == before
+    scene.witness.check_whole()
 
 
 def test_p7_the_echo_of_a_call_of_ours_that_was_refused_reads_the_table_only_and_starts_no_attempt() -> None:
-    told = managed()
-    key = told.managed_key()
-    told.world.staleness = lambda rng: 240.0
-    with told.unheard():
-        told.world.user_changes_key(HOME, key, state="Disabled")
-    since = len(told.lambdas.runs)
-    told.world.user_puts(HOME, None)
-    told.world.run(20)
-    attempts = [each for each in told.tables.records(HOME) if each.outcome is Outcome.REMEDIATING]
-    assert len(attempts) == 2, told.witness.story()
-    refused = [run for run in told.lambdas.runs[since:] if run.function == "on_change"][1:]
+    scene = managed()
+    key = scene.managed_key()
+    scene.world.staleness = lambda rng: 240.0
+    with scene.unheard():
+        scene.world.user_changes_key(HOME, key, state="Disabled")
+    since = len(scene.lambdas.runs)
+    scene.world.user_puts(HOME, None)
+    scene.world.run(20)
+    attempts = [each for each in scene.tables.records(HOME) if each.outcome is Outcome.REMEDIATING]
+    assert len(attempts) == 2, scene.witness.story()
+    refused = [run for run in scene.lambdas.runs[since:] if run.function == "on_change"][1:]
     assert [run.calls for run in refused] == [["BatchGetItem"]]
 
 
 def test_p7_the_echo_may_close_an_incident_that_waits_for_active() -> None:
-    told = stage(settling=lambda rng: 15.0, delivery=lambda rng: [2.0, 20.0])
-    told.world.user_puts(HOME, None)
-    told.world.run(60)
-    outcomes = [each.outcome for each in told.tables.records(HOME)]
+    scene = stage(settling=lambda rng: 15.0, delivery=lambda rng: [2.0, 20.0])
+    scene.world.user_puts(HOME, None)
+    scene.world.run(60)
+    outcomes = [each.outcome for each in scene.tables.records(HOME)]
     assert outcomes == [Outcome.REMEDIATING, Outcome.APPLIED, Outcome.COMPLIANT, Outcome.REMEDIATED] or outcomes == [
         Outcome.REMEDIATING,
         Outcome.APPLIED,
         Outcome.REMEDIATED,
-    ], told.witness.story()
+    ], scene.witness.story()
     assert not MUTATIONS.intersection(
-        call for run in told.lambdas.runs[1:] if run.function == "on_change" for call in run.calls
+        call for run in scene.lambdas.runs[1:] if run.function == "on_change" for call in run.calls
     )
-    told.witness.check_whole()
+    scene.witness.check_whole()
 
 
 def test_p7_an_incident_that_our_own_echo_closes_is_not_recorded_as_a_change_of_the_guards() -> None:
-    told = quiet()
-    told.world.settling = lambda rng: 15.0
-    told.lambdas.hear(told.world.user_puts(HOME, None))
-    told.world.run(16)
-    echo = told.world.events[-1]
-    told.lambdas.hear(echo)
-    told.world.run(5)
-    end = told.tables.records(HOME)[-1]
+    scene = quiet()
+    scene.world.settling = lambda rng: 15.0
+    scene.lambdas.hear(scene.world.user_puts(HOME, None))
+    scene.world.run(16)
+    echo = scene.world.events[-1]
+    scene.lambdas.hear(echo)
+    scene.world.run(5)
+    end = scene.tables.records(HOME)[-1]
     assert (end.outcome, end.trigger.event_id, end.trigger.actor) == (Outcome.REMEDIATED, None, None)
     assert end.cause is not None
     assert end.cause.actor == ALICE
-    assert (str(HOME), echo.trigger.event_id) not in told.tables.markers
+    assert (str(HOME), echo.trigger.event_id) not in scene.tables.markers
 
 
 def test_p7_an_echo_that_finds_another_setting_puts_it_right_without_blaming_the_guard() -> None:
-    told = managed()
-    with told.unheard():
-        told.world.user_puts(HOME, None)
+    scene = managed()
+    with scene.unheard():
+        scene.world.user_puts(HOME, None)
     echo = next(
         event
-        for event in told.world.events
+        for event in scene.world.events
         if isinstance(event, ChangeEvent) and event.trigger.actor and "xray-guard" in event.trigger.actor.arn
     )
-    told.lambdas.hear(echo)
-    assert told.converge(600), told.witness.story()
-    incident = told.tables.records(HOME)[-1]
+    scene.lambdas.hear(echo)
+    assert scene.converge(600), scene.witness.story()
+    incident = scene.tables.records(HOME)[-1]
     assert incident.outcome is Outcome.REMEDIATED
     assert incident.cause is None
-    assert all(record.trigger.event_id != echo.trigger.event_id for record in told.tables.records(HOME))
+    assert all(record.trigger.event_id != echo.trigger.event_id for record in scene.tables.records(HOME))

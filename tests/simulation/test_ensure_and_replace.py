@@ -38,31 +38,31 @@ class Interrupted:
 
 def ensured(befalls: Interrupted) -> Stage:
     """X-Ray on the AWS managed key, which is enough for the rule; only the managed key is asked for beside it."""
-    told = stage(policy=ENSURED, hazard=befalls)
-    with told.unheard():
-        told.world.user_puts(HOME, told.world.user_makes_key(HOME, manager="AWS", rotation=True, policy=BARE_POLICY))
-    told.world.run(600)
-    told.lambdas.schedule(first_sweep_after=10.0)
+    scene = stage(policy=ENSURED, hazard=befalls)
+    with scene.unheard():
+        scene.world.user_puts(HOME, scene.world.user_makes_key(HOME, manager="AWS", rotation=True, policy=BARE_POLICY))
+    scene.world.run(600)
+    scene.lambdas.schedule(first_sweep_after=10.0)
     befalls.begin()
-    told.world.run(1800)
-    told.world.end()
-    return told
+    scene.world.run(1800)
+    scene.world.end()
+    return scene
 
 
 def replaced(befalls: Interrupted) -> tuple[Stage, str]:
     """A target that is right, whose key an operator then gives up."""
-    told = stage(hazard=befalls)
-    told.lambdas.schedule()
-    told.world.user_puts(HOME, None)
-    assert told.converge(), told.witness.story()
-    told.world.run(600)
-    old = told.managed_key()
-    told.lambdas.invoke("operator", lambda guard, run: replace_key(guard, HOME, OPERATOR), retries=())
-    told.world.run(1)
+    scene = stage(hazard=befalls)
+    scene.lambdas.schedule()
+    scene.world.user_puts(HOME, None)
+    assert scene.converge(), scene.witness.story()
+    scene.world.run(600)
+    old = scene.managed_key()
+    scene.lambdas.invoke("operator", lambda guard, run: replace_key(guard, HOME, OPERATOR), retries=())
+    scene.world.run(1)
     befalls.begin()
-    told.world.run(1800)
-    told.world.end()
-    return told, old
+    scene.world.run(1800)
+    scene.world.end()
+    return scene, old
 
 
 def every_crash() -> Iterator[tuple[Hazard, int]]:
@@ -75,16 +75,16 @@ def test_p1_p2_a_key_that_the_rule_asks_for_is_there_before_any_drift_wherever_t
     interrupted = 0
     for hazard, at in every_crash():
         befalls = Interrupted(hazard, at)
-        told = ensured(befalls)
+        scene = ensured(befalls)
         interrupted += befalls.calls > at
-        state = told.tables.state(HOME)
-        kms = told.world.place(HOME).kms
-        assert state.managed_key is not None, (hazard, at, told.witness.story())
+        state = scene.tables.state(HOME)
+        kms = scene.world.place(HOME).kms
+        assert state.managed_key is not None, (hazard, at, scene.witness.story())
         assert kms.aliases[ALIAS] == state.managed_key
         assert [arn for arn, key in kms.keys.items() if key.manager == "CUSTOMER"] == [state.managed_key]
         assert state.incident is None
-        assert told.world.place(HOME).key_arn == at_xray
-        told.witness.check_whole()
+        assert scene.world.place(HOME).key_arn == at_xray
+        scene.witness.check_whole()
     assert interrupted > 40
 
 
@@ -92,24 +92,24 @@ def test_p1_p3_a_key_that_was_given_up_is_replaced_by_one_and_left_as_it_was_whe
     interrupted = 0
     for hazard, at in every_crash():
         befalls = Interrupted(hazard, at)
-        told, old = replaced(befalls)
+        scene, old = replaced(befalls)
         interrupted += befalls.calls > at
-        state = told.tables.state(HOME)
-        kms = told.world.place(HOME).kms
-        assert state.managed_key not in (None, old), (hazard, at, told.witness.story())
+        state = scene.tables.state(HOME)
+        kms = scene.world.place(HOME).kms
+        assert state.managed_key not in (None, old), (hazard, at, scene.witness.story())
         assert set(kms.keys) == {old, state.managed_key}
         assert kms.keys[old].state == "Enabled"
-        assert kms.aliases[ALIAS] == state.managed_key == told.world.place(HOME).key_arn
+        assert kms.aliases[ALIAS] == state.managed_key == scene.world.place(HOME).key_arn
         assert state.incident is None
         # The operator's word is what allows a second key, and only one.
-        (second,) = told.witness.broken
+        (second,) = scene.witness.broken
         assert "made key number 2" in second
-        told.witness.broken.clear()
-        told.witness.check_whole()
+        scene.witness.broken.clear()
+        scene.witness.check_whole()
     assert interrupted > 40
 
 
 def test_a_key_is_given_up_on_the_record_with_the_key_that_was_meant() -> None:
-    told, old = replaced(Interrupted(None, -1))
-    (record,) = [each for each in told.tables.records(HOME) if each.reason == "KEY_REPLACED"]
+    scene, old = replaced(Interrupted(None, -1))
+    (record,) = [each for each in scene.tables.records(HOME) if each.reason == "KEY_REPLACED"]
     assert (record.outcome, record.detail["retired"]) == (Outcome.IGNORED, old)

@@ -23,9 +23,9 @@ MOST_MUTATIONS_OF_A_KEY_A_DAY = 70
 
 def fought(delay: float, *, rests_after: int = 0, rest: float = 0.0) -> Stage:
     """A day with a rival who reverts each Put of the guard after `delay`, and rests after every so many."""
-    told = stage()
-    told.lambdas.schedule()
-    world = told.world
+    scene = stage()
+    scene.lambdas.schedule()
+    world = scene.world
     mutated = world.on_mutation
     reverted = [0]
 
@@ -42,11 +42,11 @@ def fought(delay: float, *, rests_after: int = 0, rest: float = 0.0) -> Stage:
     world.on_mutation = on_mutation
     world.user_puts(HOME, None, TERRAFORM)
     world.run(DAY)
-    return told
+    return scene
 
 
-def puts(told: Stage) -> list[float]:
-    return [each.at for each in told.world.mutations if each.run and each.name == "PutEncryptionConfig"]
+def puts(scene: Stage) -> list[float]:
+    return [each.at for each in scene.world.mutations if each.run and each.name == "PutEncryptionConfig"]
 
 
 RIVALS = {
@@ -64,26 +64,26 @@ RIVALS = {
 
 @pytest.mark.parametrize("rival", RIVALS.values(), ids=RIVALS.keys())
 def test_p9_a_rival_who_always_reverts_gets_a_bounded_number_of_puts_a_day(rival: dict[str, float]) -> None:
-    told = fought(**rival)  # type: ignore[arg-type]
-    sent = puts(told)
+    scene = fought(**rival)  # type: ignore[arg-type]
+    sent = puts(scene)
     assert len(sent) <= MOST_PUTS_A_DAY
-    told.witness.check_whole()
+    scene.witness.check_whole()
 
 
 def test_p9_against_a_rival_who_reverts_at_once_the_pauses_grow_and_the_guard_never_falls_silent() -> None:
-    told = fought(5.0)
-    sent = puts(told)
+    scene = fought(5.0)
+    sent = puts(scene)
     pauses = [later - earlier for earlier, later in pairwise(sent)]
     assert pauses[8] > pauses[4] > pauses[2]
     # Half an hour at most, the tick that takes it up, and the time the attempt itself takes.
     assert max(pauses) <= 30 * 60 + 60 + 20
     assert sent[-1] > DAY - 3600
-    told.witness.check_whole()
+    scene.witness.check_whole()
 
 
 def test_p9_the_record_names_the_rival_and_how_often_it_was_fought() -> None:
-    told = fought(5.0)
-    held = [record for record in told.tables.records(HOME) if record.reason == "BACKOFF"]
+    scene = fought(5.0)
+    held = [record for record in scene.tables.records(HOME) if record.reason == "BACKOFF"]
     assert held, "a fight of a whole day and not one DEFERRED"
     assert all(record.outcome is Outcome.DEFERRED for record in held)
     assert all(TERRAFORM.arn in record.detail["against"] for record in held)
@@ -91,23 +91,23 @@ def test_p9_the_record_names_the_rival_and_how_often_it_was_fought() -> None:
 
 
 def test_p9_once_the_rival_has_gone_the_target_is_right_within_the_longest_pause() -> None:
-    told = fought(5.0)
-    told.world.on_mutation = told.witness._mutation
-    assert told.converge(30 * 60 + 60 + 300), told.witness.story()
+    scene = fought(5.0)
+    scene.world.on_mutation = scene.witness._mutation
+    assert scene.converge(30 * 60 + 60 + 300), scene.witness.story()
 
 
 @pytest.mark.parametrize("delay", [0.05, 1.0, 8.0, 60.0])
 def test_p9_a_rival_who_always_disables_the_key_gets_a_bounded_number_of_mutations_a_day(delay: float) -> None:
     """Within a quarter of an hour it may be KMS that is slow, and is not held back; after it, it is a fight."""
-    told = stage()
-    told.lambdas.schedule()
-    world = told.world
+    scene = stage()
+    scene.lambdas.schedule()
+    world = scene.world
     world.user_puts(HOME, None)
-    assert told.converge()
+    assert scene.converge()
     world.run(600)
     before = len(world.mutations)
     mutated = world.on_mutation
-    key = told.managed_key()
+    key = scene.managed_key()
 
     def on_mutation(mutation: Mutation) -> None:
         mutated(mutation)
@@ -120,4 +120,4 @@ def test_p9_a_rival_who_always_disables_the_key_gets_a_bounded_number_of_mutatio
     sent = [each for each in world.mutations[before:] if each.run]
     assert len(sent) <= MOST_MUTATIONS_OF_A_KEY_A_DAY
     assert sent[-1].at > world.now - 3600, "silent"
-    told.witness.check_whole()
+    scene.witness.check_whole()

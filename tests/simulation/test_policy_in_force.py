@@ -35,22 +35,22 @@ class Crowded(FakeStore):
 
 
 def test_a_policy_that_cannot_be_announced_is_raised_and_is_no_failure_of_the_target() -> None:
-    told = stage()
+    scene = stage()
     run = Run("on_change/1", "on_change")
     raised: list[Exception] = []
 
     def live() -> None:
-        guard = replace(told.lambdas.guard(run), store=Crowded(told.world, run, told.tables))
+        guard = replace(scene.lambdas.guard(run), store=Crowded(scene.world, run, scene.tables))
         try:
             reconcile(guard, HOME, Trigger(TriggerKind.SWEEP))
         except Busy as busy:
             raised.append(busy)
 
-    told.world.start(live)
-    with told.unheard():  # the echo's run would announce it
-        told.world.run(60)
-    assert [record.outcome for record in told.tables.records(HOME)] == [Outcome.REMEDIATING, Outcome.REMEDIATED]
-    assert told.witness.right(), told.witness.story()
+    scene.world.start(live)
+    with scene.unheard():  # the echo's run would announce it
+        scene.world.run(60)
+    assert [record.outcome for record in scene.tables.records(HOME)] == [Outcome.REMEDIATING, Outcome.REMEDIATED]
+    assert scene.witness.right(), scene.witness.story()
     assert raised, "it must be loud, so that Lambda tries again"
 
 
@@ -69,29 +69,29 @@ def test_the_record_of_a_policy_holds_its_text_unless_it_is_too_long_for_an_item
 
 def managed_under_another_policy() -> tuple[Stage, str]:
     """A target that has been compliant for some minutes, and the digest of a policy that was deployed just now."""
-    told = stage()
-    told.lambdas.schedule(first_sweep_after=None)
-    told.world.user_puts(HOME, None)
-    assert told.converge(), told.witness.story()
-    told.world.run(600)
-    told.lambdas.policy = baseline(when="in-use")
-    assert told.tables.guard().policy_digest != told.lambdas.policy.digest
-    return told, told.lambdas.policy.digest
+    scene = stage()
+    scene.lambdas.schedule(first_sweep_after=None)
+    scene.world.user_puts(HOME, None)
+    assert scene.converge(), scene.witness.story()
+    scene.world.run(600)
+    scene.lambdas.policy = baseline(when="in-use")
+    assert scene.tables.guard().policy_digest != scene.lambdas.policy.digest
+    return scene, scene.lambdas.policy.digest
 
 
 def test_an_echo_under_a_new_policy_announces_it() -> None:
-    told, digest = managed_under_another_policy()
-    echo = next(event for event in told.world.events if event.trigger.request_id in told.world.guards_requests)
-    told.lambdas.hear(echo)
-    told.world.run(60)
-    assert told.tables.guard().policy_digest == digest
+    scene, digest = managed_under_another_policy()
+    echo = next(event for event in scene.world.events if event.trigger.request_id in scene.world.guards_requests)
+    scene.lambdas.hear(echo)
+    scene.world.run(60)
+    assert scene.tables.guard().policy_digest == digest
 
 
 def test_a_tick_that_finds_nothing_due_under_a_new_policy_announces_it() -> None:
-    told, digest = managed_under_another_policy()
-    told.lambdas.look(Trigger(TriggerKind.TICK))
-    told.world.run(60)
-    result = told.lambdas.results[-1]
+    scene, digest = managed_under_another_policy()
+    scene.lambdas.look(Trigger(TriggerKind.TICK))
+    scene.world.run(60)
+    result = scene.lambdas.results[-1]
     assert isinstance(result, Result)
     assert result.reason == Reason.NOT_DUE
-    assert told.tables.guard().policy_digest == digest
+    assert scene.tables.guard().policy_digest == digest

@@ -9,57 +9,57 @@ from tests.simulation.world import HOME
 
 def test_p13_a_key_that_kms_shows_to_some_reads_only_is_not_yet_put_to_use() -> None:
     """The key is described, its policy is shown, and of its rotation KMS says that there is no such key."""
-    told = stage()
-    told.world.user_puts(HOME, None)
-    with told.unheard():
-        told.world.user_sets_alias(HOME, ALIAS, told.make_key(tagged=True, rotation=False))
-    told.world.run(1)
+    scene = stage()
+    scene.world.user_puts(HOME, None)
+    with scene.unheard():
+        scene.world.user_sets_alias(HOME, ALIAS, scene.make_key(tagged=True, rotation=False))
+    scene.world.run(1)
     ages = iter([0.0, 0.0, 240.0, 0.0])
-    told.world.staleness = lambda rng: next(ages, 240.0)
-    told.world.run(20)
-    assert told.world.setting(HOME).key_arn is None, told.witness.story()
-    assert told.tables.records(HOME)[-1].outcome is Outcome.FAILED
-    told.world.staleness = lambda rng: 0.0
-    told.lambdas.schedule()
-    assert told.converge(600), told.witness.story()
-    told.witness.check_whole()
+    scene.world.staleness = lambda rng: next(ages, 240.0)
+    scene.world.run(20)
+    assert scene.world.setting(HOME).key_arn is None, scene.witness.story()
+    assert scene.tables.records(HOME)[-1].outcome is Outcome.FAILED
+    scene.world.staleness = lambda rng: 0.0
+    scene.lambdas.schedule()
+    assert scene.converge(600), scene.witness.story()
+    scene.witness.check_whole()
 
 
 def test_p1_what_a_remediation_saw_of_the_key_is_looked_at_again_once_stale_reads_have_passed() -> None:
     """The key had lost its statements and its rotation minutes ago, and no read told of it when X-Ray was put back."""
-    told = stage()
-    told.lambdas.schedule()
-    told.world.user_puts(HOME, None)
-    assert told.converge(), told.witness.story()
-    told.world.run(600)
-    since = told.world.now
-    told.world.staleness = lambda rng: 240.0
-    told.witness.fresh = False
-    with told.unheard():
-        told.world.user_changes_key(HOME, told.managed_key(), policy=BARE_POLICY, rotation=False)
-    told.world.user_puts(HOME, None)
-    assert told.converge(1000), told.witness.story()
-    right_since = told.witness.right_since[HOME]
+    scene = stage()
+    scene.lambdas.schedule()
+    scene.world.user_puts(HOME, None)
+    assert scene.converge(), scene.witness.story()
+    scene.world.run(600)
+    since = scene.world.now
+    scene.world.staleness = lambda rng: 240.0
+    scene.witness.fresh = False
+    with scene.unheard():
+        scene.world.user_changes_key(HOME, scene.managed_key(), policy=BARE_POLICY, rotation=False)
+    scene.world.user_puts(HOME, None)
+    assert scene.converge(1000), scene.witness.story()
+    right_since = scene.witness.right_since[HOME]
     assert right_since is not None
     assert right_since - since <= 250 + 60 + 10
-    told.witness.check_whole()
+    scene.witness.check_whole()
 
 
 def test_p1_a_repair_that_kms_is_slow_to_show_is_not_held_back_as_if_it_were_a_fight() -> None:
-    told = stage()
-    told.lambdas.schedule()
-    told.world.user_puts(HOME, None)
-    assert told.converge(), told.witness.story()
-    told.world.run(600)
-    since = told.world.now
-    told.world.staleness = lambda rng: 240.0
-    told.witness.fresh = False
-    with told.unheard():
-        told.world.user_changes_key(HOME, told.managed_key(), state="Disabled")
-    told.world.user_puts(HOME, None)
-    assert told.converge(1200), told.witness.story()
-    right_since = told.witness.right_since[HOME]
+    scene = stage()
+    scene.lambdas.schedule()
+    scene.world.user_puts(HOME, None)
+    assert scene.converge(), scene.witness.story()
+    scene.world.run(600)
+    since = scene.world.now
+    scene.world.staleness = lambda rng: 240.0
+    scene.witness.fresh = False
+    with scene.unheard():
+        scene.world.user_changes_key(HOME, scene.managed_key(), state="Disabled")
+    scene.world.user_puts(HOME, None)
+    assert scene.converge(1200), scene.witness.story()
+    right_since = scene.witness.right_since[HOME]
     assert right_since is not None
     assert right_since - since <= 2 * (240 + 60 + 10)
-    assert all(record.reason != "BACKOFF" for record in told.tables.records(HOME))
-    told.witness.check_whole()
+    assert all(record.reason != "BACKOFF" for record in scene.tables.records(HOME))
+    scene.witness.check_whole()

@@ -45,126 +45,126 @@ def allowed(run: Run, number: int, name: str) -> Hazard | None:
 
 def recorded() -> Stage:
     """All has been well for a while."""
-    told = stage()
-    told.world.user_puts(HOME, None)
-    told.lambdas.schedule(first_sweep_after=None)
-    assert told.converge(), told.witness.story()
-    told.world.run(1200)
-    return told
+    scene = stage()
+    scene.world.user_puts(HOME, None)
+    scene.lambdas.schedule(first_sweep_after=None)
+    assert scene.converge(), scene.witness.story()
+    scene.world.run(1200)
+    return scene
 
 
-def latest(told: Stage, outcome: Outcome) -> Record:
-    return [record for record in told.tables.records(HOME) if record.outcome is outcome][-1]
+def latest(scene: Stage, outcome: Outcome) -> Record:
+    return [record for record in scene.tables.records(HOME) if record.outcome is outcome][-1]
 
 
-def own_mutations(told: Stage) -> list[str]:
-    return [mutation.name for mutation in told.world.mutations if mutation.run]
+def own_mutations(scene: Stage) -> list[str]:
+    return [mutation.name for mutation in scene.world.mutations if mutation.run]
 
 
 def test_p13_a_grant_that_does_not_come_through_x_ray_is_failed_with_the_statement_to_widen() -> None:
-    told = recorded()
-    theirs, former = told.make_key(tagged=False), told.managed_key()
-    made = own_mutations(told).count("CreateKey")
-    told.world.hazard = denied("xray:PutEncryptionConfig", GRANT)
-    told.world.user_puts(HOME, theirs)
-    told.world.run(WAITS)
-    failed = latest(told, Outcome.FAILED)
+    scene = recorded()
+    theirs, former = scene.make_key(tagged=False), scene.managed_key()
+    made = own_mutations(scene).count("CreateKey")
+    scene.world.hazard = denied("xray:PutEncryptionConfig", GRANT)
+    scene.world.user_puts(HOME, theirs)
+    scene.world.run(WAITS)
+    failed = latest(scene, Outcome.FAILED)
     assert failed.error is not None
     assert failed.error.code == "AccessDeniedException"
     assert "kms:CreateGrant" in failed.error.message
     assert "kms:GrantIsForAWSResource" in failed.error.message
     assert "statement LetXRayUseTheKey of policies/iam-guard.json" in failed.error.message
-    assert told.world.setting(HOME).key_arn == theirs, "X-Ray stays where its user put it"
-    assert own_mutations(told).count("CreateKey") == made
-    told.witness.check_whole()
-    told.world.hazard = allowed
-    assert told.converge(LONGEST_BACKOFF), told.witness.story()
-    assert told.world.setting(HOME).key_arn == former
-    told.witness.check_whole()
+    assert scene.world.setting(HOME).key_arn == theirs, "X-Ray stays where its user put it"
+    assert own_mutations(scene).count("CreateKey") == made
+    scene.witness.check_whole()
+    scene.world.hazard = allowed
+    assert scene.converge(LONGEST_BACKOFF), scene.witness.story()
+    assert scene.world.setting(HOME).key_arn == former
+    scene.witness.check_whole()
 
 
 def test_p2_a_grant_that_is_refused_for_a_new_key_leaves_one_key_and_x_ray_untouched() -> None:
-    told = stage(hazard=denied("xray:PutEncryptionConfig", GRANT))
-    told.lambdas.schedule(first_sweep_after=None)
-    told.world.user_puts(HOME, None)
-    told.world.run(2 * WAITS)
-    failed = latest(told, Outcome.FAILED)
+    scene = stage(hazard=denied("xray:PutEncryptionConfig", GRANT))
+    scene.lambdas.schedule(first_sweep_after=None)
+    scene.world.user_puts(HOME, None)
+    scene.world.run(2 * WAITS)
+    failed = latest(scene, Outcome.FAILED)
     assert failed.error is not None
     assert "LetXRayUseTheKey" in failed.error.message
-    assert told.world.setting(HOME).type is EncryptionType.NONE
-    assert own_mutations(told).count("CreateKey") == 1
-    told.witness.check_whole()
-    told.world.hazard = allowed
-    assert told.converge(LONGEST_BACKOFF), told.witness.story()
-    told.witness.check_right()
-    told.witness.check_whole()
+    assert scene.world.setting(HOME).type is EncryptionType.NONE
+    assert own_mutations(scene).count("CreateKey") == 1
+    scene.witness.check_whole()
+    scene.world.hazard = allowed
+    assert scene.converge(LONGEST_BACKOFF), scene.witness.story()
+    scene.witness.check_right()
+    scene.witness.check_whole()
 
 
 def test_p3_tags_that_count_for_nothing_at_create_key_are_failed_with_the_remedy_and_no_intent_is_left() -> None:
-    told = stage(hazard=denied("kms:CreateKey", TAG))
-    told.lambdas.schedule(first_sweep_after=None)
-    told.world.user_puts(HOME, None)
-    told.world.run(WAITS)
-    failed = latest(told, Outcome.FAILED)
+    scene = stage(hazard=denied("kms:CreateKey", TAG))
+    scene.lambdas.schedule(first_sweep_after=None)
+    scene.world.user_puts(HOME, None)
+    scene.world.run(WAITS)
+    failed = latest(scene, Outcome.FAILED)
     assert failed.error is not None
     assert failed.error.code == "AccessDeniedException"
     assert "kms:TagResource" in failed.error.message
     assert "statement MakeKeysTaggedAsOwn of policies/iam-guard.json" in failed.error.message
-    state = told.tables.state(HOME)
+    state = scene.tables.state(HOME)
     assert state.intent is None
     assert (state.managed_key, state.keys_made) == (None, ())
-    assert told.world.setting(HOME).type is EncryptionType.NONE
-    assert own_mutations(told) == []
-    told.witness.check_whole()
+    assert scene.world.setting(HOME).type is EncryptionType.NONE
+    assert own_mutations(scene) == []
+    scene.witness.check_whole()
 
 
 def test_a_key_that_an_operator_makes_is_adopted_and_completed_where_the_guard_may_make_none() -> None:
-    told = stage(hazard=denied("kms:CreateKey", TAG))
-    told.lambdas.schedule(first_sweep_after=None)
-    told.world.user_puts(HOME, None)
-    told.world.run(WAITS)
-    key = told.make_key(tagged=True, policy=DEFAULT_KEY_POLICY, rotation=False, rotation_days=None)
-    told.world.user_sets_alias(HOME, "alias/xray-encryption", key)
-    assert told.converge(LONGEST_BACKOFF), told.witness.story()
-    assert told.world.setting(HOME).key_arn == key
-    assert "CreateKey" not in own_mutations(told)
-    told.witness.check_whole()
+    scene = stage(hazard=denied("kms:CreateKey", TAG))
+    scene.lambdas.schedule(first_sweep_after=None)
+    scene.world.user_puts(HOME, None)
+    scene.world.run(WAITS)
+    key = scene.make_key(tagged=True, policy=DEFAULT_KEY_POLICY, rotation=False, rotation_days=None)
+    scene.world.user_sets_alias(HOME, "alias/xray-encryption", key)
+    assert scene.converge(LONGEST_BACKOFF), scene.witness.story()
+    assert scene.world.setting(HOME).key_arn == key
+    assert "CreateKey" not in own_mutations(scene)
+    scene.witness.check_whole()
 
 
 def test_p6_a_service_graph_that_may_not_be_read_counts_as_in_use_and_the_record_says_so() -> None:
-    told = stage(policy=baseline(when="in-use"), hazard=denied("xray:GetServiceGraph", DECRYPT))
-    told.world.place(HOME).in_use = False
-    told.lambdas.sweep()
-    told.lambdas.schedule(first_sweep_after=None)
-    assert told.converge(600), told.witness.story()
-    begun = latest(told, Outcome.REMEDIATING)
+    scene = stage(policy=baseline(when="in-use"), hazard=denied("xray:GetServiceGraph", DECRYPT))
+    scene.world.place(HOME).in_use = False
+    scene.lambdas.sweep()
+    scene.lambdas.schedule(first_sweep_after=None)
+    assert scene.converge(600), scene.witness.story()
+    begun = latest(scene, Outcome.REMEDIATING)
     assert "not known, so judged as in use" in begun.detail["in_use"]
     assert "kms:Decrypt" in begun.detail["in_use"]
     assert "policies/iam-guard.json" in begun.detail["in_use"]
-    told.witness.check_right()
-    told.witness.check_whole()
+    scene.witness.check_right()
+    scene.witness.check_whole()
 
 
 def test_a_service_graph_that_may_not_be_read_makes_no_key_while_the_rule_only_observes() -> None:
     policy = baseline(when="in-use", mode="observe")
-    told = stage(policy=policy, hazard=denied("xray:GetServiceGraph", DECRYPT))
+    scene = stage(policy=policy, hazard=denied("xray:GetServiceGraph", DECRYPT))
     for _ in range(3):
-        told.lambdas.sweep()
-        told.world.run(3600)
-    (record,) = told.tables.records(HOME)
+        scene.lambdas.sweep()
+        scene.world.run(3600)
+    (record,) = scene.tables.records(HOME)
     assert (record.outcome, record.reason) == (Outcome.OBSERVED, "RULE_OBSERVES")
     assert "judged as in use" in record.detail["in_use"]
-    assert own_mutations(told) == []
+    assert own_mutations(scene) == []
 
 
 def test_p10_a_service_graph_that_is_throttled_is_failed_and_read_again_and_nothing_is_judged_by_it() -> None:
     throttled = lambda run, number, name: Hazard("throttle") if name == "GetServiceGraph" else None  # noqa: E731
-    told = stage(policy=baseline(when="in-use"), hazard=throttled)
-    told.world.place(HOME).in_use = False
-    told.lambdas.sweep()
-    told.world.run(60)
-    assert told.tables.records(HOME)[-1].reason == "ThrottlingException"
-    assert own_mutations(told) == []
+    scene = stage(policy=baseline(when="in-use"), hazard=throttled)
+    scene.world.place(HOME).in_use = False
+    scene.lambdas.sweep()
+    scene.world.run(60)
+    assert scene.tables.records(HOME)[-1].reason == "ThrottlingException"
+    assert own_mutations(scene) == []
 
 
 def test_a_lock_out_check_that_never_sees_the_roles_right_is_failed_with_what_to_do_and_one_key_is_made() -> None:
@@ -176,31 +176,31 @@ def test_a_lock_out_check_that_never_sees_the_roles_right_is_failed_with_what_to
             raise AwsError("kms:PutKeyPolicy", "MalformedPolicyDocumentException", refusal)
         return None
 
-    told = stage(hazard=hazard, denies_bypass=True)
-    told.lambdas.schedule(first_sweep_after=None)
-    told.world.user_puts(HOME, None)
-    told.world.run(WAITS)
-    failed = latest(told, Outcome.FAILED)
+    scene = stage(hazard=hazard, denies_bypass=True)
+    scene.lambdas.schedule(first_sweep_after=None)
+    scene.world.user_puts(HOME, None)
+    scene.world.run(WAITS)
+    failed = latest(scene, Outcome.FAILED)
     assert failed.error is not None
     assert "yourself (docs/first-hour.md" in failed.error.message
     (wanted,) = [action.after for action in failed.actions if action.name == "PutKeyPolicy"]
-    (key,) = told.tables.state(HOME).keys_made
-    assert told.world.setting(HOME).type is EncryptionType.NONE
-    told.world.user_changes_key(HOME, key, policy=wanted)
-    assert told.converge(LONGEST_BACKOFF), told.witness.story()
-    assert own_mutations(told).count("CreateKey") == 1
-    told.witness.check_whole()
+    (key,) = scene.tables.state(HOME).keys_made
+    assert scene.world.setting(HOME).type is EncryptionType.NONE
+    scene.world.user_changes_key(HOME, key, policy=wanted)
+    assert scene.converge(LONGEST_BACKOFF), scene.witness.story()
+    assert own_mutations(scene).count("CreateKey") == 1
+    scene.witness.check_whole()
 
 
 @pytest.mark.parametrize("text", ["with an explicit deny in a service control policy", "with an explicit deny"])
 def test_a_denial_that_the_guards_rights_cannot_overrule_names_no_statement_to_widen(text: str) -> None:
-    told = stage(hazard=denied("kms:CreateKey", f"not authorized to perform: kms:CreateKey {text}"))
-    told.lambdas.schedule(first_sweep_after=None)
-    told.world.user_puts(HOME, None)
-    told.world.run(600)
-    assert "explicit deny" in (latest(told, Outcome.FAILED).error or Problem("", "")).message
+    scene = stage(hazard=denied("kms:CreateKey", f"not authorized to perform: kms:CreateKey {text}"))
+    scene.lambdas.schedule(first_sweep_after=None)
+    scene.world.user_puts(HOME, None)
+    scene.world.run(600)
+    assert "explicit deny" in (latest(scene, Outcome.FAILED).error or Problem("", "")).message
     assert "iam-guard.json" not in "".join(
-        record.error.message for record in told.tables.records(HOME) if record.error is not None
+        record.error.message for record in scene.tables.records(HOME) if record.error is not None
     )
-    assert told.world.setting(HOME).type is EncryptionType.NONE
-    told.witness.check_whole()
+    assert scene.world.setting(HOME).type is EncryptionType.NONE
+    scene.witness.check_whole()

@@ -8,9 +8,9 @@ import pytest
 
 from chalicelib.auditlog.views import Entry
 from chalicelib.domain.model import Actor, Subject, Trigger, TriggerKind
-from chalicelib.domain.reasons import Outcome
-from chalicelib.domain.stored import ZERO_HASH, Cause, Change, Record
-from chalicelib.operators.formatting import LONGEST_VALUE, SUBJECTS, event_change_text
+from chalicelib.domain.reasons import Outcome, Violation
+from chalicelib.domain.stored import ZERO_HASH, Attribution, Cause, Change, Record
+from chalicelib.operators.formatting import LONGEST_VALUE, SUBJECTS, attribution_text, event_change_text
 
 HERE = "111122223333/us-east-1"
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -39,6 +39,26 @@ def test_a_long_value_is_cut() -> None:
     shown = event_change_text(Change(Subject.KEY_POLICY, KEY, None, "x" * 32_768), HERE)
     assert shown.endswith("x…")
     assert len(shown) < LONGEST_VALUE + 50
+
+
+@pytest.mark.parametrize(
+    ("attribution", "text"),
+    [
+        (Attribution(Violation.NOT_KMS), "NOT_KMS by an unknown change"),
+        (Attribution(Violation.NOT_KMS, (Cause("e", NOON, ALICE),)), "NOT_KMS by user/Alice"),
+        (
+            Attribution(Violation.NOT_KMS, (Cause("e", NOON, ALICE), Cause("f", NOON, MALLORY))),
+            "NOT_KMS by user/Alice and user/Mallory",
+        ),
+        (
+            Attribution(Violation.NOT_KMS, policy_digest="0123456789abcdef"),
+            "NOT_KMS by a new policy, digest 0123456789ab",
+        ),
+        (Attribution(Violation.NOT_KMS, before_guard=True), "NOT_KMS already there when the guard first checked"),
+    ],
+)
+def test_a_violation_says_who_made_it(attribution: Attribution, text: str) -> None:
+    assert attribution_text(attribution, HERE) == text
 
 
 def test_every_subject_has_its_words() -> None:

@@ -13,7 +13,21 @@ from chalicelib.domain.model import Actor, ChangeEvent, Setting
 from chalicelib.domain.stored import Backoff, Cause, Incident, PastIncident, Phase, TargetState
 from chalicelib.domain.times import CLOCK_SKEW
 from tests.unit.runs import a_run
-from tests.unit.targets import ALICE, BOB, HOUR, NONE, NOW, OTHER, RULE, SECOND, TARGET, change_event
+from tests.unit.targets import (
+    ALICE,
+    BOB,
+    COMPLIANT,
+    HOUR,
+    MINUTE,
+    NONE,
+    NOW,
+    OTHER,
+    RULE,
+    SECOND,
+    TARGET,
+    an_incident,
+    change_event,
+)
 
 
 def change(at: datetime | None = NOW, result: Setting | None = NONE, actor: Actor = ALICE) -> ChangeEvent:
@@ -141,3 +155,22 @@ def test_p5_a_target_remembers_its_latest_incidents_and_who_caused_them() -> Non
     last = NOW + (PAST_INCIDENTS + 2) * HOUR
     assert state.past[-1] == PastIncident(f"{TARGET}#{PAST_INCIDENTS + 2}", last, last + SECOND, NONE, cause(last))
     assert [past.opened_at for past in state.past] == sorted(past.opened_at for past in state.past)
+
+
+def test_p5_a_late_event_of_an_older_identical_change_is_not_the_cause_of_a_new_drift() -> None:
+    compliant_since = replace(COMPLIANT, good_at=NOW - HOUR)
+    drift = an_incident(opened_at=NOW, before=NONE, cause=None)
+    older = change_event(at=NOW - 2 * HOUR, actor=BOB)
+    assert incidents.join(drift, older, compliant_since).cause is None
+    newer = change_event(at=NOW - MINUTE, actor=ALICE)
+    found = incidents.join(drift, newer, compliant_since).cause
+    assert found is not None
+    assert found.actor == ALICE
+
+
+def test_p5_what_was_applied_meanwhile_does_not_hide_the_cause_of_the_incident() -> None:
+    applied_since = replace(COMPLIANT, good_at=NOW)
+    waiting = an_incident(opened_at=NOW - HOUR, before=NONE, cause=None)
+    found = incidents.join(waiting, change_event(at=NOW - HOUR), applied_since).cause
+    assert found is not None
+    assert found.actor == ALICE

@@ -437,11 +437,19 @@ def test_p1_a_compliant_targets_recheck_is_cleared_in_silence_once_it_was_due() 
     due = replace(COMPLIANT, recheck_at=NOW)
     settlement = settled(HEALTHY, due)
     assert (settlement.lines, stored(settlement).recheck_at, settlement.due) == ((), None, None)
+    assert (stored(settlement).good_at, stored(settlement).checked_at) == (NOW, NOW)
     early = settled(HEALTHY, replace(COMPLIANT, recheck_at=NOW + SECOND))
     assert is_silent(early)
     assert early.due == NOW + SECOND
     assert is_silent(settled(judged(Outcome.COMPLIANT, None, seen_as(at=NOW - SECOND)), due))
     assert is_silent(settled(judged(Outcome.COMPLIANT, None, seen_as(deep=False)), due))
+
+
+def test_p5_a_key_event_that_finds_the_target_compliant_is_recorded_once() -> None:
+    settlement = settled(HEALTHY, event=key_event(KEY_ARN))
+    assert only_line(settlement).outcome is Outcome.COMPLIANT
+    assert (stored(settlement).good_at, stored(settlement).checked_at) == (NOW, NOW)
+    assert settled(HEALTHY, event=key_event(KEY_ARN), audited=True).lines == ()
 
 
 def test_p2_a_key_that_is_adopted_is_recorded_and_read_again() -> None:
@@ -475,11 +483,12 @@ def test_p5_a_change_that_comes_after_its_incident_was_remediated_is_added_to_it
 
 @pytest.mark.parametrize(("mutated", "outcome"), [(True, Outcome.REMEDIATED), (False, Outcome.COMPLIANT)])
 def test_p4_an_incident_is_remediated_only_if_the_guard_had_a_hand_in_it(mutated: bool, outcome: Outcome) -> None:
-    settlement = settled(HEALTHY, drifted(an_incident(mutated=mutated), Outcome.FAILED, UNTAGGED.code))
+    settlement = settled(HEALTHY, drifted(an_incident(attempt=2, mutated=mutated), Outcome.FAILED, UNTAGGED.code))
     line, state = only_line(settlement), stored(settlement)
     assert (settlement.outcome, line.outcome, state.outcome) == (outcome,) * 3
     assert (line.fields["incident_id"], line.fields["before"], line.fields["after"]) == (f"{TARGET}#4", NONE, GOOD)
     assert (line.fields["exposure_seconds"], line.fields["error"]) == (600, None)
+    assert line.fields["attempt"] is None, "the last one has its end on the record already"
     assert (state.incident, state.setting, state.reason, state.violations) == (None, GOOD, None, ())
     assert (state.good_at, state.checked_at) == (NOW, NOW)
     assert state.past == (PastIncident(f"{TARGET}#4", NOW - 10 * MINUTE, NOW, NONE),)
@@ -509,7 +518,8 @@ APPLIED = drifted(applied(), Outcome.APPLIED, setting=UPDATING)
 
 @pytest.mark.parametrize("setting", [UPDATING, replace(GOOD, status=None)], ids=["UPDATING", "no status"])
 def test_p4_an_incident_does_not_end_before_xray_reports_active(setting: Setting) -> None:
-    settlement = settled(judged(Outcome.COMPLIANT, None, seen_as(setting)), drifted(an_incident(), Outcome.FAILED))
+    failed = drifted(an_incident(), Outcome.FAILED, UNTAGGED.code)
+    settlement = settled(judged(Outcome.COMPLIANT, None, seen_as(setting)), failed)
     line, incident = only_line(settlement), open_incident(settlement)
     assert (settlement.outcome, line.outcome, stored(settlement).outcome) == (Outcome.APPLIED,) * 3
     assert (line.fields["after"], line.fields["error"], stored(settlement).reason) == (setting, None, None)
@@ -818,7 +828,7 @@ def test_p9_a_failed_read_does_not_shorten_the_pause_of_a_fight() -> None:
 
 # --- whatever the end ------------------------------------------------------------------------------------------------
 
-ENDS: list[tuple[End, TargetState]] = [
+ENDS: list[tuple[End, TargetState | None]] = [
     (HEALTHY, COMPLIANT),
     (HEALTHY, drifted(an_incident(), Outcome.FAILED)),
     (STILL_UPDATING, APPLIED),
@@ -828,22 +838,28 @@ ENDS: list[tuple[End, TargetState]] = [
     (REFUSED_CALL, COMPLIANT),
     (LeaseHeld(), HELD),
     (RegionDenied(DENIED), COMPLIANT),
-    (RegionDenied(DENIED), stored(settled(RegionDenied(DENIED)))),
+    (RegionDenied(DENIED), None),
     (Failed(THROTTLED), COMPLIANT),
     (Attempted(seen_as(GOOD), None, (), True), HELD),
     (Attempted(seen_as(NONE), THROTTLED, (), False), HELD),
     *((end, COMPLIANT) for end in NOT_ACTED_ON),
-    *((end, stored(settled(end))) for end in NOT_ACTED_ON),
+    *((end, None) for end in NOT_ACTED_ON),
 ]
+"""With the state before; None for the state that the same end left behind."""
+
+
+def before(end: End, state: TargetState | None) -> TargetState:
+    return state or stored(settled(end))
 
 
 @pytest.mark.parametrize(("end", "state"), ENDS)
-def test_p5_a_change_that_is_not_on_the_record_yet_always_gets_there(end: End, state: TargetState) -> None:
-    assert settled(end, state, LATE).lines
+def test_p5_a_change_that_is_not_on_the_record_yet_always_gets_there(end: End, state: TargetState | None) -> None:
+    assert settled(end, before(end, state), LATE).lines
 
 
 @pytest.mark.parametrize(("end", "state"), ENDS)
-def test_what_is_stored_is_due_when_the_settlement_says(end: End, state: TargetState) -> None:
+def test_what_is_stored_is_due_when_the_settlement_says(end: End, state: TargetState | None) -> None:
+    state = before(end, state)
     settlement = settled(end, state)
     assert settlement.due == (settlement.state or state).due
     if settlement.lines:
@@ -851,20 +867,20 @@ def test_what_is_stored_is_due_when_the_settlement_says(end: End, state: TargetS
 
 
 @pytest.mark.parametrize(("end", "state"), ENDS)
-def test_p1_after_a_key_event_all_is_read_again_whatever_was_found(end: End, state: TargetState) -> None:
-    assert stored(settled(end, state, key_event(KEY_ARN))).recheck_at == NOW + STALE_READS
+def test_p1_after_a_key_event_all_is_read_again_whatever_was_found(end: End, state: TargetState | None) -> None:
+    assert stored(settled(end, before(end, state), key_event(KEY_ARN))).recheck_at == NOW + STALE_READS
 
 
 @pytest.mark.parametrize(("end", "state"), ENDS)
-def test_the_chain_is_left_to_the_commit(end: End, state: TargetState) -> None:
-    after = settled(end, state, LATE).state
-    assert after is not None
+def test_the_chain_is_left_to_the_commit(end: End, state: TargetState | None) -> None:
+    state = before(end, state)
+    after = stored(settled(end, state, LATE))
     assert (after.version, after.seq, after.head) == (state.version, state.seq, state.head)
 
 
 @pytest.mark.parametrize(("end", "state"), ENDS)
-def test_p4_only_active_on_the_wanted_key_is_recorded_as_remediated(end: End, state: TargetState) -> None:
-    for line in settled(end, state, LATE).lines:
+def test_p4_only_active_on_the_wanted_key_is_recorded_as_remediated(end: End, state: TargetState | None) -> None:
+    for line in settled(end, before(end, state), LATE).lines:
         if line.outcome is Outcome.REMEDIATED:
             assert line.fields["after"] == GOOD
 

@@ -43,23 +43,23 @@ class Bucket:
         self.kept.append((record, list(heads)))
 
 
-def guard_of(told: Stage, **changes: object) -> Guard:
-    return replace(told.lambdas.guard(Run("test/1", "test")), **changes)
+def guard_of(scene: Stage, **changes: object) -> Guard:
+    return replace(scene.lambdas.guard(Run("test/1", "test")), **changes)
 
 
-def remember(told: Stage, target: Target | str, **fields: object) -> None:
+def remember(scene: Stage, target: Target | str, **fields: object) -> None:
     """Put a target's state into the tables as it is."""
     state = TargetState(str(target), **{"version": 1, **fields})  # type: ignore[arg-type]
-    told.tables.states[str(target)] = (state.version, msgspec.json.encode(state), state.due)
+    scene.tables.states[str(target)] = (state.version, msgspec.json.encode(state), state.due)
 
 
-def all_due(told: Stage) -> None:
+def all_due(scene: Stage) -> None:
     for target in TARGETS:
-        remember(told, target, recheck_at=told.world.clock - timedelta(minutes=1))
+        remember(scene, target, recheck_at=scene.world.clock - timedelta(minutes=1))
 
 
-def put_right(told: Stage) -> list[Target]:
-    return [target for target in TARGETS if told.world.setting(target).type is EncryptionType.KMS]
+def put_right(scene: Stage) -> list[Target]:
+    return [target for target in TARGETS if scene.world.setting(target).type is EncryptionType.KMS]
 
 
 def seconds(*left: float) -> Callable[[], float]:
@@ -68,8 +68,8 @@ def seconds(*left: float) -> Callable[[], float]:
     return lambda: next(answers, 0.0)
 
 
-def the_sweep(told: Stage) -> Record:
-    return next(record for record in reversed(told.tables.records(GUARD_CHAIN)) if record.reason == "SWEEP")
+def the_sweep(scene: Stage) -> Record:
+    return next(record for record in reversed(scene.tables.records(GUARD_CHAIN)) if record.reason == "SWEEP")
 
 
 # --- P10 -------------------------------------------------------------------------------------------------------------
@@ -77,45 +77,45 @@ def the_sweep(told: Stage) -> Record:
 
 def test_p10_a_tick_begins_no_target_that_its_function_may_not_live_to_end() -> None:
     """A remediation polls X-Ray for ten seconds, and a call of its may take eleven."""
-    told = still()
-    all_due(told)
-    report = tick(guard_of(told), seconds(60.0, 24.0, 24.0))
+    scene = still()
+    all_due(scene)
+    report = tick(guard_of(scene), seconds(60.0, 24.0, 24.0))
     assert len(report.results) == 1
-    assert len(put_right(told)) == 1
-    waiting = [target for target in TARGETS if told.tables.state(target).recheck_at is not None]
+    assert len(put_right(scene)) == 1
+    waiting = [target for target in TARGETS if scene.tables.state(target).recheck_at is not None]
     assert len(waiting) >= 2, "what was not begun is still due"
 
 
 def test_p10_a_tick_whose_time_is_used_up_leaves_requests_waiting() -> None:
-    told, requests = still(), FakeRequests(*map(str, TARGETS))
-    tick(guard_of(told, requests=requests), seconds(60.0, 24.0, 24.0))
+    scene, requests = still(), FakeRequests(*map(str, TARGETS))
+    tick(guard_of(scene, requests=requests), seconds(60.0, 24.0, 24.0))
     assert [each.target for each in requests.waiting] == [str(target) for target in TARGETS[1:]]
-    assert len(put_right(told)) == 1
+    assert len(put_right(scene)) == 1
 
 
 def test_p10_a_sweep_says_which_targets_its_time_did_not_suffice_for() -> None:
-    told = still()
-    sweep(guard_of(told), lambda: REGIONS, None, seconds(100.0, 24.0, 24.0))
-    assert len(put_right(told)) == 1
-    record = the_sweep(told)
+    scene = still()
+    sweep(guard_of(scene), lambda: REGIONS, None, seconds(100.0, 24.0, 24.0))
+    assert len(put_right(scene)) == 1
+    record = the_sweep(scene)
     assert record.outcome is Outcome.FAILED
     assert record.error is not None
     assert record.detail["unreached"] == {
-        str(target): "OUT_OF_TIME" for target in TARGETS if target not in put_right(told)
+        str(target): "OUT_OF_TIME" for target in TARGETS if target not in put_right(scene)
     }
 
 
 def test_p6_a_sweep_begins_with_the_target_that_was_not_looked_at_for_longest() -> None:
     """So that one that never gets to its end reaches every target in turn; one never seen comes first of all."""
-    told = still()
+    scene = still()
     hours_ago = {TARGETS[0]: 1, TARGETS[1]: 30}
     for target, hours in hours_ago.items():
-        remember(told, target, checked_at=told.world.clock - timedelta(hours=hours))
+        remember(scene, target, checked_at=scene.world.clock - timedelta(hours=hours))
     order: list[Target] = []
     for _ in TARGETS:
         left = seconds(*[LONG] * (len(order) + 1))
         fresh = still()
-        fresh.tables.states.update(told.tables.states)
+        fresh.tables.states.update(scene.tables.states)
         sweep(guard_of(fresh), lambda: REGIONS, None, left)
         (new,) = set(put_right(fresh)) - set(order)
         order.append(new)
@@ -129,17 +129,17 @@ def test_p6_a_sweep_begins_with_the_target_that_was_not_looked_at_for_longest() 
 @pytest.mark.parametrize("call", ["BatchGetItem", "GetEncryptionConfig", "TransactWriteItems"])
 @pytest.mark.parametrize("function", ["tick", "sweep", "requests"])
 def test_p11_a_target_that_fails_at_any_call_costs_only_itself(function: str, call: str, kind: str) -> None:
-    told = still()
+    scene = still()
     poisoned, *others = TARGETS
-    told.world.hazard = lambda run, number, name: Hazard(kind) if run.about == str(poisoned) and name == call else None
+    scene.world.hazard = lambda run, number, name: Hazard(kind) if run.about == str(poisoned) and name == call else None
     if function == "sweep":
-        report = sweep(guard_of(told), lambda: REGIONS, None, lambda: LONG)
+        report = sweep(guard_of(scene), lambda: REGIONS, None, lambda: LONG)
     elif function == "tick":
-        all_due(told)
-        report = tick(guard_of(told), lambda: LONG)
+        all_due(scene)
+        report = tick(guard_of(scene), lambda: LONG)
     else:
-        report = tick(guard_of(told, requests=FakeRequests(*map(str, TARGETS))), lambda: LONG)
-    assert put_right(told) == others
+        report = tick(guard_of(scene, requests=FakeRequests(*map(str, TARGETS))), lambda: LONG)
+    assert put_right(scene) == others
     if kind == "bug":
         assert [type(bug) for bug in report.bugs] == [RuntimeError]
     if kind == "bug" or call != "GetEncryptionConfig":
@@ -147,11 +147,11 @@ def test_p11_a_target_that_fails_at_any_call_costs_only_itself(function: str, ca
 
 
 def test_p11_a_due_name_that_is_no_target_costs_a_tick_only_itself() -> None:
-    told = still()
-    all_due(told)
-    remember(told, "ask#nobody", recheck_at=told.world.clock - timedelta(hours=1))
-    report = tick(guard_of(told), lambda: LONG)
-    assert put_right(told) == list(TARGETS)
+    scene = still()
+    all_due(scene)
+    remember(scene, "ask#nobody", recheck_at=scene.world.clock - timedelta(hours=1))
+    report = tick(guard_of(scene), lambda: LONG)
+    assert put_right(scene) == list(TARGETS)
     assert {name: problem.code for name, problem in report.unreached.items()} == {"ask#nobody": "NOT_A_TARGET"}
 
 
@@ -166,25 +166,25 @@ class Down(FakeStore):
 
 
 def test_a_request_waits_until_what_came_of_it_is_stored() -> None:
-    told, requests = still(), FakeRequests(str(HOME))
-    guard = guard_of(told, requests=requests)
-    tick(replace(guard, store=Down(told.world, Run("test/1", "test"), told.tables)), lambda: LONG)
+    scene, requests = still(), FakeRequests(str(HOME))
+    guard = guard_of(scene, requests=requests)
+    tick(replace(guard, store=Down(scene.world, Run("test/1", "test"), scene.tables)), lambda: LONG)
     assert [each.target for each in requests.waiting] == [str(HOME)]
-    assert not told.world.mutations
+    assert not scene.world.mutations
     tick(guard, lambda: LONG)
     assert requests.waiting == []
-    first = told.tables.records(HOME)[0]
+    first = scene.tables.records(HOME)[0]
     assert first.trigger.kind is TriggerKind.OPERATOR
     assert first.trigger.actor is not None
     assert first.trigger.actor.arn == OPERATOR_ARN
 
 
 def test_a_request_that_ended_in_a_fault_of_the_guards_own_is_not_repeated_every_minute() -> None:
-    told, requests = still(), FakeRequests(str(HOME))
-    told.world.hazard = lambda run, number, name: Hazard("bug") if name == "GetEncryptionConfig" else None
-    tick(guard_of(told, requests=requests), lambda: LONG)
+    scene, requests = still(), FakeRequests(str(HOME))
+    scene.world.hazard = lambda run, number, name: Hazard("bug") if name == "GetEncryptionConfig" else None
+    tick(guard_of(scene, requests=requests), lambda: LONG)
     assert requests.waiting == []
-    assert told.tables.records(HOME)[-1].outcome is Outcome.FAILED
+    assert scene.tables.records(HOME)[-1].outcome is Outcome.FAILED
 
 
 def test_p11_a_request_that_cannot_be_taken_off_the_list_does_not_keep_the_others_waiting() -> None:
@@ -194,35 +194,35 @@ def test_p11_a_request_that_cannot_be_taken_off_the_list_does_not_keep_the_other
                 raise StoreError("dynamodb:PutItem", "ThrottlingException", "too many requests")
             super().done(request)
 
-    told, requests = still(), Stubborn(*map(str, TARGETS[:3]))
-    report = tick(guard_of(told, requests=requests), lambda: 60.0)
-    assert put_right(told) == list(TARGETS[:3])
+    scene, requests = still(), Stubborn(*map(str, TARGETS[:3]))
+    report = tick(guard_of(scene, requests=requests), lambda: 60.0)
+    assert put_right(scene) == list(TARGETS[:3])
     assert [each.target for each in requests.waiting] == [str(TARGETS[0])]
     assert list(report.unreached) == [str(TARGETS[0])], "said aloud, for it will be done again"
 
 
 def test_a_request_for_what_is_no_target_does_not_wait_for_ever() -> None:
-    told, requests = still(), FakeRequests("us-east-1", str(HOME))
-    tick(guard_of(told, requests=requests), lambda: LONG)
+    scene, requests = still(), FakeRequests("us-east-1", str(HOME))
+    tick(guard_of(scene, requests=requests), lambda: LONG)
     assert requests.waiting == []
-    assert put_right(told) == [HOME]
+    assert put_right(scene) == [HOME]
 
 
 # --- P16: anchors ----------------------------------------------------------------------------------------------------
 
 
 def test_p16_every_head_is_anchored_in_the_log_and_in_the_bucket_however_many_there_are() -> None:
-    told, bucket = still(), Bucket()
+    scene, bucket = still(), Bucket()
     many = {f"111122223333/eu-west-{number}": (number, f"{number:064x}") for number in range(1, 4501)}
-    told.tables.heads.update(many)
-    sweep(guard_of(told), list, bucket, lambda: LONG)
-    records = told.tables.records(GUARD_CHAIN)
+    scene.tables.heads.update(many)
+    sweep(guard_of(scene), list, bucket, lambda: LONG)
+    records = scene.tables.records(GUARD_CHAIN)
     anchored = {target: (head.seq, head.hash) for target, head in anchored_heads(records)}
     assert anchored.items() >= many.items()
     ((record, heads),) = bucket.kept
     assert {target: (seq, head) for target, seq, head in heads} == many
     assert record.detail["digest"] == anchor_digest(heads), "what is read back is held against the digest"
-    for row in told.tables.rows[GUARD_CHAIN]:
+    for row in scene.tables.rows[GUARD_CHAIN]:
         assert len(row.body) < 390_000, "DynamoDB takes 400 KB an item"
 
 
@@ -245,34 +245,34 @@ def test_p16_verification_holds_every_part_of_an_anchor_against_its_chain() -> N
 
 
 def test_without_the_list_of_regions_there_is_no_sweep_and_the_log_says_so() -> None:
-    told = still()
+    scene = still()
 
     def refused() -> list[str]:
         raise AwsError("ec2:DescribeRegions", "UnauthorizedOperation", "no")
 
     with pytest.raises(AwsError):
-        sweep(guard_of(told), refused, None, lambda: LONG)
-    (record,) = [each for each in told.tables.records(GUARD_CHAIN) if each.reason != "POLICY_IN_FORCE"]
+        sweep(guard_of(scene), refused, None, lambda: LONG)
+    (record,) = [each for each in scene.tables.records(GUARD_CHAIN) if each.reason != "POLICY_IN_FORCE"]
     assert (record.outcome, record.reason) == (Outcome.FAILED, "NO_REGIONS")
     assert record.error is not None
     assert record.error.code == "UnauthorizedOperation"
-    assert told.tables.guard().swept_at is None
+    assert scene.tables.guard().swept_at is None
 
 
 def test_a_sweep_leaves_when_it_was_and_what_it_found() -> None:
-    told = still()
-    sweep(guard_of(told), lambda: REGIONS, None, lambda: LONG)
-    guard: GuardState = told.tables.guard()
+    scene = still()
+    sweep(guard_of(scene), lambda: REGIONS, None, lambda: LONG)
+    guard: GuardState = scene.tables.guard()
     assert guard.swept_at is not None
-    assert abs(guard.swept_at - told.world.clock) < timedelta(seconds=2)
-    record = the_sweep(told)
+    assert abs(guard.swept_at - scene.world.clock) < timedelta(seconds=2)
+    record = the_sweep(scene)
     assert record.outcome is Outcome.IGNORED
     assert record.detail["outcomes"] == {"REMEDIATED": len(TARGETS)}
     assert record.detail["unreached"] == {}
 
 
 def test_p13_a_tick_tells_of_the_brake_and_pulls_none_itself() -> None:
-    told = still()
-    assert tick(guard_of(told), lambda: LONG).paused is False
-    pause(guard_of(told), Trigger(TriggerKind.OPERATOR), OPERATOR_ARN, "migration")
-    assert tick(guard_of(told), lambda: LONG).paused is True
+    scene = still()
+    assert tick(guard_of(scene), lambda: LONG).paused is False
+    pause(guard_of(scene), Trigger(TriggerKind.OPERATOR), OPERATOR_ARN, "migration")
+    assert tick(guard_of(scene), lambda: LONG).paused is True
