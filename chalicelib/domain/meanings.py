@@ -360,7 +360,6 @@ TRIGGERS: Mapping[TriggerKind, str] = {
     TriggerKind.KEY: "change event (KMS key)",
     TriggerKind.SWEEP: "sweep (every hour)",
     TriggerKind.TICK: "scheduled check (every minute)",
-    TriggerKind.CONFIG: "AWS Config",
     TriggerKind.OPERATOR: "operator",
 }
 """The label of each trigger."""

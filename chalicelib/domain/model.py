@@ -24,7 +24,6 @@ class TriggerKind(StrEnum):
     KEY = "key"
     SWEEP = "sweep"
     TICK = "tick"
-    CONFIG = "config"
     OPERATOR = "operator"
 
 

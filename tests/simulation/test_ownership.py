@@ -6,13 +6,15 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from chalicelib.domain.model import Actor, Effect, EncryptionType, KeyEvent, Subject
+from chalicelib.domain.model import Actor, ChangeEvent, Effect, EncryptionType, KeyEvent, Subject, Target
+from chalicelib.domain.ports import Reach
 from chalicelib.domain.reasons import Outcome
 from chalicelib.domain.stored import Cause, PastIncident, Record
+from chalicelib.loop.reconcile import reconcile
 from tests.simulation.beginnings import TICK, brake, look, quiet, records_since, stalls, ticking
 from tests.simulation.lambdas import baseline
 from tests.simulation.scenarios import BARE_POLICY, Stage
-from tests.simulation.world import ACCOUNT, ALICE, GUARD_ROLE, HOME, Hazard
+from tests.simulation.world import ACCOUNT, ALICE, GUARD_ROLE, HOME, Hazard, Run
 
 BOB = Actor(f"arn:aws:iam::{ACCOUNT}:user/Bob", "IAMUser")
 CAROL = Actor(f"arn:aws:iam::{ACCOUNT}:user/Carol", "IAMUser")
@@ -305,6 +307,29 @@ def test_p7_a_setting_made_with_the_guards_role_is_remediated_and_its_session_na
     assert records[-1].cause is not None
     assert records[-1].cause.actor == BORROWED
     scene.witness.check_whole()
+
+
+def test_p7_an_echo_that_meets_a_fault_of_the_guard_is_not_taken_for_a_strangers_call() -> None:
+    scene = ticking(quiet())
+    count = len(scene.tables.records(HOME))
+    ours = next(each for each in scene.world.events if isinstance(each, ChangeEvent) and is_the_guards(scene, each))
+    guard = scene.lambdas.guard(Run("on_change/1", "on_change"))
+
+    def broken(target: Target) -> Reach:
+        raise RuntimeError("a fault")
+
+    def live() -> None:
+        with pytest.raises(RuntimeError):
+            reconcile(replace(guard, reach=broken), ours.target, ours.trigger, ours)
+
+    scene.world.start(live)
+    scene.world.run(5)
+    (record,) = scene.tables.records(HOME)[count:]
+    assert (record.reason, record.trigger.event_id) == ("INTERNAL_ERROR", None)
+
+
+def is_the_guards(scene: Stage, event: ChangeEvent) -> bool:
+    return event.trigger.request_id in scene.world.guards_requests
 
 
 def test_p7_a_key_policy_of_another_text_is_no_echo_even_while_the_guard_repairs_the_policy() -> None:

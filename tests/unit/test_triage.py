@@ -87,7 +87,6 @@ def second(run: Run, state: TargetState = COMPLIANT) -> Triage:
     [
         (TriggerKind.CHANGE, Next.READ_TOGETHER),
         (TriggerKind.SWEEP, Next.READ_TOGETHER),
-        (TriggerKind.CONFIG, Next.READ_TOGETHER),
         (TriggerKind.TICK, Next.NEED_STATE),
         (TriggerKind.OPERATOR, Next.NEED_STATE),
         (TriggerKind.KEY, Next.NEED_STATE),
