@@ -21,6 +21,7 @@ from chalicelib.domain.model import Rejected, Trigger, TriggerKind, arn_part
 from chalicelib.domain.policy import PolicyError, load_stamped
 from chalicelib.domain.reasons import Outcome, Problem, Reason
 from chalicelib.domain.stored import Record
+from chalicelib.domain.waiting import passes_by_itself
 from chalicelib.loop.batch import Report
 from chalicelib.loop.commit import record_in_guard_chain
 from chalicelib.loop.guard import Guard, Result
@@ -31,9 +32,6 @@ from chalicelib.wiring import POLICIES, make_guard
 
 NAMESPACE = "XRayEncryptionGuard"
 LEASE_OUTLIVES_SECONDS = 60
-
-TRIES = 3
-"""The number of consecutive tries at which a retryable error of AWS (throttling, no answer) counts as a failure."""
 
 COUNTED = {Outcome.FAILED: "Failed", Outcome.REMEDIATED: "Remediated", Outcome.DEFERRED: "Deferred"}
 KEY_CHANGES = {
@@ -202,15 +200,9 @@ def _reported(report: Report) -> dict[str, Any]:
     return {"targets": len(report.results), "outcomes": report.outcomes}
 
 
-def _passes(record: Record) -> bool:
-    """Whether a failure will probably pass by itself: a lost worker, or the first tries after a retryable error."""
-    retryable = record.error is not None and record.error.retryable
-    return record.reason == Reason.WORKER_LOST or (retryable and record.detail.get("tries", TRIES) < TRIES)
-
-
 def _emit(record: Record) -> None:
     """Log a record and count it. Never log the event itself, nor any free text that came with it."""
-    extra = {
+    extra: dict[str, object] = {
         "record_id": record.record_id,
         "incident_id": record.incident_id,
         "outcome": record.outcome.value,
@@ -222,7 +214,7 @@ def _emit(record: Record) -> None:
     if record.reason == Reason.SWEEP:
         extra["anchor_digest"] = record.detail.get("digest")
     logger.info("record", extra=extra)
-    if record.outcome in COUNTED and not _passes(record):
+    if record.outcome in COUNTED and not passes_by_itself(record):
         metrics.add_metric(COUNTED[record.outcome], MetricUnit.Count, 1)
     if record.outcome is Outcome.DEFERRED and record.reason == Reason.BACKOFF:
         metrics.add_metric("Flapping", MetricUnit.Count, 1)

@@ -29,5 +29,9 @@ def anchored_heads(records: Iterable[Record]) -> Iterable[tuple[str, Anchored]]:
     """(chain, anchored head) from the records of sweeps and anchors in the guard's own chain."""
     for record in records:
         if record.target == GUARD_CHAIN and record.reason in (Reason.SWEEP, Reason.ANCHOR):
-            for target, seq, head in record.detail.get("heads", ()):
+            try:
+                heads = msgspec.convert(record.detail.get("heads", ()), tuple[tuple[str, int, str], ...])
+            except msgspec.ValidationError:
+                continue  # the guard writes no such heads: the verification of its own chain names the record
+            for target, seq, head in heads:
                 yield target, Anchored(seq, head, f"sweep {record.record_id} of {record.at:%Y-%m-%dT%H:%M:%SZ}")

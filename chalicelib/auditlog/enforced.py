@@ -40,8 +40,9 @@ def enforced_policy(store: Reads, digest: str | None = None) -> Enforced | None:
             named = record.policy_digest or ""
             if record.reason == Reason.POLICY_IN_FORCE and named.startswith(digest or ""):
                 text = record.detail.get("document")
-                is_whole = isinstance(text, str) and sha256_of(text.encode()) == named
-                return Enforced(named, record.at, text if is_whole else None)
+                if not isinstance(text, str) or sha256_of(text.encode()) != named:
+                    return Enforced(named, record.at, None)
+                return Enforced(named, record.at, text)
         place = RECORD_SORT_KEY.fullmatch(page.rows[-1].sk) if page.rows else None
         if place is None or not page.more:
             return None

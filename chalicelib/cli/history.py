@@ -353,8 +353,9 @@ def _details(record: Record) -> list[tuple[str, str]]:
     message = detail.get("message")
     if message and not (record.error and record.error.message == message):
         found.append(("detail", str(message)))
-    if detail.get("against"):
-        found.append(("against", f"{', '.join(detail['against'])}; recent attempts: {detail.get('attempts')}"))
+    against = detail.get("against")
+    if isinstance(against, list) and against:
+        found.append(("against", f"{', '.join(map(str, against))}; recent attempts: {detail.get('attempts')}"))
     if detail.get("in_use"):
         found.append(("in use", str(detail["in_use"])))
     if detail.get("adopted"):

@@ -6,7 +6,7 @@ event must be audited, but not again while it lasts. How an attempt begins and e
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -158,7 +158,7 @@ def _still_compliant(draft: SettlementDraft, seen: Observation) -> Settlement:
     draft.note_compliant(seen)
     if adopted:
         draft.set(managed_key=adopted, recheck_at=waiting.recheck_after(state.recheck_at, draft.now))
-    detail = {"adopted": adopted} if adopted else {}
+    detail: dict[str, object] = {"adopted": adopted} if adopted else {}
     if draft.must_audit:
         draft.state, joined = incidents.join_past(draft.state, draft.run.change)
         draft.add(Outcome.COMPLIANT, before=seen.setting, after=seen.setting, detail=detail, **joined)
@@ -287,9 +287,9 @@ def _settling(incident: Incident, decision: Decision, draft: SettlementDraft) ->
     return incident, decision
 
 
-def _detail(run: Run, state: TargetState, decision: Decision) -> dict[str, Any]:
+def _detail(run: Run, state: TargetState, decision: Decision) -> dict[str, object]:
     """Return what the record says about why nothing was done; in a fight, also against whom and how often."""
-    detail: dict[str, Any] = {"message": decision.message} if decision.message else {}
+    detail: dict[str, object] = {"message": decision.message} if decision.message else {}
     if decision.reason == Reason.BACKOFF:
         detail |= {"attempts": state.backoff.count, "against": incidents.rivals(run, state)}
     return detail

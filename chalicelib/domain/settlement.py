@@ -7,7 +7,7 @@ stores it.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -38,7 +38,7 @@ class RecordFields(TypedDict, total=False):
     suppression: Suppression | None
     exposure_seconds: float | None
     error: Problem | None
-    detail: dict[str, Any]
+    detail: dict[str, object]
     change: Change | None
     attributions: tuple[Attribution, ...]
 

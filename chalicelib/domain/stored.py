@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -120,7 +119,7 @@ class Record(Struct, frozen=True):
     suppression: Suppression | None = None
     exposure_seconds: float | None = None
     error: Problem | None = None
-    detail: dict[str, Any] = field(default_factory=dict)
+    detail: dict[str, object] = field(default_factory=dict)
     change: Change | None = None
     attributions: tuple[Attribution, ...] = ()
 

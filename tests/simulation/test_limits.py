@@ -146,7 +146,7 @@ def test_p11_a_target_whose_stored_state_cannot_be_read_costs_a_sweep_only_itsel
     assert str(poisoned) in report.unreached
     sweep = scene.tables.records(GUARD_CHAIN)[-1]
     assert (sweep.reason, sweep.outcome) == ("SWEEP", Outcome.FAILED)
-    assert str(poisoned) in sweep.detail["unreached"]
+    assert str(poisoned) in str(sweep.detail["unreached"])
     scene.tables.states[str(poisoned)] = (version, state, due)
     scene.lambdas.sweep()
     scene.world.run(50)

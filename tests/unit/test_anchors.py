@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from chalicelib.auditlog.anchors import Anchored, anchor_digest
+from chalicelib.auditlog.anchors import Anchored, anchor_digest, anchored_heads
 from chalicelib.aws.s3_anchors import read_anchors
 from chalicelib.domain.errors import AwsError
+from chalicelib.domain.model import Trigger, TriggerKind
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.stored import ZERO_HASH, Record
 from tests.unit.endpoint import Endpoint, Refused
 
 HERE, THERE = "111122223333/us-east-1", "111122223333/eu-west-1"
@@ -88,3 +92,12 @@ def test_p16_a_bucket_that_cannot_be_read_is_no_empty_bucket(refused: str) -> No
 
     with pytest.raises(AwsError):
         read_anchors(Endpoint(answer).clients, "us-east-1", "anchors")
+
+
+@pytest.mark.parametrize("heads", ["none", [["a chain"]], [[1, 2, 3]], {"a": 1}, 7])
+def test_p16_a_forged_sweep_record_whose_heads_are_none_anchors_nothing(heads: object) -> None:
+    sweep, at = Trigger(TriggerKind.SWEEP), datetime(2026, 11, 20, tzinfo=UTC)
+    forged = Record(
+        "guard#1", "guard", 1, at, Outcome.IGNORED, sweep, ZERO_HASH, reason="SWEEP", detail={"heads": heads}
+    )
+    assert list(anchored_heads([forged])) == []
