@@ -17,10 +17,10 @@ from chalicelib.domain.reading import rule_aliases
 from chalicelib.domain.steps import Step, StepName
 from chalicelib.domain.stored import TargetState, Window
 
-MOST_REQUESTS = 48
+MOST_REQUESTS = 64
 """The request ids that a target remembers: of some twenty attempts. CloudTrail delivers within fifteen minutes."""
 
-MOST_WINDOWS = 8
+MOST_WINDOWS = 32
 """The windows that a target remembers, of its latest attempts whose calls are not all known."""
 
 SLACK = timedelta(minutes=1)
