@@ -137,6 +137,8 @@ def _fields(parameters: type[msgspec.Struct]) -> Iterator[tuple[str, dict[str, A
 def _schema_of_custom_type(kind: type[Any]) -> dict[str, Any]:
     if kind is Moment:
         return Moment.schema()
+    if kind is object:
+        return {"description": "any JSON value"}  # what a record's detail holds
     raise NotImplementedError(kind)
 
 
@@ -150,7 +152,9 @@ def _ref(name: str) -> dict[str, Any]:
 def _schemas() -> dict[str, Any]:
     """The schemas of the response types, as they are encoded."""
     types = [Record, views.IncidentView, views.TargetView, summary.Summary]
-    _, found = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    _, found = msgspec.json.schema_components(
+        types, schema_hook=_schema_of_custom_type, ref_template="#/components/schemas/{name}"
+    )
     schemas: dict[str, Any] = {}
     for name, schema in found.items():
         if "properties" in schema:
