@@ -6,14 +6,13 @@ claims it; a rule that changed explains it, too, and so does a target that was n
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 
 from chalicelib.domain.model import ChangeEvent, Effect, KeyEvent, Subject, key_id_of
 from chalicelib.domain.observation import Observation
-from chalicelib.domain.policy import Rule
+from chalicelib.domain.policy import Rule, sha256_of
 from chalicelib.domain.reasons import Violation
 from chalicelib.domain.run import Known, Run
 from chalicelib.domain.stored import Attribution, Cause, SeenEffect
@@ -121,4 +120,4 @@ def _canonical(policy: str) -> str:
         text = json.dumps(json.loads(policy), sort_keys=True)
     except (ValueError, RecursionError):
         text = policy
-    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+    return sha256_of(text.encode("utf-8", "replace"))

@@ -8,11 +8,10 @@ lost, one with a call that AWS did not answer. A key policy must be the very tex
 
 from __future__ import annotations
 
-import hashlib
 from datetime import datetime, timedelta
 
 from chalicelib.domain.model import ChangeEvent, KeyEvent, Subject, key_id_of
-from chalicelib.domain.policy import Rule
+from chalicelib.domain.policy import Rule, sha256_of
 from chalicelib.domain.reading import rule_aliases
 from chalicelib.domain.steps import Step, StepName
 from chalicelib.domain.stored import TargetState, Window
@@ -50,7 +49,7 @@ def planned(step: Step) -> str:
 
 
 def _named(name: str | None, key_arn: str | None, policy: str | None) -> str:
-    digest = f" {hashlib.sha256(policy.encode()).hexdigest()}" if policy is not None else ""
+    digest = f" {sha256_of(policy.encode('utf-8', 'replace'))}" if policy is not None else ""
     return f"{name} {key_arn}{digest}"
 
 
