@@ -20,8 +20,8 @@ from chalicelib.domain.events import KEY_EVENTS, KEY_NOTICES, read_change, read_
 from chalicelib.domain.model import Rejected, Trigger, TriggerKind, arn_part
 from chalicelib.domain.policy import PolicyError, load_stamped
 from chalicelib.domain.reasons import Outcome, Problem, Reason
+from chalicelib.domain.refusals import passes_by_itself
 from chalicelib.domain.stored import Record
-from chalicelib.domain.waiting import passes_by_itself
 from chalicelib.loop.batch import Report
 from chalicelib.loop.commit import record_in_guard_chain
 from chalicelib.loop.guard import Guard, Result

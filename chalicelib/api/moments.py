@@ -6,8 +6,8 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-AGE = r"[0-9]{1,6}[smhdw]"
-AGE_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+from chalicelib.domain.times import DURATION, parse_duration
+
 DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 DATE_TIME = rf"({DATE})[Tt]([0-9]{{2}}:[0-9]{{2}}):([0-9]{{2}})(\.[0-9]+)?([Zz]|[+-][0-9]{{2}}:[0-9]{{2}})"
 
@@ -30,8 +30,8 @@ class Moment:
     @classmethod
     def parse(cls, text: str) -> Moment:
         """Read a time, a date or an age. Raises ValueError."""
-        if re.fullmatch(AGE, text):
-            return cls(timedelta(seconds=int(text[:-1]) * AGE_SECONDS[text[-1]]))
+        if re.fullmatch(DURATION, text):
+            return cls(parse_duration(text))
         if re.fullmatch(DATE, text):
             return cls(datetime.fromisoformat(text).replace(tzinfo=UTC))
         found = re.fullmatch(DATE_TIME, text)
@@ -63,6 +63,6 @@ class Moment:
             "anyOf": [
                 {"type": "string", "format": "date-time"},
                 {"type": "string", "format": "date"},
-                {"type": "string", "pattern": f"^{AGE}$"},
+                {"type": "string", "pattern": f"^{DURATION}$"},
             ]
         }

@@ -17,9 +17,9 @@ from chalicelib.cli.options import TARGET, common_options, pass_operator
 from chalicelib.domain.model import Target
 from chalicelib.domain.reasons import Outcome
 from chalicelib.domain.stored import Suppression, TargetState
+from chalicelib.domain.times import parse_duration
 from chalicelib.operators.context import Operator
 from chalicelib.operators.output import Table, emit, print_table, say
-from chalicelib.operators.times import parse_duration
 
 if TYPE_CHECKING:
     from chalicelib.domain.policy import BreakGlass
@@ -226,8 +226,6 @@ def _duration(text: str) -> timedelta:
         duration = parse_duration(text)
     except ValueError:
         duration = timedelta(0)
-    except OverflowError:
-        raise click.BadParameter(f"{text!r} is too long", param_hint="--for") from None
     if not duration:
         raise click.BadParameter(f"{text!r} is not a duration: write 30m, 2h or 1d", param_hint="--for")
     return duration

@@ -64,16 +64,17 @@ def _explain(operator: Operator, event: ChangeEvent | KeyEvent) -> int:
             f"These credentials belong to account {operator.identity.account}, not {target.account}.",
         )
     guard = operator.reading_guard()
-    step, audited = triage_event(guard, event)
+    foreseen = triage_event(guard, event)
+    step = foreseen.step
     if step.next is Next.IGNORE:
         return ignored(step.reason or "", _ignored(step.reason, event, str(step.message or "")))
     if step.next is Next.CONFIRM_ECHO:
         return ignored(Reason.ECHO, _OWN_CHANGE)
-    if actor is not None and actor.arn == operator.role_arn and actor.via is None:
+    if foreseen.by_own_role:
         why.append(
             "The guard's role made this call and the guard did not: it records ROLE_BORROWED and raises an alarm."
         )
-    if audited:
+    if foreseen.audited:
         why.append("The guard already recorded this event and does not record it again. It still checks the target.")
     if isinstance(event, ChangeEvent):
         why.append(f"According to the event, the setting became {setting_text(event.result, str(target))}.")

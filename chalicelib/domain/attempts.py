@@ -6,13 +6,15 @@ stored only after X-Ray reported the required key with status ACTIVE (P4).
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from msgspec import Struct
 from msgspec.structs import replace
 
 from chalicelib.domain import incidents, waiting
 from chalicelib.domain.breakglass import Weighed
 from chalicelib.domain.decide import Decision
-from chalicelib.domain.echo import planned
+from chalicelib.domain.echo import plan_entry
 from chalicelib.domain.keychoice import managed_key
 from chalicelib.domain.model import EncryptionStatus
 from chalicelib.domain.observation import Observation
@@ -20,7 +22,7 @@ from chalicelib.domain.reasons import SETTLING_CODES, Outcome, Problem, Reason
 from chalicelib.domain.run import At, Known, Run
 from chalicelib.domain.settlement import Settlement, SettlementDraft
 from chalicelib.domain.steps import StepName
-from chalicelib.domain.stored import Action, Intent, Lease, Phase
+from chalicelib.domain.stored import Action, Intent, Lease, Phase, TargetState
 
 
 class Attempted(Struct, frozen=True):
@@ -60,7 +62,7 @@ def begin(
         due=lease.until,
         violations=decision.violations,
         mutated=True,
-        planned=tuple(planned(step) for step in decision.steps),
+        planned=tuple(plan_entry(step) for step in decision.steps),
     )
     draft.note_setting()
     draft.set(
@@ -80,6 +82,17 @@ def begin(
         actions=(),
     )
     return draft.settled(Outcome.REMEDIATING)
+
+
+def learn_of_intent(state: TargetState, found: str | None, now: datetime) -> TargetState:
+    """Return the state after the search for a key that a lost worker may have created.
+
+    Finding the key is proof that it exists; not finding it proves nothing before the intent is due.
+    """
+    assert state.intent is not None
+    if found:
+        return replace(state, keys_made=(*state.keys_made, found), intent=None)
+    return replace(state, intent=None) if now >= state.intent.due else state
 
 
 def end(run: Run, known: Known, attempted: Attempted, at: At) -> Settlement:

@@ -12,7 +12,6 @@ from datetime import datetime, timedelta
 
 from chalicelib.domain.model import ChangeEvent, KeyEvent, Subject, key_id_of
 from chalicelib.domain.policy import Rule, sha256_of
-from chalicelib.domain.reading import rule_aliases
 from chalicelib.domain.steps import Step, StepName
 from chalicelib.domain.stored import TargetState, Window
 
@@ -42,7 +41,7 @@ def is_echo(event: ChangeEvent | KeyEvent, rule: Rule | None, state: TargetState
     return any(_is_our_step(event, rule, state, window) for window in windows)
 
 
-def planned(step: Step) -> str:
+def plan_entry(step: Step) -> str:
     """How a `Window` names a step: by its call and its key, and a key policy by its digest as well."""
     text = step.after if step.name is StepName.PUT_KEY_POLICY else None
     return _named(step.name, step.key_arn, text)
@@ -78,7 +77,7 @@ def _is_our_step(event: KeyEvent, rule: Rule, state: TargetState, window: Window
         return True
     if not keys or not _own_keys(state).issuperset(keys):
         return False
-    return name in KEY_STEPS or (name in ALIAS_STEPS and event.alias in rule_aliases(rule))
+    return name in KEY_STEPS or (name in ALIAS_STEPS and event.alias in rule.aliases)
 
 
 def _own_keys(state: TargetState) -> set[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from chalicelib.domain.model import TriggerKind
+from chalicelib.domain.model import Subject, TriggerKind
 from chalicelib.domain.reasons import NOTES, Outcome, Reason, Violation
 
 
@@ -363,6 +363,16 @@ TRIGGERS: Mapping[TriggerKind, str] = {
     TriggerKind.OPERATOR: "operator",
 }
 """The label of each trigger."""
+
+SUBJECTS: Mapping[Subject, str] = {
+    Subject.SETTING: "the setting",
+    Subject.KEY_STATE: "the state of",
+    Subject.KEY_POLICY: "the key policy of",
+    Subject.KEY_ROTATION: "the rotation of",
+    Subject.TAGS: "the tags of",
+    Subject.ALIAS: "the target of",
+}
+"""What an event changed, before the name of the resource that it changed."""
 
 
 def explanation(outcome: Outcome | None, reason: str | None) -> Meaning | None:

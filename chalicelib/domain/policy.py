@@ -121,6 +121,12 @@ class Rule(Struct, frozen=True):
             glob_matches(glob, target.region) for glob in self.regions
         )
 
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """The aliases that the rule names, the managed key's first."""
+        allowed = (name for name in self.require.allowed_keys if name.startswith("alias/"))
+        return tuple(dict.fromkeys((self.managed_key.alias, *allowed)))
+
 
 class Policy(Struct, frozen=True):
     """The whole document. `digest` is the SHA-256 of its bytes, in hexadecimal: the name of this very version.

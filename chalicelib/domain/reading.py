@@ -10,7 +10,6 @@ from __future__ import annotations
 from datetime import datetime
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from chalicelib.domain.errors import AwsError
 from chalicelib.domain.judge import judge
@@ -50,12 +49,6 @@ class ReadPlan(Struct, frozen=True):
     use: bool
 
 
-def rule_aliases(rule: Rule) -> tuple[str, ...]:
-    """Return the aliases that the rule names, the managed key's first."""
-    allowed = (name for name in rule.require.allowed_keys if name.startswith("alias/"))
-    return tuple(dict.fromkeys((rule.managed_key.alias, *allowed)))
-
-
 def plan_reads(
     target: Target,
     rule: Rule,
@@ -92,17 +85,6 @@ def plan_reads(
         reads.append(KeyReads(key_arn, not rule.require.same_account, False, ruled_out))
     asks_use = kind in (TriggerKind.SWEEP, TriggerKind.TICK) and not state.ever_used
     return ReadPlan(tuple(reads), deep, asks_use and outline.setting.type is EncryptionType.NONE)
-
-
-def learn_of_intent(state: TargetState, found: str | None, now: datetime) -> TargetState:
-    """Return the state after the search for a key that a lost worker may have created.
-
-    Finding the key is proof that it exists; not finding it proves nothing before the intent is due.
-    """
-    assert state.intent is not None
-    if found:
-        return replace(state, keys_made=(*state.keys_made, found), intent=None)
-    return replace(state, intent=None) if now >= state.intent.due else state
 
 
 def outlined(first: Glance, now: datetime, *, deep: bool) -> Observation:

@@ -1,4 +1,4 @@
-"""Which refusals pass by themselves: AWS has not finished a change, or still shows the former state. Pure."""
+"""Which failures pass by themselves: AWS has not finished a change, or still shows the former state. Pure."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from chalicelib.domain.errors import DENIED, AwsError
 from chalicelib.domain.model import EncryptionStatus
 from chalicelib.domain.reasons import Problem, Reason
 from chalicelib.domain.steps import Step, StepName
-from chalicelib.domain.stored import TargetState
+from chalicelib.domain.stored import Record, TargetState
 
 OUTDATED = frozenset({"KMSInvalidStateException", "DisabledException"})
 """KMS's codes for a key whose state is not the one that KMS last showed."""
+
+TRIES = 3
+"""The number of consecutive tries at which a retryable error of AWS (throttling, no answer) counts as a failure."""
 
 
 def refused_by_kms(step: Step, state: TargetState, error: AwsError, now: datetime) -> Problem | None:
@@ -51,3 +54,10 @@ def refused_by_xray(step: Step, error: AwsError, status: EncryptionStatus | None
         return None
     message = f"X-Ray refuses {step.key_arn}, although KMS shows it as usable: {error.problem.message}"
     return Problem(Reason.KEY_REFUSED, message)
+
+
+def passes_by_itself(record: Record) -> bool:
+    """Whether a failure will probably pass by itself: a lost worker, or the first tries after a retryable error."""
+    tries = record.detail.get("tries", TRIES)
+    retryable = record.error is not None and record.error.retryable
+    return record.reason == Reason.WORKER_LOST or (retryable and isinstance(tries, int) and tries < TRIES)

@@ -127,7 +127,7 @@ class Record(Struct, frozen=True):
 class Window(Struct, frozen=True):
     """A time in which the guard may have made calls that it knows no request id of.
 
-    `planned` are the steps that it meant to take, as `echo.planned` names them.
+    `planned` are the steps that it meant to take, as `echo.plan_entry` names them.
     """
 
     since: datetime | None

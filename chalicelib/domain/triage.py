@@ -14,7 +14,6 @@ from msgspec import Struct
 from chalicelib.domain.echo import is_echo
 from chalicelib.domain.model import EncryptionStatus, EncryptionType, KeyEvent, Setting, TriggerKind
 from chalicelib.domain.policy import Mode, Rule
-from chalicelib.domain.reading import rule_aliases
 from chalicelib.domain.reasons import Reason
 from chalicelib.domain.run import Run
 from chalicelib.domain.stored import Phase, TargetState
@@ -103,7 +102,7 @@ def _key_event(run: Run, event: KeyEvent, state: TargetState | None, now: dateti
 
 def concerns(event: KeyEvent, rule: Rule, state: TargetState) -> bool:
     """Whether the event is about a key of the target's, the setting's key or an alias that the rule names."""
-    if event.alias is not None and event.alias in rule_aliases(rule):
+    if event.alias is not None and event.alias in rule.aliases:
         return True
     keys = {state.managed_key, *state.keys_made, state.setting.key_arn if state.setting else None}
     return not keys.isdisjoint(event.key_arns)

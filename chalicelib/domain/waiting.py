@@ -9,7 +9,7 @@ from msgspec import Struct
 from chalicelib.domain.policy import Limits
 from chalicelib.domain.reasons import Outcome, Reason
 from chalicelib.domain.run import At
-from chalicelib.domain.stored import Backoff, Incident, Lease, Record, TargetState
+from chalicelib.domain.stored import Backoff, Incident, Lease, TargetState
 
 STALE_READS = timedelta(seconds=250)
 """KMS reads may be four minutes stale; only after this time does not finding something mean that it does not exist."""
@@ -36,10 +36,6 @@ DEEP_EVERY = timedelta(hours=24)
 
 INTENT_AGE = timedelta(hours=1)
 """An intent is due long before it is this old, so a key created earlier cannot be its key."""
-
-
-TRIES = 3
-"""The number of consecutive tries at which a retryable error of AWS (throttling, no answer) counts as a failure."""
 
 
 class Wait(Struct, frozen=True):
@@ -172,10 +168,3 @@ def later(one: datetime | None, other: datetime) -> datetime:
 
 def _jittered(seconds: float, at: At, limits: Limits) -> timedelta:
     return timedelta(seconds=min(seconds, limits.max_backoff_minutes * 60) * (1 - at.jitter / 4))
-
-
-def passes_by_itself(record: Record) -> bool:
-    """Whether a failure will probably pass by itself: a lost worker, or the first tries after a retryable error."""
-    tries = record.detail.get("tries", TRIES)
-    retryable = record.error is not None and record.error.retryable
-    return record.reason == Reason.WORKER_LOST or (retryable and isinstance(tries, int) and tries < TRIES)

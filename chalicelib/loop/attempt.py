@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from chalicelib.domain import waiting
 from chalicelib.domain.attempts import Attempted
-from chalicelib.domain.echo import planned
+from chalicelib.domain.echo import plan_entry
 from chalicelib.domain.errors import DENIED, AwsError, Busy, Conflict, GuardError, LeaseOver
 from chalicelib.domain.judge import judge
 from chalicelib.domain.model import GUARD_TAG_KEY, GUARD_TAG_VALUE, NONCE_TAG_KEY, EncryptionStatus, Key
@@ -135,8 +135,8 @@ class Attempt:
     def _note_planned(self, step: Step) -> None:
         """A step that was not foreseen is stored before it is taken, so that its event is recognized."""
         incident = self.known.state.incident
-        if incident is not None and planned(step) not in incident.planned:
-            more = (*incident.planned, planned(step))
+        if incident is not None and plan_entry(step) not in incident.planned:
+            more = (*incident.planned, plan_entry(step))
             self._update(lambda state: replace(state, incident=replace(_acting(state), planned=more)))
 
     def _create_key(self, step: Step, seen: Observation) -> Observation:

@@ -50,12 +50,24 @@ def assess(
     return Assessment(target, rule, judged.decision, known.state, judged.seen)
 
 
-def triage_event(guard: Guard, event: ChangeEvent | KeyEvent) -> tuple[Triage, bool]:
-    """Return what a run with this event would do next, and whether the event is on the record already."""
+class Foreseen(Struct, frozen=True):
+    """What a run with an event would do next.
+
+    `audited`: the event is on the record already. `by_own_role`: the guard's role made the call, so that it is an echo,
+    or the role is borrowed.
+    """
+
+    step: Triage
+    audited: bool
+    by_own_role: bool
+
+
+def triage_event(guard: Guard, event: ChangeEvent | KeyEvent) -> Foreseen:
+    """Return what a run with this event would do next."""
     run = guard.run(event.target, event.trigger, event)
     now = guard.clock.now()
-    step = triage(run, None, now)
-    if step.next is Next.IGNORE:
-        return step, False
-    known = guard.known(run)
-    return triage(run, known.state, now), known.audited
+    step, audited = triage(run, None, now), False
+    if step.next is not Next.IGNORE:
+        known = guard.known(run)
+        step, audited = triage(run, known.state, now), known.audited
+    return Foreseen(step, audited, run.is_by_own_role)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from chalicelib.domain.attempts import learn_of_intent
 from chalicelib.domain.breakglass import Weighed, principals_to_read, weigh
 from chalicelib.domain.decide import decide
 from chalicelib.domain.incidents import owner_of_drift
@@ -14,7 +15,7 @@ from chalicelib.domain.model import NONCE_TAG_KEY, KeyEvent
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import Rule
 from chalicelib.domain.ports import Reach
-from chalicelib.domain.reading import Glance, learn_of_intent, plan_reads, wants_more
+from chalicelib.domain.reading import Glance, plan_reads, wants_more
 from chalicelib.domain.run import Known, Run
 from chalicelib.domain.settle import Judged
 from chalicelib.domain.waiting import INTENT_AGE

@@ -18,7 +18,7 @@ from chalicelib.domain.model import EncryptionType, Setting
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import Rule
 from chalicelib.domain.ports import Gather, Reach
-from chalicelib.domain.reading import Glance, ReadPlan, outlined, rule_aliases
+from chalicelib.domain.reading import Glance, ReadPlan, outlined
 from chalicelib.domain.tagvalue import Tags
 from chalicelib.loop.readkey import DETAILS, Read, describe, detail_reads, joined, unless_refused
 
@@ -31,13 +31,13 @@ def glance_reads(reach: Reach, rule: Rule) -> list[Read]:
     def of(alias: str) -> Read:
         return lambda: unless_refused(describe(reach, alias))
 
-    return [reach.xray.get, *(of(alias) for alias in rule_aliases(rule))]
+    return [reach.xray.get, *(of(alias) for alias in rule.aliases)]
 
 
 def glance(reach: Reach, rule: Rule, answers: list[Any]) -> Glance:
     """Return the glance from the results of `glance_reads`, in the same order."""
     setting, *keys = answers
-    return Glance(_resolved(reach, setting), dict(zip(rule_aliases(rule), keys, strict=True)))
+    return Glance(_resolved(reach, setting), dict(zip(rule.aliases, keys, strict=True)))
 
 
 def observe(gather: Gather, reach: Reach, first: Glance, plan: ReadPlan, now: datetime) -> Observation:

@@ -102,14 +102,14 @@ def reconcile(
         except GuardError as error:
             end = RegionDenied(error.problem) if denies_region(error) else Failed(error.problem, lease)
             try:
-                return _settle_failure(guard, run, end)
+                return _settle(guard, run, guard.known(run), end)
             except Conflict:
                 continue
         except LeaseOver:
             return Result(target, Outcome.DEFERRED, Reason.LEASE_OVER)
         except Exception as error:
             problem = Problem(Reason.INTERNAL_ERROR, f"{type(error).__name__} in the guard; see the function's log")
-            _settle_failure(guard, run, Failed(problem, lease))
+            _settle(guard, run, guard.known(run), Failed(problem, lease))
             raise
         else:
             # An error here is not a failure of the target, so it is raised and not recorded there.
@@ -178,17 +178,10 @@ def _confirm_echo(reach: Reach, run: Run, known: Known) -> _Found | None:
 
 
 def _settle(guard: Guard, run: Run, known: Known, end: End) -> Result:
-    if isinstance(end, EchoConfirmed):
-        run = run.without_event()
-    return commit(guard, run, known, settle(run, known, end, guard.at()))[1]
-
-
-def _settle_failure(guard: Guard, run: Run, end: End) -> Result:
-    """Settle what could not be read or done. The event of the guard's own call is no part of that."""
-    known = guard.known(run)
+    """Settle and store. The event of the guard's own call is no part of what is stored."""
     if run.event and run.is_by_own_role and is_echo(run.event, run.rule, known.state):
         run = run.without_event()
-    return _settle(guard, run, known, end)
+    return commit(guard, run, known, settle(run, known, end, guard.at()))[1]
 
 
 def _begin(guard: Guard, run: Run, known: Known, judged: Judged) -> Known:

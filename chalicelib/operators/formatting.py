@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from chalicelib.domain.meanings import SUBJECTS
 from chalicelib.domain.model import Actor, EncryptionType, Setting, Subject, Target, arn_part, key_id_of
 
 if TYPE_CHECKING:
@@ -84,14 +84,6 @@ def actor_text(actor: Actor | None, target: str = "") -> str:
     return f"{name} ({details})" if details else name
 
 
-SUBJECTS: Mapping[Subject, str] = {
-    Subject.SETTING: "the setting",
-    Subject.KEY_STATE: "the state of",
-    Subject.KEY_POLICY: "the key policy of",
-    Subject.KEY_ROTATION: "the rotation of",
-    Subject.TAGS: "the tags of",
-    Subject.ALIAS: "the target of",
-}
 LONGEST_VALUE = 200
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from chalicelib.domain.model import ChangeEvent, KeyEvent, Target, Trigger, TriggerKind
 from chalicelib.domain.policy import Limits, Rule
 from chalicelib.domain.run import Known, Run, Setup
-from chalicelib.domain.stored import GuardState, Pause, TargetState
+from chalicelib.domain.settlement import Line, Settlement
+from chalicelib.domain.stored import GuardState, Incident, Pause, TargetState
 
 ACCOUNT = "111122223333"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/xray-guard"
@@ -27,3 +28,16 @@ def a_run(
 def known_as(state: TargetState, *, paused: Pause | None = None, audited: bool = False) -> Known:
     """What a run knows that has learned nothing yet."""
     return Known(state, state, GuardState(paused=paused), audited)
+
+
+def open_incident(settlement: Settlement) -> Incident:
+    """The incident that the settlement leaves open."""
+    assert settlement.state is not None
+    assert settlement.state.incident is not None
+    return settlement.state.incident
+
+
+def only_line(settlement: Settlement) -> Line:
+    """The one record that the settlement stores."""
+    (line,) = settlement.lines
+    return line

@@ -7,14 +7,14 @@ from datetime import datetime, timedelta
 import pytest
 from msgspec.structs import replace
 
-from chalicelib.domain.attempts import Attempted, begin, end
+from chalicelib.domain.attempts import Attempted, begin, end, learn_of_intent
 from chalicelib.domain.breakglass import Weighed
 from chalicelib.domain.decide import Decision
-from chalicelib.domain.echo import planned
+from chalicelib.domain.echo import plan_entry
 from chalicelib.domain.model import ChangeEvent, KeyEvent, Setting, TriggerKind
 from chalicelib.domain.reasons import SETTLING_CODES, Outcome, Problem, Reason, Violation
 from chalicelib.domain.run import At, Run
-from chalicelib.domain.settlement import Line, Settlement
+from chalicelib.domain.settlement import Settlement
 from chalicelib.domain.steps import Step, StepName
 from chalicelib.domain.stored import (
     Action,
@@ -30,7 +30,7 @@ from chalicelib.domain.stored import (
     TargetState,
 )
 from chalicelib.domain.waiting import LONGEST_SETTLING, SETTLING_PAUSE, STALE_READS
-from tests.unit.runs import SETUP, a_run, known_as
+from tests.unit.runs import SETUP, a_run, known_as, only_line, open_incident
 from tests.unit.targets import (
     ALICE,
     BOB,
@@ -90,17 +90,6 @@ def stored(settlement: Settlement) -> TargetState:
     return settlement.state
 
 
-def open_incident(settlement: Settlement) -> Incident:
-    incident = stored(settlement).incident
-    assert incident is not None
-    return incident
-
-
-def only_line(settlement: Settlement) -> Line:
-    (line,) = settlement.lines
-    return line
-
-
 # --- the beginning ---------------------------------------------------------------------------------------------------
 
 
@@ -138,7 +127,7 @@ def test_p3_p8_an_attempt_begins_with_a_lease_in_the_same_transaction() -> None:
         OURS.until,
         unended=True,
         mutated=True,
-        planned=(planned(PUT.steps[0]),),
+        planned=(plan_entry(PUT.steps[0]),),
         attributions=UNKNOWN,
     )
     assert (state.outcome, state.reason, state.violations) == (Outcome.REMEDIATING, None, NOT_KMS)
@@ -515,3 +504,18 @@ def test_a_change_made_meanwhile_is_named_with_the_setting_that_it_left() -> Non
 def test_a_take_over_of_what_was_applied_keeps_the_incident() -> None:
     again = open_incident(begun(drifted(applied(), Outcome.APPLIED)))
     assert (again.id, again.attempt, again.phase) == (f"{TARGET}#4", 2, Phase.ACTING)
+
+
+# --- the key that a lost worker may have made ------------------------------------------------------------------------
+
+SEARCHING = replace(COMPLIANT, keys_made=(OTHER_ARN,), intent=Intent("nonce", NOW + SECOND))
+
+
+def test_p2_the_key_of_a_lost_worker_is_the_guards_once_it_is_found() -> None:
+    found = learn_of_intent(SEARCHING, KEY_ARN, NOW)
+    assert found == replace(SEARCHING, keys_made=(OTHER_ARN, KEY_ARN), intent=None)
+
+
+def test_p2_not_finding_a_lost_workers_key_proves_nothing_until_kms_surely_shows_it() -> None:
+    assert learn_of_intent(SEARCHING, None, NOW) == SEARCHING
+    assert learn_of_intent(SEARCHING, None, NOW + SECOND) == replace(SEARCHING, intent=None)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from msgspec.structs import replace
 
-from chalicelib.domain.echo import SLACK, is_echo, planned
+from chalicelib.domain.echo import SLACK, is_echo, plan_entry
 from chalicelib.domain.model import (
     Actor,
     ChangeEvent,
@@ -41,7 +41,7 @@ RULE = Rule(
     managed_key=ManagedKey(alias=ALIAS),
 )
 POLICY = '{"Version": "2012-10-17"}'
-PUT_POLICY = planned(Step(StepName.PUT_KEY_POLICY, KEY, None, POLICY))
+PUT_POLICY = plan_entry(Step(StepName.PUT_KEY_POLICY, KEY, None, POLICY))
 QUIET = TargetState(str(TARGET), managed_key=KEY, requests=("known",))
 
 
@@ -121,7 +121,7 @@ def test_a_key_policy_is_an_echo_only_with_the_text_that_was_planned(state: Targ
 
 
 def test_a_planned_step_on_a_key_that_is_adopted_only_later_is_an_echo() -> None:
-    state = acting(planned(Step(StepName.ENABLE_KEY, OTHER)))
+    state = acting(plan_entry(Step(StepName.ENABLE_KEY, OTHER)))
     assert is_echo(key_event("EnableKey", OTHER), RULE, state)
 
 

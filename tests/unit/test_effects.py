@@ -7,7 +7,7 @@ import json
 import pytest
 
 from chalicelib.domain.attribution import attribute, remember
-from chalicelib.domain.echo import is_echo, planned
+from chalicelib.domain.echo import is_echo, plan_entry
 from chalicelib.domain.effects import POLICY_CHARS
 from chalicelib.domain.events import read_key_event
 from chalicelib.domain.incidents import cause_of
@@ -81,7 +81,7 @@ def test_a_hostile_policy_is_read_and_compared_without_an_error(hostile: object)
 def test_p7_the_guards_own_policy_is_recognized_however_it_is_written() -> None:
     event = read("PutKeyPolicy", {"policy": INDENTED}, KEY_ARN)
     step = Step(StepName.PUT_KEY_POLICY, KEY_ARN, None, INDENTED)
-    state = TargetState(str(TARGET), managed_key=KEY_ARN, windows=(Window(None, NOW, (planned(step),)),))
+    state = TargetState(str(TARGET), managed_key=KEY_ARN, windows=(Window(None, NOW, (plan_entry(step),)),))
     assert is_echo(event, RULE, state)
 
 

@@ -16,7 +16,7 @@ from chalicelib.domain.model import EncryptionStatus, EncryptionType, Key, Setti
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import KeyKind, ManagedKey, Mode, Require, Rule
 from chalicelib.domain.ports import Keys, Principals, Reach, XRay
-from chalicelib.domain.reading import plan_reads, rule_aliases
+from chalicelib.domain.reading import plan_reads
 from chalicelib.domain.reasons import Outcome, Violation
 from chalicelib.domain.steps import Step, StepName, next_step
 from chalicelib.domain.stored import Incident, Phase, TargetState
@@ -267,7 +267,7 @@ def test_a_key_that_x_ray_names_by_its_id_is_known_by_its_arn() -> None:
 
 def test_p6_every_alias_that_the_rule_names_is_read_the_managed_one_first_and_once() -> None:
     allowed = ("alias/other", ALIAS, "arn:aws:kms:*:*:key/*", "alias/third", "alias/other")
-    assert rule_aliases(replace(RULE, require=Require(allowed_keys=allowed))) == (ALIAS, "alias/other", "alias/third")
+    assert replace(RULE, require=Require(allowed_keys=allowed)).aliases == (ALIAS, "alias/other", "alias/third")
 
 
 def test_another_accounts_key_is_read_only_where_the_rule_lets_it_be_in_use() -> None:

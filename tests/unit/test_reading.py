@@ -10,19 +10,17 @@ from msgspec.structs import replace
 from chalicelib.domain.errors import AwsError
 from chalicelib.domain.model import Key, Setting, TriggerKind
 from chalicelib.domain.observation import CLOSED_KEY
-from chalicelib.domain.policy import KeyKind, ManagedKey, Require, Rule
+from chalicelib.domain.policy import KeyKind, Require, Rule
 from chalicelib.domain.reading import (
     Glance,
     KeyReads,
     ReadPlan,
-    learn_of_intent,
     outlined,
     plan_reads,
-    rule_aliases,
     wants_more,
 )
 from chalicelib.domain.reasons import Outcome, Reason
-from chalicelib.domain.stored import Intent, TargetState
+from chalicelib.domain.stored import TargetState
 from chalicelib.domain.waiting import DEEP_EVERY
 from tests.unit.targets import (
     ALIAS,
@@ -241,15 +239,6 @@ def test_a_target_that_was_ever_encrypted_counts_as_in_use() -> None:
 # --- what the first round shows, and what it is worth ----------------------------------------------------------------
 
 
-def test_the_aliases_of_a_rule_are_each_read_once_the_managed_one_first() -> None:
-    rule = replace(
-        RULE,
-        require=Require(allowed_keys=("alias/b", ALIAS, KEY_ARN, "alias/b")),
-        managed_key=ManagedKey(alias=ALIAS),
-    )
-    assert rule_aliases(rule) == (ALIAS, "alias/b")
-
-
 def test_an_outline_knows_the_keys_behind_the_aliases() -> None:
     outline = outlined(glance_of(GOOD, managed=described(), theirs=described(OTHER_ARN)), NOW, deep=True)
     assert outline == seen_as(
@@ -268,18 +257,3 @@ def test_a_shallow_observation_that_finds_something_is_not_enough() -> None:
     assert not wants_more(TARGET, RULE, COMPLIANT, shallow)
     assert wants_more(TARGET, RULE, COMPLIANT, disabled)
     assert wants_more(TARGET, RULE, replace(COMPLIANT, managed_key=None), shallow), "a key to adopt"
-
-
-# --- the key that a lost worker may have made ------------------------------------------------------------------------
-
-SEARCHING = replace(COMPLIANT, keys_made=(OTHER_ARN,), intent=Intent("nonce", NOW + SECOND))
-
-
-def test_p2_the_key_of_a_lost_worker_is_the_guards_once_it_is_found() -> None:
-    found = learn_of_intent(SEARCHING, KEY_ARN, NOW)
-    assert found == replace(SEARCHING, keys_made=(OTHER_ARN, KEY_ARN), intent=None)
-
-
-def test_p2_not_finding_a_lost_workers_key_proves_nothing_until_kms_surely_shows_it() -> None:
-    assert learn_of_intent(SEARCHING, None, NOW) == SEARCHING
-    assert learn_of_intent(SEARCHING, None, NOW + SECOND) == replace(SEARCHING, intent=None)

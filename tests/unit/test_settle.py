@@ -26,11 +26,10 @@ from chalicelib.domain.settle import (
     RegionDenied,
     settle,
 )
-from chalicelib.domain.settlement import Line, Settlement
+from chalicelib.domain.settlement import Settlement
 from chalicelib.domain.stored import (
     Backoff,
     Cause,
-    Incident,
     Intent,
     Lease,
     PastIncident,
@@ -39,7 +38,7 @@ from chalicelib.domain.stored import (
     TargetState,
 )
 from chalicelib.domain.waiting import DEEP_EVERY, LONGEST_SETTLING, LONGEST_UPDATE, SETTLING_PAUSE, STALE_READS
-from tests.unit.runs import SETUP, a_run, known_as
+from tests.unit.runs import SETUP, a_run, known_as, only_line, open_incident
 from tests.unit.targets import (
     ALICE,
     BOB,
@@ -111,17 +110,6 @@ def stored(settlement: Settlement) -> TargetState:
     """The stored state, but for the effects of events, which every audited event adds to."""
     assert settlement.state is not None
     return replace(settlement.state, effects=())
-
-
-def open_incident(settlement: Settlement) -> Incident:
-    incident = stored(settlement).incident
-    assert incident is not None
-    return incident
-
-
-def only_line(settlement: Settlement) -> Line:
-    (line,) = settlement.lines
-    return line
 
 
 def is_silent(settlement: Settlement) -> bool:
