@@ -139,7 +139,7 @@ def _schema_of_custom_type(kind: type[Any]) -> dict[str, Any]:
         return Moment.schema()
     if kind is object:
         return {"description": "any JSON value"}  # what a record's detail holds
-    raise NotImplementedError(kind)
+    raise NotImplementedError(kind)  # how a schema hook of msgspec refuses a type
 
 
 def _ref(name: str) -> dict[str, Any]:

@@ -282,7 +282,7 @@ def show(operator: Operator, incident: str) -> int:
 
 
 def _print_incident(operator: Operator, view: IncidentView) -> None:
-    from chalicelib.domain.meanings import TRIGGERS, explanation
+    from chalicelib.domain.meanings import explanation
     from chalicelib.operators.formatting import (
         actor_text,
         attribution_text,
@@ -322,7 +322,7 @@ def _print_incident(operator: Operator, view: IncidentView) -> None:
     for entry in view.entries:
         record = entry.record
         trigger = record.trigger
-        caused = TRIGGERS[trigger.kind] + (f" by {actor_text(trigger.actor, target)}" if trigger.actor else "")
+        caused = trigger.kind.label + (f" by {actor_text(trigger.actor, target)}" if trigger.actor else "")
         why = record.reason or " ".join(record.violations)
         click.echo(
             f"{time_text(record.at)}  {record.outcome.value:<11} {clean(why)}  [{clean(caused)}, {record.record_id}]"

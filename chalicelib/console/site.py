@@ -218,7 +218,6 @@ def _templates() -> Environment:
         "explanation": meanings.explanation,
         "sign": words.sign,
         "violation_meanings": meanings.VIOLATIONS,
-        "trigger_labels": meanings.TRIGGERS,
         "difference": words.difference,
         "ago": words.ago,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from chalicelib.domain.model import Subject, TriggerKind
+from chalicelib.domain.model import Subject
 from chalicelib.domain.reasons import NOTES, Outcome, Reason, Violation
 
 
@@ -354,15 +354,6 @@ REASONS: Mapping[Reason, Meaning] = {
     Reason.POLICY_UNREADABLE: Meaning("policy unreadable", "The guard cannot read the policy document.", FIX_POLICY),
     Reason.POLICY_UNSTAMPED: Meaning("policy not validated", "The policy document was not validated.", FIX_POLICY),
 }
-
-TRIGGERS: Mapping[TriggerKind, str] = {
-    TriggerKind.CHANGE: "change event (X-Ray setting)",
-    TriggerKind.KEY: "change event (KMS key)",
-    TriggerKind.SWEEP: "sweep (every hour)",
-    TriggerKind.TICK: "scheduled check (every minute)",
-    TriggerKind.OPERATOR: "operator",
-}
-"""The label of each trigger."""
 
 SUBJECTS: Mapping[Subject, str] = {
     Subject.SETTING: "the setting",

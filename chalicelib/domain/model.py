@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Self
 
 from msgspec import Struct
 
@@ -18,13 +19,21 @@ NONCE_TAG_KEY = "xray-guard-nonce"
 
 
 class TriggerKind(StrEnum):
-    """Why a run began."""
+    """Why a run began. `label` says it to people."""
 
-    CHANGE = "change"
-    KEY = "key"
-    SWEEP = "sweep"
-    TICK = "tick"
-    OPERATOR = "operator"
+    label: str
+
+    CHANGE = "change", "change event (X-Ray setting)"
+    KEY = "key", "change event (KMS key)"
+    SWEEP = "sweep", "sweep (every hour)"
+    TICK = "tick", "scheduled check (every minute)"
+    OPERATOR = "operator", "operator"
+
+    def __new__(cls, value: str, label: str) -> Self:
+        """Make a member that is its value, with a label."""
+        member = str.__new__(cls, value)
+        member._value_, member.label = value, label
+        return member
 
 
 class EncryptionType(StrEnum):

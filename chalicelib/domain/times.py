@@ -9,7 +9,7 @@ CLOCK_SKEW = timedelta(minutes=5)
 """How much the clocks of two sources may differ."""
 
 DURATION = r"[0-9]{1,6}[smhdw]"
-"""A duration in words of operators and queries, as a regular expression: `30m`, `2h`, `1d`."""
+"""A duration as operators and queries write it, as a regular expression: `30m`, `2h`, `1d`."""
 
 UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 

@@ -13,6 +13,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from random import Random
 
 from chalicelib.domain.model import Key, Trigger, TriggerKind
@@ -75,7 +76,7 @@ def schedule(seed: int) -> Stage:
         act = dice.choice(acts)
         # Often close together, because concurrent changes are the ones that go wrong.
         at = dice.choice((dice.uniform(0, 10), dice.uniform(0, 400), dice.uniform(0, ROUGH_SECONDS)))
-        world.later(at, lambda act=act: act(scene, dice))  # type: ignore[misc]
+        world.later(at, partial(act, scene, dice))
     world.run(ROUGH_SECONDS)
     rough[0] = False
     world.staleness = FRESH

@@ -133,7 +133,10 @@ def test_a_drift_stands_until_the_end_through_ticks_and_sweeps_and_is_then_put_r
     stands_until(scene, end - scene.world.now - 0.01)
     assert sum(run.function == "sweep" for run in scene.lambdas.runs) >= sweeps + 2
     assert sum(run.function == "tick" for run in scene.lambdas.runs) >= ticks + 170
-    over = lambda: scene.witness.right() and scene.tables.state(HOME).incident is None  # noqa: E731
+
+    def over() -> bool:
+        return scene.witness.right() and scene.tables.state(HOME).incident is None
+
     assert scene.world.run(ENFORCED_WITHIN, over), scene.witness.story()
     (remediated,) = records(scene, Outcome.REMEDIATED)[1:]
     assert remediated.incident_id == used.incident_id

@@ -158,7 +158,9 @@ def test_a_service_graph_that_may_not_be_read_makes_no_key_while_the_rule_only_o
 
 
 def test_p10_a_service_graph_that_is_throttled_is_failed_and_read_again_and_nothing_is_judged_by_it() -> None:
-    throttled = lambda run, number, name: Hazard("throttle") if name == "GetServiceGraph" else None  # noqa: E731
+    def throttled(run: object, number: int, name: str) -> Hazard | None:
+        return Hazard("throttle") if name == "GetServiceGraph" else None
+
     scene = stage(policy=baseline(when="in-use"), hazard=throttled)
     scene.world.place(HOME).in_use = False
     scene.lambdas.sweep()

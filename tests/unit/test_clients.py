@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -118,7 +119,7 @@ class TestFailures:
 class TestThreads:
     def test_answers_come_in_the_order_of_the_questions(self) -> None:
         gather = Threads()
-        assert gather([lambda number=number: number for number in range(20)]) == list(range(20))  # type: ignore[misc]
+        assert gather([partial(int, number) for number in range(20)]) == list(range(20))
 
     def test_nothing_asked_is_nothing_answered(self) -> None:
         nothing: list[Any] = []

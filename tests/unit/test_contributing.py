@@ -17,7 +17,6 @@ from chalicelib.console import site
 from chalicelib.domain import meanings
 from chalicelib.domain.attribution import OF_THE_SETTING
 from chalicelib.domain.judge import OF_THE_KEY
-from chalicelib.domain.model import TriggerKind
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.reasons import Outcome, Reason, Violation
 from tests.browser.test_site import PAGES
@@ -73,7 +72,6 @@ class TestForgottenSteps:
             (Outcome, meanings.OUTCOMES),
             (Violation, meanings.VIOLATIONS),
             (Reason, meanings.REASONS),
-            (TriggerKind, meanings.TRIGGERS),
         ],
     )
     def test_every_code_that_a_face_shows_has_its_label(
