@@ -54,8 +54,13 @@ class LogStore(DynamoStore):
             yield read_row(item)
 
     def markers(self, target: str) -> Iterator[tuple[str, int]]:
-        """Yield (sort key, seq of the record stored with it) of each event marker of a chain; seq 0 if it has none."""
+        """Yield (sort key, seq of the record stored with it) of each event marker of a chain; seq 0 if it has none.
+
+        Events that were only counted have no record of their own.
+        """
         for item in self._chain(target, "e#"):
+            if "counted" in item:
+                continue
             seq = item.get("seq", {}).get("N", "0")
             yield item["sk"]["S"], int(seq) if seq.isdigit() else 0
 

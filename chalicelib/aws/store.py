@@ -22,14 +22,17 @@ from chalicelib.aws.tables import (
     MOST_KEYS_A_BATCH,
     ROSTER,
     ROSTER_SHARDS,
+    TALLY_PREFIX,
+    TALLY_SHARD,
     State,
     Tables,
     read_state,
+    read_tally,
     stamp,
 )
 from chalicelib.domain.errors import AwsError, Conflict
 from chalicelib.domain.ports import Loaded, Request
-from chalicelib.domain.stored import GUARD_CHAIN, GuardState, Record, TargetState
+from chalicelib.domain.stored import GUARD_CHAIN, GuardState, Record, Tally, TargetState
 
 LOST_RACES = frozenset({"ConditionalCheckFailed", "TransactionConflict"})
 CROWDED = frozenset({"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"})
@@ -44,9 +47,10 @@ class DynamoStore:
     def __init__(self, clients: Clients, region: str, clock: AwsClock, audit_table: str, targets_table: str) -> None:
         self._tables = Tables(clients, region, clock, audit_table, targets_table)
 
-    def load(self, target: str, event_id: str | None = None) -> Loaded:
-        """One BatchGetItem with consistent reads: the target, the guard, and the event's marker."""
-        names = dict.fromkeys((target, GUARD_CHAIN))
+    def load(self, target: str, event_id: str | None = None, tally: Tally | None = None) -> Loaded:
+        """One BatchGetItem with consistent reads: the target, the guard, the tally, and the event's marker."""
+        tally_name = f"{TALLY_PREFIX}{tally.name}" if tally else None
+        names = [name for name in dict.fromkeys((target, GUARD_CHAIN, tally_name)) if name]
         wanted: dict[str, Any] = {
             self._tables.targets: {"Keys": [{"target": {"S": name}} for name in names], "ConsistentRead": True}
         }
@@ -57,11 +61,14 @@ class DynamoStore:
         audited = False
         for items in self._tables.batches(wanted):
             for item in items.get(self._tables.targets, ()):
-                states[item["target"]["S"]] = item["state"]["S"]
+                if item["target"]["S"] == tally_name:
+                    tally = read_tally(item) or tally
+                else:
+                    states[item["target"]["S"]] = item["state"]["S"]
             audited = audited or bool(items.get(self._tables.audit))
         state = read_state(states[target], TargetState) if target in states and target != GUARD_CHAIN else None
         guard = read_state(states[GUARD_CHAIN], GuardState) if GUARD_CHAIN in states else None
-        return Loaded(state or TargetState(target), guard or GuardState(), audited)
+        return Loaded(state or TargetState(target), guard or GuardState(), audited, tally)
 
     def commit(
         self,
@@ -69,6 +76,8 @@ class DynamoStore:
         after: State,
         records: Sequence[tuple[Record, bytes, str]] = (),
         event_id: str | None = None,
+        tally: Tally | None = None,
+        closes: Tally | None = None,
     ) -> None:
         """One TransactWriteItems. Raises Conflict if another writer was faster; then nothing was written.
 
@@ -81,6 +90,10 @@ class DynamoStore:
         writes.append(self._tables.put_state(before, after))
         if before.version == 0:
             writes.append(self._tables.enrol(after.target))
+        if tally is not None:
+            writes.append(self._tables.add_to_tally(tally))
+        if closes is not None:
+            writes.append({"Put": self._tables.empty_tally(closes)})
         additions = daily_totals.additions(before, after, [record for record, _, _ in records])
         for _ in range(MOST_SHARDS_TRIED):
             shard = random.randrange(daily_totals.SHARDS)
@@ -107,6 +120,36 @@ class DynamoStore:
                     if reason == "None" or reason in CROWDED
                 ]
         raise Conflict(str(after.target))
+
+    def count(self, event_id: str, tally: Tally) -> None:
+        """One TransactWriteItems: the event's marker, and the tally."""
+        writes = [self._tables.put_marker(tally.target, event_id, None), self._tables.add_to_tally(tally)]
+        try:
+            call("dynamodb:TransactWriteItems", self._tables.client.transact_write_items, TransactItems=writes)
+        except AwsError as error:
+            if LOST_RACES.isdisjoint(error.cancellation_reasons):
+                raise
+            raise Conflict(tally.target) from error
+
+    def over(self, now: datetime, limit: int) -> list[Tally]:
+        """Query the sparse index of tallies, then BatchGetItem of those whose time is over."""
+        answer = self._tables.query(
+            self._tables.targets,
+            IndexName=DUE_INDEX,
+            KeyConditionExpression="due_shard = :tally AND due_at <= :now",
+            ExpressionAttributeValues={":tally": {"S": TALLY_SHARD}, ":now": {"S": stamp(now)}},
+            Limit=min(limit, MOST_KEYS_A_BATCH),
+        )
+        items = self._tables.get_all([item["target"]["S"] for item in answer["Items"]], ConsistentRead=True)
+        return sorted((tally for item in items if (tally := read_tally(item))), key=lambda tally: tally.since)
+
+    def forget(self, tally: Tally) -> None:
+        """PutItem without the index's attributes, unless calls were added meanwhile."""
+        try:
+            call("dynamodb:PutItem", self._tables.client.put_item, **self._tables.empty_tally(tally))
+        except AwsError as error:
+            if error.code != "ConditionalCheckFailedException":
+                raise
 
     def due(self, now: datetime, limit: int) -> list[str]:
         """Query the sparse index of due targets."""

@@ -5,14 +5,15 @@ audit    pk `target`, sk `r#<seq>` for a record (`body` as it was hashed, `hash`
 targets  pk `target`; `state` as JSON, and as attributes what is queried: `version`, `seq`, `head`, and `due_shard` with
          `due_at` while something is due. Other items: the figures of `daily_totals`; `ask#<target>`, an operator's
          request from the API, the only items that the API may write; `roster#<shard>`, the names of every chain, so
-         that reading all states does not cost a scan of the table
+         that reading all states does not cost a scan of the table; `tally#<target>#<digest>`, the calls of a principal
+         that are counted beyond the first ten
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import msgspec
@@ -23,7 +24,7 @@ from chalicelib.aws.clients import Clients, call
 from chalicelib.aws.clock import AwsClock
 from chalicelib.aws.paging import pages
 from chalicelib.domain.errors import StoreError
-from chalicelib.domain.stored import GuardState, Record, TargetState
+from chalicelib.domain.stored import GuardState, Record, Tally, TargetState
 
 AUDIT_TABLE = "xray-guard-audit"
 TARGETS_TABLE = "xray-guard-targets"
@@ -32,9 +33,14 @@ DUE_INDEX = "by_due"
 DUE_SHARD = "due"
 ASKED_SHARD = "asked"
 ASKED_PREFIX = "ask#"
+TALLY_SHARD = "tally"
+TALLY_PREFIX = "tally#"
 ROSTER = "roster"
 ROSTER_SHARDS = 16
 """An item holds about sixteen thousand names. To add shards, keep the old ones: the number decides a name's shard."""
+
+STAMP = "%Y-%m-%dT%H:%M:%S.%fZ"
+"""The form of times in attributes that are sorted by."""
 
 MOST_BATCHES = 5
 MOST_KEYS_A_BATCH = 100  # BatchGetItem's limit
@@ -115,9 +121,13 @@ class Tables:
         }
         return {"Put": {"TableName": self.audit, "Item": item, "ConditionExpression": "attribute_not_exists(sk)"}}
 
-    def put_marker(self, target: str, event_id: str, seq: int) -> dict[str, Any]:
-        """Return the write of the marker that an event was audited; `seq` is the record stored with it."""
-        item = {"target": {"S": target}, "sk": {"S": hashchain.marker_key(event_id)}, "seq": {"N": str(seq)}}
+    def put_marker(self, target: str, event_id: str, seq: int | None) -> dict[str, Any]:
+        """Return the write of the marker that an event was audited.
+
+        `seq` is the record stored with it, None for an event that was only counted.
+        """
+        item: dict[str, Any] = {"target": {"S": target}, "sk": {"S": hashchain.marker_key(event_id)}}
+        item |= {"counted": {"BOOL": True}} if seq is None else {"seq": {"N": str(seq)}}
         return {"Put": {"TableName": self.audit, "Item": item, "ConditionExpression": "attribute_not_exists(sk)"}}
 
     def enrol(self, target: str) -> dict[str, Any]:
@@ -131,6 +141,36 @@ class Tables:
                 "ExpressionAttributeNames": {"#names": "names"},
                 "ExpressionAttributeValues": {":name": {"SS": [target]}},
             }
+        }
+
+    def add_to_tally(self, tally: Tally) -> dict[str, Any]:
+        """Return the write that adds to a stored tally. The first call since it was emptied sets when it closes."""
+        first = {"of": tally.target, "by": tally.principal, "since": stamp(tally.since)}
+        first |= {"due_shard": TALLY_SHARD, "due_at": stamp(tally.closes_at)}
+        amounts = {"seen": tally.seen, "refused": tally.refused, "tag_changes": tally.tag_changes}
+        sets = ", ".join(f"#{name} = if_not_exists(#{name}, :{name})" for name in first)
+        adds = ", ".join(f"#{name} :{name}" for name in amounts)
+        return {
+            "Update": {
+                "TableName": self.targets,
+                "Key": {"target": {"S": f"{TALLY_PREFIX}{tally.name}"}},
+                "UpdateExpression": f"SET {sets} ADD {adds}",
+                "ExpressionAttributeNames": {f"#{name}": name for name in (*first, *amounts)},
+                "ExpressionAttributeValues": {
+                    **{f":{name}": {"S": value} for name, value in first.items()},
+                    **{f":{name}": {"N": str(value)} for name, value in amounts.items()},
+                },
+            }
+        }
+
+    def empty_tally(self, tally: Tally) -> dict[str, Any]:
+        """Return the parameters of the write that empties a tally, on the condition that it is as it was read."""
+        return {
+            "TableName": self.targets,
+            "Item": {"target": {"S": f"{TALLY_PREFIX}{tally.name}"}},
+            "ConditionExpression": "#seen = :seen AND #since = :since",
+            "ExpressionAttributeNames": {"#seen": "seen", "#since": "since"},
+            "ExpressionAttributeValues": {":seen": {"N": str(tally.seen)}, ":since": {"S": stamp(tally.since)}},
         }
 
     def add(self, addition: Addition, shard: int) -> dict[str, Any]:
@@ -178,6 +218,15 @@ def read_row(item: dict[str, Any]) -> hashchain.StoredRow:
     )
 
 
+def read_tally(item: dict[str, Any]) -> Tally | None:
+    """Read a stored tally; None if it is empty."""
+    if "seen" not in item:
+        return None
+    since = datetime.strptime(item["since"]["S"], STAMP).replace(tzinfo=UTC)
+    amounts = (int(item[name]["N"]) for name in ("seen", "refused", "tag_changes"))
+    return Tally(item["of"]["S"], item["by"]["S"], since, *amounts)
+
+
 def read_state(text: str, kind: type[AnyState]) -> AnyState:
     """Read a stored state. Raises StoreError if the text is not a state."""
     try:
@@ -190,4 +239,4 @@ def read_state(text: str, kind: type[AnyState]) -> AnyState:
 
 def stamp(at: datetime) -> str:
     """Format a time (UTC) so that texts sort like times."""
-    return at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return at.strftime(STAMP)

@@ -307,6 +307,11 @@ REASONS: Mapping[Reason, Meaning] = {
         "A break-glass value is not valid. The record says why. The guard continues to enforce.",
         "If the break-glass is authorized, open it again with a valid value.",
     ),
+    Reason.CALLS_COUNTED: Meaning(
+        "calls counted",
+        "A principal made more than ten refused calls, or changes of other tags, in an hour. The record says how many.",
+        "Find out why the principal makes these calls. Every other change is recorded in full.",
+    ),
     Reason.KEY_REPLACED: Meaning(
         "key replaced",
         "An operator replaced the managed key.",

@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 from msgspec import Struct
 
 from chalicelib.domain.model import Key, Setting, Target
-from chalicelib.domain.stored import GuardState, Record, TargetState
+from chalicelib.domain.stored import GuardState, Record, Tally, TargetState
 
 T = TypeVar("T")
 
@@ -79,18 +79,19 @@ class Principals(Protocol):
 
 
 class Loaded(Struct, frozen=True):
-    """One consistent read: a target's state, the guard's own state, and whether the event was audited before."""
+    """One consistent read: a target's state, the guard's own state, whether the event was audited before, the tally."""
 
     state: TargetState
     guard: GuardState
     audited: bool = False
+    tally: Tally | None = None
 
 
 class Store(Protocol):
     """The two tables."""
 
-    def load(self, target: str, event_id: str | None = None) -> Loaded:
-        """Consistent read. A target never seen before has a state of version 0."""
+    def load(self, target: str, event_id: str | None = None, tally: Tally | None = None) -> Loaded:
+        """Consistent read. A target never seen before has a state of version 0, a new tally is returned as it is."""
 
     def commit(
         self,
@@ -98,11 +99,23 @@ class Store(Protocol):
         after: TargetState | GuardState,
         records: Sequence[tuple[Record, bytes, str]] = (),
         event_id: str | None = None,
+        tally: Tally | None = None,
+        closes: Tally | None = None,
     ) -> None:
         """One transaction: the state (if the version is still `before`'s), the sealed records, the event's marker.
 
-        Raises Conflict if the state changed or the event was audited meanwhile; then nothing was written.
+        Adds `tally` to the stored one, and empties the tally `closes`. Raises Conflict if the state or that tally
+        changed, or the event was audited meanwhile; then nothing was written.
         """
+
+    def count(self, event_id: str, tally: Tally) -> None:
+        """One transaction: the event's marker, and `tally` added to the stored one. Raises Conflict like `commit`."""
+
+    def over(self, now: datetime, limit: int) -> Sequence[Tally]:
+        """The tallies whose time is over at `now`, oldest first."""
+
+    def forget(self, tally: Tally) -> None:
+        """Empty a tally, unless calls were added since it was read."""
 
     def due(self, now: datetime, limit: int) -> list[str]:
         """Targets that are due at `now`, soonest first. The index lags, so check the state itself."""

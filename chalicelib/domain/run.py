@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from chalicelib.domain.model import ChangeEvent, KeyEvent, Target, Trigger
 from chalicelib.domain.policy import Limits, Rule
-from chalicelib.domain.stored import GuardState, TargetState
+from chalicelib.domain.stored import GuardState, Tally, TargetState
 
 
 class Setup(Struct, frozen=True):
@@ -73,13 +73,15 @@ class Run(Struct, frozen=True):
 class Known(Struct, frozen=True):
     """What a run knows about its target: `stored` as it was read, `state` with what the run learned since.
 
-    `audited`: the run's event is on the record already.
+    `audited`: the run's event is on the record already. `tally` counts calls like the run's event; None if the event is
+    always recorded in full.
     """
 
     stored: TargetState
     state: TargetState
     guard: GuardState
     audited: bool = False
+    tally: Tally | None = None
 
 
 class At(Struct, frozen=True):

@@ -11,7 +11,7 @@ from typing import TypeAlias
 from msgspec import Struct
 from msgspec.structs import replace
 
-from chalicelib.domain import attempts, incidents, waiting
+from chalicelib.domain import attempts, floods, incidents, waiting
 from chalicelib.domain.attempts import Attempted
 from chalicelib.domain.breakglass import Weighed
 from chalicelib.domain.decide import Decision
@@ -21,7 +21,7 @@ from chalicelib.domain.observation import Observation
 from chalicelib.domain.reasons import NOT_JUDGED, Outcome, Problem, Reason
 from chalicelib.domain.run import At, Known, Run
 from chalicelib.domain.settlement import Settlement, SettlementDraft
-from chalicelib.domain.stored import Incident, Lease, Phase, TargetState
+from chalicelib.domain.stored import Incident, Lease, Phase, Tally, TargetState
 
 
 class Ignored(Struct, frozen=True):
@@ -29,6 +29,16 @@ class Ignored(Struct, frozen=True):
 
     reason: str
     message: str | None = None
+
+
+class OnlyCounted(Struct, frozen=True):
+    """The run's event is one of a flood: it is counted, and has no record of its own."""
+
+
+class CountingOver(Struct, frozen=True):
+    """The time of a tally is over: its number is recorded."""
+
+    tally: Tally
 
 
 class LeaseHeld(Struct, frozen=True):
@@ -66,7 +76,9 @@ class Failed(Struct, frozen=True):
     held: Lease | None = None
 
 
-End: TypeAlias = Ignored | LeaseHeld | EchoConfirmed | Judged | Attempted | RegionDenied | Failed
+End: TypeAlias = (
+    Ignored | OnlyCounted | CountingOver | LeaseHeld | EchoConfirmed | Judged | Attempted | RegionDenied | Failed
+)
 
 
 def settle(run: Run, known: Known, end: End, at: At) -> Settlement:
@@ -74,6 +86,10 @@ def settle(run: Run, known: Known, end: End, at: At) -> Settlement:
     match end:
         case Ignored(reason, message):
             return _ignored(SettlementDraft(run, known, at), reason, message)
+        case OnlyCounted():
+            return _only_counted(run, known)
+        case CountingOver(tally):
+            return _counting_over(SettlementDraft(run, known, at), tally)
         case LeaseHeld():
             return _lease_held(SettlementDraft(run, known, at))
         case EchoConfirmed(setting):
@@ -116,6 +132,18 @@ def _ignored(draft: SettlementDraft, reason: str, message: str | None) -> Settle
         draft.set(outcome=Outcome.IGNORED, reason=reason, violations=(), recheck_at=None)
     draft.add(Outcome.IGNORED, reason=reason, detail={"message": message} if message else {})
     return draft.settled(Outcome.IGNORED, reason)
+
+
+def _only_counted(run: Run, known: Known) -> Settlement:
+    assert run.event is not None
+    assert known.tally is not None
+    added = floods.only_counted(known.tally, run.event)
+    return Settlement((), None, Outcome.IGNORED, Reason.CALLS_COUNTED, due=known.state.due, tally=added)
+
+
+def _counting_over(draft: SettlementDraft, tally: Tally) -> Settlement:
+    draft.add(Outcome.IGNORED, reason=Reason.CALLS_COUNTED, detail=floods.summary(tally))
+    return replace(draft.settled(Outcome.IGNORED, Reason.CALLS_COUNTED), closes=tally)
 
 
 def _lease_held(draft: SettlementDraft) -> Settlement:

@@ -12,14 +12,24 @@ from typing import TypedDict, Unpack
 from msgspec import Struct
 from msgspec.structs import replace
 
-from chalicelib.domain import attribution, incidents, waiting
+from chalicelib.domain import attribution, floods, incidents, waiting
 from chalicelib.domain.breakglass import Weighed
 from chalicelib.domain.echo import MOST_REQUESTS, MOST_WINDOWS
 from chalicelib.domain.model import EncryptionType, Setting, Subject, Trigger, TriggerKind
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.reasons import Outcome, Problem, Reason, Violation
 from chalicelib.domain.run import At, Known, Run, must_audit
-from chalicelib.domain.stored import Action, Attribution, Cause, Change, Incident, Phase, Suppression, TargetState
+from chalicelib.domain.stored import (
+    Action,
+    Attribution,
+    Cause,
+    Change,
+    Incident,
+    Phase,
+    Suppression,
+    Tally,
+    TargetState,
+)
 
 
 class RecordFields(TypedDict, total=False):
@@ -57,7 +67,8 @@ class Settlement(Struct, frozen=True):
 
     `state` is None if there is nothing to store. `violations` are those that the run recorded, or found on record.
     `mutated`: this is the end of an attempt, even if AWS refused its calls. `due` is when the target must be checked
-    again, None for the next sweep.
+    again, None for the next sweep. `tally` is what the run's event adds to its tally; `closes` is the tally whose
+    number is recorded here.
     """
 
     lines: tuple[Line, ...]
@@ -67,6 +78,8 @@ class Settlement(Struct, frozen=True):
     violations: tuple[Violation, ...] = ()
     mutated: bool = False
     due: datetime | None = None
+    tally: Tally | None = None
+    closes: Tally | None = None
 
 
 class SettlementDraft:
@@ -188,6 +201,7 @@ class SettlementDraft:
         if self.must_audit and self.lines:
             self._mark_record_of_event()
         self._keep_window()
+        tally = self.known.tally if self.must_audit and self.lines else None
         changed = bool(self.lines) or self.state != self.known.stored
         if violations is None:
             # A state that is stored without a record says nothing of what the run judged.
@@ -200,6 +214,7 @@ class SettlementDraft:
             violations,
             mutated,
             self.state.due,
+            floods.in_full(tally) if tally else None,
         )
 
     def note_calls(self, actions: tuple[Action, ...]) -> None:

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import hashlib
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from msgspec import Struct, field
@@ -202,6 +203,40 @@ class Intent(Struct, frozen=True):
 
     nonce: str
     due: datetime
+
+
+COUNTING_TIME = timedelta(hours=1)
+"""A tally is closed this long after its first call."""
+
+
+class Tally(Struct, frozen=True):
+    """The calls of one principal on one target since `since`.
+
+    `seen` are all of them; `refused` and `tag_changes` are those without a record of their own. As an amount to add,
+    it holds one call.
+    """
+
+    target: str
+    principal: str
+    since: datetime
+    seen: int = 0
+    refused: int = 0
+    tag_changes: int = 0
+
+    @property
+    def name(self) -> str:
+        """The name under which it is stored."""
+        return f"{self.target}#{hashlib.sha256(self.principal.encode('utf-8', 'replace')).hexdigest()[:32]}"
+
+    @property
+    def counted(self) -> int:
+        """How many calls have no record of their own."""
+        return self.refused + self.tag_changes
+
+    @property
+    def closes_at(self) -> datetime:
+        """When the number of calls is recorded, and counting starts again."""
+        return self.since + COUNTING_TIME
 
 
 class Backoff(Struct, frozen=True):

@@ -12,10 +12,11 @@ from enum import Enum, auto
 from msgspec import Struct
 
 from chalicelib.domain.echo import is_echo
+from chalicelib.domain.floods import is_flood
 from chalicelib.domain.model import EncryptionStatus, EncryptionType, KeyEvent, Setting, TriggerKind
 from chalicelib.domain.policy import Mode, Rule
 from chalicelib.domain.reasons import Reason
-from chalicelib.domain.run import Run
+from chalicelib.domain.run import Known, Run
 from chalicelib.domain.stored import Phase, TargetState
 from chalicelib.domain.waiting import is_due
 
@@ -26,6 +27,7 @@ class Next(Enum):
     IGNORE = auto()  # nothing is observed; `reason` says why
     READ_TOGETHER = auto()  # read the state and the glance in one round trip, then triage again
     NEED_STATE = auto()  # read only the state, then triage again
+    COUNT = auto()  # the event is one of a flood: it is only counted
     NOT_DUE = auto()  # a tick found the target not due
     IN_PROGRESS = auto()  # another worker holds the lease
     CONFIRM_ECHO = auto()  # the event is an echo: read only the setting, then `triage_echo`
@@ -46,34 +48,38 @@ class Triage(Struct, frozen=True):
 
 ECHO = Triage(Next.IGNORE, Reason.ECHO)
 NOT_OURS = Triage(Next.IGNORE, Reason.NOT_OURS)
+NEED_STATE = Triage(Next.NEED_STATE)
+COUNT = Triage(Next.COUNT, Reason.CALLS_COUNTED)
 
 
-def triage(run: Run, state: TargetState | None, now: datetime) -> Triage:
-    """Return what to do about the run's trigger. `state` is None if it is not read yet."""
+def triage(run: Run, known: Known | None, now: datetime) -> Triage:
+    """Return what to do about the run's trigger. `known` is None if the state is not read yet."""
     if isinstance(run.event, KeyEvent):
-        return _key_event(run, run.event, state, now)
+        return _key_event(run, run.event, known, now)
     if run.target.account != run.setup.account:
         return Triage(Next.IGNORE, Reason.ACCOUNT_NOT_OURS, f"this guard acts in account {run.setup.account}")
     error = run.event.error_code if run.event else None
     if run.is_by_own_role and run.event:
-        if state is None:
-            return Triage(Next.NEED_STATE)
-        if is_echo(run.event, run.rule, state):
+        if known is None:
+            return NEED_STATE
+        if is_echo(run.event, run.rule, known.state):
             # A worker that still acts confirms its change by itself, and a refused call changed nothing.
-            return ECHO if error or state.is_held(now) else Triage(Next.CONFIRM_ECHO)
+            return ECHO if error or known.state.is_held(now) else Triage(Next.CONFIRM_ECHO)
     if run.event and error:
-        return Triage(Next.IGNORE, error, run.event.error_message)
+        if known is None:
+            return NEED_STATE
+        return COUNT if is_flood(run, known) else Triage(Next.IGNORE, error, run.event.error_message)
     if run.rule is None:
         return Triage(Next.IGNORE, Reason.UNGOVERNED, "no rule of the policy matches this target")
     if run.rule.mode is Mode.OFF:
         return Triage(Next.IGNORE, Reason.RULE_OFF, f"rule {run.rule.id} is off")
-    if state is None:
+    if known is None:
         # A tick's target is mostly not due, and an operator's check must begin after the state was read.
         alone = run.trigger.kind in (TriggerKind.TICK, TriggerKind.OPERATOR)
-        return Triage(Next.NEED_STATE if alone else Next.READ_TOGETHER)
-    if run.trigger.kind is TriggerKind.TICK and not is_due(state, now):
+        return NEED_STATE if alone else Triage(Next.READ_TOGETHER)
+    if run.trigger.kind is TriggerKind.TICK and not is_due(known.state, now):
         return Triage(Next.NOT_DUE, Reason.NOT_DUE)
-    return _unless_held(state, now)
+    return _unless_held(known.state, now)
 
 
 def triage_echo(state: TargetState, setting: Setting) -> Triage:
@@ -88,16 +94,18 @@ def triage_echo(state: TargetState, setting: Setting) -> Triage:
     return Triage(Next.CLOSE) if applied and setting.status is EncryptionStatus.ACTIVE else ECHO
 
 
-def _key_event(run: Run, event: KeyEvent, state: TargetState | None, now: datetime) -> Triage:
+def _key_event(run: Run, event: KeyEvent, known: Known | None, now: datetime) -> Triage:
     """Only a change to the target's own keys, the setting's key or a configured alias matters."""
     if run.rule is None or run.rule.mode is Mode.OFF or event.error_code or run.target.account != run.setup.account:
         return NOT_OURS
-    if state is None:
-        return Triage(Next.NEED_STATE)
+    if known is None:
+        return NEED_STATE
     if run.is_by_own_role:
         # What is no echo matters whatever key it is about: the guard's role has no other use.
-        return ECHO if is_echo(event, run.rule, state) else _unless_held(state, now)
-    return _unless_held(state, now) if concerns(event, run.rule, state) else NOT_OURS
+        return ECHO if is_echo(event, run.rule, known.state) else _unless_held(known.state, now)
+    if not concerns(event, run.rule, known.state):
+        return NOT_OURS
+    return COUNT if is_flood(run, known) else _unless_held(known.state, now)
 
 
 def concerns(event: KeyEvent, rule: Rule, state: TargetState) -> bool:

@@ -9,11 +9,12 @@ from msgspec.structs import replace
 
 from chalicelib.auditlog.draft import Draft
 from chalicelib.domain.errors import Busy, Conflict
-from chalicelib.domain.model import Trigger
+from chalicelib.domain.model import Actor, Target, Trigger, TriggerKind
 from chalicelib.domain.reasons import Outcome, Problem, Reason
 from chalicelib.domain.run import Known, Run
+from chalicelib.domain.settle import CountingOver, settle
 from chalicelib.domain.settlement import RecordFields, Settlement
-from chalicelib.domain.stored import GUARD_CHAIN, GuardState, Record
+from chalicelib.domain.stored import GUARD_CHAIN, GuardState, Record, Tally
 from chalicelib.loop.guard import MOST_CONFLICTS, Guard, Result
 
 
@@ -28,10 +29,12 @@ def commit(guard: Guard, run: Run, known: Known, settlement: Settlement) -> tupl
         for line in settlement.lines:
             record = draft.add(line.at, line.outcome, line.trigger, **line.fields)
         event_id = run.event_id if settlement.lines and not known.audited else None
-        guard.store.commit(draft.before, draft.after, draft.records, event_id)
+        guard.store.commit(draft.before, draft.after, draft.records, event_id, settlement.tally, settlement.closes)
         for each, _, _ in draft.records:
             guard.emit(each)
-        known = Known(draft.after, draft.after, known.guard, known.audited or event_id is not None)
+        known = replace(known, stored=draft.after, state=draft.after, audited=known.audited or event_id is not None)
+    elif settlement.tally is not None and run.event_id is not None:
+        guard.store.count(run.event_id, settlement.tally)
     result = Result(
         run.target,
         settlement.outcome,
@@ -73,3 +76,18 @@ def record_in_guard_chain(
         guard.emit(record)
         return record
     raise Busy(Problem(Reason.BUSY, "a record of the guard's own chain conflicted with other writers"))
+
+
+def record_count(guard: Guard, tally: Tally) -> None:
+    """Record how many calls of a tally have no record of their own, and empty it. Raises Busy."""
+    actor = Actor(tally.principal)
+    run = guard.run(Target.parse(tally.target), Trigger(TriggerKind.TICK, actor=actor))
+    for _ in range(MOST_CONFLICTS):
+        known = guard.known(run)
+        try:
+            commit(guard, run, known, settle(run, known, CountingOver(tally), guard.at()))
+        except Conflict:
+            guard.step_aside()
+        else:
+            return
+    raise Busy(Problem(Reason.BUSY, f"{tally.target}: a count of calls conflicted with other writers"))

@@ -69,5 +69,5 @@ def triage_event(guard: Guard, event: ChangeEvent | KeyEvent) -> Foreseen:
     step, audited = triage(run, None, now), False
     if step.next is not Next.IGNORE:
         known = guard.known(run)
-        step, audited = triage(run, known.state, now), known.audited
+        step, audited = triage(run, known, now), known.audited
     return Foreseen(step, audited, run.is_by_own_role)

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from msgspec import Struct
 
+from chalicelib.domain.floods import tally_of
 from chalicelib.domain.model import ChangeEvent, KeyEvent, Target, Trigger
 from chalicelib.domain.policy import Policy
 from chalicelib.domain.ports import Clock, Gather, Reach, Requests, Store
@@ -58,8 +59,8 @@ class Guard(Struct, frozen=True):
 
     def known(self, run: Run) -> Known:
         """Load what is stored about the run's target and its event."""
-        loaded = self.store.load(str(run.target), run.event_id)
-        return Known(loaded.state, loaded.state, loaded.guard, loaded.audited)
+        loaded = self.store.load(str(run.target), run.event_id, tally_of(run, self.clock.now()))
+        return Known(loaded.state, loaded.state, loaded.guard, loaded.audited, loaded.tally)
 
     def at(self) -> At:
         """Return time and randomness as inputs of a decision."""

@@ -27,7 +27,17 @@ from chalicelib.domain.policy import Policy
 from chalicelib.domain.ports import Reach
 from chalicelib.domain.reasons import UNRECORDED, Outcome, Problem, Reason
 from chalicelib.domain.run import Known, Run
-from chalicelib.domain.settle import EchoConfirmed, End, Failed, Ignored, Judged, LeaseHeld, RegionDenied, settle
+from chalicelib.domain.settle import (
+    EchoConfirmed,
+    End,
+    Failed,
+    Ignored,
+    Judged,
+    LeaseHeld,
+    OnlyCounted,
+    RegionDenied,
+    settle,
+)
 from chalicelib.domain.stored import Lease
 from chalicelib.domain.triage import Next, Triage, triage, triage_echo
 from chalicelib.loop.attempt import Attempt
@@ -134,10 +144,12 @@ def _find_out(guard: Guard, run: Run) -> _Found | Result | None:
     else:
         known = guard.known(run)
     state = known.state
-    step = triage(run, state, guard.clock.now())
+    step = triage(run, known, guard.clock.now())
     match step.next:
         case Next.IGNORE:
             return _ignored(guard, run, step, known)
+        case Next.COUNT:
+            return _Found(known, OnlyCounted())
         case Next.NOT_DUE:
             return _Found(known, Result(run.target, state.outcome or Outcome.IGNORED, Reason.NOT_DUE, due=state.due))
         case Next.IN_PROGRESS:

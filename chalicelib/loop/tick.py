@@ -1,4 +1,4 @@
-"""Tick: reconcile the targets that are due, and those that operators requested."""
+"""Tick: reconcile the targets that are due and those that operators requested, and record what was only counted."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from chalicelib.domain.errors import GuardError
 from chalicelib.domain.model import Target, Trigger, TriggerKind
 from chalicelib.domain.ports import Request, Requests
 from chalicelib.domain.reasons import Problem, Reason
-from chalicelib.domain.stored import GUARD_CHAIN
+from chalicelib.domain.stored import GUARD_CHAIN, Tally
 from chalicelib.loop.batch import SECONDS_FOR_ONE, Report, reach_target
+from chalicelib.loop.commit import record_count
 from chalicelib.loop.guard import Guard
 
 DUE_AT_ONCE = 200
@@ -18,7 +19,7 @@ DUE_AT_ONCE = 200
 
 
 def tick(guard: Guard, seconds_left: Callable[[], float]) -> Report:
-    """Reconcile the targets that are due, soonest first, and then those that operators requested.
+    """Reconcile the targets that are due, soonest first, and then those that operators requested; then close tallies.
 
     One target's failure does not stop the others (P11). A request is attempted once; the target's record has the
     result, with the operator as its actor.
@@ -37,6 +38,10 @@ def tick(guard: Guard, seconds_left: Callable[[], float]) -> Report:
         if seconds_left() < SECONDS_FOR_ONE:
             break
         _heed(guard, request, report)
+    for tally in guard.store.over(guard.clock.now(), DUE_AT_ONCE):
+        if seconds_left() < SECONDS_FOR_ONE:
+            break
+        _close(guard, tally, report)
     return report
 
 
@@ -53,6 +58,17 @@ def _heed(guard: Guard, request: Request, report: Report) -> None:
     problem = report.unreached.get(request.target)
     if problem is None or problem.code == Reason.INTERNAL_ERROR:
         _done(guard.requests, request, report)
+
+
+def _close(guard: Guard, tally: Tally, report: Report) -> None:
+    """Record how many calls were only counted, if any. If that fails, the next tick tries again."""
+    try:
+        if tally.counted:
+            record_count(guard, tally)
+        else:
+            guard.store.forget(tally)
+    except GuardError as error:
+        report.unreached[tally.target] = error.problem
 
 
 def _done(requests: Requests, request: Request, report: Report) -> None:

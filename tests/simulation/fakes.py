@@ -15,7 +15,7 @@ from chalicelib.auditlog import hashchain
 from chalicelib.domain.errors import AwsError, Conflict, StoreError
 from chalicelib.domain.model import Actor, Effect, EncryptionStatus, EncryptionType, Key, Setting, Subject, Target
 from chalicelib.domain.ports import Loaded, Request
-from chalicelib.domain.stored import GUARD_CHAIN, GuardState, Record, TargetState
+from chalicelib.domain.stored import GUARD_CHAIN, GuardState, Record, Tally, TargetState
 from tests.simulation.world import ACCOUNT, GUARD_ROLE, Run, World
 
 T = TypeVar("T")
@@ -292,6 +292,8 @@ class Tables:
     rows: dict[str, list[hashchain.StoredRow]] = field(default_factory=dict)
     markers: set[tuple[str, str]] = field(default_factory=set)
     heads: dict[str, tuple[int, str]] = field(default_factory=dict)
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    counted: set[tuple[str, str]] = field(default_factory=set)
     on_commit: Callable[[Run, TargetState | GuardState, TargetState | GuardState, list[Record]], None] = field(
         default=lambda run, before, after, records: None
     )
@@ -322,11 +324,12 @@ class FakeStore:
     def __init__(self, world: World, run: Run, tables: Tables) -> None:
         self._world, self._run, self._tables = world, run, tables
 
-    def load(self, target: str, event_id: str | None = None) -> Loaded:
+    def load(self, target: str, event_id: str | None = None, tally: Tally | None = None) -> Loaded:
         def effect() -> Loaded:
             state = TargetState(target) if target == GUARD_CHAIN else self._tables.state(target)
             audited = event_id is not None and (target, event_id) in self._tables.markers
-            return Loaded(state, self._tables.guard(), audited)
+            kept = self._tables.tallies.get(tally.name, tally) if tally else None
+            return Loaded(state, self._tables.guard(), audited, kept)
 
         return self._world.call(self._run, "BatchGetItem", effect, target)
 
@@ -336,10 +339,14 @@ class FakeStore:
         after: TargetState | GuardState,
         records: Sequence[tuple[Record, bytes, str]] = (),
         event_id: str | None = None,
+        tally: Tally | None = None,
+        closes: Tally | None = None,
     ) -> None:
         tables = self._tables
 
         def effect() -> None:
+            if closes is not None and tables.tallies.get(closes.name) != closes:
+                raise Conflict(after.target)
             version = tables.states[after.target][0] if after.target in tables.states else 0
             marker = (after.target, event_id or "")
             rows = tables.rows.setdefault(after.target, [])
@@ -351,11 +358,40 @@ class FakeStore:
                 rows.append(hashchain.StoredRow(record.target, hashchain.sort_key(record.seq), body, digest, index))
             if event_id is not None:
                 tables.markers.add(marker)
+            if tally is not None:
+                _add(tables, tally)
+            if closes is not None:
+                del tables.tallies[closes.name]
             tables.heads[after.target] = (after.seq, after.head)
             tables.states[after.target] = (after.version, msgspec.json.encode(after), after.due)
             tables.on_commit(self._run, before, after, [record for record, _, _ in records])
 
         self._world.call(self._run, "TransactWriteItems", effect, after.target)
+
+    def count(self, event_id: str, tally: Tally) -> None:
+        def effect() -> None:
+            marker = (tally.target, event_id)
+            if marker in self._tables.markers:
+                raise Conflict(tally.target)
+            self._tables.markers.add(marker)
+            self._tables.counted.add(marker)
+            _add(self._tables, tally)
+
+        self._world.call(self._run, "TransactWriteItems", effect, tally.target)
+
+    def over(self, now: datetime, limit: int) -> Sequence[Tally]:
+        def effect() -> list[Tally]:
+            waiting = sorted(self._tables.tallies.values(), key=lambda tally: tally.since)
+            return [tally for tally in waiting if tally.closes_at <= now][:limit]
+
+        return self._world.call(self._run, "Query", effect, "")
+
+    def forget(self, tally: Tally) -> None:
+        def effect() -> None:
+            if self._tables.tallies.get(tally.name) == tally:
+                del self._tables.tallies[tally.name]
+
+        self._world.call(self._run, "PutItem", effect, tally.target)
 
     def due(self, now: datetime, limit: int) -> list[str]:
         def effect() -> list[str]:
@@ -376,6 +412,16 @@ class FakeStore:
         return self._world.call(
             self._run, "Scan", lambda: [(name, seq, head) for name, (seq, head) in self._tables.heads.items()], ""
         )
+
+
+def _add(tables: Tables, tally: Tally) -> None:
+    kept = tables.tallies.get(tally.name, replace(tally, seen=0, refused=0, tag_changes=0))
+    tables.tallies[tally.name] = replace(
+        kept,
+        seen=kept.seen + tally.seen,
+        refused=kept.refused + tally.refused,
+        tag_changes=kept.tag_changes + tally.tag_changes,
+    )
 
 
 class FakeClock:

@@ -181,7 +181,8 @@ class Lambdas:
 
         def minute() -> None:
             now = self.world.clock
-            if any(due and due <= now for _, _, due in self.tables.states.values()):
+            over = any(tally.closes_at <= now for tally in self.tables.tallies.values())
+            if over or any(due and due <= now for _, _, due in self.tables.states.values()):
                 self.tick()
             self.world.later(60, minute)
 

@@ -161,13 +161,16 @@ class Witness:
         assert not broken, "\n".join(broken)
 
     def _audited_once(self, name: str) -> list[str]:
-        """P5: each event that was received is recorded once, as itself; P7: an echo is not."""
+        """P5: each event that was received is recorded once, as itself, or counted; P7: an echo is not."""
         records = [record for record in self.tables.records(name) if record.trigger.event_id]
         own = Counter(record.trigger.event_id for record in records if record.change)
-        marked = {event_id for of, event_id in self.tables.markers - self.former if of == name}
+        counted = {event_id for of, event_id in self.tables.counted if of == name}
+        marked = {event_id for of, event_id in self.tables.markers - self.former if of == name} - counted
         broken = [f"P5: {event_id} has {count} records of its own" for event_id, count in own.items() if count > 1]
         broken += [f"P5: {event_id} is marked and has no record of its own" for event_id in marked - own.keys()]
         broken += [f"P5: {event_id} is recorded and not marked" for event_id in own.keys() - marked]
+        broken += [f"P5: {event_id} is recorded and counted" for event_id in own.keys() & counted]
+        broken += self._all_counted(name, len(counted))
         actors = {record.trigger.event_id: record.trigger.actor for record in records if record.change}
         for event in self.world.events:
             event_id, actor = event.trigger.event_id, event.trigger.actor
@@ -191,9 +194,22 @@ class Witness:
         if not self.lambdas.pending:
             received = (each for each in self.lambdas.to_record if each not in self.lambdas.dead_letters)
             ids = {str(each.trigger.event_id) for each in received if str(each.target) == name}
-            missing = [each for each in ids - own.keys() if (name, each) not in self.former]
+            missing = [each for each in ids - own.keys() - counted if (name, each) not in self.former]
             broken += [f"P5: {event_id} was received and is not recorded" for event_id in sorted(missing)]
         return broken
+
+    def _all_counted(self, name: str, count: int) -> list[str]:
+        """The records of counts, and the tallies that are not closed yet, have every call that was only counted."""
+        recorded = sum(
+            int(str(record.detail[field]))
+            for record in self.tables.records(name)
+            if record.reason == Reason.CALLS_COUNTED
+            for field in ("refused_calls", "tag_changes")
+        )
+        waiting = sum(tally.counted for tally in self.tables.tallies.values() if tally.target == name)
+        if recorded + waiting == count:
+            return []
+        return [f"P5: {count} calls were counted; {recorded} are on the record, and {waiting} in tallies"]
 
     def check_right(self, target: Target = HOME, *, keys: int = 1) -> None:
         """The target ends compliant, at most `keys` keys were created, and X-Ray uses the managed key."""

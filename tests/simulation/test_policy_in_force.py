@@ -10,7 +10,7 @@ from chalicelib.domain.errors import Busy, Conflict
 from chalicelib.domain.model import Trigger, TriggerKind
 from chalicelib.domain.policy import sha256_of
 from chalicelib.domain.reasons import Outcome, Reason
-from chalicelib.domain.stored import GUARD_CHAIN, GuardState, Record, TargetState
+from chalicelib.domain.stored import GUARD_CHAIN, GuardState, Record, Tally, TargetState
 from chalicelib.loop.guard import Result
 from chalicelib.loop.reconcile import reconcile
 from tests.simulation.fakes import FakeStore
@@ -28,10 +28,12 @@ class Crowded(FakeStore):
         after: TargetState | GuardState,
         records: Sequence[tuple[Record, bytes, str]] = (),
         event_id: str | None = None,
+        tally: Tally | None = None,
+        closes: Tally | None = None,
     ) -> None:
         if after.target == GUARD_CHAIN:
             raise Conflict(GUARD_CHAIN)
-        super().commit(before, after, records, event_id)
+        super().commit(before, after, records, event_id, tally, closes)
 
 
 def test_a_policy_that_cannot_be_announced_is_raised_and_is_no_failure_of_the_target() -> None:

@@ -394,6 +394,7 @@ class World:
         alias: str | None = None,
         effect: Effect | None = None,
         request_id: str | None = None,
+        tag_keys: tuple[str, ...] = (),
     ) -> KeyEvent:
         """CloudTrail tells of a change to a key or an alias."""
         trigger = Trigger(
@@ -404,7 +405,7 @@ class World:
             request_id=request_id,
             actor=actor,
         )
-        event = KeyEvent(target, trigger, key_arns, alias, effect=effect)
+        event = KeyEvent(target, trigger, key_arns, alias, tag_keys, effect=effect)
         self.events.append(event)
         for delay in self.delivery(self.rng):
             self.later(delay, lambda: self.on_event(event))

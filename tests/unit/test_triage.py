@@ -10,25 +10,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from chalicelib.domain.floods import MOST_IN_FULL, tally_of
 from chalicelib.domain.model import (
+    GUARD_TAG_KEY,
+    NONCE_TAG_KEY,
     Actor,
     ChangeEvent,
+    Effect,
     EncryptionStatus,
     EncryptionType,
     KeyEvent,
     Setting,
+    Subject,
     Target,
     TriggerKind,
 )
-from chalicelib.domain.policy import Mode, Require, Rule
+from chalicelib.domain.policy import BreakGlass, Mode, Require, Rule
 from chalicelib.domain.reasons import UNRECORDED, Outcome, Reason
-from chalicelib.domain.run import Run
-from chalicelib.domain.stored import Incident, Phase, TargetState
+from chalicelib.domain.run import Known, Run
+from chalicelib.domain.stored import Incident, Phase, Tally, TargetState
 from chalicelib.domain.triage import Next, Triage, triage, triage_echo
-from tests.unit.runs import ROLE, a_run
+from tests.unit.runs import ROLE, a_run, known_as
 from tests.unit.targets import (
     ALIAS,
     ALICE,
+    BOB,
     COMPLIANT,
     FOREIGN_ARN,
     GOOD,
@@ -71,12 +77,17 @@ def run_of(
     return a_run(target, rule, kind, event)
 
 
+def known(state: TargetState | None) -> Known | None:
+    """What a run knows once it read the state; None before."""
+    return known_as(state) if state else None
+
+
 def first(run: Run) -> Triage:
     return triage(run, None, NOW)
 
 
 def second(run: Run, state: TargetState = COMPLIANT) -> Triage:
-    return triage(run, state, NOW)
+    return triage(run, known(state), NOW)
 
 
 # --- without the target's state --------------------------------------------------------------------------------------
@@ -111,24 +122,19 @@ class TestIgnored:
 
     @pytest.mark.parametrize("kind", [TriggerKind.CHANGE, TriggerKind.SWEEP, TriggerKind.TICK])
     def test_p17_a_target_of_another_account(self, state: TargetState | None, kind: TriggerKind) -> None:
-        found = triage(run_of(kind, target=ELSEWHERE), state, NOW)
+        found = triage(run_of(kind, target=ELSEWHERE), known(state), NOW)
         assert (found.next, found.reason) == (Next.IGNORE, Reason.ACCOUNT_NOT_OURS)
         assert found.message == f"this guard acts in account {TARGET.account}"
 
-    def test_p5_a_call_that_aws_refused_with_its_code_and_message(self, state: TargetState | None) -> None:
-        run = run_of(TriggerKind.CHANGE, event=change_event(error="AccessDeniedException"))
-        expected = Triage(Next.IGNORE, "AccessDeniedException", "refused: AccessDeniedException")
-        assert triage(run, state, NOW) == expected
-
     @pytest.mark.parametrize("kind", [TriggerKind.CHANGE, TriggerKind.SWEEP, TriggerKind.TICK, TriggerKind.OPERATOR])
     def test_a_target_that_no_rule_governs(self, state: TargetState | None, kind: TriggerKind) -> None:
-        found = triage(run_of(kind, rule=None), state, NOW)
+        found = triage(run_of(kind, rule=None), known(state), NOW)
         assert (found.next, found.reason) == (Next.IGNORE, Reason.UNGOVERNED)
 
     @pytest.mark.parametrize("kind", [TriggerKind.CHANGE, TriggerKind.SWEEP, TriggerKind.TICK, TriggerKind.OPERATOR])
     def test_a_target_whose_rule_is_off_by_the_rules_name(self, state: TargetState | None, kind: TriggerKind) -> None:
         expected = Triage(Next.IGNORE, Reason.RULE_OFF, "rule baseline is off")
-        assert triage(run_of(kind, rule=OFF), state, NOW) == expected
+        assert triage(run_of(kind, rule=OFF), known(state), NOW) == expected
 
     @pytest.mark.parametrize(
         "run",
@@ -141,7 +147,60 @@ class TestIgnored:
         ids=["no rule", "rule off", "another account", "refused"],
     )
     def test_a_change_to_a_key_where_no_key_matters(self, state: TargetState | None, run: Run) -> None:
-        assert triage(run, state, NOW) == Triage(Next.IGNORE, Reason.NOT_OURS)
+        assert triage(run, known(state), NOW) == Triage(Next.IGNORE, Reason.NOT_OURS)
+
+
+# --- what is ignored or only counted, with the state -----------------------------------------------------------------
+
+REFUSED = change_event(error="AccessDeniedException")
+RETAGGED = replace(key_event(KEY_ARN), tag_keys=("cost-center",), effect=Effect(Subject.TAGS, KEY_ARN, "cost-center=x"))
+
+
+def seen(count: int) -> Known:
+    """What a run knows whose caller already made so many calls that may only be counted."""
+    return replace(known_as(COMPLIANT), tally=Tally(COMPLIANT.target, ALICE.arn, NOW, seen=count))
+
+
+def test_p5_a_call_that_aws_refused_is_recorded_with_its_code_and_message() -> None:
+    run = run_of(TriggerKind.CHANGE, event=REFUSED)
+    assert triage(run, None, NOW).next is Next.NEED_STATE
+    for state in (COMPLIANT, HELD):
+        expected = Triage(Next.IGNORE, "AccessDeniedException", "refused: AccessDeniedException")
+        assert triage(run, known(state), NOW) == expected
+
+
+@pytest.mark.parametrize("event", [REFUSED, RETAGGED], ids=["refused", "other tags"])
+def test_p5_beyond_ten_a_refused_call_or_a_change_of_other_tags_is_only_counted(event: ChangeEvent | KeyEvent) -> None:
+    run = run_of(event.trigger.kind, event=event)
+    assert triage(run, seen(MOST_IN_FULL - 1), NOW).next in (Next.IGNORE, Next.OBSERVE)
+    assert triage(run, seen(MOST_IN_FULL), NOW) == Triage(Next.COUNT, Reason.CALLS_COUNTED)
+    assert triage(run, replace(seen(MOST_IN_FULL), audited=True), NOW).next is not Next.COUNT
+
+
+@pytest.mark.parametrize("key", [GUARD_TAG_KEY, "XRAY-GUARD", NONCE_TAG_KEY, "Break-Glass", "team"])
+def test_p5_a_change_that_touches_one_tag_that_matters_is_always_recorded_in_full(key: str) -> None:
+    glass = BreakGlass("break-glass", 8, ("*",))
+    rule = replace(RULE, break_glass=glass, managed_key=replace(RULE.managed_key, tags={"team": "sec"}))
+    event = replace(RETAGGED, tag_keys=("cost-center", key))
+    assert tally_of(run_of(TriggerKind.KEY, rule, event), NOW) is None
+    assert tally_of(run_of(TriggerKind.KEY, rule, RETAGGED), NOW) is not None
+
+
+def test_p5_what_changes_something_or_is_made_by_the_guards_role_is_always_recorded_in_full() -> None:
+    for event in (change_event(), key_event(KEY_ARN), replace(RETAGGED, tag_keys=())):
+        assert tally_of(run_of(event.trigger.kind, event=event), NOW) is None
+    refused = change_event(error="AccessDeniedException", actor=GUARD)
+    assert tally_of(run_of(TriggerKind.CHANGE, event=refused), NOW) is None
+
+
+def test_p5_users_that_one_principal_federates_share_a_tally() -> None:
+    names = set()
+    for number in range(3):
+        user = Actor(f"arn:aws:sts::111122223333:federated-user/u{number}", "FederatedUser", issued_by=BOB.arn)
+        tally = tally_of(run_of(TriggerKind.CHANGE, event=change_event(error="AccessDenied", actor=user)), NOW)
+        assert tally is not None
+        names.add(tally.name)
+    assert len(names) == 1
 
 
 # --- with the target's state -----------------------------------------------------------------------------------------
@@ -349,26 +408,26 @@ def states(draw: st.DrawFn) -> TargetState:
 def test_an_answer_without_the_state_never_contradicts_the_one_with_it(run: Run, state: TargetState) -> None:
     early = triage(run, None, NOW)
     if early.next is Next.IGNORE:
-        assert triage(run, state, NOW) == early
+        assert triage(run, known(state), NOW) == early
 
 
 @given(runs(), states())
 def test_what_needs_the_state_is_only_asked_for_without_it(run: Run, state: TargetState) -> None:
     assert triage(run, None, NOW).next in (Next.IGNORE, Next.READ_TOGETHER, Next.NEED_STATE)
-    assert triage(run, state, NOW).next not in (Next.READ_TOGETHER, Next.NEED_STATE)
+    assert triage(run, known(state), NOW).next not in (Next.READ_TOGETHER, Next.NEED_STATE)
 
 
 @given(runs(), states())
 def test_p8_nobody_observes_a_target_that_a_worker_acts_on(run: Run, state: TargetState) -> None:
     if state.is_held(NOW):
-        assert triage(run, state, NOW).next not in (Next.OBSERVE, Next.CONFIRM_ECHO)
+        assert triage(run, known(state), NOW).next not in (Next.OBSERVE, Next.CONFIRM_ECHO)
 
 
 @given(runs(), st.none() | states())
 def test_an_event_about_a_key_is_ignored_only_for_reasons_that_are_not_recorded(
     run: Run, state: TargetState | None
 ) -> None:
-    found = triage(run, state, NOW)
+    found = triage(run, known(state), NOW)
     if isinstance(run.event, KeyEvent) and found.next is Next.IGNORE:
         assert found.reason in UNRECORDED
 
