@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from chalicelib.aws.logreads import LogStore
     from chalicelib.domain.model import Actor, Trigger
     from chalicelib.domain.policy import Policy
+    from chalicelib.domain.ports import Store
     from chalicelib.domain.stored import GuardState, Record
     from chalicelib.loop.guard import Guard
 
@@ -205,7 +206,7 @@ class Operator:
         guard = self.acting_guard(lambda record: None)
         try:
             self.store.load(GUARD_CHAIN)
-            store = ReadOnlyStore(self.store)
+            store: Store = ReadOnlyStore(self.store)
         except AwsError as error:
             if error.code != "ResourceNotFoundException":
                 raise

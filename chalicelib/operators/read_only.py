@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from chalicelib.domain.model import Target
 from chalicelib.domain.ports import Loaded, Reach, Store
-from chalicelib.domain.stored import GuardState, Record, TargetState
+from chalicelib.domain.stored import GuardState, Record, Tally, TargetState
 
 READS = frozenset({"describe", "policy", "rotation", "tags", "find_by_tag", "get", "in_use"})
 
@@ -21,9 +21,11 @@ class ReadOnlyStore:
     def __init__(self, store: Store | None) -> None:
         self._store = store
 
-    def load(self, target: str, event_id: str | None = None) -> Loaded:
+    def load(self, target: str, event_id: str | None = None, tally: Tally | None = None) -> Loaded:
         """Read from the tables."""
-        return self._store.load(target, event_id) if self._store else Loaded(TargetState(target), GuardState())
+        if self._store is None:
+            return Loaded(TargetState(target), GuardState(), tally=tally)
+        return self._store.load(target, event_id, tally)
 
     def commit(
         self,
@@ -31,7 +33,19 @@ class ReadOnlyStore:
         after: TargetState | GuardState,
         records: Sequence[tuple[Record, bytes, str]] = (),
         event_id: str | None = None,
+        tally: Tally | None = None,
+        closes: Tally | None = None,
     ) -> None:
+        """Drop the write."""
+
+    def count(self, event_id: str, tally: Tally) -> None:
+        """Drop the write."""
+
+    def over(self, now: datetime, limit: int) -> Sequence[Tally]:
+        """Read from the tables."""
+        return self._store.over(now, limit) if self._store else ()
+
+    def forget(self, tally: Tally) -> None:
         """Drop the write."""
 
     def due(self, now: datetime, limit: int) -> list[str]:
