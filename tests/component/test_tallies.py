@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -159,3 +160,16 @@ def test_p5_runs_record_ten_refused_calls_count_the_others_and_a_tick_records_th
     assert store.over(AnHourLater().now(), 10) == []
     (count,) = (record for record in records(store) if record.reason == Reason.CALLS_COUNTED)
     assert (count.detail["refused_calls"], count.trigger.actor) == (7, Actor(f"arn:aws:iam::{ACCOUNT}:root"))
+
+
+def test_the_command_line_shows_what_was_counted_and_by_whom(store: LogStore, now: datetime) -> None:
+    root = f"arn:aws:iam::{ACCOUNT}:root"
+    store.count("earlier", Tally(HERE, root, now - COUNTING_TIME, seen=MOST_IN_FULL, refused=3))
+    operated.heard(refused(1))
+    explained = operated.typed("explain", "-", "--output", "json", stdin=json.dumps(refused(2)))
+    assert (explained.code, json.loads(explained.out)["reason"]) == (0, "CALLS_COUNTED")
+    tick(operated.guard(), lambda: 1000.0)
+    listed = operated.typed("history", "--actor", root)
+    assert (listed.code, listed.out.count("CALLS_COUNTED")) == (0, 1)
+    (line,) = operated.typed("history", "--actor", root, "--output", "jsonl").out.splitlines()
+    assert f"4 more refused calls by {root} since" in json.loads(line)["detail"]["message"]
