@@ -74,7 +74,7 @@ def test_a_new_tally_is_loaded_as_it_is(store: LogStore, now: datetime) -> None:
 def test_calls_add_up_and_the_first_one_sets_the_time(store: LogStore, one: Tally) -> None:
     record_in_full(store, "event-1", one)
     store.count("event-2", replace(one, since=one.since + timedelta(minutes=5)))
-    store.count("event-3", replace(one, refused=0, tag_changes=1))
+    store.count("event-3", replace(one, since=one.since + timedelta(minutes=9), refused=0, tag_changes=1))
     assert stored(store, one) == Tally(HERE, MALLORY, one.since, seen=3, refused=1, tag_changes=1)
 
 
@@ -164,7 +164,7 @@ def test_p5_runs_record_ten_refused_calls_count_the_others_and_a_tick_records_th
 
 def test_the_command_line_shows_what_was_counted_and_by_whom(store: LogStore, now: datetime) -> None:
     root = f"arn:aws:iam::{ACCOUNT}:root"
-    store.count("earlier", Tally(HERE, root, now - COUNTING_TIME, seen=MOST_IN_FULL, refused=3))
+    store.count("earlier", Tally(HERE, root, now - 2 * COUNTING_TIME, seen=MOST_IN_FULL, refused=3))
     operated.heard(refused(1))
     explained = operated.typed("explain", "-", "--output", "json", stdin=json.dumps(refused(2)))
     assert (explained.code, json.loads(explained.out)["reason"]) == (0, "CALLS_COUNTED")
