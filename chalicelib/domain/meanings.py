@@ -266,6 +266,12 @@ REASONS: Mapping[Reason, Meaning] = {
         "Another principal changed the setting while the guard remediated it.",
         "Find out who changed it: `xray-guard history`.",
     ),
+    Reason.FORMAT_TOO_NEW: Meaning(
+        "format too new",
+        "A newer release of the guard stored this state. An older release runs now: it does not read the state, and "
+        "changes nothing.",
+        "Deploy the newer release again, then run `xray-guard redrive` for the events that were not processed.",
+    ),
     Reason.INTERNAL_ERROR: Meaning("internal error", "The guard has an internal error.", REPORT),
     Reason.TOO_MANY_STEPS: Meaning(
         "too many steps", "The guard made more changes than any repair needs, and the target is still wrong.", REPORT

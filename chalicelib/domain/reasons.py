@@ -90,6 +90,7 @@ class Reason(StrEnum):
     # How an attempt or a run failed.
     BUSY = "BUSY"
     CHANGED_AGAIN = "CHANGED_AGAIN"
+    FORMAT_TOO_NEW = "FORMAT_TOO_NEW"
     INTERNAL_ERROR = "INTERNAL_ERROR"
     TOO_MANY_STEPS = "TOO_MANY_STEPS"
     UPDATING_TOO_LONG = "UPDATING_TOO_LONG"

@@ -131,10 +131,16 @@ class Operator:
         return make_log_store(self.clients, self.region, self.clock)
 
     def guard_state(self) -> GuardState:
-        """The guard's own state. This one read also shows whether the tables exist, and sets the clock."""
+        """The guard's own state. Raises FormatTooNew if a newer release stored it."""
         from chalicelib.domain.stored import GUARD_CHAIN
 
         return self.store.load(GUARD_CHAIN).guard
+
+    def find_tables(self) -> None:
+        """One read that shows whether the tables exist, and sets the clock, whatever release stored the states."""
+        from chalicelib.domain.stored import GUARD_CHAIN
+
+        self.store.head(GUARD_CHAIN)
 
     @cached_property
     def role_arn(self) -> str:
