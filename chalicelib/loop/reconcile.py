@@ -234,5 +234,5 @@ def _announce_policy(guard: Guard, run: Run, known: Known) -> None:
             reason=Reason.POLICY_IN_FORCE,
             detail=_document(guard.policy),
             unless=lambda state: state.policy_digest == digest,
-            state={"policy_digest": digest},
+            state=lambda record: {"policy_digest": digest, "policy_seq": record.seq},
         )
