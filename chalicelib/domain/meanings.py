@@ -301,6 +301,12 @@ REASONS: Mapping[Reason, Meaning] = {
         "The sweep ended before it reached the target. The next sweep begins with it.",
         NO_ACTION,
     ),
+    Reason.ADDENDUM: Meaning(
+        "addendum",
+        "CloudTrail sent an event again, because it was late or has more data now. The record has what it says, and "
+        "names the original event.",
+        "If the actor, the address or the new value differs from the original's record, rely on this one.",
+    ),
     Reason.ANCHOR: Meaning("anchor", "A part of the heads of all chains, to verify the audit log.", NO_ACTION),
     Reason.BREAK_GLASS_ENDED: Meaning(
         "break-glass ended", "A break-glass is no longer in force. The record says why.", NO_ACTION
