@@ -29,7 +29,7 @@ from chalicelib.auditlog.views import IncidentView
 from chalicelib.aws.clients import Clients
 from chalicelib.aws.clock import AwsClock
 from chalicelib.aws.logreads import LogStore
-from chalicelib.domain.errors import AwsError
+from chalicelib.domain.errors import AwsError, FormatTooNew
 from chalicelib.domain.model import Target, arn_part
 from chalicelib.domain.policy import DOCUMENT_NAME, PolicyError, load_stamped
 from chalicelib.domain.stored import GUARD_CHAIN, GuardState
@@ -85,6 +85,9 @@ def handle(service: Service, request: Request) -> Response:
         return problem(
             503, error.code, "The deployed package has no valid policy. Package and deploy it again.", request.id
         )
+    except FormatTooNew as error:
+        logger.error("the stored format is too new", extra={"code": error.problem.code, "problem": str(error)})
+        return problem(503, error.problem.code, error.problem.message, request.id)
     except AwsError as error:
         logger.error("AWS refused", extra={"code": error.code, "problem": str(error)})
         code = "THROTTLED" if error.code in THROTTLED else "AWS_REFUSED"

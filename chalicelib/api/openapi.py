@@ -33,7 +33,7 @@ STATUSES = {
     414: "The query is too long",
     415: "The body is not JSON",
     429: "Too many requests; returned by API Gateway",
-    503: "The guard cannot reach AWS, or has no valid policy; try again",
+    503: "The guard cannot reach AWS, has no valid policy, or is older than the stored state; try again",
 }
 FOR_ALL = (400, 403, 414, 429, 503)
 

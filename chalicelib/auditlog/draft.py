@@ -11,7 +11,7 @@ from chalicelib.auditlog import hashchain
 from chalicelib.domain.model import Trigger
 from chalicelib.domain.reasons import Outcome
 from chalicelib.domain.settlement import RecordFields
-from chalicelib.domain.stored import GuardState, Record, TargetState
+from chalicelib.domain.stored import FORMAT, GuardState, Record, TargetState
 
 State = TypeVar("State", TargetState, GuardState)
 """The state of a target, or the guard's own."""
@@ -40,6 +40,7 @@ class Draft(Generic[State]):
             outcome=outcome,
             trigger=trigger,
             prev_hash=self.after.head,
+            format=FORMAT,
             **fields,
         )
         body, digest = hashchain.seal(record)

@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 
-from chalicelib.domain.stored import Record
+from chalicelib.domain.stored import FORMAT, Record, StoredFormat
 
 LONGEST_EVENT_ID = 256
 
@@ -84,11 +84,45 @@ def seal(record: Record) -> tuple[bytes, str]:
 
 
 def unseal(body: bytes) -> Record:
-    """Decode a record. Raises ValueError that names the cause if the bytes are not a record."""
+    """Decode a record. Raises ValueError that names the cause if the bytes are not a record.
+
+    A record of a higher format (`is_newer`) is decoded as far as this release can: a field that it cannot read has its
+    default.
+    """
     try:
         return msgspec.json.decode(body, type=Record)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ValueError(f"not a record: {error}") from error
+        try:
+            return _known_fields(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            raise ValueError(f"not a record: {error}") from error
+
+
+def is_newer(body: bytes) -> bool:
+    """Whether a newer release stored the record, so that this release may read it in part only."""
+    try:
+        return msgspec.json.decode(body, type=StoredFormat).format > FORMAT
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+
+
+def _known_fields(body: bytes) -> Record:
+    """Read a record of a higher format without the optional fields that cannot be read. Raises MsgspecError."""
+    values = msgspec.json.decode(body, type=dict[str, object])
+    if not is_newer(body):
+        raise msgspec.ValidationError("the record has a known format")
+    for each in structs.fields(Record):
+        if not each.required and each.name in values and not _is(values[each.name], each.type):
+            del values[each.name]
+    return msgspec.convert(values, Record)
+
+
+def _is(value: object, kind: Any) -> bool:
+    try:
+        msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def sort_key(seq: int) -> str:

@@ -17,7 +17,7 @@ import msgspec
 
 from chalicelib.auditlog.anchors import Anchored, anchored_heads
 from chalicelib.auditlog.chaincheck import Finding, verify_chain
-from chalicelib.auditlog.hashchain import RECORD_SORT_KEY, StoredRow, marker_key, unseal
+from chalicelib.auditlog.hashchain import RECORD_SORT_KEY, StoredRow, is_newer, marker_key, unseal
 from chalicelib.domain.model import TriggerKind
 from chalicelib.domain.reasons import BREAK_GLASS_NOTES
 from chalicelib.domain.stored import GUARD_CHAIN, Record
@@ -50,13 +50,18 @@ class Log(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The result of a verification. The log is whole exactly if there is no finding."""
+    """The result of a verification. The log is whole exactly if there is no finding.
+
+    `newer` counts the records that a newer release stored: their hashes and links are verified like all others, but
+    anchors in them may be in a form that this release cannot read.
+    """
 
     chains: int
     records: int
     markers: int
     anchors: int
     findings: tuple[Finding, ...]
+    newer: int = 0
 
     @property
     def whole(self) -> bool:
@@ -106,13 +111,14 @@ def verify(
         if only not in names:
             raise NoSuchChain(only)
         names = [only]
-    records = markers = 0
+    records = markers = newer = 0
     for name in names:
         on_chain(name)
         one = _Chain(store, name, heads.get(name))
         findings += one.verify(anchors[name])
         records += one.records
         markers += one.markers
+        newer += one.newer
     return Report(
         chains=len(names),
         records=records,
@@ -124,6 +130,7 @@ def verify(
                 key=lambda finding: (finding.target, finding.seq, finding.code),
             )
         ),
+        newer=newer,
     )
 
 
@@ -173,6 +180,7 @@ class _Chain:
         self._markers_of_records: dict[int, tuple[str | None, bool]] = {}
         self.records = 0
         self.markers = 0
+        self.newer = 0
 
     def verify(self, anchors: list[Anchored]) -> list[Finding]:
         findings: list[Finding] = []
@@ -188,9 +196,10 @@ class _Chain:
 
     def _rows(self) -> Iterator[StoredRow]:
         """The rows. Collects what `_compare_markers` needs."""
-        self._markers_of_records, self.records = {}, 0
+        self._markers_of_records, self.records, self.newer = {}, 0, 0
         for row in self._store.rows(self._name):
             self.records += 1
+            self.newer += is_newer(row.body)
             marker, is_change = _marker_of(row)
             key = RECORD_SORT_KEY.fullmatch(row.sk)
             if key:

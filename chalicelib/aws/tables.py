@@ -14,11 +14,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
-from chalicelib.auditlog import hashchain
+from chalicelib.auditlog import hashchain, states
 from chalicelib.auditlog.daily_totals import Addition
 from chalicelib.aws.clients import Clients, call
 from chalicelib.aws.clock import AwsClock
@@ -46,7 +46,6 @@ MOST_BATCHES = 5
 MOST_KEYS_A_BATCH = 100  # BatchGetItem's limit
 
 State = TargetState | GuardState
-AnyState = TypeVar("AnyState", TargetState, GuardState)
 
 
 class Tables:
@@ -227,11 +226,11 @@ def read_tally(item: dict[str, Any]) -> Tally | None:
     return Tally(item["of"]["S"], item["by"]["S"], since, *amounts)
 
 
-def read_state(text: str, kind: type[AnyState]) -> AnyState:
-    """Read a stored state. Raises StoreError if the text is not a state."""
+def read_state(text: str, kind: type[states.AnyState]) -> states.AnyState:
+    """Read a stored state. Raises StoreError if the text is not a state, FormatTooNew if a newer release stored it."""
     try:
-        return msgspec.json.decode(text, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        return states.read_state(text, kind)
+    except ValueError as error:
         raise StoreError(
             "dynamodb:BatchGetItem", "UnreadableState", f"the stored {kind.__name__} cannot be read: {error}"
         ) from error

@@ -77,6 +77,11 @@ def verify(operator: Operator, chain: str | None, anchor_bucket: str | None) -> 
             "Checked only against anchors stored with the log. Anyone who can rewrite both tables can forge them. "
             "To check against an S3 bucket with Object Lock, use --anchor-bucket or XRAY_GUARD_ANCHOR_BUCKET."
         )
+    if report.newer:
+        say(
+            f"A newer release of the guard stored {report.newer} of the records. Their hashes were checked. To check "
+            "against all anchors in them, use that release."
+        )
     return 0 if report.whole else 1
 
 

@@ -176,14 +176,14 @@ def _carrier(operator: Operator, target: Target) -> tuple[TargetState, BreakGlas
     rule = operator.policy.rule_for(target)
     if rule is None:
         raise OperatorError(
-            f"no rule governs {target} in {operator.policy_file}",
-            "nothing: the guard does not change a target that no rule governs. If the guard enforces another policy, "
-            "name that document with --policy PATH",
+            f"no rule governs {target} in {operator.policy_name}",
+            "nothing: the guard does not change a target that no rule governs. If you named another document than the "
+            "one in force, omit --policy",
             CONFIGURATION,
         )
     if rule.break_glass is None:
         raise OperatorError(
-            f"rule {rule.id} governs {target} and does not define `break_glass` in {operator.policy_file}",
+            f"rule {rule.id} governs {target} and does not define `break_glass` in {operator.policy_name}",
             "add `break_glass` to the rule and deploy the policy, or stop all remediation with `xray-guard pause`",
             CONFIGURATION,
         )

@@ -77,6 +77,8 @@ def _explain(operator: Operator, event: ChangeEvent | KeyEvent) -> int:
         why.append(
             "The guard's role made this call and the guard did not: it records ROLE_BORROWED and raises an alarm."
         )
+    if event.addendum_id is not None:
+        why.append(f"CloudTrail sent it to complete event {trigger.event_id}. The guard records it once, as ADDENDUM.")
     if foreseen.audited:
         why.append("The guard already recorded this event and does not record it again. It still checks the target.")
     if isinstance(event, ChangeEvent):

@@ -11,7 +11,7 @@ import click
 from chalicelib.cli.options import common_options, moment, pass_operator
 from chalicelib.domain.model import Target, TriggerKind, is_region
 from chalicelib.domain.reasons import Outcome
-from chalicelib.domain.stored import GUARD_CHAIN
+from chalicelib.domain.stored import FORMAT, GUARD_CHAIN
 from chalicelib.operators.context import Operator
 from chalicelib.operators.output import Table, emit, emit_lines, print_table, say
 
@@ -130,12 +130,13 @@ def history_verb(
         moment(since, now, "--since") if since else None,
         moment(until, now, "--until") if until else None,
     )
-    operator.guard_state()
+    operator.find_tables()
     if follow:
         return _follow(operator, wanted, limit)
     page = history.records(operator.store, wanted, operator.now(), limit, next_token)
     emit(operator.output, page.to_json(), "records", lambda: _print_records(page.entries))
     _say_unreadable(page.unreadable)
+    _say_newer(page.entries)
     if page.cursor and operator.output != "json":
         say(f"More records: add --next-token {page.cursor}")
     return 0
@@ -171,6 +172,13 @@ def _filter(
 def _say_unreadable(count: int) -> None:
     if count:
         say(f"Unreadable records: {count}. Run `xray-guard audit verify`.")
+
+
+def _say_newer(entries: Iterable[Entry]) -> None:
+    """Say which records this release may show in part only."""
+    if newer := [entry.record.record_id for entry in entries if entry.record.format > FORMAT]:
+        names = ", ".join(newer[:3]) + (f" and {len(newer) - 3} more" if len(newer) > 3 else "")
+        say(f"A newer release of the guard stored {names}. Use that release to see everything in them.")
 
 
 def _say_reasons(codes: Iterable[tuple[Outcome | None, str | None]]) -> None:
@@ -278,6 +286,7 @@ def show(operator: Operator, incident: str) -> int:
         say(f"Incident {incident} does not exist. To list incident ids, run `xray-guard history --output json`.")
         return 1
     emit(operator.output, view.to_json(timeline=True), None, lambda: _print_incident(operator, view))
+    _say_newer(view.entries)
     return 0
 
 

@@ -34,7 +34,7 @@ def common_options(command: F) -> F:
             "--policy",
             "policy_path",
             metavar="PATH",
-            help="Policy document, or its folder [default: the document of this project]",
+            help="Policy document, or its folder [default: the policy in force, or this project's if there is none]",
         ),
         click.option("--region", "region_name", metavar="REGION", help="Region where the guard is deployed"),
         click.option("--profile", metavar="NAME", help="Profile of your AWS configuration"),

@@ -23,7 +23,7 @@ def pause_verb(operator: Operator, reason: str) -> int:
 
     if not reason.strip():
         raise click.BadParameter("the reason is empty", param_hint="--reason")
-    guard = operator.acting_guard(lambda record: None)
+    guard = operator.acting_guard(lambda record: None, operator.file_policy)
     record = pause_guard(guard, operator.trigger, str(operator.actor), reason.strip())
     done = "Paused: the guard changes nothing until `xray-guard resume`."
     return _report(operator, record is not None, done, "The guard was already paused.")
@@ -39,7 +39,8 @@ def resume_verb(operator: Operator) -> int:
     """
     from chalicelib.loop.pause import resume as resume_guard
 
-    record = resume_guard(operator.acting_guard(lambda record: None), operator.trigger, str(operator.actor))
+    guard = operator.acting_guard(lambda record: None, operator.file_policy)
+    record = resume_guard(guard, operator.trigger, str(operator.actor))
     done = "Resumed: pending remediations restart at the next check or when backoff ends."
     return _report(operator, record is not None, done, "The guard was not paused.")
 

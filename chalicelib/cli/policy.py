@@ -101,7 +101,7 @@ def show(operator: Operator, digest: str | None) -> int:
 def explain(operator: Operator, target: Target) -> int:
     """Show which rule governs TARGET, and what it requires.
 
-    Also shows why other rules do not apply, and whether the deployed guard enforces this document.
+    Also shows why other rules do not apply. With --policy, says whether the deployed guard enforces that document.
     """
     import msgspec
 
@@ -119,7 +119,7 @@ def explain(operator: Operator, target: Target) -> int:
     }
 
     def table() -> None:
-        click.echo(f"{target} under {operator.policy_file}")
+        click.echo(f"{target} under {operator.policy_name}")
         for one in considered:
             click.echo(f"  rule {one['id']}: {one['why']}")
         if rule is None:
@@ -137,7 +137,7 @@ def explain(operator: Operator, target: Target) -> int:
     elif deployed is None:
         say("The deployed guard has not run with a policy yet.")
     else:
-        say(f"The deployed guard enforces a DIFFERENT document, digest {deployed}. Deploy this one, or use --policy.")
+        say(f"The deployed guard enforces a DIFFERENT document, digest {deployed}. To use that one, omit --policy.")
     return 0
 
 

@@ -195,9 +195,9 @@ def _remediate(operator: Operator, target: Target) -> int:
     deployed = operator.guard_state().policy_digest
     if deployed is not None and deployed != operator.policy.digest:
         raise OperatorError(
-            f"the deployed guard enforces policy {deployed[:12]}…, and {operator.policy_file} is "
+            f"the deployed guard enforces policy {deployed[:12]}…, and {operator.policy_name} is "
             f"{operator.policy.digest[:12]}…: you and the guard would undo each other's changes",
-            "name the deployed document with --policy PATH, or deploy this one first",
+            "omit --policy to use the deployed document, or deploy this one first",
             CONFIGURATION,
         )
     say(

@@ -183,7 +183,7 @@ def target(operator: Operator, around: Frame, account: str, region: str) -> Page
 
 def policy(operator: Operator) -> Page:
     """The policy document, to compare with the one that the deployed guard enforces."""
-    document = operator.policy
+    document = operator.file_policy
     text = operator.policy_file.read_text("utf-8")
     return Page("policy.html", {"policy": document, "text": text, "path": operator.policy_file})
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from chalicelib.domain.reasons import Problem
+from chalicelib.domain.reasons import Problem, Reason
 
 TERMINAL_CODES = frozenset(
     {
@@ -163,6 +163,17 @@ class Conflict(Exception):
 
 class LeaseOver(Exception):
     """The lease ended, or another worker holds it: send no more mutations."""
+
+
+class FormatTooNew(GuardError):
+    """A newer release of the guard stored the state of `name`: this release must neither read nor replace it."""
+
+    def __init__(self, name: str, stored: int, known: int) -> None:
+        message = (
+            f"a newer release of the guard stored the state of {name}, in format {stored}. This release knows formats "
+            f"up to {known}, so it changed nothing. Use the newer release."
+        )
+        super().__init__(Problem(Reason.FORMAT_TOO_NEW, message, retryable=False))
 
 
 class Busy(GuardError):

@@ -102,6 +102,7 @@ def read_change(event: object) -> ChangeEvent | Rejected:
         result=None if error_code else _result(detail),
         error_code=error_code,
         error_message=as_text(detail.get("errorMessage"), ERROR_MESSAGE_CHARS),
+        addendum_id=_addendum_id(envelope, detail),
     )
 
 
@@ -132,6 +133,7 @@ def read_key_event(event: object) -> KeyEvent | Rejected:
         tags=tags,
         error_code=error_code,
         effect=None if error_code else read_effect(str(detail["eventName"]), request, keys, alias),
+        addendum_id=_addendum_id(envelope, detail),
     )
 
 
@@ -218,18 +220,33 @@ def _trigger(kind: TriggerKind, envelope: dict[str, object], detail: dict[str, o
 def _event_id(event: object) -> str:
     """Return the event's id, the same for each delivery: CloudTrail's `eventID`, else EventBridge's `id`.
 
-    An addendum, by which CloudTrail completes an event, has the id of its original: it is no other call. See "addendum"
-    in https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-record-contents.html
+    An addendum, by which CloudTrail completes an event, has the id of its original: it is no other call; its own id is
+    `addendum_id`. See "addendum" in
+    https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-record-contents.html
 
     It becomes part of a table's key, so an id with other characters is replaced by its digest; an event without an id
     gets the digest of the event.
     """
     if isinstance(event, dict):
         detail = as_object(event.get("detail"))
-        for claim in (_addendum(detail).get("originalEventID"), detail.get("eventID"), event.get("id")):
-            if isinstance(claim, str) and claim:
-                return claim if _EVENT_ID.fullmatch(claim) else f"sha256:{_digest(claim)}"
+        claims = (_addendum(detail).get("originalEventID"), detail.get("eventID"), event.get("id"))
+        if claimed := _first_id(*claims):
+            return claimed
     return f"sha256:{_digest(event)}"
+
+
+def _addendum_id(envelope: dict[str, object], detail: dict[str, object]) -> str | None:
+    """Return the own id of an addendum; None if the event is none, or does not name another event as its original."""
+    original = _first_id(_addendum(detail).get("originalEventID"))
+    own = _first_id(detail.get("eventID"), envelope.get("id"))
+    return own if original and own != original else None
+
+
+def _first_id(*claims: object) -> str | None:
+    for claim in claims:
+        if isinstance(claim, str) and claim:
+            return claim if _EVENT_ID.fullmatch(claim) else f"sha256:{_digest(claim)}"
+    return None
 
 
 def _addendum(detail: dict[str, object]) -> dict[str, object]:

@@ -266,6 +266,12 @@ REASONS: Mapping[Reason, Meaning] = {
         "Another principal changed the setting while the guard remediated it.",
         "Find out who changed it: `xray-guard history`.",
     ),
+    Reason.FORMAT_TOO_NEW: Meaning(
+        "format too new",
+        "A newer release of the guard stored this state. An older release runs now: it does not read the state, and "
+        "changes nothing.",
+        "Deploy the newer release again, then run `xray-guard redrive` for the events that were not processed.",
+    ),
     Reason.INTERNAL_ERROR: Meaning("internal error", "The guard has an internal error.", REPORT),
     Reason.TOO_MANY_STEPS: Meaning(
         "too many steps", "The guard made more changes than any repair needs, and the target is still wrong.", REPORT
@@ -294,6 +300,12 @@ REASONS: Mapping[Reason, Meaning] = {
         "out of time",
         "The sweep ended before it reached the target. The next sweep begins with it.",
         NO_ACTION,
+    ),
+    Reason.ADDENDUM: Meaning(
+        "addendum",
+        "CloudTrail sent an event again, because it was late or has more data now. The record has what it says, and "
+        "names the original event.",
+        "If the actor, the address or the new value differs from the original's record, rely on this one.",
     ),
     Reason.ANCHOR: Meaning("anchor", "A part of the heads of all chains, to verify the audit log.", NO_ACTION),
     Reason.BREAK_GLASS_ENDED: Meaning(

@@ -165,7 +165,8 @@ class ChangeEvent(Struct, frozen=True):
     """A PutEncryptionConfig call that CloudTrail reported.
 
     `result` is the setting that the call returned, None if the record does not have it; its `key_arn` is a bare key id
-    or an alias if the record has no ARN. `error_code` is set for a failed call.
+    or an alias if the record has no ARN. `error_code` is set for a failed call. `addendum_id` is set if CloudTrail sent
+    the event again to complete it: it is the id of that addendum, and the trigger's `event_id` that of the original.
     """
 
     target: Target
@@ -173,6 +174,7 @@ class ChangeEvent(Struct, frozen=True):
     result: Setting | None = None
     error_code: str | None = None
     error_message: str | None = None
+    addendum_id: str | None = None
 
     @property
     def effect(self) -> Effect | None:
@@ -184,7 +186,7 @@ class KeyEvent(Struct, frozen=True):
     """A change to KMS keys, aliases or key tags that CloudTrail or KMS reported.
 
     `tag_keys` and `tags` are those that the call set or removed (`tags` empty for a removal). `effect` is None where
-    the event does not say what it changed.
+    the event does not say what it changed. `addendum_id` is as in a ChangeEvent.
     """
 
     target: Target
@@ -195,6 +197,7 @@ class KeyEvent(Struct, frozen=True):
     tags: tuple[tuple[str, str], ...] = ()
     error_code: str | None = None
     effect: Effect | None = None
+    addendum_id: str | None = None
 
 
 class Rejected(Struct, frozen=True):

@@ -90,6 +90,7 @@ class Reason(StrEnum):
     # How an attempt or a run failed.
     BUSY = "BUSY"
     CHANGED_AGAIN = "CHANGED_AGAIN"
+    FORMAT_TOO_NEW = "FORMAT_TOO_NEW"
     INTERNAL_ERROR = "INTERNAL_ERROR"
     TOO_MANY_STEPS = "TOO_MANY_STEPS"
     UPDATING_TOO_LONG = "UPDATING_TOO_LONG"
@@ -100,7 +101,8 @@ class Reason(StrEnum):
     NO_REGIONS = "NO_REGIONS"
     OUT_OF_TIME = "OUT_OF_TIME"
 
-    # Notes: what happened to the guard or to break-glass.
+    # Notes: what happened to the guard or to break-glass, or what an event adds to another one.
+    ADDENDUM = "ADDENDUM"
     ANCHOR = "ANCHOR"
     BREAK_GLASS_ENDED = "BREAK_GLASS_ENDED"
     BREAK_GLASS_OPENED = "BREAK_GLASS_OPENED"
@@ -152,6 +154,7 @@ BREAK_GLASS_NOTES = frozenset({Reason.BREAK_GLASS_OPENED, Reason.BREAK_GLASS_END
 """Reasons of records about a break-glass value, which may share the event of another record."""
 
 NOTES = BREAK_GLASS_NOTES | {
+    Reason.ADDENDUM,
     Reason.ANCHOR,
     Reason.CALLS_COUNTED,
     Reason.KEY_REPLACED,
@@ -161,7 +164,7 @@ NOTES = BREAK_GLASS_NOTES | {
     Reason.ROLE_BORROWED,
     Reason.SWEEP,
 }
-"""Reasons of IGNORED records that judge nothing: notes of what happened to the guard or to a break-glass."""
+"""Reasons of IGNORED records that judge nothing: notes about the guard, a break-glass or an addendum."""
 
 
 class Problem(Struct, frozen=True):

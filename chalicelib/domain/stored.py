@@ -1,6 +1,7 @@
 """The values in the tables: records, and the states of the targets and of the guard.
 
-`msgspec` encodes these types as they are, so renaming a field changes the stored format.
+`msgspec` encodes these types as they are, so renaming a field changes the stored format. `format` is the number of the
+format of a value; `auditlog.states` and `auditlog.hashchain` read values of every format.
 """
 
 from __future__ import annotations
@@ -19,6 +20,15 @@ GUARD_CHAIN = "guard"
 """The chain for records of no target: sweeps, anchors, policy digests, unreadable events, pause and resume."""
 
 ZERO_HASH = "0" * 64
+
+FIRST_FORMAT = 1
+"""The format of what was stored before the format had a number."""
+
+FORMAT = 2
+"""The format of what this release stores. It reads this and all lower ones, and refuses a state of a higher one.
+
+Raise it with a change of the stored values that an older release would misread, or would lose by storing a state again.
+"""
 
 
 class Cause(Struct, frozen=True):
@@ -123,6 +133,7 @@ class Record(Struct, frozen=True):
     detail: dict[str, object] = field(default_factory=dict)
     change: Change | None = None
     attributions: tuple[Attribution, ...] = ()
+    format: int = FIRST_FORMAT
 
 
 class Window(Struct, frozen=True):
@@ -284,6 +295,7 @@ class TargetState(Struct, frozen=True):
     requests: tuple[str, ...] = ()
     windows: tuple[Window, ...] = ()
     effects: tuple[SeenEffect, ...] = ()
+    format: int = FORMAT
 
     @property
     def due(self) -> datetime | None:
@@ -317,7 +329,7 @@ class Pause(Struct, frozen=True):
 
 
 class GuardState(Struct, frozen=True):
-    """The guard's own state: its chain's head, the policy in force, the pause."""
+    """The guard's own state: its chain's head, the policy in force with the number of its record, the pause."""
 
     target: str = GUARD_CHAIN
     version: int = 0
@@ -327,3 +339,12 @@ class GuardState(Struct, frozen=True):
     paused: Pause | None = None
     swept_at: datetime | None = None
     due: None = None
+    policy_seq: int | None = None
+    format: int = FORMAT
+
+
+class StoredFormat(Struct, frozen=True):
+    """What every stored value of every release has."""
+
+    target: str = ""
+    format: int = FIRST_FORMAT

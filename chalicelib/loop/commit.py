@@ -53,10 +53,10 @@ def record_in_guard_chain(
     trigger: Trigger,
     *,
     unless: Callable[[GuardState], bool] = lambda state: False,
-    state: Mapping[str, object] | None = None,
+    state: Callable[[Record], Mapping[str, object]] = lambda record: {},
     **fields: Unpack[RecordFields],
 ) -> Record | None:
-    """Append a record that belongs to no target to the chain `guard`, and set `state`'s fields; an event only once.
+    """Append a record that belongs to no target to the chain `guard`, and set the state's fields; an event only once.
 
     Returns None if the event was recorded already, or if `unless` is true for the guard's state.
     """
@@ -67,7 +67,7 @@ def record_in_guard_chain(
         draft = Draft(loaded.guard)
         fields.setdefault("policy_digest", guard.policy.digest)
         record = draft.add(guard.clock.now(), outcome, trigger, **fields)
-        draft.set(version=loaded.guard.version + 1, **(state or {}))
+        draft.set(version=loaded.guard.version + 1, **state(record))
         try:
             guard.store.commit(draft.before, draft.after, draft.records, trigger.event_id)
         except Conflict:

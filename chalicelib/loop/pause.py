@@ -16,7 +16,7 @@ def pause(guard: Guard, trigger: Trigger, by: str, reason: str) -> Record | None
         Outcome.IGNORED,
         trigger,
         unless=lambda state: state.paused is not None,
-        state={"paused": Pause(guard.clock.now(), by, reason)},
+        state=lambda record: {"paused": Pause(record.at, by, reason)},
         reason=Reason.PAUSED,
         detail={"by": by, "message": reason},
     )
@@ -29,7 +29,7 @@ def resume(guard: Guard, trigger: Trigger, by: str) -> Record | None:
         Outcome.IGNORED,
         trigger,
         unless=lambda state: state.paused is None,
-        state={"paused": None},
+        state=lambda record: {"paused": None},
         reason=Reason.RESUMED,
         detail={"by": by},
     )

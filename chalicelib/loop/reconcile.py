@@ -40,6 +40,7 @@ from chalicelib.domain.settle import (
 )
 from chalicelib.domain.stored import Lease
 from chalicelib.domain.triage import Next, Triage, triage, triage_echo
+from chalicelib.loop.addendum import note_addendum
 from chalicelib.loop.attempt import Attempt
 from chalicelib.loop.commit import commit, record_in_guard_chain
 from chalicelib.loop.guard import MOST_CONFLICTS, Guard, Result
@@ -70,12 +71,19 @@ def reconcile(
     *,
     budget_left: bool = True,
 ) -> Result:
-    """Make one target compliant, or record why not.
+    """Make one target compliant, or record why not. Of an addendum, then record what it says.
 
     Raises `Busy` if every attempt conflicted with another writer, and any error that kept the record from being stored.
     Other errors are recorded, and the target is due again.
     """
     run = guard.run(target, trigger, event, budget_left=budget_left)
+    result = _reconcile(guard, run)
+    if event is not None and event.addendum_id is not None:
+        note_addendum(guard, run)
+    return result
+
+
+def _reconcile(guard: Guard, run: Run) -> Result:
     store_errors = 0
     for _ in range(MOST_CONFLICTS):
         lease: Lease | None = None
@@ -116,7 +124,7 @@ def reconcile(
             except Conflict:
                 continue
         except LeaseOver:
-            return Result(target, Outcome.DEFERRED, Reason.LEASE_OVER)
+            return Result(run.target, Outcome.DEFERRED, Reason.LEASE_OVER)
         except Exception as error:
             problem = Problem(Reason.INTERNAL_ERROR, f"{type(error).__name__} in the guard; see the function's log")
             _settle(guard, run, guard.known(run), Failed(problem, lease))
@@ -125,7 +133,7 @@ def reconcile(
             # An error here is not a failure of the target, so it is raised and not recorded there.
             _announce_policy(guard, run, known)
             return result
-    raise Busy(Problem(Reason.BUSY, f"{target}: {MOST_CONFLICTS} attempts conflicted with other writers"))
+    raise Busy(Problem(Reason.BUSY, f"{run.target}: {MOST_CONFLICTS} attempts conflicted with other writers"))
 
 
 def _find_out(guard: Guard, run: Run) -> _Found | Result | None:
@@ -234,5 +242,5 @@ def _announce_policy(guard: Guard, run: Run, known: Known) -> None:
             reason=Reason.POLICY_IN_FORCE,
             detail=_document(guard.policy),
             unless=lambda state: state.policy_digest == digest,
-            state={"policy_digest": digest},
+            state=lambda record: {"policy_digest": digest, "policy_seq": record.seq},
         )

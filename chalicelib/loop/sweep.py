@@ -82,7 +82,7 @@ def _anchor(guard: Guard, trigger: Trigger, report: Report, anchors: Anchors | N
         guard,
         outcome,
         trigger,
-        state={"swept_at": guard.clock.now()},
+        state=lambda record: {"swept_at": record.at},
         reason=Reason.SWEEP,
         error=next(iter(report.unreached.values()), None),
         detail={

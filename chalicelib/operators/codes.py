@@ -26,7 +26,8 @@ The cause of the outcome: `reason` in a record, `code` in its `error`. Other cod
 these codes of the guard's clients: `NoAnswer` (AWS did not respond), `UnexpectedAnswer` (AWS's response cannot be
 read), `UnprocessedKeys` (DynamoDB left items unread), `UnreadableState` (a stored state cannot be read). `ECHO`,
 `NOT_OURS`, `NOT_DUE` and `LEASE_OVER` are in no record, only in the result of a run that wrote nothing. `POLICY_…` is
-only in the function's log. For the codes of a break-glass that is not valid, see [break-glass.md](break-glass.md).
+only in the function's log, and `FORMAT_TOO_NEW` only there, in the error of a command or of the API, and in a sweep's
+`unreached`. For the codes of a break-glass that is not valid, see [break-glass.md](break-glass.md).
 """
 
 

@@ -131,10 +131,16 @@ class Operator:
         return make_log_store(self.clients, self.region, self.clock)
 
     def guard_state(self) -> GuardState:
-        """The guard's own state. This one read also shows whether the tables exist, and sets the clock."""
+        """The guard's own state. Raises FormatTooNew if a newer release stored it."""
         from chalicelib.domain.stored import GUARD_CHAIN
 
         return self.store.load(GUARD_CHAIN).guard
+
+    def find_tables(self) -> None:
+        """One read that shows whether the tables exist, and sets the clock, whatever release stored the states."""
+        from chalicelib.domain.stored import GUARD_CHAIN
+
+        self.store.head(GUARD_CHAIN)
 
     @cached_property
     def role_arn(self) -> str:
@@ -146,7 +152,7 @@ class Operator:
 
     @cached_property
     def policy_file(self) -> Path:
-        """The path of the policy document."""
+        """The path of --policy's document, or of this project's."""
         from chalicelib.wiring import POLICIES
 
         path = Path(self.policy_path) if self.policy_path else POLICIES
@@ -154,7 +160,63 @@ class Operator:
 
     @cached_property
     def policy(self) -> Policy:
-        """The policy document. The command line validates it itself, so it needs no stamp."""
+        """The policy to judge by; says on stderr which one it is.
+
+        It is the document of --policy, else the one that the deployed guard enforces, from the audit log. Where no
+        guard has run yet, it is the document of this project.
+        """
+        policy = None if self.policy_path else self._policy_in_force()
+        found = policy or self.file_policy
+        say(f"Judging by {self.policy_name}, digest {found.digest[:12]}.")
+        return found
+
+    @property
+    def policy_name(self) -> str:
+        """What `policy` is: the path of a document, or the policy in force."""
+        return "the policy in force" if self._in_force else str(self.policy_file)
+
+    _in_force = False
+
+    def _policy_in_force(self) -> Policy | None:
+        """The policy that the deployed guard enforces; None if there are no tables, or no guard has run.
+
+        Raises OperatorError if the log does not have its text.
+        """
+        from chalicelib.auditlog.enforced import policy_in_force
+        from chalicelib.domain.errors import AwsError
+        from chalicelib.domain.policy import parse
+        from chalicelib.operators.errors import CONFIGURATION, OperatorError
+
+        try:
+            state = self.guard_state()
+        except AwsError as error:
+            if error.code != "ResourceNotFoundException":
+                raise
+            return None
+        if state.policy_digest is None:
+            return None
+        name = f"the policy in force, digest {state.policy_digest[:12]}"
+        found = policy_in_force(self.store, state)
+        if found is None or found.document is None:
+            raise OperatorError(
+                f"the audit log does not have the text of {name}: a former release recorded it, or it is too long",
+                "name the document that the guard was packaged with: --policy PATH",
+                CONFIGURATION,
+            )
+        try:
+            policy = parse(found.document.encode())
+        except ValueError as error:
+            raise OperatorError(
+                f"this release of xray-guard cannot read {name}: {error}",
+                "use the release of xray-guard that is deployed, or name a document: --policy PATH",
+                CONFIGURATION,
+            ) from error
+        self._in_force = True
+        return policy
+
+    @cached_property
+    def file_policy(self) -> Policy:
+        """The policy of `policy_file`. The command line validates it itself, so it needs no stamp."""
         from chalicelib.operators import policy_check
         from chalicelib.operators.errors import CONFIGURATION, OperatorError
 
@@ -175,8 +237,8 @@ class Operator:
 
     # --- the loop --------------------------------------------------------------------------------------------------
 
-    def acting_guard(self, emit: Callable[[Record], None]) -> Guard:
-        """The loop with the operator's credentials; it can change AWS and the tables."""
+    def acting_guard(self, emit: Callable[[Record], None], policy: Policy | None = None) -> Guard:
+        """The loop with the operator's credentials; it can change AWS and the tables. It judges by `self.policy`."""
         from msgspec.structs import replace
 
         from chalicelib.wiring import make_guard
@@ -184,7 +246,7 @@ class Operator:
         who = self.identity
         guard = make_guard(
             self.clients,
-            self.policy,
+            policy or self.policy,
             account=who.account,
             partition=who.partition,
             region=self.region,

@@ -185,7 +185,7 @@ class Doctor:
     # --- the guard's own state -------------------------------------------------------------------------------------
 
     def _policy(self) -> Iterator[tuple[str, ...]]:
-        digest = self._operator.policy.digest
+        digest = self._operator.file_policy.digest
         deployed = self._operator.guard_state().policy_digest
         if deployed is None:
             yield BAD, "the guard has not run with a policy yet", f"{DEPLOY}, and wait for the first sweep"

@@ -10,7 +10,7 @@ from botocore.exceptions import BotoCoreError
 
 from chalicelib.auditlog.cursors import BadCursor
 from chalicelib.aws.tables import AUDIT_TABLE, TARGETS_TABLE
-from chalicelib.domain.errors import AwsError, GuardError
+from chalicelib.domain.errors import AwsError, FormatTooNew, GuardError
 from chalicelib.domain.policy import PolicyError
 from chalicelib.operators.formatting import clean
 
@@ -82,6 +82,9 @@ def operator_error(error: Exception) -> OperatorError:
         return OperatorError(str(error), "leave --next-token out to start with the newest record", USAGE)
     if isinstance(error, PolicyError):
         return OperatorError(error.message, None, CONFIGURATION)
+    if isinstance(error, FormatTooNew):
+        remedy = "use the release of xray-guard that is deployed, or deploy the newer release again"
+        return OperatorError(f"{error.problem.code}: {error.problem.message}", remedy, CONFIGURATION)
     if isinstance(error, GuardError):
         return OperatorError(f"{error.problem.code}: {error.problem.message}", "try again in a minute", REFUSED)
     if isinstance(error, BotoCoreError):

@@ -96,7 +96,8 @@ class TestCheck:
 
     def test_of_a_compliant_target_is_good(self, remediated: None) -> None:
         answer = typed("check", HERE)
-        assert (answer.code, answer.err) == (0, "")
+        said = f"Judging by the policy in force, digest {guard().policy.digest[:12]}.\n"
+        assert (answer.code, answer.err) == (0, said)
         assert "COMPLIANT" in answer.out
         assert "NONCOMPLIANT" not in answer.out
 

@@ -30,12 +30,12 @@ from chalicelib.aws.clock import AwsClock
 from chalicelib.aws.kms import KeysApi
 from chalicelib.aws.logreads import LogStore
 from chalicelib.aws.xray import XRayApi
-from chalicelib.domain.errors import AwsError, Conflict
+from chalicelib.domain.errors import AwsError, Conflict, FormatTooNew
 from chalicelib.domain.keypolicy.wanted import initial_policy
 from chalicelib.domain.model import EncryptionStatus, EncryptionType, Setting, Target, Trigger, TriggerKind
 from chalicelib.domain.ports import Keys, Store, XRay
 from chalicelib.domain.reasons import Outcome, Violation
-from chalicelib.domain.stored import GUARD_CHAIN, Cause, GuardState, Incident, Intent, Lease, Phase, TargetState
+from chalicelib.domain.stored import FORMAT, GUARD_CHAIN, Cause, GuardState, Incident, Intent, Lease, Phase, TargetState
 from sandbox.keys import delete_key, set_key_state
 from sandbox.knobs import KNOBS
 from sandbox.tracing import seed_services
@@ -547,6 +547,20 @@ def test_the_guards_own_state_is_loaded_beside_every_target(ports: Ports) -> Non
     guard = stored(ports.store, drafted(GuardState(), policy_digest="digest"))
     assert ports.store.load(NAME).guard == guard
     assert ports.store.load(GUARD_CHAIN).guard == guard
+
+
+def test_a_state_of_a_newer_release_is_refused_as_are_all_if_it_is_the_guards_own(ports: Ports) -> None:
+    newer = stored(ports.store, drafted(TargetState(NAME), format=FORMAT + 1))
+    other = TargetState("111122223333/eu-west-1")
+    for read in (lambda: ports.store.load(NAME), lambda: list(ports.store.states())):
+        with pytest.raises(FormatTooNew, match=NAME):
+            read()
+    assert ports.store.load(other.target).state == other
+    assert list(ports.store.heads()) == [(NAME, newer.seq, newer.head)], "verification needs no state"
+    stored(ports.store, drafted(GuardState(), format=FORMAT + 1))
+    for name in (NAME, other.target, GUARD_CHAIN):
+        with pytest.raises(FormatTooNew):
+            ports.store.load(name)
 
 
 def conflict(ports: Ports, draft: Draft[TargetState], event_id: str | None = None) -> None:

@@ -12,6 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from chalicelib.auditlog import hashchain
+from chalicelib.auditlog.states import read_state
 from chalicelib.domain.errors import AwsError, Conflict, StoreError
 from chalicelib.domain.model import Actor, Effect, EncryptionStatus, EncryptionType, Key, Setting, Subject, Target
 from chalicelib.domain.ports import Loaded, Request
@@ -304,14 +305,14 @@ class Tables:
         if held is None:
             return TargetState(str(target))
         try:
-            return msgspec.json.decode(held[1], type=TargetState)
-        except msgspec.MsgspecError as error:
+            return read_state(held[1], TargetState)
+        except ValueError as error:
             raise StoreError("BatchGetItem", "UnreadableState", str(error)) from error
 
     def guard(self) -> GuardState:
         """Return the guard's own state."""
         held = self.states.get(GUARD_CHAIN)
-        return msgspec.json.decode(held[1], type=GuardState) if held else GuardState()
+        return read_state(held[1], GuardState) if held else GuardState()
 
     def records(self, target: Target | str) -> list[Record]:
         """Return a chain's records, in order."""

@@ -153,10 +153,9 @@ class Lambdas:
         rule = self.policy.rule_for(event.target)
         if rule is None or rule.mode is Mode.OFF or event.target.account != ACCOUNT:
             return isinstance(event, ChangeEvent) and not self._is_own(event)
-        state = self.tables.state(str(event.target))
-        return not self._is_own(event) and (
-            isinstance(event, ChangeEvent) or (not event.error_code and concerns(event, rule, state))
-        )
+        if isinstance(event, ChangeEvent) or self._is_own(event):
+            return not self._is_own(event)
+        return not event.error_code and concerns(event, rule, self.tables.state(str(event.target)))
 
     def look(self, trigger: Trigger, target: Target = HOME, *, timeout: float | None = FUNCTION_SECONDS) -> None:
         """Reconcile one target for a trigger without an event."""

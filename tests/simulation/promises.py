@@ -163,7 +163,9 @@ class Witness:
     def _audited_once(self, name: str) -> list[str]:
         """P5: each event that was received is recorded once, as itself, or counted; P7: an echo is not."""
         records = [record for record in self.tables.records(name) if record.trigger.event_id]
-        own = Counter(record.trigger.event_id for record in records if record.change)
+        own = Counter(
+            record.trigger.event_id for record in records if record.change or record.reason == Reason.ADDENDUM
+        )
         counted = {event_id for of, event_id in self.tables.counted if of == name}
         marked = {event_id for of, event_id in self.tables.markers - self.former if of == name} - counted
         broken = [f"P5: {event_id} has {count} records of its own" for event_id, count in own.items() if count > 1]
@@ -193,7 +195,9 @@ class Witness:
                 broken.append(f"P7: {record.record_id} calls the guard's own call a stranger's")
         if not self.lambdas.pending:
             received = (each for each in self.lambdas.to_record if each not in self.lambdas.dead_letters)
-            ids = {str(each.trigger.event_id) for each in received if str(each.target) == name}
+            about = [each for each in received if str(each.target) == name]
+            ids = {str(each.trigger.event_id) for each in about}
+            ids |= {each.addendum_id for each in about if each.addendum_id}
             missing = [each for each in ids - own.keys() - counted if (name, each) not in self.former]
             broken += [f"P5: {event_id} was received and is not recorded" for event_id in sorted(missing)]
         return broken

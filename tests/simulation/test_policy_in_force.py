@@ -67,6 +67,7 @@ def test_the_record_of_a_policy_holds_its_text_unless_it_is_too_long_for_an_item
     records = [record for record in scene.tables.records(GUARD_CHAIN) if record.reason == "POLICY_IN_FORCE"]
     assert [record.detail for record in records] == [{"document": policy.document}, {"document_bytes": 400_002}]
     assert sha256_of(policy.document.encode()) == records[0].policy_digest
+    assert scene.tables.guard().policy_seq == records[-1].seq
 
 
 def managed_under_another_policy() -> tuple[Stage, str]:

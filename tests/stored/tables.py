@@ -66,5 +66,7 @@ def load(name: str, scene: Stage) -> None:
             hashchain.StoredRow(target, row["sk"], row["body"].encode(), row["hash"], row["index"]) for row in rows
         ]
     tables.markers = {(target, event_id) for target, event_id in kept["markers"]}
-    scene.witness.former = frozenset(tables.markers)
+    first = [json.loads(rows[0]["body"]) for rows in kept["rows"].values() if rows]
+    if any("format" not in record for record in first):
+        scene.witness.former = frozenset(tables.markers)
     tables.heads = {target: (len(rows), rows[-1].hash) for target, rows in tables.rows.items()}

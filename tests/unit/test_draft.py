@@ -15,7 +15,7 @@ from tests.unit.targets import NOW, TARGET
 
 
 def test_a_draft_takes_every_field_of_a_record_but_those_it_fills_in_itself() -> None:
-    own = {"record_id", "target", "seq", "at", "outcome", "trigger", "prev_hash"}
+    own = {"record_id", "target", "seq", "at", "outcome", "trigger", "prev_hash", "format"}
     of_record = get_type_hints(Record)
     assert get_type_hints(RecordFields) == {name: kind for name, kind in of_record.items() if name not in own}
 

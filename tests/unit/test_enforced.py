@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from chalicelib.auditlog.enforced import Enforced, enforced_policy
+from chalicelib.auditlog.enforced import Enforced, enforced_policy, policy_in_force
 from chalicelib.domain.model import Trigger, TriggerKind
 from chalicelib.domain.policy import sha256_of
 from chalicelib.domain.reasons import Outcome, Reason
-from chalicelib.domain.stored import GUARD_CHAIN
+from chalicelib.domain.stored import GUARD_CHAIN, GuardState
 from tests.unit.logbook import Logbook
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -60,3 +60,14 @@ def test_what_is_not_on_record_is_none(log: Logbook) -> None:
 def test_p16_a_text_that_does_not_have_the_digest_is_not_shown(log: Logbook, detail: dict[str, object]) -> None:
     enforce(log, SECOND, NOON + timedelta(days=9), "ffff", **detail)
     assert enforced_policy(log, "ffff") == Enforced("ffff", NOON + timedelta(days=9), None)
+
+
+def test_the_policy_in_force_is_one_query_by_the_number_of_its_record(log: Logbook) -> None:
+    first, second = sha256_of(FIRST.encode()), sha256_of(SECOND.encode())
+    state = GuardState(policy_digest=first, policy_seq=1)
+    assert policy_in_force(log, state) == Enforced(first, NOON, FIRST)
+    assert (log.queries, log.items_read) == (1, 1)
+    assert policy_in_force(log, GuardState(policy_digest=second, policy_seq=1)) == enforced_policy(log, second)
+    assert policy_in_force(log, GuardState(policy_digest=first)) == Enforced(first, NOON, FIRST)
+    assert policy_in_force(log, GuardState()) is None
+    assert policy_in_force(log, GuardState(policy_digest="0000", policy_seq=999)) is None

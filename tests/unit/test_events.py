@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from chalicelib.domain.actors import read_actor
-from chalicelib.domain.events import read_change
+from chalicelib.domain.events import read_change, read_key_event
 from chalicelib.domain.model import (
     Actor,
     ChangeEvent,
     EncryptionStatus,
     EncryptionType,
+    KeyEvent,
     Rejected,
     Setting,
     Target,
@@ -23,6 +24,7 @@ from chalicelib.domain.model import (
 )
 from chalicelib.domain.reasons import Outcome
 from tests.events.expected import EXPECTED, FOLDER, Expected
+from tests.unit.test_events_keys import kms_event
 
 KEY_ARN = "arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 
@@ -75,6 +77,7 @@ class TestEveryFileOfTheFolder:
         addendum = event["detail"].get("addendum", {})
         assert trigger.event_id == addendum.get("originalEventID", event["detail"]["eventID"])
         assert trigger.request_id == addendum.get("originalRequestID", event["detail"]["requestID"])
+        assert read(event).addendum_id == (event["detail"]["eventID"] if addendum else None)
         assert trigger.source_ip == event["detail"]["sourceIPAddress"]
         assert trigger.user_agent == event["detail"]["userAgent"]
 
@@ -470,3 +473,45 @@ class TestText:
 
     def test_of_any_other_script_stands_as_it_was(self) -> None:
         assert read(none_event(userAgent="naïve 日本語 🙂")).trigger.user_agent == "naïve 日本語 🙂"
+
+
+class TestAddendum:
+    def event(self, **addendum: object) -> dict[str, Any]:
+        event: dict[str, Any] = load("29")
+        event["detail"]["addendum"] |= addendum
+        return event
+
+    def ids(self, event: dict[str, Any]) -> tuple[str | None, str | None]:
+        change = read(event)
+        return change.trigger.event_id, change.addendum_id
+
+    def test_has_the_id_of_its_original_and_its_own(self) -> None:
+        event = self.event(originalEventID="original")
+        assert self.ids(event) == ("original", event["detail"]["eventID"])
+
+    def test_that_names_itself_or_nothing_as_its_original_is_none(self) -> None:
+        own = self.event()["detail"]["eventID"]
+        for original in (own, "", None, 7):
+            assert self.ids(self.event(originalEventID=original)) == (own, None)
+
+    def test_without_an_id_of_its_own_has_the_id_of_its_envelope(self) -> None:
+        event = self.event(originalEventID="original")
+        del event["detail"]["eventID"]
+        assert self.ids(event) == ("original", event["id"])
+        del event["id"]
+        assert self.ids(event) == ("original", None)
+
+    def test_with_an_id_that_no_key_may_have_has_its_digest(self) -> None:
+        event = self.event(originalEventID="an original")
+        event["detail"]["eventID"] = "x" * 200
+        original, own = self.ids(event)
+        assert str(original).startswith("sha256:")
+        assert str(own).startswith("sha256:")
+        assert original != own
+
+    def test_to_an_event_of_a_key_is_one_too(self) -> None:
+        event = kms_event("DisableKey", {"keyId": KEY_ARN}, KEY_ARN)
+        event["detail"]["addendum"] = {"reason": "DELIVERY_DELAY", "originalEventID": "original"}
+        change = read_key_event(event)
+        assert isinstance(change, KeyEvent)
+        assert (change.trigger.event_id, change.addendum_id) == ("original", event["detail"]["eventID"])
