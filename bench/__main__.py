@@ -171,8 +171,8 @@ def measure_imports(bench: Bench, times: int) -> dict[str, dict[str, float]]:
     for subject in (bench.guard, bench.bare):
         runs, walls = [], []
         for _ in range(times):
-            told, cold = bench.import_times(subject, scene)
-            runs.append(shares(told, subject.handler.partition(".")[0]))
+            output, cold = bench.import_times(subject, scene)
+            runs.append(shares(output, subject.handler.partition(".")[0]))
             walls.append(cold.wall * 1000)
         owners = sorted({owner for run in runs for owner in run})
         medians = {owner: statistics.median(run.get(owner, 0.0) for run in runs) for owner in owners}
@@ -191,7 +191,7 @@ def report(figures: dict[str, Any]) -> str:
                 "counted" if row["kind"] == "as shipped" else "loaded before",
                 f"{row['guard_ms']:.0f}",
                 f"{row['bare_ms']:.0f}",
-                *_told_ratio(row),
+                *_ratio_cells(row),
                 f"{row['wall_ratio']:.2f}",
                 f"{row['process_ratio']:.2f}",
             )
@@ -207,7 +207,7 @@ def report(figures: dict[str, Any]) -> str:
                 str(len(figures["calls"][row["scene"]])),
                 f"{row['guard_ms']:.2f}",
                 f"{row['bare_ms']:.2f}",
-                *_told_ratio(row),
+                *_ratio_cells(row),
             )
             for row in figures["warm"]
         ],
@@ -220,16 +220,16 @@ def report(figures: dict[str, Any]) -> str:
         rows = [(owner, f"{ms:.1f}", f"{ms / whole:.1%}") for ms, owner in ordered if ms >= 0.05]
         lines += table(("owner", "ms", "share"), rows)
     if "sandbox_seconds" in figures:
-        told = figures["sandbox_seconds"]
+        in_sandbox = figures["sandbox_seconds"]
         lines += [
             "",
             "Against the whole sandbox, from the user's PutEncryptionConfig to KMS and ACTIVE (wall, X-Ray settling in "
-            f"0.2 s): {told['cold']:.2f} s with a cold function, {told['warm']:.2f} s with a warm one",
+            f"0.2 s): {in_sandbox['cold']:.2f} s with a cold function, {in_sandbox['warm']:.2f} s with a warm one",
         ]
     return "\n".join(lines)
 
 
-def _told_ratio(row: dict[str, Any]) -> tuple[str, str, str]:
+def _ratio_cells(row: dict[str, Any]) -> tuple[str, str, str]:
     return f"{row['ratio']:.2f}", f"{row['low']:.2f} to {row['high']:.2f}", f"{row['aim']:.2f}"
 
 

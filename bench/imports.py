@@ -31,10 +31,10 @@ BEFORE = "before"
 """The owner of time that does not count: the interpreter's own start, and what is loaded before the handler."""
 
 
-def shares(told: str, handler_module: str) -> dict[str, float]:
+def shares(output: str, handler_module: str) -> dict[str, float]:
     """Return milliseconds by owner (each module of `chalicelib` separately) of the imports from the handler on."""
     found: dict[str, float] = defaultdict(float)
-    for owner, module, seconds in _owned(told, handler_module):
+    for owner, module, seconds in _owned(output, handler_module):
         if owner == "chalicelib":
             found[module if module.startswith("chalicelib") else "chalicelib, standard library"] += seconds * 1000
         else:
@@ -42,13 +42,13 @@ def shares(told: str, handler_module: str) -> dict[str, float]:
     return dict(found)
 
 
-def _owned(told: str, handler_module: str) -> Iterator[tuple[str, str, float]]:
+def _owned(output: str, handler_module: str) -> Iterator[tuple[str, str, float]]:
     """Yield (owner, module, its own seconds) of every import.
 
     A module is printed after the modules that it imports, so read backwards each one comes after its parent.
     """
     parents: list[tuple[int, str]] = []
-    lines = [match for match in map(LINE.match, told.splitlines()) if match]
+    lines = [match for match in map(LINE.match, output.splitlines()) if match]
     names = [match[4] for match in lines]
     first = names.index(handler_module) if handler_module in names else len(lines)
     for position in range(len(lines) - 1, -1, -1):

@@ -118,23 +118,23 @@ class Bench:
 
     def import_times(self, subject: Subject, scene: Scene) -> tuple[str, Cold]:
         """Return the output of `python -X importtime` for one cold start up to the response, and its figures."""
-        with (self._folder / "importtime").open("w+", encoding="utf-8") as told:
-            with self._process(subject, scene, ["-X", "importtime"], told) as process:
+        with (self._folder / "importtime").open("w+", encoding="utf-8") as output:
+            with self._process(subject, scene, ["-X", "importtime"], output) as process:
                 cold = self._read_cold(process, subject, scene)
-            told.seek(0)
-            return told.read(), cold
+            output.seek(0)
+            return output.read(), cold
 
     def _learn_calls(self, scene: Scene) -> None:
         """Record the guard's calls, so that the bare handler makes the same ones."""
         endpoint = self._endpoints[scene.name]
         self.cold(self.guard, scene)
-        heard = list(endpoint.heard)
-        self.calls[scene.name] = [f"{each.service}:{each.operation}" for each in heard]
-        listed = [(each.service, xform_name(each.operation), each.parameters) for each in heard]
+        received = list(endpoint.received)
+        self.calls[scene.name] = [f"{each.service}:{each.operation}" for each in received]
+        listed = [(each.service, xform_name(each.operation), each.parameters) for each in received]
         self._file(scene, "calls").write_text(json.dumps(listed), "utf-8")
-        endpoint.heard.clear()
+        endpoint.received.clear()
         self.cold(self.bare, scene)
-        if sorted(map(repr, endpoint.heard)) != sorted(map(repr, heard)):
+        if sorted(map(repr, endpoint.received)) != sorted(map(repr, received)):
             raise WrongAnswer(f"{scene.name}: the bare handler's calls differ from the guard's")
 
     def _read_cold(self, process: subprocess.Popen[str], subject: Subject, scene: Scene) -> Cold:
@@ -142,17 +142,17 @@ class Bench:
         line = process.stdout.readline()
         if not line:
             raise WrongAnswer(f"{subject.name}, {scene.name}: exited with status {process.wait()} without a response")
-        told = json.loads(line)
-        answer = told.pop("answer")
+        output = json.loads(line)
+        answer = output.pop("answer")
         if "outcome" in answer and (answer["outcome"], answer["reason"]) != (scene.outcome, scene.reason):
             raise WrongAnswer(f"{subject.name}, {scene.name}: {answer}")
-        return Cold(**told)
+        return Cold(**output)
 
     @contextmanager
     def _process(
         self, subject: Subject, scene: Scene, options: list[str] | None = None, errors: IO[str] | None = None
     ) -> Iterator[subprocess.Popen[str]]:
-        self._endpoints[scene.name].heard.clear()
+        self._endpoints[scene.name].received.clear()
         script, event = str(HERE / "runner.py"), str(self._file(scene, "event"))
         command = [sys.executable, "-S", *(options or []), script, subject.handler, event, FUNCTION_ARN]
         process = subprocess.Popen(

@@ -142,7 +142,7 @@ def _ended(state: TargetState, at: datetime, luck: random.Random) -> Draft[Targe
     return draft
 
 
-def questions(log: Log) -> dict[str, Callable[[], Any]]:
+def queries_of(log: Log) -> dict[str, Callable[[], Any]]:
     """Return each kind of query that the faces make, by name."""
     store, now = log.store, log.now
     target = f"{100000000000}/eu-west-0"
@@ -186,17 +186,17 @@ class Cost:
 
 def costs(logs: tuple[Log, Log], rounds: int) -> dict[str, tuple[Cost, Cost]]:
     """Run every query on both logs, alternating, and return the costs."""
-    asked = [questions(log) for log in logs]
-    told = {}
-    for name in asked[0]:
+    queries = [queries_of(log) for log in logs]
+    found = {}
+    for name in queries[0]:
         spent: tuple[list[float], list[float]] = ([], [])
         counted = []
-        for log, each in zip(logs, asked, strict=True):
+        for log, each in zip(logs, queries, strict=True):
             log.tables.read_units, log.tables.requests = 0.0, 0
             each[name]()
             counted.append((log.tables.read_units, log.tables.requests))
         for _ in range(rounds):
-            for number, each in enumerate(asked):
+            for number, each in enumerate(queries):
                 began = time.perf_counter()
                 each[name]()
                 spent[number].append(time.perf_counter() - began)
@@ -204,8 +204,8 @@ def costs(logs: tuple[Log, Log], rounds: int) -> dict[str, tuple[Cost, Cost]]:
             Cost(units, requests, statistics.median(seconds))
             for (units, requests), seconds in zip(counted, spent, strict=True)
         )
-        told[name] = (short, long)
-    return told
+        found[name] = (short, long)
+    return found
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -217,11 +217,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="xray-guard-bench-") as folder:
         logs = tuple(written(count, Path(folder, f"{count}.db")) for count in (options.short, options.long))
-        told = costs((logs[0], logs[1]), options.rounds)
+        found = costs((logs[0], logs[1]), options.rounds)
     print(f"{logs[0].records} records against {logs[1].records}; median of {options.rounds}\n")
     print(f"{'query':<40}{'read units':>18}{'ratio':>8}{'requests':>12}{'ms':>16}{'ratio':>8}")
     flat = True
-    for name, (short, long) in told.items():
+    for name, (short, long) in found.items():
         units, seconds = long.units / short.units, long.seconds / short.seconds
         flat = flat and (name == BUSIER or (units <= FLAT and seconds <= FLAT))
         print(

@@ -76,44 +76,44 @@ class Tables:
             listed = [{"Code": reason or "None"} for reason in reasons]
             raise _error("TransactionCanceledException", "Transaction cancelled", CancellationReasons=listed)
         for item in TransactItems:
-            ((kind, told),) = item.items()
-            (self._put if kind == "Put" else self._update)(told)
+            ((kind, request),) = item.items()
+            (self._put if kind == "Put" else self._update)(request)
         self._written += 1
         if self._written % 1000 == 0:
             self._db.execute("COMMIT")
             self._db.execute("BEGIN")
         return {}
 
-    def put_item(self, **told: Any) -> dict[str, Any]:
+    def put_item(self, **request: Any) -> dict[str, Any]:
         """Write one item."""
-        if self._refusal(told):
+        if self._refusal(request):
             raise _error("ConditionalCheckFailedException", "The conditional request failed")
-        self._put(told)
+        self._put(request)
         return {}
 
-    def _refusal(self, told: Mapping[str, Any]) -> str | None:
-        condition = told.get("ConditionExpression")
+    def _refusal(self, request: Mapping[str, Any]) -> str | None:
+        condition = request.get("ConditionExpression")
         if condition is None:
             return None
-        table = self._tables[told["TableName"]]
-        found = self._found(table, told["Item"])
+        table = self._tables[request["TableName"]]
+        found = self._found(table, request["Item"])
         if condition.startswith("attribute_not_exists"):
             return None if found is None else "ConditionalCheckFailed"
         name, _, value = condition.partition(" = ")
-        wanted = told["ExpressionAttributeValues"][value]
+        wanted = request["ExpressionAttributeValues"][value]
         return None if found is not None and found.get(name) == wanted else "ConditionalCheckFailed"
 
-    def _put(self, told: Mapping[str, Any]) -> None:
-        table, item = self._tables[told["TableName"]], told["Item"]
+    def _put(self, request: Mapping[str, Any]) -> None:
+        table, item = self._tables[request["TableName"]], request["Item"]
         pk, sk = self._key(table, item)
         ipk, isk = _text(item, table.index_partition), _text(item, table.index_sort)
         row = (pk, sk, ipk, isk, size_of(item), json.dumps(item))
         self._db.execute(f"INSERT OR REPLACE INTO {table.sql} VALUES (?, ?, ?, ?, ?, ?)", row)
 
-    def _update(self, told: Mapping[str, Any]) -> None:
-        item = self._found(self._tables[told["TableName"]], told["Key"]) or dict(told["Key"])
-        names, values = told["ExpressionAttributeNames"], told["ExpressionAttributeValues"]
-        for part in told["UpdateExpression"].removeprefix("ADD ").split(", "):
+    def _update(self, request: Mapping[str, Any]) -> None:
+        item = self._found(self._tables[request["TableName"]], request["Key"]) or dict(request["Key"])
+        names, values = request["ExpressionAttributeNames"], request["ExpressionAttributeValues"]
+        for part in request["UpdateExpression"].removeprefix("ADD ").split(", "):
             name, value = part.split(" ")
             attribute, added = names[name], values[value]
             if "SS" in added:
@@ -122,7 +122,7 @@ class Tables:
             else:
                 amount = int(item.get(attribute, {"N": "0"})["N"]) + int(added["N"])
                 item[attribute] = {"N": str(amount)}
-        self._put({"TableName": told["TableName"], "Item": item})
+        self._put({"TableName": request["TableName"], "Item": item})
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -156,21 +156,21 @@ class Tables:
     ) -> dict[str, Any]:
         """Return a range of one partition, in order, up to the limit or a megabyte."""
         table = self._tables[TableName]
-        asked = _CONDITION.fullmatch(KeyConditionExpression)
-        if asked is None:
+        condition = _CONDITION.fullmatch(KeyConditionExpression)
+        if condition is None:
             raise ValueError(KeyConditionExpression)
         pk, sk = ("ipk", "isk") if IndexName else ("pk", "sk")
         values = {name: value["S"] for name, value in ExpressionAttributeValues.items()}
-        where, given = [f"{pk} = ?"], [values[asked["value"]]]
-        if asked["between"]:
+        where, given = [f"{pk} = ?"], [values[condition["value"]]]
+        if condition["between"]:
             where.append(f"{sk} BETWEEN ? AND ?")
-            given += [values[asked["low"]], values[asked["high"]]]
-        elif asked["begins"]:
+            given += [values[condition["low"]], values[condition["high"]]]
+        elif condition["begins"]:
             where.append(f"{sk} >= ? AND {sk} < ?")
-            given += [values[asked["prefix"]], values[asked["prefix"]] + chr(0x10FFFF)]
-        elif asked["most"]:
+            given += [values[condition["prefix"]], values[condition["prefix"]] + chr(0x10FFFF)]
+        elif condition["most"]:
             where.append(f"{sk} <= ?")
-            given.append(values[asked["limit"]])
+            given.append(values[condition["limit"]])
         if ExclusiveStartKey is not None:
             where.append(f"{sk} {'>' if ScanIndexForward else '<'} ?")
             given.append(ExclusiveStartKey[table.index_sort if IndexName else str(table.sort)]["S"])
@@ -235,8 +235,8 @@ def size_of(item: Item) -> int:
     """Return an item's size as AWS charges it: names and values in UTF-8, a number by its digits."""
     size = 0
     for name, value in item.items():
-        ((kind, told),) = value.items()
-        size += len(name.encode()) + (len(told) // 2 + 2 if kind == "N" else sum(len(each.encode()) for each in told))
+        ((kind, held),) = value.items()
+        size += len(name.encode()) + (len(held) // 2 + 2 if kind == "N" else sum(len(each.encode()) for each in held))
     return size
 
 

@@ -78,10 +78,10 @@ def scenes(events: Path) -> tuple[Scene, ...]:
 
 
 class Endpoint:
-    """The scene's AWS, on 127.0.0.1. `heard` has every call received since it was last cleared."""
+    """The scene's AWS, on 127.0.0.1. `received` has every call received since it was last cleared."""
 
     def __init__(self, scene: Scene, policy: Policy) -> None:
-        self.heard: list[Request] = []
+        self.received: list[Request] = []
         self._found = scene.found
         self._setting = scene.found
         self._turn = threading.Lock()
@@ -123,7 +123,7 @@ class Endpoint:
 
     def _answer(self, request: Request) -> bytes:
         with self._turn:
-            self.heard.append(request)
+            self.received.append(request)
             match request.operation:
                 case "GetEncryptionConfig":
                     return json.dumps({"EncryptionConfig": self._setting}).encode()
