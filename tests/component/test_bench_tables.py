@@ -9,7 +9,7 @@ from typing import Any
 import botocore.session
 import pytest
 
-from bench.million import BUSY, START, questions, written
+from bench.million import BUSY, START, queries_of, written
 from bench.tables import Tables, size_of
 from chalicelib.auditlog import filters, history
 from chalicelib.auditlog.draft import Draft
@@ -48,8 +48,8 @@ def test_every_question_has_the_same_answer_from_moto() -> None:
     for table in ("xray-guard-audit", "xray-guard-targets"):
         for item in log.tables.scan(TableName=table)["Items"]:
             client.put_item(TableName=table, Item=item)
-    here = questions(log)
-    there = questions(type(log)(log.tables, by_moto, log.records, log.now))
+    here = queries_of(log)
+    there = queries_of(type(log)(log.tables, by_moto, log.records, log.now))
     for name, ask in here.items():
         assert told(ask()) == told(there[name]()), name
     for name, store in (("bench", log.store), ("moto", by_moto)):
