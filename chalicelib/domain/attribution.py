@@ -45,9 +45,9 @@ KEY_STATES = {
 def remember(
     known: tuple[SeenEffect, ...], event: ChangeEvent | KeyEvent, cause: Cause | None
 ) -> tuple[SeenEffect, ...]:
-    """The effects with the event's own at their end; a refused call has none."""
+    """The effects with the event's own at their end; a refused call has none, and a grant makes no violation."""
     effect = event.effect
-    if effect is None or cause is None:
+    if effect is None or effect.subject is Subject.GRANTS or cause is None:
         return known
     return (*known, SeenEffect(cause, effect.subject, effect.resource, _comparable(effect)))[-MOST_EFFECTS:]
 
