@@ -23,7 +23,8 @@ def guarded(updating: Updating, *, empty: bool) -> Stage:
     if not empty:
         scene.world.user_puts(HOME, None)
         assert scene.converge(), scene.witness.story()
-        scene.world.run(600)
+        # Between two ticks, so that no Put meets the very moment in which X-Ray ends UPDATING.
+        scene.world.run(600 + 30)
     scene.world.settling = lambda rng: updating.seconds
     scene.world.refuses_while_updating = updating.refuses
     return scene
