@@ -542,6 +542,28 @@ class KeyResponse(KmsResponse):
     def _key(self) -> Key:
         return self.kms_backend.keys[self._asked["KeyId"]]
 
+    # Grants
+
+    def retire_grant(self) -> str:
+        """RetireGrant, by the grant's token, or by its id and its key."""
+        asked = self._asked
+        named, token = asked.get("KeyId"), asked.get("GrantToken")
+        if bool(token) == bool(named and asked.get("GrantId")):
+            refuse("ValidationException", "Give either the GrantToken, or the GrantId and the KeyId")
+        key = find_key(named, self.current_account, self.region, alias=False) if named else self._key_granted(token)
+        grant = next((one for one in key.grants.values() if asked.get("GrantId") == one.id or token == one.token), None)
+        if grant is None:
+            refuse("NotFoundException", "No such grant exists")
+        touch("AWS::KMS::Key", key.arn)
+        key.retire_grant(grant.id)
+        return "{}"
+
+    def _key_granted(self, token: object) -> Key:
+        for key in list(self.kms_backend.keys.values()):
+            if any(grant.token == token for grant in list(key.grants.values())):
+                return key
+        refuse("InvalidGrantTokenException", "The grant token is not valid")
+
     # Policy
 
     def put_key_policy(self) -> str:

@@ -150,6 +150,7 @@ def call_record(call: Call) -> dict[str, Any]:
         **({"errorCode": code, "errorMessage": call.error_message} if failed else {}),
         "requestParameters": parameters or None,
         "responseElements": answer,
+        **_of_retired_grant(asked.action, parameters or {}),
         "requestID": call.request_id,
         "eventID": str(uuid.uuid4()),
         "readOnly": False,
@@ -168,6 +169,14 @@ def call_record(call: Call) -> dict[str, Any]:
             {"accountId": arn.split(":")[4], "type": kind, "ARN": arn} for kind, arn in call.resources
         ] or None
     return record
+
+
+def _of_retired_grant(action: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Return how the record of RetireGrant differs. Source: KMS developer guide, log entries, "RetireGrant"."""
+    if action != "RetireGrant":
+        return {}
+    known = {"additionalEventData": {"grantId": parameters["grantId"]}} if "grantId" in parameters else {}
+    return {"requestParameters": None, **known}
 
 
 def grant_record(put: Call) -> dict[str, Any]:

@@ -45,9 +45,9 @@ KEY_STATES = {
 def remember(
     known: tuple[SeenEffect, ...], event: ChangeEvent | KeyEvent, cause: Cause | None
 ) -> tuple[SeenEffect, ...]:
-    """The effects with the event's own at their end; a refused call has none."""
+    """The effects with the event's own at their end; a refused call has none, and a grant makes no violation."""
     effect = event.effect
-    if effect is None or cause is None:
+    if effect is None or effect.subject is Subject.GRANTS or cause is None:
         return known
     return (*known, SeenEffect(cause, effect.subject, effect.resource, _comparable(effect)))[-MOST_EFFECTS:]
 
@@ -98,7 +98,9 @@ def _maker_of(violation: Violation, rule: Rule, known: Known, seen: Observation)
         return lambda each: each.subject is Subject.KEY_ROTATION and of_key(each) and each.after == "off"
     if violation is Violation.KEY_POLICY_INCOMPLETE:
         shown = {
-            _canonical(key.policy) for arn, key in seen.keys.items() if key and key.policy and key_id_of(arn) in keys
+            canonical_digest(key.policy)
+            for arn, key in seen.keys.items()
+            if key and key.policy and key_id_of(arn) in keys
         }
         return lambda each: each.subject is Subject.KEY_POLICY and of_key(each) and each.after in shown
     if violation is Violation.ALIAS_MOVED:
@@ -110,11 +112,11 @@ def _maker_of(violation: Violation, rule: Rule, known: Known, seen: Observation)
 
 def _comparable(effect: Effect) -> str | None:
     if effect.subject is Subject.KEY_POLICY and effect.after is not None:
-        return _canonical(effect.after)
+        return canonical_digest(effect.after)
     return effect.after[:LONGEST_VALUE] if effect.after else effect.after
 
 
-def _canonical(policy: str) -> str:
+def canonical_digest(policy: str) -> str:
     """A digest of a key policy that does not depend on the spacing and the order in which JSON is written."""
     try:
         text = json.dumps(json.loads(policy), sort_keys=True)

@@ -4,14 +4,20 @@ A session of the guard's role may be stolen, and the functions' code may be chan
 nothing. An event is an echo if its request id is one that AWS gave the guard, or if it is a step that the guard takes,
 on the target's own key, during an attempt whose calls are not all known: one that still runs, one whose worker was
 lost, one with a call that AWS did not answer. A key policy must be the very text that the attempt was going to put.
+
+X-Ray makes a grant on the key while it carries out PutEncryptionConfig, with the role of its caller. If the caller is
+the guard's role and the key is the target's own, the grant is an echo, too: whoever borrowed the role is named by the
+event of their PutEncryptionConfig.
 """
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from chalicelib.domain.model import ChangeEvent, KeyEvent, Subject, key_id_of
+from chalicelib.domain.keypolicy.wanted import XRAY_SERVICE
+from chalicelib.domain.model import ChangeEvent, KeyEvent, Subject, arn_part, key_id_of
 from chalicelib.domain.policy import Rule, sha256_of
+from chalicelib.domain.run import Run
 from chalicelib.domain.steps import Step, StepName
 from chalicelib.domain.stored import TargetState, Window
 
@@ -26,6 +32,33 @@ SLACK = timedelta(minutes=1)
 
 KEY_STEPS = frozenset({StepName.CANCEL_DELETION, StepName.ENABLE_KEY, StepName.ENABLE_ROTATION})
 ALIAS_STEPS = frozenset({StepName.CREATE_ALIAS, StepName.UPDATE_ALIAS})
+
+
+def is_own(run: Run, state: TargetState) -> bool:
+    """Whether the run's event is an echo: of a call that the guard made, or of X-Ray's grant for such a call."""
+    if run.event is None:
+        return False
+    if run.is_by_own_role:
+        return is_echo(run.event, run.rule, state)
+    actor = run.event.trigger.actor
+    return (
+        isinstance(run.event, KeyEvent)
+        and is_xrays_grant(run.event)
+        and actor is not None
+        and actor.arn == run.setup.role_arn
+        and _is_on_own_keys(run.event, state)
+    )
+
+
+def is_xrays_grant(event: KeyEvent) -> bool:
+    """Whether X-Ray made a grant for a caller of the target's account, who changes the setting to the grant's key."""
+    actor = event.trigger.actor
+    return (
+        event.trigger.event_name == "CreateGrant"
+        and actor is not None
+        and actor.via == XRAY_SERVICE
+        and arn_part(actor.arn, 4) == event.target.account
+    )
 
 
 def is_echo(event: ChangeEvent | KeyEvent, rule: Rule | None, state: TargetState) -> bool:
@@ -75,9 +108,13 @@ def _is_our_step(event: KeyEvent, rule: Rule, state: TargetState, window: Window
     policy = event.effect.after if event.effect and event.effect.subject is Subject.KEY_POLICY else None
     if len(keys) == 1 and _named(name, keys[0], policy) in window.planned:
         return True
-    if not keys or not _own_keys(state).issuperset(keys):
+    if not _is_on_own_keys(event, state):
         return False
     return name in KEY_STEPS or (name in ALIAS_STEPS and event.alias in rule.aliases)
+
+
+def _is_on_own_keys(event: KeyEvent, state: TargetState) -> bool:
+    return bool(event.key_arns) and _own_keys(state).issuperset(event.key_arns)
 
 
 def _own_keys(state: TargetState) -> set[str]:

@@ -1,6 +1,7 @@
-"""Read from a KMS event what it changed: the state, policy, rotation or tags of a key, or an alias.
+"""Read from a KMS event what it changed: the state, policy, rotation, tags or grants of a key, or an alias.
 
-The fields are those of the KMS API's requests, as CloudTrail records them in `requestParameters`:
+The fields are those of the KMS API's requests, as CloudTrail records them in `requestParameters`, and of a new grant
+also those of the response. The record of RetireGrant has no request parameters:
 https://docs.aws.amazon.com/kms/latest/developerguide/understanding-kms-entries.html
 """
 
@@ -8,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from chalicelib.domain.fields import as_list, as_object, as_text
+from chalicelib.domain.fields import KEY_CHARS, NAME_CHARS, as_list, as_object, as_text
 from chalicelib.domain.model import Effect, Subject
 
 POLICY_CHARS = 32_768
 """KMS's own limit."""
 
-MOST_TAGS = 64
-TEXT_CHARS = 256
+MOST_OPERATIONS = 32
+"""More than KMS has for grants."""
 
 STATES = {
     "CancelKeyDeletion": "Disabled",
@@ -31,8 +32,16 @@ STATES = {
 """The state in which each call leaves its key."""
 
 
-def read_effect(name: str, request: Mapping[str, object], keys: tuple[str, ...], alias: str | None) -> Effect | None:
-    """What the event called `name` changed; `keys` and `alias` are what it acted on. Never raises."""
+def read_effect(
+    name: str,
+    detail: Mapping[str, object],
+    keys: tuple[str, ...],
+    alias: str | None = None,
+    tags: tuple[tuple[str, str], ...] = (),
+    removed: tuple[str, ...] = (),
+) -> Effect | None:
+    """What the event called `name` changed; `keys`, `alias` and tags are what it acted on. Never raises."""
+    request = as_object(detail.get("requestParameters"))
     key = keys[0] if keys else None
     if name in STATES:
         return Effect(Subject.KEY_STATE, key, STATES[name])
@@ -48,18 +57,35 @@ def read_effect(name: str, request: Mapping[str, object], keys: tuple[str, ...],
         case "DisableKeyRotation":
             return Effect(Subject.KEY_ROTATION, key, "off")
         case "CreateAlias" | "UpdateAlias":
-            target = as_text(request.get("targetKeyId"), TEXT_CHARS)
+            target = as_text(request.get("targetKeyId"), KEY_CHARS)
             return Effect(Subject.ALIAS, alias, key or target)
         case "DeleteAlias":
             return Effect(Subject.ALIAS, alias, "deleted")
         case "TagResource":
-            return Effect(Subject.TAGS, key, ", ".join(_tag(tag) for tag in as_list(request.get("tags"), MOST_TAGS)))
+            return Effect(Subject.TAGS, key, ", ".join(f"{tag}={value}" for tag, value in tags))
         case "UntagResource":
-            removed = (as_text(tag, TEXT_CHARS) or "" for tag in as_list(request.get("tagKeys"), MOST_TAGS))
             return Effect(Subject.TAGS, key, "removed " + ", ".join(removed))
+        case "CreateGrant":
+            return Effect(Subject.GRANTS, key, _granted(request, _grant_id(detail)))
+        case "RevokeGrant":
+            return Effect(Subject.GRANTS, key, f"revoked {_grant_id(detail) or 'a grant'}")
+        case "RetireGrant":
+            return Effect(Subject.GRANTS, key, f"retired {_grant_id(detail) or 'a grant'}")
     return None
 
 
-def _tag(tag: object) -> str:
-    pair = as_object(tag)
-    return f"{as_text(pair.get('tagKey'), TEXT_CHARS)}={as_text(pair.get('tagValue'), TEXT_CHARS) or ''}"
+def _granted(request: Mapping[str, object], grant: str | None) -> str:
+    """Who may now do what with the key. A service may be named as such, or as any other principal."""
+    named = request.get("granteePrincipal") or request.get("granteeServicePrincipal")
+    given = (as_text(each, NAME_CHARS) for each in as_list(request.get("operations"), MOST_OPERATIONS))
+    operations = ", ".join(each for each in given if each) or "unknown operations"
+    text = f"granted to {as_text(named, KEY_CHARS) or 'unknown'}: {operations}"
+    return f"{text} (grant {grant})" if grant else text
+
+
+def _grant_id(detail: Mapping[str, object]) -> str | None:
+    """The grant's id: in the response, the request or, of a retired grant, beside both; None if the event has none."""
+    for part in ("responseElements", "requestParameters", "additionalEventData"):
+        if found := as_text(as_object(detail.get(part)).get("grantId"), NAME_CHARS):
+            return found
+    return None

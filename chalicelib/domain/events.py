@@ -38,6 +38,7 @@ KEY_EVENTS = frozenset(
     {
         "CancelKeyDeletion",
         "CreateAlias",
+        "CreateGrant",
         "DeleteAlias",
         "DeleteExpiredKeyMaterial",
         "DeleteImportedKeyMaterial",
@@ -47,13 +48,15 @@ KEY_EVENTS = frozenset(
         "EnableKey",
         "EnableKeyRotation",
         "PutKeyPolicy",
+        "RetireGrant",
+        "RevokeGrant",
         "ScheduleKeyDeletion",
         "TagResource",
         "UntagResource",
         "UpdateAlias",
     }
 )
-"""The calls and service events, by CloudTrail's `eventName`, that may change whether a key is compliant."""
+"""The calls and service events, by CloudTrail's `eventName`, that may change if a key is compliant or who uses it."""
 
 KEY_NOTICES = frozenset({"KMS CMK Deletion", "KMS Imported Key Material Expiration"})
 """What KMS itself sends to EventBridge, by `detail-type`: no CloudTrail record, so no actor and no call."""
@@ -107,7 +110,7 @@ def read_change(event: object) -> ChangeEvent | Rejected:
 
 
 def read_key_event(event: object) -> KeyEvent | Rejected:
-    """Return the change to a KMS key, alias or key tag that an EventBridge event reports, or why it cannot be acted on.
+    """Return the change to a KMS key, grant, alias or tag that an EventBridge event reports, or why it is rejected.
 
     Accepts CloudTrail's records of `KEY_EVENTS`, and KMS's own `KEY_NOTICES`, whose trigger has no actor and has the
     detail-type as its event name. `key_arns` is empty if the event names no key, which is common for refused calls;
@@ -121,6 +124,7 @@ def read_key_event(event: object) -> KeyEvent | Rejected:
     envelope, detail, target = opened
     request = as_object(detail.get("requestParameters"))
     tags = tuple(_tags(request.get("tags")))
+    removed = tuple(_tag_keys(request.get("tagKeys")))
     keys = _key_arns(target, envelope, detail, request)
     alias = _alias(detail, request)
     error_code = as_text(detail.get("errorCode"), ERROR_CODE_CHARS)
@@ -129,10 +133,10 @@ def read_key_event(event: object) -> KeyEvent | Rejected:
         trigger=_trigger(TriggerKind.KEY, envelope, detail),
         key_arns=keys,
         alias=alias,
-        tag_keys=tuple(dict.fromkeys([key for key, _ in tags] + list(_tag_keys(request.get("tagKeys"))))),
+        tag_keys=tuple(dict.fromkeys((*(key for key, _ in tags), *removed))),
         tags=tags,
         error_code=error_code,
-        effect=None if error_code else read_effect(str(detail["eventName"]), request, keys, alias),
+        effect=None if error_code else read_effect(str(detail["eventName"]), detail, keys, alias, tags, removed),
         addendum_id=_addendum_id(envelope, detail),
     )
 

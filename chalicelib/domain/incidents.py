@@ -8,7 +8,7 @@ from typing import TypedDict
 from msgspec.structs import replace
 
 from chalicelib.domain.judge import OF_THE_KEY
-from chalicelib.domain.model import Actor, ChangeEvent, Trigger
+from chalicelib.domain.model import Actor, ChangeEvent, Effect, Subject, Trigger
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.reasons import Problem, Reason, Violation
 from chalicelib.domain.run import Known, Run, must_audit
@@ -40,8 +40,16 @@ def cause_of_drift(run: Run, known: Known, seen: Observation, violations: tuple[
     """Return who owns the drift: the event's actor, but only if the event's effect is what was observed."""
     if run.event is None:
         return None
-    owner = owner_of_drift(run, known, seen) if run.change else OF_THE_KEY.issuperset(violations)
-    return cause_of(run.event.trigger) if owner else None
+    if run.change:
+        is_owner = owner_of_drift(run, known, seen) is not None
+    else:
+        is_owner = OF_THE_KEY.issuperset(violations) and not _is_of_grants(run.event.effect)
+    return cause_of(run.event.trigger) if is_owner else None
+
+
+def _is_of_grants(effect: Effect | None) -> bool:
+    """Whether the event changed only who may use the key, which no violation is about."""
+    return effect is not None and effect.subject is Subject.GRANTS
 
 
 def owner_of_drift(run: Run, known: Known, seen: Observation) -> ChangeEvent | None:

@@ -379,6 +379,7 @@ SUBJECTS: Mapping[Subject, str] = {
     Subject.KEY_ROTATION: "the rotation of",
     Subject.TAGS: "the tags of",
     Subject.ALIAS: "the target of",
+    Subject.GRANTS: "the grants of",
 }
 """What an event changed, before the name of the resource that it changed."""
 

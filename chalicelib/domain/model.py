@@ -148,6 +148,7 @@ class Subject(StrEnum):
     KEY_ROTATION = "key-rotation"
     TAGS = "tags"
     ALIAS = "alias"
+    GRANTS = "grants"
 
 
 class Effect(Struct, frozen=True):
@@ -183,7 +184,7 @@ class ChangeEvent(Struct, frozen=True):
 
 
 class KeyEvent(Struct, frozen=True):
-    """A change to KMS keys, aliases or key tags that CloudTrail or KMS reported.
+    """A change to KMS keys, their grants, aliases or tags that CloudTrail or KMS reported.
 
     `tag_keys` and `tags` are those that the call set or removed (`tags` empty for a removal). `effect` is None where
     the event does not say what it changed. `addendum_id` is as in a ChangeEvent.

@@ -12,10 +12,10 @@ from typing import TypedDict, Unpack
 from msgspec import Struct
 from msgspec.structs import replace
 
-from chalicelib.domain import attribution, floods, incidents, waiting
+from chalicelib.domain import attribution, floods, incidents, lastseen, waiting
 from chalicelib.domain.breakglass import Weighed
 from chalicelib.domain.echo import MOST_REQUESTS, MOST_WINDOWS
-from chalicelib.domain.model import EncryptionType, Setting, Subject, Trigger, TriggerKind
+from chalicelib.domain.model import EncryptionType, Setting, Trigger, TriggerKind
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.reasons import Outcome, Problem, Reason, Violation
 from chalicelib.domain.run import At, Known, Run, must_audit
@@ -99,7 +99,10 @@ class SettlementDraft:
         self._calls_known = False
         if self.must_audit and run.event is not None:
             cause = incidents.cause_of(run.event.trigger)
-            self.set(effects=attribution.remember(self.state.effects, run.event, cause))
+            self.set(
+                effects=attribution.remember(self.state.effects, run.event, cause),
+                last_seen=lastseen.with_event(self.state, run.rule, run.event),
+            )
         if self.must_audit and run.is_by_own_role:
             self._note_borrowed_role()
         if glass is not None:
@@ -155,7 +158,7 @@ class SettlementDraft:
         self.add_about(incident, Outcome.FAILED, error=problem, reason=problem.code, actions=())
 
     def note_setting(self) -> None:
-        """Store the observed setting, and the rule and policy that applied."""
+        """Store what was observed of the setting and its keys, and the rule and policy that applied."""
         setting = self.seen.setting if self.seen else self.state.setting
         self.set(
             setting=setting,
@@ -164,6 +167,8 @@ class SettlementDraft:
             rule=self.run.rule_id,
             policy_digest=self.run.setup.policy_digest,
         )
+        if self.seen is not None:
+            self.set(last_seen=lastseen.with_observation(self.state, self.run.rule, self.seen, self.now))
 
     def note_compliant(self, seen: Observation) -> None:
         """Store that the target is compliant."""
@@ -218,10 +223,11 @@ class SettlementDraft:
         )
 
     def note_calls(self, actions: tuple[Action, ...]) -> None:
-        """Keep the request ids of an attempt's calls, by which their events are recognized."""
+        """Keep the request ids of an attempt's calls, by which their events are recognized, and what they set."""
         ids = tuple(action.request_id for action in actions if action.request_id)
         self.set(requests=(*self.state.requests, *ids)[-MOST_REQUESTS:])
         self._calls_known = all(action.request_id for action in actions)
+        self.set(last_seen=lastseen.with_actions(self.state, self.run.rule, actions))
 
     def _keep_window(self) -> None:
         """If an attempt ends here whose calls are not all known, keep its window, to recognize their events."""
@@ -245,8 +251,8 @@ class SettlementDraft:
         effect = event.effect
         change = Change()
         if effect is not None:
-            was = self.known.stored.setting if effect.subject is Subject.SETTING else None
-            change = Change(effect.subject, effect.resource, str(was) if was else None, effect.after)
+            was = lastseen.value_before(self.known.stored, event)
+            change = Change(effect.subject, effect.resource, was, effect.after)
         self.lines[-1] = replace(line, fields={**line.fields, "change": change})
 
     def _note_break_glass(self, glass: Weighed) -> None:

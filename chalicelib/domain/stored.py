@@ -43,7 +43,8 @@ class Change(Struct, frozen=True):
     """What the event changed whose record this is. Only the one record of an event has it.
 
     `after` is the new value according to the event, None if the event does not have it. `before` is the value that the
-    guard last saw, None if it never saw one; somebody may have changed it in between.
+    guard last saw before the event, or that an earlier event set; None if there is none. Somebody may have changed it
+    in between. Of a key policy `before` is a digest (`sha256:`), of tags those that the event changed.
     """
 
     subject: Subject | None = None
@@ -72,6 +73,24 @@ class SeenEffect(Struct, frozen=True):
     subject: Subject
     resource: str | None
     after: str | None
+
+
+class SeenValue(Struct, frozen=True):
+    """A value, and the time from which it is known."""
+
+    value: str
+    since: datetime
+
+
+class LastSeen(Struct, frozen=True):
+    """The latest values of the setting, or of something of a key or an alias, in the order of their times.
+
+    A key policy is a digest, tags are lines `key=value`.
+    """
+
+    subject: Subject
+    resource: str | None
+    values: tuple[SeenValue, ...]
 
 
 class Action(Struct, frozen=True):
@@ -263,8 +282,9 @@ class TargetState(Struct, frozen=True):
 
     `good_at` is when the target was last compliant, `checked_at` when a deep observation last found it so. `recheck_at`
     is when everything must be read again; `watch` is set while a break-glass may suppress the target. `effects` are
-    what the latest events changed. `requests` are the ids of the guard's latest calls, and `windows` the times of calls
-    whose ids it does not know: by both it recognizes the events of its own calls.
+    what the latest events changed, `last_seen` what stood there before the next change. `requests` are the ids of the
+    guard's latest calls, and `windows` the times of calls whose ids it does not know: by both it recognizes the events
+    of its own calls.
     """
 
     target: str
@@ -296,6 +316,7 @@ class TargetState(Struct, frozen=True):
     windows: tuple[Window, ...] = ()
     effects: tuple[SeenEffect, ...] = ()
     format: int = FORMAT
+    last_seen: tuple[LastSeen, ...] = ()
 
     @property
     def due(self) -> datetime | None:

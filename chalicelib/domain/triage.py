@@ -11,7 +11,7 @@ from enum import Enum, auto
 
 from msgspec import Struct
 
-from chalicelib.domain.echo import is_echo
+from chalicelib.domain.echo import is_own, is_xrays_grant
 from chalicelib.domain.floods import is_flood
 from chalicelib.domain.model import EncryptionStatus, EncryptionType, KeyEvent, Setting, TriggerKind
 from chalicelib.domain.policy import Mode, Rule
@@ -62,7 +62,7 @@ def triage(run: Run, known: Known | None, now: datetime) -> Triage:
     if run.is_by_own_role and run.event:
         if known is None:
             return NEED_STATE
-        if is_echo(run.event, run.rule, known.state):
+        if is_own(run, known.state):
             # A worker that still acts confirms its change by itself, and a refused call changed nothing.
             return ECHO if error or known.state.is_held(now) else Triage(Next.CONFIRM_ECHO)
     if run.event and error:
@@ -100,16 +100,23 @@ def _key_event(run: Run, event: KeyEvent, known: Known | None, now: datetime) ->
         return NOT_OURS
     if known is None:
         return NEED_STATE
+    if is_own(run, known.state):
+        return ECHO
     if run.is_by_own_role:
         # What is no echo matters whatever key it is about: the guard's role has no other use.
-        return ECHO if is_echo(event, run.rule, known.state) else _unless_held(known.state, now)
+        return _unless_held(known.state, now)
     if not concerns(event, run.rule, known.state):
         return NOT_OURS
     return COUNT if is_flood(run, known) else _unless_held(known.state, now)
 
 
 def concerns(event: KeyEvent, rule: Rule, state: TargetState) -> bool:
-    """Whether the event is about a key of the target's, the setting's key or an alias that the rule names."""
+    """Whether the event is about a key of the target's, the setting's key or an alias that the rule names.
+
+    X-Ray makes its grant before the event of the new setting arrives, so the state may not name that key yet.
+    """
+    if is_xrays_grant(event):
+        return True
     if event.alias is not None and event.alias in rule.aliases:
         return True
     keys = {state.managed_key, *state.keys_made, state.setting.key_arn if state.setting else None}

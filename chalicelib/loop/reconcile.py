@@ -20,7 +20,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from chalicelib.domain.attempts import begin
-from chalicelib.domain.echo import is_echo
+from chalicelib.domain.echo import is_own
 from chalicelib.domain.errors import AwsError, Busy, Conflict, GuardError, LeaseOver, StoreError, denies_region
 from chalicelib.domain.model import ChangeEvent, KeyEvent, Target, Trigger
 from chalicelib.domain.policy import Policy
@@ -199,7 +199,7 @@ def _confirm_echo(reach: Reach, run: Run, known: Known) -> _Found | None:
 
 def _settle(guard: Guard, run: Run, known: Known, end: End) -> Result:
     """Settle and store. The event of the guard's own call is no part of what is stored."""
-    if run.event and run.is_by_own_role and is_echo(run.event, run.rule, known.state):
+    if is_own(run, known.state):
         run = run.without_event()
     return commit(guard, run, known, settle(run, known, end, guard.at()))[1]
 

@@ -85,6 +85,7 @@ def actor_text(actor: Actor | None, target: str = "") -> str:
 
 
 LONGEST_VALUE = 200
+DIGEST_DIGITS = 12
 
 
 def event_change_text(change: Change, target: str = "") -> str:
@@ -93,10 +94,19 @@ def event_change_text(change: Change, target: str = "") -> str:
         return "the event does not say"
     is_alias = change.subject is Subject.ALIAS
     resource = f" {change.resource if is_alias else key_text(change.resource, target)}" if change.resource else ""
-    after = change.after or "unknown"
-    after = after if len(after) <= LONGEST_VALUE else f"{after[:LONGEST_VALUE]}…"
-    before = f"{change.before} → " if change.before else ""
-    return clean(f"{SUBJECTS[change.subject]}{resource}: {before}{after}")
+    before = f"{_value_text(change, change.before, target)} → " if change.before else ""
+    return clean(f"{SUBJECTS[change.subject]}{resource}: {before}{_value_text(change, change.after, target)}")
+
+
+def _value_text(change: Change, value: str | None, target: str) -> str:
+    """Format one value of a change: an alias's key as in other texts, a digest by its first digits."""
+    if not value:
+        return "unknown"
+    if change.subject is Subject.ALIAS and value.startswith("arn:"):
+        return key_text(value, target)
+    if change.subject is Subject.KEY_POLICY and value.startswith("sha256:"):
+        return f"policy {value[: len('sha256:') + DIGEST_DIGITS]}"
+    return value if len(value) <= LONGEST_VALUE else f"{value[:LONGEST_VALUE]}…"
 
 
 def attribution_text(attribution: Attribution, target: str = "") -> str:
@@ -105,7 +115,7 @@ def attribution_text(attribution: Attribution, target: str = "") -> str:
         made_by = " and ".join(actor_text(event.actor, target) for event in attribution.events)
         who = f"by {made_by}"
     elif attribution.policy_digest:
-        who = f"by a new policy, digest {attribution.policy_digest[:12]}"
+        who = f"by a new policy, digest {attribution.policy_digest[:DIGEST_DIGITS]}"
     elif attribution.before_guard:
         who = "already there when the guard first checked"
     else:

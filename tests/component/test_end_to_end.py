@@ -17,7 +17,7 @@ from typing import Any
 import boto3
 import pytest
 
-from chalicelib.domain.model import TriggerKind
+from chalicelib.domain.model import Subject, TriggerKind
 from chalicelib.domain.reasons import Outcome
 from chalicelib.domain.stored import GUARD_CHAIN
 from sandbox.server import Sandbox
@@ -214,6 +214,23 @@ def test_an_event_that_comes_twice_is_one_incident_and_one_key(account: Sandbox)
     put_none(account)
     assert outcomes(account) == [Outcome.REMEDIATING, Outcome.REMEDIATED]
     assert keys_behind_the_guard(account) == [aliased_key(account)] == [setting_of(account)["KeyId"]]
+
+
+def test_grants_on_the_managed_key_are_on_the_record_and_those_of_x_ray_for_the_guard_are_not(account: Sandbox) -> None:
+    """P5, P7."""
+    put_none(account)
+    assert outcomes(account) == [Outcome.REMEDIATING, Outcome.REMEDIATED]
+    key, kms = aliased_key(account), account.client("kms")
+    grantee = f"arn:aws:iam::{ACCOUNT}:root"
+    grant = kms.create_grant(KeyId=key, GranteePrincipal=grantee, Operations=["Decrypt"])["GrantId"]
+    kms.retire_grant(KeyId=key, GrantId=grant)
+    assert account.idle(40)
+    changes = [record.change for record in records_of(account, HERE)[2:]]
+    assert {(each.subject, each.resource, each.after) for each in changes if each} == {
+        (Subject.GRANTS, key, f"granted to {grantee}: Decrypt (grant {grant})"),
+        (Subject.GRANTS, key, f"retired {grant}"),
+    }
+    assert len(changes) == 2
 
 
 def test_a_change_whose_event_is_lost_is_put_right_by_the_next_sweep(account: Sandbox) -> None:

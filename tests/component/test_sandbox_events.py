@@ -306,3 +306,25 @@ def test_an_event_is_on_the_bus_within_a_quarter_of_a_second(sandbox: Sandbox) -
     assert sandbox.idle(5)
     # Sixfold, for a machine that is busy with other tests.
     assert time.monotonic() - began < 1.5
+
+
+def test_grants_are_told_with_their_ids_and_a_retired_one_without_a_request(sandbox: Sandbox) -> None:
+    kms = sandbox.client("kms")
+    key = kms.create_key()["KeyMetadata"]["Arn"]
+    given = {"GranteePrincipal": "arn:aws:iam::123456789012:root", "Operations": ["Decrypt"]}
+    first, second, third = (kms.create_grant(KeyId=key, **given) for _ in range(3))
+    kms.revoke_grant(KeyId=key, GrantId=first["GrantId"])
+    kms.retire_grant(KeyId=key, GrantId=second["GrantId"])
+    kms.retire_grant(GrantToken=third["GrantToken"])
+    created, *_, revoked, retired, by_token = list(sandbox.trail.records)[1:]
+    assert (created["eventName"], created["responseElements"]["grantId"]) == ("CreateGrant", first["GrantId"])
+    assert created["requestParameters"]["granteePrincipal"] == given["GranteePrincipal"]
+    assert revoked["requestParameters"]["grantId"] == first["GrantId"]
+    assert (retired["requestParameters"], retired["additionalEventData"]) == (None, {"grantId": second["GrantId"]})
+    assert (by_token["eventName"], by_token["requestParameters"]) == ("RetireGrant", None)
+    assert [each["ARN"] for record in (created, revoked, retired, by_token) for each in record["resources"]] == [
+        key
+    ] * 4
+    assert kms.list_grants(KeyId=key)["Grants"] == []
+    with pytest.raises(ClientError, match="NotFoundException"):
+        kms.retire_grant(KeyId=key, GrantId=second["GrantId"])

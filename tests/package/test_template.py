@@ -147,6 +147,7 @@ class TestTriggers:
         names = pattern["detail"]["eventName"]
         assert {name for name in names if isinstance(name, str)} == KEY_EVENTS
         assert set(pattern["detail-type"]) >= KEY_NOTICES
+        assert {"CreateGrant", "RevokeGrant", "RetireGrant"} < KEY_EVENTS
         assert {"exists": False} in names  # KMS's own notices carry none
         assert pattern["detail"]["errorCode"] == [{"exists": False}]
 

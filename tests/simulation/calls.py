@@ -51,6 +51,7 @@ def well() -> Stage:
     scene.lambdas.schedule(first_sweep_after=None)
     assert scene.converge(), scene.witness.story()
     scene.world.run(1200)
+    scene.world.run(60 - scene.world.now % 60 + 30)  # halfway between two ticks
     scene.world.delivery = lambda rng: []
     return scene
 

@@ -56,6 +56,10 @@ class FakeXRay:
                 raise AwsError("xray:PutEncryptionConfig", "InvalidRequestException", f"{key_arn} cannot be used")
             answer = world.set_xray(target, EncryptionType.KMS, key.arn)
             request_id = world.mutated(target, "PutEncryptionConfig", key.arn, self._run)
+            via_xray = replace(actor, via="xray.amazonaws.com")
+            # X-Ray's call has a request id of its own, which the guard does not learn.
+            grant = world.user_creates_grant(target, key.arn, via_xray, request_id=world.new_id("request"))
+            world.guards_requests.add(grant.trigger.request_id)
             world.tell(target, actor, answer, request_id)
             return answer, request_id
 

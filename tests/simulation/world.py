@@ -438,6 +438,18 @@ class World:
         self.mutated(target, "DisableKey", arn, None)
         return self.tell_key(target, actor, "DisableKey", (arn,), effect=Effect(Subject.KEY_STATE, arn, "Disabled"))
 
+    def user_creates_grant(
+        self,
+        target: Target,
+        arn: str,
+        actor: Actor = ALICE,
+        grantee: str = "xray.amazonaws.com",
+        request_id: str | None = None,
+    ) -> KeyEvent:
+        """A user, or X-Ray with a user's role, lets somebody use a key."""
+        effect = Effect(Subject.GRANTS, arn, f"granted to {grantee}: Decrypt, GenerateDataKey")
+        return self.tell_key(target, actor, "CreateGrant", (arn,), effect=effect, request_id=request_id)
+
     def user_makes_key(self, target: Target, **fields: Any) -> str:
         """A user creates a key; return its ARN."""
         arn = self.new_key_arn(target)

@@ -29,6 +29,21 @@ MALLORY = Actor("arn:aws:iam::111122223333:user/Mallory")
         (Change(Subject.KEY_STATE, KEY, None, "Disabled"), "the state of key 1234: Disabled"),
         (Change(Subject.KEY_POLICY, KEY, None, None), "the key policy of key 1234: unknown"),
         (Change(Subject.ALIAS, "alias/xray", None, "deleted"), "the target of alias/xray: deleted"),
+        (Change(Subject.KEY_STATE, KEY, "Enabled", "Disabled"), "the state of key 1234: Enabled → Disabled"),
+        (
+            Change(Subject.KEY_POLICY, KEY, f"sha256:{'0123456789abcdef' * 4}", "{}"),
+            "the key policy of key 1234: policy sha256:0123456789ab → {}",
+        ),
+        (
+            Change(Subject.ALIAS, "alias/xray", KEY, KEY.replace("1234", "5678")),
+            "the target of alias/xray: key 1234 → key 5678",
+        ),
+        (Change(Subject.ALIAS, "alias/xray", "none", KEY), "the target of alias/xray: none → key 1234"),
+        (Change(Subject.TAGS, KEY, "a=b, c not set", "a=d, c=e"), "the tags of key 1234: a=b, c not set → a=d, c=e"),
+        (
+            Change(Subject.GRANTS, KEY, None, "granted to arn:p: Decrypt (grant abcd)"),
+            "the grants of key 1234: granted to arn:p: Decrypt (grant abcd)",
+        ),
         (Change(Subject.TAGS, KEY, None, "a=\u202eb"), "the tags of key 1234: a=\ufffdb"),
     ],
 )
@@ -40,6 +55,8 @@ def test_a_long_value_is_cut() -> None:
     shown = event_change_text(Change(Subject.KEY_POLICY, KEY, None, "x" * 32_768), HERE)
     assert shown.endswith("x…")
     assert len(shown) < LONGEST_VALUE + 50
+    both = event_change_text(Change(Subject.TAGS, KEY, "x" * 32_768, "y" * 32_768), HERE)
+    assert len(both) < 2 * LONGEST_VALUE + 50
 
 
 @pytest.mark.parametrize(

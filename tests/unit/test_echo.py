@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from msgspec.structs import replace
 
-from chalicelib.domain.echo import SLACK, is_echo, plan_entry
+from chalicelib.domain.echo import SLACK, is_echo, is_own, plan_entry
+from chalicelib.domain.keypolicy.wanted import XRAY_SERVICE
 from chalicelib.domain.model import (
     Actor,
     ChangeEvent,
@@ -23,7 +24,7 @@ from chalicelib.domain.model import (
 from chalicelib.domain.policy import ManagedKey, Mode, Require, Rule, When
 from chalicelib.domain.steps import Step, StepName
 from chalicelib.domain.stored import Incident, Lease, Phase, TargetState, Window
-from tests.unit.runs import ROLE
+from tests.unit.runs import ROLE, a_run
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -142,3 +143,27 @@ def test_a_call_outside_the_attempts_time_is_none_of_its(at: datetime | None, wi
 
 def test_in_a_target_that_no_rule_governs_the_guard_makes_no_calls() -> None:
     assert not is_echo(put(KEY), None, acting())
+
+
+def grant(arn: str = ROLE, via: str | None = XRAY_SERVICE, key: str = KEY, name: str = "CreateGrant") -> KeyEvent:
+    event = key_event(name, key)
+    return replace(event, trigger=replace(event.trigger, actor=Actor(arn, "AssumedRole", via=via)))
+
+
+@pytest.mark.parametrize(
+    ("event", "is_ours"),
+    [
+        (grant(), True),
+        (grant(via=None), False),
+        (grant(via="ec2.amazonaws.com"), False),
+        (grant(key=OTHER), False),
+        (grant(name="RevokeGrant"), False),
+        (grant("arn:aws:iam::111122223333:role/other"), False),
+        (replace(grant(), key_arns=()), False),
+        (replace(grant(), key_arns=(KEY, OTHER)), False),
+    ],
+)
+def test_p7_x_rays_grant_on_the_targets_own_key_for_the_guards_role_is_an_echo(event: KeyEvent, is_ours: bool) -> None:
+    assert is_own(a_run(TARGET, RULE, event=event), QUIET) is is_ours
+    made = replace(QUIET, managed_key=None, keys_made=(KEY,))
+    assert is_own(a_run(TARGET, RULE, event=event), made) is is_ours

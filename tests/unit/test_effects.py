@@ -53,6 +53,28 @@ def read(name: str, request: object, *arns: str) -> KeyEvent:
         ),
         ("UntagResource", {"tagKeys": ["a", "c"]}, KEY_ARN, Effect(Subject.TAGS, KEY_ARN, "removed a, c")),
         (
+            "TagResource",
+            {"tags": [{"tagValue": "b"}, {"tagKey": 7}, {"tagKey": "c", "tagValue": ["d"]}]},
+            KEY_ARN,
+            Effect(Subject.TAGS, KEY_ARN, "c="),
+        ),
+        (
+            "CreateGrant",
+            {"granteePrincipal": "xray.amazonaws.com", "operations": ["Decrypt", "GenerateDataKey"]},
+            KEY_ARN,
+            Effect(Subject.GRANTS, KEY_ARN, "granted to xray.amazonaws.com: Decrypt, GenerateDataKey"),
+        ),
+        (
+            "CreateGrant",
+            {"granteeServicePrincipal": "xray.amazonaws.com", "operations": ["Decrypt", 7, None]},
+            KEY_ARN,
+            Effect(Subject.GRANTS, KEY_ARN, "granted to xray.amazonaws.com: Decrypt"),
+        ),
+        ("CreateGrant", None, KEY_ARN, Effect(Subject.GRANTS, KEY_ARN, "granted to unknown: unknown operations")),
+        ("RevokeGrant", {"grantId": "abcd"}, KEY_ARN, Effect(Subject.GRANTS, KEY_ARN, "revoked abcd")),
+        ("RevokeGrant", {"grantId": ["abcd"]}, KEY_ARN, Effect(Subject.GRANTS, KEY_ARN, "revoked a grant")),
+        ("RetireGrant", None, KEY_ARN, Effect(Subject.GRANTS, KEY_ARN, "retired a grant")),
+        (
             "DeleteAlias",
             {"aliasName": "alias/xray-encryption"},
             ALIAS_ARN,
@@ -62,6 +84,37 @@ def read(name: str, request: object, *arns: str) -> KeyEvent:
 )
 def test_each_call_says_what_it_changed(name: str, request_: object, arn: str, effect: Effect) -> None:
     assert read(name, request_, arn).effect == effect
+
+
+def test_a_new_grant_has_the_id_by_which_it_is_revoked_or_retired() -> None:
+    given = kms_event("CreateGrant", {"granteePrincipal": "arn:p", "operations": ["Decrypt"]}, KEY_ARN)
+    given["detail"]["responseElements"] = {"grantId": "abcd", "keyId": KEY_ARN}
+    retired = kms_event("RetireGrant", None, KEY_ARN, additionalEventData={"grantId": "abcd"})
+    found = [read_key_event(event) for event in (given, retired)]
+    texts = [event.effect.after for event in found if isinstance(event, KeyEvent) and event.effect]
+    assert texts == ["granted to arn:p: Decrypt (grant abcd)", "retired abcd"]
+
+
+def test_a_retired_grant_whose_record_has_no_request_and_no_resources_names_the_key_of_the_response() -> None:
+    retired = kms_event("RetireGrant", None)
+    retired["detail"]["responseElements"] = {"keyId": KEY_ARN}
+    event = read_key_event(retired)
+    assert isinstance(event, KeyEvent)
+    assert event.key_arns == (KEY_ARN,)
+
+
+def test_the_text_of_a_grant_is_bounded_and_printable() -> None:
+    request = {"granteePrincipal": "\x1b" + "x" * 10_000, "operations": ["y" * 10_000] * 10_000}
+    effect = read("CreateGrant", request, KEY_ARN).effect
+    assert effect is not None
+    assert effect.after is not None
+    assert len(effect.after) < 7_000
+    assert effect.after.isprintable()
+
+
+def test_a_grant_is_not_kept_among_what_may_have_made_a_violation() -> None:
+    event = read("CreateGrant", {"granteePrincipal": "arn:p"}, KEY_ARN)
+    assert remember((), event, cause_of(event.trigger)) == ()
 
 
 def test_a_policy_longer_than_kms_allows_is_cut() -> None:

@@ -107,9 +107,9 @@ def judged(
 
 
 def stored(settlement: Settlement) -> TargetState:
-    """The stored state, but for the effects of events, which every audited event adds to."""
+    """The stored state, but for the effects of events and what was last seen, which every audited event adds to."""
     assert settlement.state is not None
-    return replace(settlement.state, effects=())
+    return replace(settlement.state, effects=(), last_seen=())
 
 
 def is_silent(settlement: Settlement) -> bool:

@@ -245,6 +245,13 @@ def test_only_a_tick_waits_until_the_target_is_due(kind: TriggerKind) -> None:
 
 # --- changes to keys -------------------------------------------------------------------------------------------------
 
+
+def through_xray(event: KeyEvent, actor: Actor = ALICE) -> KeyEvent:
+    """The grant that X-Ray makes while it carries out somebody's PutEncryptionConfig."""
+    actor = replace(actor, via="xray.amazonaws.com")
+    return replace(event, trigger=replace(event.trigger, event_name="CreateGrant", actor=actor))
+
+
 THEIRS = replace(RULE, require=Require(allowed_keys=(ALIAS, "alias/theirs", OTHER_ARN)))
 
 
@@ -255,11 +262,21 @@ THEIRS = replace(RULE, require=Require(allowed_keys=(ALIAS, "alias/theirs", OTHE
         (key_event(OTHER_ARN, KEY_ARN), COMPLIANT),
         (key_event(OTHER_ARN), replace(COMPLIANT, keys_made=(OTHER_ARN,))),
         (key_event(OTHER_ARN), replace(COMPLIANT, setting=OTHER)),
+        (through_xray(key_event(OTHER_ARN)), COMPLIANT),
         (key_event(FOREIGN_ARN, alias=ALIAS), COMPLIANT),
         (key_event(alias="alias/theirs"), COMPLIANT),
         (key_event(alias=ALIAS), TargetState(str(TARGET))),
     ],
-    ids=["managed", "one of several", "made here", "in use", "managed alias", "allowed alias", "never seen"],
+    ids=[
+        "managed",
+        "one of several",
+        "made here",
+        "in use",
+        "of a new setting",
+        "managed alias",
+        "allowed alias",
+        "never seen",
+    ],
 )
 def test_a_change_to_a_key_or_alias_that_matters_here_is_observed(event: KeyEvent, state: TargetState) -> None:
     assert second(run_of(TriggerKind.KEY, THEIRS, event), state).next is Next.OBSERVE
