@@ -63,7 +63,7 @@ def shown(stored: hashchain.StoredRow) -> Record | None:
     return entry.record if entry else None
 
 
-UNKNOWN: dict[str, Any] = {"violations": ["KEY_TOO_OLD"], "change": {"subject": "grants"}, "moon": "full"}
+UNKNOWN: dict[str, Any] = {"violations": ["KEY_TOO_OLD"], "change": {"subject": "key-usage"}, "moon": "full"}
 
 
 def test_a_record_of_a_newer_release_is_shown_without_the_fields_that_cannot_be_read() -> None:
