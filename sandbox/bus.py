@@ -31,11 +31,11 @@ _LOOK_SECONDS = 0.2
 def send_to_queue(arn: str, body: str, attributes: dict[str, str] | None = None) -> None:
     """Put a message into an SQS queue. Raises moto's error if there is no such queue."""
     _, _, _, region, account, name = arn.split(":", 5)
-    told = {
+    message = {
         name: {"data_type": "String", "string_value": value, "type": b"\x01"}
         for name, value in (attributes or {}).items()
     }
-    sqs_backends[account][region].send_message(name, body, message_attributes=told)
+    sqs_backends[account][region].send_message(name, body, message_attributes=message)
 
 
 def send_to_topic(arn: str, body: str) -> None:
@@ -93,7 +93,7 @@ class Bus:
             if problem:
                 answers.append({"ErrorCode": problem[0], "ErrorMessage": problem[1]})
                 continue
-            told = new_event(
+            message = new_event(
                 entry["Source"],
                 entry["DetailType"],
                 account,
@@ -102,8 +102,8 @@ class Bus:
                 entry.get("Resources", []),
             )
             bus = str(entry.get("EventBusName") or "default").rsplit("/", 1)[-1]
-            self.deliver(told, bus=bus)
-            answers.append({"EventId": told["id"]})
+            self.deliver(message, bus=bus)
+            answers.append({"EventId": message["id"]})
         return {"FailedEntryCount": sum("ErrorCode" in each for each in answers), "Entries": answers}
 
     def run_schedule(self, name: str) -> int:
@@ -146,9 +146,9 @@ class Bus:
                         self._fire(rule)
 
     def _fire(self, rule: Rule) -> None:
-        told = new_event("aws.events", "Scheduled Event", rule.account_id, rule.region_name, {}, [rule.arn])
+        message = new_event("aws.events", "Scheduled Event", rule.account_id, rule.region_name, {}, [rule.arn])
         for target in list(rule.targets):
-            self._send(target, told)
+            self._send(target, message)
 
     def _send(self, target: dict[str, Any], event: dict[str, Any]) -> None:
         arn = str(target["Arn"])

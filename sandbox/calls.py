@@ -28,7 +28,7 @@ def touch(kind: str, arn: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Request:
     """The content of a request. `action` is the API's name, or method and path if the API is unknown."""
 
     service: str
@@ -47,7 +47,7 @@ class Asked:
 class Call:
     """A completed call. `error_code` is None if it succeeded; `resources` has CloudTrail types and ARNs."""
 
-    asked: Asked
+    request: Request
     principal: Principal
     at: datetime
     request_id: str
@@ -62,12 +62,12 @@ class Call:
         """Return the call as the control endpoint shows it."""
         return {
             "at": self.at.isoformat(),
-            "service": self.asked.service,
-            "action": self.asked.action,
-            "region": self.asked.region,
+            "service": self.request.service,
+            "action": self.request.action,
+            "region": self.request.region,
             "account": self.principal.account,
             "principal": self.principal.arn,
-            "parameters": self.asked.parameters,
+            "parameters": self.request.parameters,
             "resources": [arn for _, arn in self.resources],
             "status": self.status,
             "error": self.error_code,
@@ -78,7 +78,7 @@ class Call:
 _CREDENTIAL = re.compile(r"Credential=([^/,\s]+)/\d{8}/([^/]+)/([^/]+)/aws4_request")
 
 
-def read_request(environ: dict[str, Any], body: bytes) -> Asked:
+def read_request(environ: dict[str, Any], body: bytes) -> Request:
     """Read a WSGI request. A request without a signature has the service `unsigned`."""
     signed = _CREDENTIAL.search(environ.get("HTTP_AUTHORIZATION", ""))
     access_key, region, service = signed.groups() if signed else ("", "", "unsigned")
@@ -90,7 +90,7 @@ def read_request(environ: dict[str, Any], body: bytes) -> Asked:
     if not action and service in ("xray", "lambda"):
         action, uri_parameters = _operation_at(service, method, path)
         parameters = {**uri_parameters, **parameters}
-    return Asked(
+    return Request(
         service=service,
         region=region,
         access_key=access_key,
@@ -151,12 +151,12 @@ def read_answer(
     answer = found if isinstance(found, dict) else None
     if status < 400:
         return answer, None, None
-    told = answer or {}
-    code = headers.get("x-amzn-errortype") or told.get("__type") or told.get("code")
+    said = answer or {}
+    code = headers.get("x-amzn-errortype") or said.get("__type") or said.get("code")
     if code is None:
         in_xml = re.search(rb"<Code>([^<]+)</Code>", body)
         code = in_xml.group(1).decode() if in_xml else f"HTTP {status}"
-    message = told.get("message") or told.get("Message") or ""
+    message = said.get("message") or said.get("Message") or ""
     return answer, str(code).split(":")[0].rsplit("#", 1)[-1], str(message)
 
 

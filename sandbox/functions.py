@@ -506,8 +506,8 @@ def _json_or_text(payload: bytes) -> Any:
 
 
 def _message(result: Result) -> str:
-    told = _json_or_text(result.payload)
-    return f"{told.get('errorType')}: {told.get('errorMessage')}" if isinstance(told, dict) else str(told)
+    answer = _json_or_text(result.payload)
+    return f"{answer.get('errorType')}: {answer.get('errorMessage')}" if isinstance(answer, dict) else str(answer)
 
 
 def _told(result: Result) -> str:

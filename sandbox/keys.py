@@ -313,7 +313,7 @@ class KeyResponse(KmsResponse):
     """moto's KMS without its gaps. Methods have moto's names of operations."""
 
     @property
-    def _asked(self) -> dict[str, Any]:
+    def _parameters(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.body or "{}")
         return found
 
@@ -345,7 +345,7 @@ class KeyResponse(KmsResponse):
 
     def _check(self, action: str) -> None:
         try:
-            asked = self._asked
+            parameters = self._parameters
         except ValueError:
             refuse("SerializationException", "the request is not JSON")
         message = denied_by_the_organization(self.region, f"kms:{action}", self._caller.arn)
@@ -354,26 +354,26 @@ class KeyResponse(KmsResponse):
         operation = OPERATIONS.get(action)
         key: Key | None = None
         if operation is not None:
-            named = asked.get(operation.parameter)
+            named = parameters.get(operation.parameter)
             if named is None and action == "Decrypt":
-                named = base64.b64decode(asked["CiphertextBlob"])[:36].decode("ascii", "replace")
+                named = base64.b64decode(parameters["CiphertextBlob"])[:36].decode("ascii", "replace")
             if not isinstance(named, str) or not named:
                 refuse("ValidationException", f"{operation.parameter} is required")
             key = self._named(named, operation)
             touch("AWS::KMS::Key", key.arn)
-            self._check_policy(key, action, asked)
+            self._check_policy(key, action, parameters)
             self._check_state(key, action, operation)
             # moto's own methods do not support all ways to name a key, so they get the bare key id.
-            if operation.parameter in asked:
-                self.body = json.dumps({**asked, operation.parameter: key.id})
+            if operation.parameter in parameters:
+                self.body = json.dumps({**parameters, operation.parameter: key.id})
             self.current_account = key.account_id
-        if asked.get("AliasName"):
-            alias = asked["AliasName"]
+        if parameters.get("AliasName"):
+            alias = parameters["AliasName"]
             partition = get_partition(self.region)
             if action == "DeleteAlias" and (aliased := _aliased(self.kms_backend, alias)) is not None:
                 touch("AWS::KMS::Key", aliased.arn)
             touch("AWS::KMS::Alias", f"arn:{partition}:kms:{self.region}:{self.current_account}:{alias}")
-        if asked.get("DryRun") and action in _DRY_RUNS:
+        if parameters.get("DryRun") and action in _DRY_RUNS:
             refuse("DryRunOperationException", "The request would have succeeded, but the DryRun option is set.")
 
     def _named(self, named: str, operation: Operation) -> Key:
@@ -393,14 +393,14 @@ class KeyResponse(KmsResponse):
             refuse("InvalidKeyUsageException", f"{key.arn} key usage is {key.key_usage}")
         code = operation.refused.get(key.key_state)
         if code:
-            told = {PENDING_DELETION: "pending deletion", PENDING_IMPORT: "pending import"}
-            state = told.get(key.key_state, key.key_state.lower())
+            names = {PENDING_DELETION: "pending deletion", PENDING_IMPORT: "pending import"}
+            state = names.get(key.key_state, key.key_state.lower())
             if action == "CancelKeyDeletion":
                 state = "not pending deletion"
             refuse(code, f"{key.arn} is {state}.")
 
-    def _check_policy(self, key: Key, action: str, asked: dict[str, Any]) -> None:
-        request = key_request(self._caller, f"kms:{action}", asked, self.kms_backend_tags(key))
+    def _check_policy(self, key: Key, action: str, parameters: dict[str, Any]) -> None:
+        request = key_request(self._caller, f"kms:{action}", parameters, self.kms_backend_tags(key))
         abroad = request.account != key.account_id
         if denied(key.policy, request) or (not abroad and not allowed(key.policy, request)):
             refuse(
@@ -419,7 +419,7 @@ class KeyResponse(KmsResponse):
 
     def _read(self) -> KeyView:
         view = _as_read(self.kms_backend)
-        key_id = self._asked["KeyId"]
+        key_id = self._parameters["KeyId"]
         if key_id not in view.keys:
             partition = get_partition(self.region)
             arn = f"arn:{partition}:kms:{self.region}:{self.current_account}:key/{key_id}"
@@ -432,7 +432,7 @@ class KeyResponse(KmsResponse):
 
     def get_key_policy(self) -> str:
         """GetKeyPolicy."""
-        if self._asked.get("PolicyName", "default") != "default":
+        if self._parameters.get("PolicyName", "default") != "default":
             refuse("NotFoundException", "No such policy exists")
         return json.dumps({"Policy": self._read().policy, "PolicyName": "default"})
 
@@ -459,7 +459,7 @@ class KeyResponse(KmsResponse):
     def list_aliases(self) -> str:
         """ListAliases, in pages; a predefined alias has no key before its first use."""
         view = _as_read(self.kms_backend)
-        wanted = self._asked.get("KeyId")
+        wanted = self._parameters.get("KeyId")
         key_id = find_key(wanted, self.current_account, self.region, alias=False, abroad=False).id if wanted else None
         found: list[dict[str, str]] = []
         for name in sorted({*view.aliases, *RESERVED_ALIASES}):
@@ -471,8 +471,8 @@ class KeyResponse(KmsResponse):
         return self._page("Aliases", found, 50)
 
     def _page(self, name: str, found: list[Any], usual: int) -> str:
-        limit = int(self._asked.get("Limit") or usual)
-        marker = self._asked.get("Marker") or "0"
+        limit = int(self._parameters.get("Limit") or usual)
+        marker = self._parameters.get("Marker") or "0"
         if not marker.isdigit():
             refuse("InvalidMarkerException", f"Invalid marker {marker}")
         end = int(marker) + limit
@@ -485,22 +485,22 @@ class KeyResponse(KmsResponse):
 
     def create_key(self) -> str:
         """CreateKey: checks policy and tags before it creates the key."""
-        asked = self._asked
-        spec = asked.get("KeySpec") or asked.get("CustomerMasterKeySpec") or "SYMMETRIC_DEFAULT"
-        usage = asked.get("KeyUsage") or ("ENCRYPT_DECRYPT" if spec == "SYMMETRIC_DEFAULT" else None)
+        parameters = self._parameters
+        spec = parameters.get("KeySpec") or parameters.get("CustomerMasterKeySpec") or "SYMMETRIC_DEFAULT"
+        usage = parameters.get("KeyUsage") or ("ENCRYPT_DECRYPT" if spec == "SYMMETRIC_DEFAULT" else None)
         if usage is None:
             refuse("ValidationException", f"You must specify a KeyUsage value for a key of spec {spec}")
         if spec == "SYMMETRIC_DEFAULT" and usage != "ENCRYPT_DECRYPT":
             refuse("ValidationException", f"KeyUsage {usage} is not compatible with KeySpec {spec}")
-        tags = asked.get("Tags") or []
+        tags = parameters.get("Tags") or []
         _check_tags(tags, already=set())
-        policy = asked.get("Policy")
+        policy = parameters.get("Policy")
         if policy is not None:
             self._check_new_policy(policy, {})
-        origin = asked.get("Origin") or "AWS_KMS"
-        multi_region = bool(asked.get("MultiRegion"))
+        origin = parameters.get("Origin") or "AWS_KMS"
+        multi_region = bool(parameters.get("MultiRegion"))
         backend = self.kms_backend
-        key = backend.create_key(policy, usage, spec, asked.get("Description") or "", tags, multi_region, origin)
+        key = backend.create_key(policy, usage, spec, parameters.get("Description") or "", tags, multi_region, origin)
         if multi_region:
             _rename(backend, key, key.id.removeprefix("mrk-").replace("-", ""))
         if origin == "EXTERNAL":
@@ -532,7 +532,7 @@ class KeyResponse(KmsResponse):
     def schedule_key_deletion(self) -> str:
         """ScheduleKeyDeletion, after 7 to 30 days."""
         key = self._key()
-        days = self._asked.get("PendingWindowInDays", 30)
+        days = self._parameters.get("PendingWindowInDays", 30)
         if not isinstance(days, int) or not 7 <= days <= 30:
             refuse("ValidationException", f"PendingWindowInDays must be from 7 to 30, not {days}")
         date = self.kms_backend.schedule_key_deletion(key.id, days)
@@ -540,18 +540,20 @@ class KeyResponse(KmsResponse):
         return json.dumps(answer)
 
     def _key(self) -> Key:
-        return self.kms_backend.keys[self._asked["KeyId"]]
+        return self.kms_backend.keys[self._parameters["KeyId"]]
 
     # Grants
 
     def retire_grant(self) -> str:
         """RetireGrant, by the grant's token, or by its id and its key."""
-        asked = self._asked
-        named, token = asked.get("KeyId"), asked.get("GrantToken")
-        if bool(token) == bool(named and asked.get("GrantId")):
+        parameters = self._parameters
+        named, token = parameters.get("KeyId"), parameters.get("GrantToken")
+        if bool(token) == bool(named and parameters.get("GrantId")):
             refuse("ValidationException", "Give either the GrantToken, or the GrantId and the KeyId")
         key = find_key(named, self.current_account, self.region, alias=False) if named else self._key_granted(token)
-        grant = next((one for one in key.grants.values() if asked.get("GrantId") == one.id or token == one.token), None)
+        grant = next(
+            (one for one in key.grants.values() if parameters.get("GrantId") == one.id or token == one.token), None
+        )
         if grant is None:
             refuse("NotFoundException", "No such grant exists")
         touch("AWS::KMS::Key", key.arn)
@@ -568,10 +570,10 @@ class KeyResponse(KmsResponse):
 
     def put_key_policy(self) -> str:
         """PutKeyPolicy, with the checks of CreateKey; `PolicyName` is optional."""
-        asked = self._asked
-        if asked.get("PolicyName", "default") != "default":
+        parameters = self._parameters
+        if parameters.get("PolicyName", "default") != "default":
             refuse("ValidationException", "The policy name must be default")
-        policy = asked.get("Policy", "")
+        policy = parameters.get("Policy", "")
         key = self._key()
         self._check_new_policy(policy, self.kms_backend_tags(key))
         key.policy = policy
@@ -586,7 +588,7 @@ class KeyResponse(KmsResponse):
         except ValueError:
             refuse("MalformedPolicyDocumentException", "The policy is not JSON")
         _check_form(parsed)
-        if self._asked.get("BypassPolicyLockoutSafetyCheck"):
+        if self._parameters.get("BypassPolicyLockoutSafetyCheck"):
             return
         again = Request(
             action="kms:PutKeyPolicy",
@@ -615,7 +617,7 @@ class KeyResponse(KmsResponse):
 
     def enable_key_rotation(self) -> str:
         """EnableKeyRotation, every 90 to 2560 days."""
-        days = self._asked.get("RotationPeriodInDays", 365)
+        days = self._parameters.get("RotationPeriodInDays", 365)
         if not isinstance(days, int) or not 90 <= days <= 2560:
             refuse("ValidationException", f"RotationPeriodInDays must be from 90 to 2560, not {days}")
         key = self._key()
@@ -628,7 +630,7 @@ class KeyResponse(KmsResponse):
     def tag_resource(self) -> str:
         """TagResource."""
         key = self._key()
-        tags = self._asked.get("Tags") or []
+        tags = self._parameters.get("Tags") or []
         _check_tags(tags, already=set(self.kms_backend_tags(key)))
         self.kms_backend.tag_resource(key.id, {each["TagKey"]: each.get("TagValue", "") for each in tags})
         return "{}"
@@ -636,13 +638,13 @@ class KeyResponse(KmsResponse):
     # Aliases
 
     def _set_alias(self, update: bool = False) -> str:
-        name = self._asked.get("AliasName") or ""
+        name = self._parameters.get("AliasName") or ""
         if not re.fullmatch(r"alias/[a-zA-Z0-9/_-]{1,250}", name):
             refuse("ValidationException", f"{name} is not the name of an alias")
         if name.startswith("alias/aws/"):
             refuse("NotAuthorizedException", "Aliases that begin with alias/aws/ belong to AWS")
         backend = self.kms_backend
-        key = backend.keys[self._asked["TargetKeyId"]]
+        key = backend.keys[self._parameters["TargetKeyId"]]
         former = _aliased(backend, name)
         arn = f"arn:{get_partition(self.region)}:kms:{self.region}:{self.current_account}:{name}"
         if update:
@@ -659,13 +661,13 @@ class KeyResponse(KmsResponse):
 
     def delete_alias(self) -> str:
         """DeleteAlias; refuses AWS's own aliases."""
-        if (self._asked.get("AliasName") or "").startswith("alias/aws/"):
+        if (self._parameters.get("AliasName") or "").startswith("alias/aws/"):
             refuse("NotAuthorizedException", "Aliases that begin with alias/aws/ belong to AWS")
         return super().delete_alias()
 
 
 def key_request(
-    caller: Principal, action: str, asked: Mapping[str, Any], tags: Mapping[str, str], via: str = ""
+    caller: Principal, action: str, parameters: Mapping[str, Any], tags: Mapping[str, str], via: str = ""
 ) -> Request:
     """Return a KMS call as the key's policy sees it. `via` is the service through which it comes."""
     return Request(
@@ -673,12 +675,12 @@ def key_request(
         account=caller.account,
         principal_arn=caller.policy_arn,
         session_arn=caller.arn,
-        context=_context(caller, asked, tags, via),
+        context=_context(caller, parameters, tags, via),
     )
 
 
 def _context(
-    caller: Principal, asked: Mapping[str, Any], tags: Mapping[str, str], via: str = ""
+    caller: Principal, parameters: Mapping[str, Any], tags: Mapping[str, str], via: str = ""
 ) -> dict[str, list[str]]:
     context = {
         "aws:principalarn": [caller.policy_arn],
@@ -691,16 +693,16 @@ def _context(
         **({"kms:viaservice": [via]} if via else {}),
         **{f"aws:resourcetag/{key.lower()}": [value] for key, value in tags.items()},
     }
-    requested = asked.get("Tags") or []
+    requested = parameters.get("Tags") or []
     keys = [each["TagKey"] for each in requested if isinstance(each, dict) and "TagKey" in each]
-    keys += [each for each in asked.get("TagKeys") or [] if isinstance(each, str)]
+    keys += [each for each in parameters.get("TagKeys") or [] if isinstance(each, str)]
     if keys:
         context["aws:tagkeys"] = keys
     for each in requested:
         if isinstance(each, dict) and "TagKey" in each:
             context[f"aws:requesttag/{each['TagKey'].lower()}"] = [each.get("TagValue", "")]
-    if asked.get("BypassPolicyLockoutSafetyCheck") is not None:
-        context["kms:bypasspolicylockoutsafetycheck"] = [str(asked["BypassPolicyLockoutSafetyCheck"]).lower()]
+    if parameters.get("BypassPolicyLockoutSafetyCheck") is not None:
+        context["kms:bypasspolicylockoutsafetycheck"] = [str(parameters["BypassPolicyLockoutSafetyCheck"]).lower()]
     return context
 
 

@@ -42,8 +42,8 @@ def _send(connection: http.client.HTTPConnection, path: str, body: bytes) -> Non
 def _told(error: BaseException) -> bytes:
     trace = traceback.format_exception(error)
     sys.stderr.write("".join(trace))
-    told = {"errorMessage": str(error), "errorType": type(error).__name__, "stackTrace": trace}
-    return json.dumps(told).encode()
+    answer = {"errorMessage": str(error), "errorType": type(error).__name__, "stackTrace": trace}
+    return json.dumps(answer).encode()
 
 
 def _load(handler: str) -> Any:

@@ -34,7 +34,7 @@ from werkzeug.serving import BaseWSGIServer, make_server
 import sandbox.additions  # noqa: F401 - its import is what adds
 from sandbox import keys, tracing
 from sandbox.bus import Bus, new_id
-from sandbox.calls import Asked, Call, read_answer, read_request, touched
+from sandbox.calls import Call, Request, read_answer, read_request, touched
 from sandbox.control import Control
 from sandbox.functions import (
     Function,
@@ -65,7 +65,7 @@ class Fault:
     service: str
     action: str
     code: str
-    message: str = "a fault that was asked for"
+    message: str = "a fault that was requested"
     status: int = 400
     times: int = 1
     carried_out: bool = False
@@ -119,7 +119,7 @@ class Sandbox:
         self._moto = DomainDispatcherApplication(create_backend_app)
         # moto is not thread-safe: a failed transaction restores whole tables.
         self._world = threading.RLock()
-        self._own_answers: dict[tuple[str, str], Callable[[Asked, Principal, dict[str, Any], bytes], _Answer]] = {
+        self._own_answers: dict[tuple[str, str], Callable[[Request, Principal, dict[str, Any], bytes], _Answer]] = {
             ("cloudtrail", "LookupEvents"): self._lookup_events,
             ("ec2", "DescribeRegions"): self._describe_regions,
             ("events", "PutEvents"): self._put_events,
@@ -368,7 +368,7 @@ class Sandbox:
             ],
             "encryption": {
                 f"{account}/{region}": {
-                    **tracing.tracing_of(account, region).told(),
+                    **tracing.tracing_of(account, region).as_api(),
                     "storing_traces": tracing.storing_traces(account, region),
                 }
                 for account, regions in list(xray_backends.items())
@@ -393,69 +393,69 @@ class Sandbox:
 
     def _answer(self, environ: dict[str, Any], body: bytes) -> _Answer:
         began, at = time.monotonic(), aws_now()
-        asked = read_request(environ, body)
-        principal = principal_of(asked.access_key, self.account, asked.region or self.region)
+        request = read_request(environ, body)
+        principal = principal_of(request.access_key, self.account, request.region or self.region)
         environ["HTTP_X_MOTO_ACCOUNT_ID"] = principal.account
         resources: list[tuple[str, str]] = []
         token = touched.set(resources)
         try:
-            status, headers, answer = self._carry_out(asked, principal, environ, body)
+            status, headers, answer = self._carry_out(request, principal, environ, body)
         finally:
             touched.reset(token)
         headers = {key.lower(): value for key, value in headers.items()}
         request_id = headers.setdefault("x-amzn-requestid", new_id())
-        told, code, message = read_answer(answer, status, headers)
+        answered, code, message = read_answer(answer, status, headers)
         seconds = time.monotonic() - began
-        call = Call(asked, principal, at, request_id, status, told, code, message, seconds, tuple(resources))
+        call = Call(request, principal, at, request_id, status, answered, code, message, seconds, tuple(resources))
         self.calls.append(call)
-        self.trail.heard(call)
+        self.trail.note(call)
         self._tell(call)
         return status, headers, answer
 
-    def _carry_out(self, asked: Asked, principal: Principal, environ: dict[str, Any], body: bytes) -> _Answer:
-        fault = self._fault(asked)
+    def _carry_out(self, request: Request, principal: Principal, environ: dict[str, Any], body: bytes) -> _Answer:
+        fault = self._fault(request)
         if fault is not None and not fault.carried_out:
             return _failure(fault.status, fault.code, fault.message)
-        own = self._own_answers.get((asked.service, asked.action))
+        own = self._own_answers.get((request.service, request.action))
         try:
-            if (asked.service, asked.action) in self._unlocked and own is not None:
-                answer = own(asked, principal, environ, body)
+            if (request.service, request.action) in self._unlocked and own is not None:
+                answer = own(request, principal, environ, body)
             else:
                 with self._world:
-                    answer = own(asked, principal, environ, body) if own else self._ask_moto(environ)
+                    answer = own(request, principal, environ, body) if own else self._answer_by_moto(environ)
         except Exception as error:
-            self.say(f"{asked.service} {asked.action}: the sandbox cannot do this: {type(error).__name__}: {error}")
+            self.say(f"{request.service} {request.action}: the sandbox cannot do this: {type(error).__name__}: {error}")
             return _failure(501, "NotImplemented", f"the sandbox cannot do this: {type(error).__name__}: {error}")
         return answer if fault is None else _failure(fault.status, fault.code, fault.message)
 
-    def _fault(self, asked: Asked) -> Fault | None:
+    def _fault(self, request: Request) -> Fault | None:
         for fault in self.faults:
-            if fault.times > 0 and fault.service == asked.service and fault.action in ("*", asked.action):
+            if fault.times > 0 and fault.service == request.service and fault.action in ("*", request.action):
                 fault.times -= 1
                 return fault
         return None
 
-    def _ask_moto(self, environ: dict[str, Any]) -> _Answer:
-        told: dict[str, Any] = {}
+    def _answer_by_moto(self, environ: dict[str, Any]) -> _Answer:
+        answered: dict[str, Any] = {}
 
         def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[..., Any]:
-            told["status"], told["headers"] = int(status.split(" ", 1)[0]), dict(headers)
+            answered["status"], answered["headers"] = int(status.split(" ", 1)[0]), dict(headers)
             return lambda data: None
 
         answer = b"".join(self._moto(environ, start_response))
-        return told["status"], told["headers"], answer
+        return answered["status"], answered["headers"], answer
 
     def _tell(self, call: Call) -> None:
         """Report a call that changes X-Ray or KMS; reads are not reported."""
-        asked = call.asked
-        if asked.service not in ("xray", "kms") or asked.action.startswith(("Get", "List", "Describe", "Batch")):
+        request = call.request
+        if request.service not in ("xray", "kms") or request.action.startswith(("Get", "List", "Describe", "Batch")):
             return
-        about = asked.parameters.get("KeyId") or asked.parameters.get("AliasName") or ""
-        kind = f" {asked.parameters['Type']}" if "Type" in asked.parameters else ""
+        about = request.parameters.get("KeyId") or request.parameters.get("AliasName") or ""
+        kind = f" {request.parameters['Type']}" if "Type" in request.parameters else ""
         who = call.principal.arn.split(":", 5)[-1]
         outcome = f"refused, {call.error_code}" if call.error_code else "done"
-        told = " ".join(f"{asked.service} {asked.action}{kind} {about}".split())
-        self.say(f"{asked.region} {told} by {who}: {outcome}")
+        line = " ".join(f"{request.service} {request.action}{kind} {about}".split())
+        self.say(f"{request.region} {line} by {who}: {outcome}")
 
     # Events and functions
 
@@ -466,15 +466,15 @@ class Sandbox:
     def _hand_to_function(self, arn: str, payload: bytes) -> bool:
         found = self.functions.invoke_later(arn, payload)
         if found:
-            told = json.loads(payload)
-            name = (told.get("detail") or {}).get("eventName") or told.get("detail-type")
+            event = json.loads(payload)
+            name = (event.get("detail") or {}).get("eventName") or event.get("detail-type")
             self.say(f"EventBridge: {name} -> {arn.rsplit(':', 1)[-1]}")
         return found
 
     # APIs that moto lacks
 
-    def _invoke_function(self, asked: Asked, _: Principal, environ: dict[str, Any], body: bytes) -> _Answer:
-        name = unquote(str(asked.parameters["FunctionName"]))
+    def _invoke_function(self, request: Request, _: Principal, environ: dict[str, Any], body: bytes) -> _Answer:
+        name = unquote(str(request.parameters["FunctionName"]))
         function = self.functions.find(name)
         if function is None:
             return _failure(404, "ResourceNotFoundException", f"Function not found: {name}")
@@ -496,23 +496,27 @@ class Sandbox:
             headers["x-amz-log-result"] = log_tail(result)
         return 200, {**headers, "content-type": "application/json"}, result.payload
 
-    def _put_events(self, asked: Asked, principal: Principal, environ: dict[str, Any], body: bytes) -> _Answer:
-        entries = asked.parameters.get("Entries", [])
+    def _put_events(self, request: Request, principal: Principal, environ: dict[str, Any], body: bytes) -> _Answer:
+        entries = request.parameters.get("Entries", [])
         if not 1 <= len(entries) <= 10:
             return _failure(400, "ValidationException", "Entries takes from 1 to 10 events")
-        answer = self.bus.put_events(entries, principal.account, asked.region)
+        answer = self.bus.put_events(entries, principal.account, request.region)
         return 200, {"content-type": "application/x-amz-json-1.1"}, json.dumps(answer).encode()
 
-    def _lookup_events(self, asked: Asked, principal: Principal, environ: dict[str, Any], body: bytes) -> _Answer:
-        names = {each["AttributeKey"]: each["AttributeValue"] for each in asked.parameters.get("LookupAttributes", [])}
+    def _lookup_events(self, request: Request, principal: Principal, environ: dict[str, Any], body: bytes) -> _Answer:
+        names = {
+            each["AttributeKey"]: each["AttributeValue"] for each in request.parameters.get("LookupAttributes", [])
+        }
         if set(names) - {"EventName"}:
             return _failure(400, "InvalidLookupAttributesException", "the sandbox looks events up by EventName only")
-        events = self.trail.events(principal.account, asked.region, names.get("EventName"))
-        answer = {"Events": events[: asked.parameters.get("MaxResults", 50)]}
+        events = self.trail.events(principal.account, request.region, names.get("EventName"))
+        answer = {"Events": events[: request.parameters.get("MaxResults", 50)]}
         return 200, {"content-type": "application/x-amz-json-1.1"}, json.dumps(answer).encode()
 
-    def _describe_regions(self, asked: Asked, principal: Principal, environ: dict[str, Any], body: bytes) -> _Answer:
-        named = [value for key, value in asked.parameters.items() if key.startswith("RegionName.")]
+    def _describe_regions(
+        self, request: Request, principal: Principal, environ: dict[str, Any], body: bytes
+    ) -> _Answer:
+        named = [value for key, value in request.parameters.items() if key.startswith("RegionName.")]
         known = [each for each in KNOBS.regions if not named or each in named]
         unknown = sorted(set(named) - set(KNOBS.regions))
         if unknown:
@@ -530,7 +534,9 @@ class Sandbox:
         text = f"<DescribeRegionsResponse><regionInfo>{items}</regionInfo></DescribeRegionsResponse>"
         return 200, {"content-type": "text/xml"}, text.encode()
 
-    def _get_caller_identity(self, asked: Asked, principal: Principal, environ: dict[str, Any], body: bytes) -> _Answer:
+    def _get_caller_identity(
+        self, request: Request, principal: Principal, environ: dict[str, Any], body: bytes
+    ) -> _Answer:
         user_id = f"{principal.unique_id}:{principal.session}" if principal.session else principal.unique_id
         text = (
             "<GetCallerIdentityResponse><GetCallerIdentityResult>"

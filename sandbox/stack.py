@@ -299,8 +299,8 @@ class Stack:
                 named = resource["Properties"].get("FunctionName")
                 if named in ({"Ref": logical_id}, logical_id, properties.get("FunctionName")):
                     # Without the function's name, which refers to the function that is being created.
-                    asked = {key: value for key, value in resource["Properties"].items() if key != "FunctionName"}
-                    found: dict[str, Any] = self.template.resolve(asked)
+                    properties = {key: value for key, value in resource["Properties"].items() if key != "FunctionName"}
+                    found: dict[str, Any] = self.template.resolve(properties)
                     return found
         return {}
 

@@ -35,11 +35,11 @@ class Tracing:
     settled_at: float = 0.0
     services: tuple[tuple[str, float], ...] = ()
 
-    def told(self) -> dict[str, Any]:
+    def as_api(self) -> dict[str, Any]:
         """Return the `EncryptionConfig` of a response; NONE normally has no key."""
         status = "ACTIVE" if time.time() >= self.settled_at else "UPDATING"
-        told = {"Type": self.type, "Status": status}
-        return {**told, "KeyId": self.key_arn} if self.key_arn else told
+        found = {"Type": self.type, "Status": status}
+        return {**found, "KeyId": self.key_arn} if self.key_arn else found
 
 
 def tracing_of(account: str, region: str) -> Tracing:
@@ -104,7 +104,7 @@ class TracingResponse(XRayResponse):
     def encryption_config(self) -> str:
         """GetEncryptionConfig: POST /EncryptionConfig."""
         self._unless_denied("xray:GetEncryptionConfig")
-        return json.dumps({"EncryptionConfig": tracing_of(self.current_account, self.region).told()})
+        return json.dumps({"EncryptionConfig": tracing_of(self.current_account, self.region).as_api()})
 
     def put_encryption_config(self) -> str:
         """PutEncryptionConfig: the response has the named key's ARN."""
@@ -118,12 +118,12 @@ class TracingResponse(XRayResponse):
             raise InvalidRequest("KeyId is required where Type is KMS")
         key = self._usable(key_id) if kind == "KMS" and key_id is not None else None
         tracing = tracing_of(self.current_account, self.region)
-        if not KNOBS.updates_while_updating and tracing.told()["Status"] == "UPDATING":
+        if not KNOBS.updates_while_updating and tracing.as_api()["Status"] == "UPDATING":
             raise InvalidRequest("An update of the encryption configuration is in progress")
         tracing.type, tracing.key_arn = kind, key.arn if key else None
         tracing.settled_at = time.time() + KNOBS.settle_seconds
         # A Put returns UPDATING even if `settle_seconds` is zero.
-        return json.dumps({"EncryptionConfig": {**tracing.told(), "Status": "UPDATING"}})
+        return json.dumps({"EncryptionConfig": {**tracing.as_api(), "Status": "UPDATING"}})
 
     def _unless_denied(self, action: str) -> None:
         caller = principal_of(self.access_key, self.current_account, self.region)

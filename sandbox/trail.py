@@ -48,14 +48,14 @@ class Trail:
         self._deliver = deliver
         self.records: deque[dict[str, Any]] = deque(maxlen=5000)
 
-    def heard(self, call: Call) -> None:
+    def note(self, call: Call) -> None:
         """Record a call; ignore calls that CloudTrail does not send to EventBridge."""
-        service, action = call.asked.service, call.asked.action
+        service, action = call.request.service, call.request.action
         if service not in _NO_MANAGEMENT_WRITES or action.startswith(_READS) or " " in action:
             return
         if action in _NO_MANAGEMENT_WRITES[service]:
             return
-        if action == "PutEncryptionConfig" and call.error_code is None and call.asked.parameters["Type"] == "KMS":
+        if action == "PutEncryptionConfig" and call.error_code is None and call.request.parameters["Type"] == "KMS":
             self._tell("aws.kms", CALL_DETAIL_TYPE, grant_record(call), [])
         self._tell(f"aws.{service}", CALL_DETAIL_TYPE, call_record(call), [])
 
@@ -105,9 +105,9 @@ class Trail:
         account, region = record["recipientAccountId"], record["awsRegion"]
         self._send(event(source, detail_type, account, region, record, resources))
 
-    def _send(self, told: dict[str, Any]) -> None:
+    def _send(self, event: dict[str, Any]) -> None:
         for _ in range(KNOBS.event_copies):
-            self._later.after(KNOBS.event_delay_seconds, lambda: self._deliver(told))
+            self._later.after(KNOBS.event_delay_seconds, lambda: self._deliver(event))
 
 
 def event(
@@ -133,24 +133,24 @@ def _now() -> str:
 
 def call_record(call: Call) -> dict[str, Any]:
     """Return a call's CloudTrail record. A failed call has null `responseElements`, a denied one no parameters."""
-    asked, failed = call.asked, call.error_code is not None
-    operation = service_model(asked.service).operation_model(asked.action)
+    request, failed = call.request, call.error_code is not None
+    operation = service_model(request.service).operation_model(request.action)
     code = "AccessDenied" if call.error_code in _DENIED else call.error_code
-    parameters = None if code == "AccessDenied" else as_cloudtrail(asked.parameters, operation.input_shape)
+    parameters = None if code == "AccessDenied" else as_cloudtrail(request.parameters, operation.input_shape)
     answer = None if failed or not call.answer else as_cloudtrail(call.answer, operation.output_shape)
     record: dict[str, Any] = {
         "eventVersion": "1.11",
         "userIdentity": call.principal.user_identity(),
         "eventTime": call.at.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "eventSource": f"{asked.service}.amazonaws.com",
-        "eventName": asked.action,
-        "awsRegion": asked.region,
-        "sourceIPAddress": asked.source_ip,
-        "userAgent": asked.user_agent,
+        "eventSource": f"{request.service}.amazonaws.com",
+        "eventName": request.action,
+        "awsRegion": request.region,
+        "sourceIPAddress": request.source_ip,
+        "userAgent": request.user_agent,
         **({"errorCode": code, "errorMessage": call.error_message} if failed else {}),
         "requestParameters": parameters or None,
         "responseElements": answer,
-        **_of_retired_grant(asked.action, parameters or {}),
+        **_of_retired_grant(request.action, parameters or {}),
         "requestID": call.request_id,
         "eventID": str(uuid.uuid4()),
         "readOnly": False,
@@ -161,10 +161,10 @@ def call_record(call: Call) -> dict[str, Any]:
         "tlsDetails": {
             "tlsVersion": "TLSv1.3",
             "cipherSuite": "TLS_AES_128_GCM_SHA256",
-            "clientProvidedHostHeader": asked.host,
+            "clientProvidedHostHeader": request.host,
         },
     }
-    if asked.service == "kms":
+    if request.service == "kms":
         record["resources"] = [
             {"accountId": arn.split(":")[4], "type": kind, "ARN": arn} for kind, arn in call.resources
         ] or None

@@ -120,11 +120,11 @@ def echo(stage: Stage) -> None:
         )
         calls = stage.wait_for(lambda: stage.guards_calls(newest), "the guard to receive the event of its own call")
     calls = stage.guards_calls(newest)
-    mutations = [call for call in calls if not call.asked.action.startswith(("Get", "BatchGet"))]
+    mutations = [call for call in calls if not call.request.action.startswith(("Get", "BatchGet"))]
     stage.prove(
         len(calls) <= 2 and not mutations and stage.records() == records,
-        f"{len(calls)} reads, no write, no record: {', '.join(call.asked.action for call in calls)}",
-        [call.asked.action for call in calls],
+        f"{len(calls)} reads, no write, no record: {', '.join(call.request.action for call in calls)}",
+        [call.request.action for call in calls],
     )
 
 

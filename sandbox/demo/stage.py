@@ -150,7 +150,7 @@ class Stage:
 
     def _describe(self, call: Call) -> Iterator[tuple[str, str]]:
         """Describe a call of the guard; nothing for reads and for calls of others."""
-        request = call.asked
+        request = call.request
         if not is_guard(call) or request.action.startswith(READS):
             return
         if request.service == "dynamodb":

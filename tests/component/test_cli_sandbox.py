@@ -101,5 +101,5 @@ def test_reconcile_by_an_operator_puts_the_setting_right(deployed: Sandbox) -> N
     outcomes = [record.outcome.value for record in records_of(deployed, HERE)]
     assert [each for each in outcomes if each.startswith("REMEDIAT")] == ["REMEDIATING", "REMEDIATED"]
     assert sorted(set(outcomes) - {"REMEDIATING", "REMEDIATED"}) in (["COMPLIANT"], ["DEFERRED"])
-    assert len([call for call in deployed.calls if call.asked.action == "PutEncryptionConfig"]) == 1
+    assert len([call for call in deployed.calls if call.request.action == "PutEncryptionConfig"]) == 1
     assert run("audit", "verify").returncode == 0

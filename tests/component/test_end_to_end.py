@@ -289,7 +289,7 @@ def test_what_stays_updating_is_applied_then_failed_without_another_put_and_reme
     assert ended.outcome is Outcome.REMEDIATED
     assert ended.exposure_seconds is not None
     assert ended.exposure_seconds > 1.2 * HOUR
-    puts = [call for call in account.calls if call.asked.action == "PutEncryptionConfig"]
+    puts = [call for call in account.calls if call.request.action == "PutEncryptionConfig"]
     assert len(puts) == 2, "the drift's and the guard's"
 
 

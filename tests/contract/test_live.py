@@ -56,7 +56,7 @@ def setting(cloud: Sandbox) -> dict[str, Any]:
 
 
 def puts(cloud: Sandbox) -> list[dict[str, Any]]:
-    return [call.asked.parameters for call in cloud.calls if call.asked.action == "PutEncryptionConfig"]
+    return [call.request.parameters for call in cloud.calls if call.request.action == "PutEncryptionConfig"]
 
 
 def on_the_managed_key(cloud: Sandbox) -> str:
@@ -84,13 +84,13 @@ def test_it_refuses_to_run_in_an_account_other_than_the_one_that_was_named(
 ) -> None:
     assert run(cloud, "999999999999") == 2
     assert f"the credentials are of account {cloud.account}, not of 999999999999" in capsys.readouterr().err
-    assert [call.asked.action for call in cloud.calls] == ["GetCallerIdentity"]
+    assert [call.request.action for call in cloud.calls] == ["GetCallerIdentity"]
 
 
 def test_it_refuses_to_run_where_aws_does_not_say_whose_the_credentials_are(cloud: Sandbox) -> None:
     cloud.fail("sts", "GetCallerIdentity", "ExpiredToken", status=403, times=9)
     assert run(cloud) == 2
-    assert {call.asked.action for call in cloud.calls} == {"GetCallerIdentity"}
+    assert {call.request.action for call in cloud.calls} == {"GetCallerIdentity"}
 
 
 def test_make_hands_the_account_and_the_region_on_and_leaves_nothing_to_a_default() -> None:
