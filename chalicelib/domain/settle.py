@@ -188,7 +188,7 @@ def _still_compliant(draft: SettlementDraft, seen: Observation) -> Settlement:
         draft.set(managed_key=adopted, recheck_at=waiting.recheck_after(state.recheck_at, draft.now))
     detail: dict[str, object] = {"adopted": adopted} if adopted else {}
     if draft.must_audit:
-        draft.state, joined = incidents.join_past(draft.state, draft.run.change)
+        joined = draft.joined_past()
         draft.add(Outcome.COMPLIANT, before=seen.setting, after=seen.setting, detail=detail, **joined)
     elif news:
         draft.add(Outcome.COMPLIANT, before=state.setting, after=seen.setting, detail=detail)

@@ -13,9 +13,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from chalicelib.domain import attribution, floods, incidents, waiting
+from chalicelib.domain.attribution import ONE_SECOND
 from chalicelib.domain.breakglass import Weighed
 from chalicelib.domain.echo import MOST_REQUESTS, MOST_WINDOWS
-from chalicelib.domain.model import EncryptionType, Setting, Subject, Trigger, TriggerKind
+from chalicelib.domain.judge import OF_THE_KEY
+from chalicelib.domain.model import EncryptionType, KeyEvent, Setting, Subject, Trigger, TriggerKind
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.reasons import Outcome, Problem, Reason, Violation
 from chalicelib.domain.run import At, Known, Run, must_audit
@@ -26,10 +28,15 @@ from chalicelib.domain.stored import (
     Change,
     Incident,
     Phase,
+    SeenSetting,
     Suppression,
     Tally,
     TargetState,
 )
+from chalicelib.domain.times import seconds
+
+MOST_SETTINGS = 16
+"""The settings that a target remembers, to say what an event changed that arrives late."""
 
 
 class RecordFields(TypedDict, total=False):
@@ -99,7 +106,7 @@ class SettlementDraft:
         self._calls_known = False
         if self.must_audit and run.event is not None:
             cause = incidents.cause_of(run.event.trigger)
-            self.set(effects=attribution.remember(self.state.effects, run.event, cause))
+            self.set(effects=attribution.remember(self.state.effects, attribution.effect_of(run.event, cause)))
         if self.must_audit and run.is_by_own_role:
             self._note_borrowed_role()
         if glass is not None:
@@ -142,17 +149,55 @@ class SettlementDraft:
             is_new = True
         elif incident.before is None:
             incident = replace(incident, before=seen.setting)
-        found = attribution.attribute(self.run, self.known, self.state.effects, seen, violations)
-        return replace(incident, attributions=found), is_new
+        assert self.run.rule is not None
+        makers = attribution.makers_of(self.run.rule, self.known, seen, violations)
+        found = attribution.attribute(self.run, self.known, self.state.effects, makers, violations)
+        return replace(incident, attributions=found, makers=makers), is_new
 
     def joined(self, incident: Incident) -> Incident:
-        """Return the open incident, joined with the run's change event if that must be audited."""
-        return incidents.join(incident, self.run.change, self.state) if self.must_audit else incident
+        """Return the open incident, joined with the run's event if that must be audited."""
+        if not self.must_audit:
+            return incident
+        incident = incidents.join(incident, self.run.change, self.state)
+        found = attribution.name_makers(incident.attributions, incident.makers, self.state.effects)
+        cause = incident.cause or self._cause_of_key_violations(found)
+        return replace(incident, attributions=found, cause=cause)
+
+    def joined_past(self) -> incidents.JoinedFields:
+        """Join the run's event to the past incident in which it happened; return the record's fields for it.
+
+        Of the violations, only those that the event is newly known to have made.
+        """
+        event = self.run.event
+        if event is None or not self.must_audit:
+            return {}
+        self.state, joined = incidents.join_past(self.state, self.run.change)
+        known = incidents.past_with(self.state, joined.get("incident_id"), event.trigger.event_time)
+        if known is None:
+            return {}
+        found = attribution.name_makers(known.attributions, known.makers, self.state.effects)
+        news = tuple(each for each in found if each not in known.attributions)
+        fields: incidents.JoinedFields = {**joined, "incident_id": known.id, "attributions": news}
+        cause = known.cause or self._cause_of_key_violations(found)
+        if known.cause is None and cause is not None:
+            fields |= {"cause": cause, "exposure_seconds": seconds(known.closed_at - cause.at)}
+        past = replace(known, attributions=found, cause=cause)
+        self.set(past=tuple(past if each.id == past.id else each for each in self.state.past))
+        return fields
+
+    def _cause_of_key_violations(self, found: tuple[Attribution, ...]) -> Cause | None:
+        """The run's key event as the cause of an incident whose violations are all of the key, if it made one."""
+        event = self.run.event
+        cause = incidents.cause_of(event.trigger) if isinstance(event, KeyEvent) else None
+        is_maker = cause is not None and any(cause in each.events for each in found)
+        return cause if is_maker and OF_THE_KEY.issuperset(each.violation for each in found) else None
 
     def close_lost(self, incident: Incident) -> None:
-        """Record the end of an attempt whose worker was lost."""
+        """Record the end of an attempt whose worker was lost, with the violations that it was about."""
         problem = incidents.worker_lost(incident)
-        self.add_about(incident, Outcome.FAILED, error=problem, reason=problem.code, actions=())
+        former = self.known.stored.incident
+        named = former.attributions if former else incident.attributions
+        self.add_about(incident, Outcome.FAILED, error=problem, reason=problem.code, actions=(), attributions=named)
 
     def note_setting(self) -> None:
         """Store the observed setting, and the rule and policy that applied."""
@@ -201,6 +246,7 @@ class SettlementDraft:
         if self.must_audit and self.lines:
             self._mark_record_of_event()
         self._keep_window()
+        self._keep_setting()
         tally = self.known.tally if self.must_audit and self.lines else None
         changed = bool(self.lines) or self.state != self.known.stored
         if violations is None:
@@ -232,6 +278,13 @@ class SettlementDraft:
             return
         self.set(windows=(*self.state.windows, lease.window(incident.planned))[-MOST_WINDOWS:])
 
+    def _keep_setting(self) -> None:
+        """If another setting was seen, keep it with the time."""
+        now, known = self.state.setting, self.known.stored.setting
+        if now is not None and not now.same_choice(known):
+            at = self.seen.at if self.seen else self.now
+            self.set(settings=(*self.state.settings, SeenSetting(at, str(now)))[-MOST_SETTINGS:])
+
     def _note_borrowed_role(self) -> None:
         """Record that somebody else uses the guard's role. A run drops the event of an echo before it settles."""
         self.add(Outcome.IGNORED, reason=Reason.ROLE_BORROWED)
@@ -245,9 +298,25 @@ class SettlementDraft:
         effect = event.effect
         change = Change()
         if effect is not None:
-            was = self.known.stored.setting if effect.subject is Subject.SETTING else None
-            change = Change(effect.subject, effect.resource, str(was) if was else None, effect.after)
+            was = self._setting_before(event.trigger.event_time, effect.after) if self.run.change else None
+            change = Change(effect.subject, effect.resource, was, effect.after)
         self.lines[-1] = replace(line, fields={**line.fields, "change": change})
+
+    def _setting_before(self, at: datetime | None, after: str | None) -> str | None:
+        """The latest setting before a change that the guard saw or that another event reported.
+
+        Event times have whole seconds: what was seen in the change's own second was before it, unless it is what the
+        change made.
+        """
+        stored = self.known.stored
+        if at is None or not stored.settings:
+            return str(stored.setting) if stored.setting else None
+        reported = [
+            (each.cause.at, each.after) for each in stored.effects if each.subject is Subject.SETTING and each.after
+        ]
+        found = sorted([*reported, *((each.at, each.value) for each in stored.settings)], key=lambda each: each[0])
+        before = [value for when, value in found if when < at or (when < at + ONE_SECOND and value != after)]
+        return before[-1] if before else None
 
     def _note_break_glass(self, glass: Weighed) -> None:
         """Record each break-glass that was opened, refused or ended, together with what else this run stores."""

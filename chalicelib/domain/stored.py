@@ -42,8 +42,9 @@ class Cause(Struct, frozen=True):
 class Change(Struct, frozen=True):
     """What the event changed whose record this is. Only the one record of an event has it.
 
-    `after` is the new value according to the event, None if the event does not have it. `before` is the value that the
-    guard last saw, None if it never saw one; somebody may have changed it in between.
+    `after` is the new value according to the event, None if the event does not have it. `before` is the latest value
+    before the change that the guard saw or that another event reported, None if there was none; somebody may have
+    changed it in between.
     """
 
     subject: Subject | None = None
@@ -72,6 +73,28 @@ class SeenEffect(Struct, frozen=True):
     subject: Subject
     resource: str | None
     after: str | None
+
+
+class Maker(Struct, frozen=True):
+    """What an event must have changed to have made a violation that was observed at `seen_at`.
+
+    `since` is when the guard last saw that the target did not have it. `resources` are bare key ids or an alias, empty
+    for the setting; `values` are those that violate the rule, of a key policy its digest.
+    """
+
+    violation: Violation
+    seen_at: datetime
+    subject: Subject
+    resources: tuple[str, ...]
+    values: tuple[str, ...]
+    since: datetime | None = None
+
+
+class SeenSetting(Struct, frozen=True):
+    """A setting as the guard saw it for the first time."""
+
+    at: datetime
+    value: str
 
 
 class Action(Struct, frozen=True):
@@ -178,7 +201,8 @@ class Incident(Struct, frozen=True):
     `cause` is the first change, from which the exposure counts; `latest` the last one reported while it is open.
     `unended`: the latest attempt has no end on the record yet, or only APPLIED. Until `settles_until`, a failure may
     only mean that AWS is slow. `planned` are the steps of the latest attempt. `mutated`: a call that the guard sent in
-    this incident may have taken effect, so that its end is REMEDIATED.
+    this incident may have taken effect, so that its end is REMEDIATED. `makers` say which events made its violations,
+    also those that are reported later.
     """
 
     id: str
@@ -197,16 +221,23 @@ class Incident(Struct, frozen=True):
     mutated: bool = False
     planned: tuple[str, ...] = ()
     attributions: tuple[Attribution, ...] = ()
+    makers: tuple[Maker, ...] = ()
 
 
 class PastIncident(Struct, frozen=True):
-    """What is kept of a closed incident, so that a change event that arrives late can be joined to it."""
+    """What is kept of a closed incident, so that an event that arrives late can be joined to it.
+
+    `good_at` is when the target was last compliant before it.
+    """
 
     id: str
     opened_at: datetime
     closed_at: datetime
     before: Setting | None
     cause: Cause | None = None
+    good_at: datetime | None = None
+    attributions: tuple[Attribution, ...] = ()
+    makers: tuple[Maker, ...] = ()
 
 
 class Intent(Struct, frozen=True):
@@ -264,7 +295,8 @@ class TargetState(Struct, frozen=True):
     `good_at` is when the target was last compliant, `checked_at` when a deep observation last found it so. `recheck_at`
     is when everything must be read again; `watch` is set while a break-glass may suppress the target. `effects` are
     what the latest events changed. `requests` are the ids of the guard's latest calls, and `windows` the times of calls
-    whose ids it does not know: by both it recognizes the events of its own calls.
+    whose ids it does not know: by both it recognizes the events of its own calls. `settings` are the latest settings,
+    each with the time when the guard first saw it.
     """
 
     target: str
@@ -296,6 +328,7 @@ class TargetState(Struct, frozen=True):
     windows: tuple[Window, ...] = ()
     effects: tuple[SeenEffect, ...] = ()
     format: int = FORMAT
+    settings: tuple[SeenSetting, ...] = ()
 
     @property
     def due(self) -> datetime | None:
