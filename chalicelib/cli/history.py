@@ -134,7 +134,7 @@ def history_verb(
     if follow:
         return _follow(operator, wanted, limit)
     page = history.records(operator.store, wanted, operator.now(), limit, next_token)
-    emit(operator.output, page.to_json(), "records", lambda: _print_records(page.entries))
+    emit(operator.output, page.to_json(), "records", lambda: _print_records(page.entries, wanted))
     _say_unreadable(page.unreadable)
     _say_newer(page.entries)
     if page.cursor and operator.output != "json":
@@ -216,9 +216,20 @@ def _actor(entry: Entry) -> str:
     return f"{name} (operator)" if by_hand else name
 
 
-def _print_records(entries: tuple[Entry, ...]) -> None:
-    print_table(Table(HISTORY_COLUMNS, [_row(entry) for entry in entries], "No records match."))
+def _print_records(entries: tuple[Entry, ...], wanted: Filter) -> None:
+    """With a filter by actor, the last column says which part the actor has in each record."""
+    columns = (*HISTORY_COLUMNS, "part") if wanted.actor else HISTORY_COLUMNS
+    rows = [[*_row(entry), *_parts(entry, wanted)] for entry in entries]
+    print_table(Table(columns, rows, "No records match."))
     _say_reasons((entry.record.outcome, entry.record.reason) for entry in entries)
+
+
+def _parts(entry: Entry, wanted: Filter) -> list[str]:
+    from chalicelib.operators.formatting import part_text
+
+    if not wanted.actor:
+        return []
+    return ["; ".join(part_text(person) for person in entry.people if wanted.is_actor(person.actor))]
 
 
 def _follow(operator: Operator, wanted: Filter, limit: int) -> int:
@@ -229,7 +240,7 @@ def _follow(operator: Operator, wanted: Filter, limit: int) -> int:
 
     follower = history.Follower()
     first = history.records(operator.store, wanted, operator.now(), limit)
-    _print_new(operator, follower.fresh(first.entries, operator.now()))
+    _print_new(operator, follower.fresh(first.entries, operator.now()), wanted)
     # Mark older records that the limit left out as seen, so that they are not printed as new.
     now = operator.now()
     follower.fresh(_all_since(operator, replace(wanted, since=follower.since(now)), now), now)
@@ -238,7 +249,7 @@ def _follow(operator: Operator, wanted: Filter, limit: int) -> int:
             operator.sleep(POLL_SECONDS)
             now = operator.now()
             seen = _all_since(operator, replace(wanted, since=follower.since(now)), now)
-            _print_new(operator, follower.fresh(seen, now))
+            _print_new(operator, follower.fresh(seen, now), wanted)
     except KeyboardInterrupt:
         return 0
 
@@ -256,12 +267,12 @@ def _all_since(operator: Operator, wanted: Filter, now: datetime) -> list[Entry]
             return found
 
 
-def _print_new(operator: Operator, entries: list[Entry]) -> None:
+def _print_new(operator: Operator, entries: list[Entry], wanted: Filter) -> None:
     if operator.output == "table":
         from chalicelib.operators.formatting import clean
 
         for entry in entries:
-            click.echo("  ".join(clean(cell) for cell in _row(entry)))
+            click.echo("  ".join(clean(cell) for cell in [*_row(entry), *_parts(entry, wanted)]))
     else:
         emit_lines(entry.to_json() for entry in entries)
 
@@ -273,8 +284,9 @@ def _print_new(operator: Operator, entries: list[Entry]) -> None:
 def show(operator: Operator, incident: str) -> int:
     """Show one incident, from detection to end.
 
-    Shows who made the change, the settings before and after, each action of the guard, and the exposure. INCIDENT is
-    the incident's id, or the id of one of its records, as `history` and `status` show them.
+    Shows everybody who had a part in it with what they changed, the settings before and after, each action of the
+    guard, and the exposure. INCIDENT is the incident's id, or the id of one of its records, as `history` and `status`
+    show them.
     """
     from chalicelib.auditlog import history
 
@@ -298,6 +310,8 @@ def _print_incident(operator: Operator, view: IncidentView) -> None:
         change_text,
         clean,
         event_change_text,
+        part_text,
+        persons_change_text,
         setting_text,
         span_text,
         time_text,
@@ -312,6 +326,10 @@ def _print_incident(operator: Operator, view: IncidentView) -> None:
     line("who", actor_text(view.actor, target) if view.actor else "unknown")
     line("what", change_text(view.before, view.after, target))
     line("violations", " ".join(view.violations) or "none")
+    for person in view.people:
+        line("person", f"{actor_text(person.actor, target)}: {part_text(person)}")
+        for change in person.changes:
+            line("  changed", persons_change_text(change, target))
     line("rule", view.rule or "none")
     if view.open:
         open_for = (operator.now() - view.exposed_since).total_seconds()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -35,7 +35,7 @@ from chalicelib.wiring import make_guard, make_store
 from sandbox.server import Sandbox
 from sandbox.trail import CALL_DETAIL_TYPE
 from sandbox.trail import event as on_the_bus
-from tests.component.guarded import ALIAS, POLICY, guarded, policy_members, records_of, repackaged
+from tests.component.guarded import ALIAS, guarded, policy_members, records_of, repackaged, setting_of
 from tests.component.operated import with_models
 
 ACCOUNT = "123456789012"
@@ -49,15 +49,17 @@ HOUR = 3600.0
 
 IDLE, IN_PROGRESS, BACKOFF, PAUSED, BREAK_GLASS, OBSERVE = (
     "idle",
-    "inprogress",
+    "in progress",
     "backoff",
     "paused",
-    "breakglass",
+    "break-glass",
     "observe",
 )
 DOING = (IDLE, IN_PROGRESS, BACKOFF, PAUSED, BREAK_GLASS, OBSERVE)
-PROMPT, LATE, TWICE, SAME_SECOND = "prompt", "late", "twice", "samesecond"
-ARRIVALS = (PROMPT, LATE, TWICE, SAME_SECOND)
+TWICE, LATE, SAME_SECOND = "twice", "late", "same second"
+ARRIVALS = (TWICE, LATE, SAME_SECOND)
+"""Each event at once, and again after the next one; after the repair; both at once, with the same time."""
+
 ORDERS = ("setting", "key")
 """Which of the two things is changed first: alice always changes the setting, and mallory the key."""
 
@@ -75,11 +77,12 @@ class Cell:
     first: str
     key_arn: str = ""
     events: dict[str, Any] = field(default_factory=dict)
-    before: dict[str, str | None] = field(default_factory=dict)
+    setting_before: str = ""
 
     @property
     def region(self) -> str:
-        return f"us-{self.doing}-{ARRIVALS.index(self.arrival)}{ORDERS.index(self.first)}"
+        doing = "".join(letter for letter in self.doing if letter.isalpha())
+        return f"us-{doing}-{ARRIVALS.index(self.arrival)}{ORDERS.index(self.first)}"
 
     @property
     def target(self) -> Target:
@@ -99,11 +102,13 @@ def observe_some(document: Any) -> None:
 
 
 @contextmanager
-def spent_day(folder: Path) -> Iterator[Day]:
-    """The sandbox after everything of the table has happened in it."""
+def spent_day(folder: Path, set_variable: Callable[[str, str], None]) -> Iterator[Day]:
+    """The sandbox after everything of the table has happened in it; the environment points to it."""
     package = repackaged(folder, policy_members(folder, observe_some))
     policy = parse((folder / "policies" / "policy.json").read_bytes())
     with guarded(package, account=ACCOUNT, clock_behind_seconds=24 * HOUR) as sandbox:
+        for name, value in sandbox.environment().items():
+            set_variable(name, value)
         day = Day(sandbox, policy)
         day.passes()
         yield day
@@ -162,17 +167,17 @@ class Day:
 
     def _guard_is_busy(self, cell: Cell) -> None:
         match cell.doing:
-            case "inprogress":
+            case "in progress":
                 self._worker_is_lost(cell)
             case "backoff":
                 self._backs_off(cell)
-            case "breakglass":
+            case "break-glass":
                 self._opens_break_glass(cell)
 
     def _worker_is_lost(self, cell: Cell) -> None:
         """Another worker begins to put right what the administrator did, and is killed: its lease goes on."""
         self.sandbox.client("xray", cell.region).put_encryption_config(Type="KMS", KeyId="alias/aws/xray")
-        change = read_change(self._event(HOME, "xray", "administrator", "PutEncryptionConfig"))
+        change = read_change(self._latest("PutEncryptionConfig"))
         assert isinstance(change, ChangeEvent)
         try:
             reconcile(self._guard(dies_at_put=True), cell.target, change.trigger, change)
@@ -193,29 +198,30 @@ class Day:
         self.people.client("nina", "kms", cell.region).tag_resource(
             KeyId=cell.key_arn, Tags=[{"TagKey": TAG, "TagValue": value}]
         )
-        self._deliver(self._latest(cell, "TagResource"))
+        self._deliver(self._latest("TagResource"))
 
     def _people_act(self, cell: Cell) -> None:
         deeds = {"setting": self._alice_sets_none, "key": self._mallory_disables_the_key}
         order = ["setting", "key"] if cell.first == "setting" else ["key", "setting"]
         for what in order:
             cell.events[what] = deeds[what](cell)
-            if cell.arrival == PROMPT:
+            if cell.arrival == TWICE:
                 self._deliver(cell.events[what])
         events = [cell.events[what] for what in order]
         if cell.arrival == SAME_SECOND:
             events[1]["detail"]["eventTime"] = events[0]["detail"]["eventTime"]
-        if cell.arrival in (TWICE, SAME_SECOND):
-            for event in events + (events[::-1] if cell.arrival == TWICE else []):
+        if cell.arrival != LATE:
+            for event in events:
                 self._deliver(event)
 
     def _alice_sets_none(self, cell: Cell) -> Any:
+        cell.setting_before = f"KMS {setting_of(self.sandbox, cell.region)['KeyId']}"
         self.people.client("alice", "xray", cell.region).put_encryption_config(Type="NONE")
-        return self._latest(cell, "PutEncryptionConfig")
+        return self._latest("PutEncryptionConfig")
 
     def _mallory_disables_the_key(self, cell: Cell) -> Any:
         self.people.client("mallory", "kms", cell.region).disable_key(KeyId=cell.key_arn)
-        return self._latest(cell, "DisableKey")
+        return self._latest("DisableKey")
 
     def _late_events_arrive(self, cells: list[Cell]) -> None:
         for cell in cells:
@@ -225,11 +231,8 @@ class Day:
 
     # --- the parts -------------------------------------------------------------------------------------------------
 
-    def _latest(self, cell: Cell, name: str) -> Any:
-        return self._event(cell.region, "", "", name)
-
-    def _event(self, region: str, service: str, who: str, name: str) -> Any:
-        """The event of the latest call with this name, as the other Region's rule forwards it to the guard's own."""
+    def _latest(self, name: str) -> Any:
+        """The event of the latest call with this name, as its Region's rule forwards it to the guard's Region."""
         record = next(each for each in reversed(self.sandbox.trail.records) if each["eventName"] == name)
         source = "aws." + record["eventSource"].partition(".")[0]
         return json.loads(json.dumps(on_the_bus(source, CALL_DETAIL_TYPE, ACCOUNT, record["awsRegion"], record, [])))
@@ -240,8 +243,7 @@ class Day:
 
     @cached_property
     def _session(self) -> Any:
-        session = botocore.session.Session()
-        return with_models(session)
+        return with_models(botocore.session.Session())
 
     @cached_property
     def _store(self) -> Any:
@@ -304,6 +306,3 @@ class People:
         return self._session.client(
             service, region_name=region, endpoint_url=self._sandbox.url, **self._credentials[who]
         )
-
-
-assert POLICY.is_file()
