@@ -121,9 +121,11 @@ def _maker_of(violation: Violation, rule: Rule, known: Known, seen: Observation)
     keys = tuple(sorted({key_id_of(arn) for arn in (seen.setting.key_arn, known.state.managed_key) if arn}))
     good_at, checked_at = known.stored.good_at, known.stored.checked_at
     if violation in OF_THE_SETTING:
-        return Maker(violation, seen.at, Subject.SETTING, (), (str(seen.setting)[:LONGEST_VALUE],), good_at)
-    # What KMS showed may have been that old.
-    good_at, checked_at = (at and at - STALE_READS for at in (good_at, checked_at))
+        since = known.stored.good_setting_at or good_at
+        return Maker(violation, seen.at, Subject.SETTING, (), (str(seen.setting)[:LONGEST_VALUE],), since)
+    # KMS may have shown what had been repaired before.
+    oldest = seen.at - STALE_READS
+    good_at, checked_at = (at - STALE_READS if at and at < oldest else None for at in (good_at, checked_at))
     if violation is Violation.ALIAS_MOVED:
         alias = rule.managed_key.alias
         return Maker(violation, seen.at, Subject.ALIAS, (alias,), (seen.aliases.get(alias) or "deleted",), good_at)

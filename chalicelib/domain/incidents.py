@@ -94,8 +94,8 @@ def remember(state: TargetState, incident: Incident, closed_at: datetime) -> tup
         closed_at,
         incident.before,
         incident.cause,
-        _compliant_before(incident, state),
-        incident.attributions,
+        state.good_setting_at or _compliant_before(incident, state),
+        (*incident.attributions, *incident.earlier),
         incident.makers,
     )
     return (*state.past, past)[-PAST_INCIDENTS:]

@@ -103,6 +103,8 @@ class SettlementDraft:
         self.state: TargetState = known.state
         self.lines: list[Line] = []
         self.must_audit = must_audit(run, known)
+        self.news: tuple[Attribution, ...] = ()
+        """The attributions that change with the run's event."""
         self._calls_known = False
         if self.must_audit and run.event is not None:
             cause = incidents.cause_of(run.event.trigger)
@@ -132,7 +134,8 @@ class SettlementDraft:
         fields.setdefault("attempt", incident.attempt if incident.unended else None)
         fields.setdefault("before", incident.before)
         fields.setdefault("violations", incident.violations)
-        fields.setdefault("attributions", incident.attributions)
+        earlier = tuple(each for each in self.news if each in incident.earlier)
+        fields.setdefault("attributions", (*incident.attributions, *earlier))
         fields.setdefault("cause", incident.cause)
         self.add(outcome, **fields)
 
@@ -152,7 +155,10 @@ class SettlementDraft:
         assert self.run.rule is not None
         makers = attribution.makers_of(self.run.rule, self.known, seen, violations)
         found = attribution.attribute(self.run, self.known, self.state.effects, makers, violations)
-        return replace(incident, attributions=found, makers=makers), is_new
+        former = {each.violation: each for each in (*incident.earlier, *incident.attributions)}
+        earlier = tuple(each for each in former.values() if each.violation not in violations)
+        makers = (*(maker for maker in incident.makers if maker.violation not in violations), *makers)
+        return replace(incident, attributions=found, earlier=earlier, makers=makers), is_new
 
     def joined(self, incident: Incident) -> Incident:
         """Return the open incident, joined with the run's event if that must be audited."""
@@ -160,8 +166,11 @@ class SettlementDraft:
             return incident
         incident = incidents.join(incident, self.run.change, self.state)
         found = attribution.name_makers(incident.attributions, incident.makers, self.state.effects)
-        cause = incident.cause or self._cause_of_key_violations(found)
-        return replace(incident, attributions=found, cause=cause)
+        earlier = attribution.name_makers(incident.earlier, incident.makers, self.state.effects)
+        known = (*incident.attributions, *incident.earlier)
+        self.news = tuple(each for each in (*found, *earlier) if each not in known)
+        cause = incident.cause or self._cause_of_key_violations((*found, *earlier))
+        return replace(incident, attributions=found, earlier=earlier, cause=cause)
 
     def joined_past(self) -> incidents.JoinedFields:
         """Join the run's event to the past incident in which it happened; return the record's fields for it.
@@ -219,6 +228,7 @@ class SettlementDraft:
             reason=None,
             violations=(),
             good_at=self.now,
+            good_setting_at=seen.setting_at or seen.at,
             checked_at=self.now if seen.deep else self.state.checked_at,
         )
 

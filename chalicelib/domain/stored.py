@@ -201,8 +201,8 @@ class Incident(Struct, frozen=True):
     `cause` is the first change, from which the exposure counts; `latest` the last one reported while it is open.
     `unended`: the latest attempt has no end on the record yet, or only APPLIED. Until `settles_until`, a failure may
     only mean that AWS is slow. `planned` are the steps of the latest attempt. `mutated`: a call that the guard sent in
-    this incident may have taken effect, so that its end is REMEDIATED. `makers` say which events made its violations,
-    also those that are reported later.
+    this incident may have taken effect, so that its end is REMEDIATED. `attributions` are of the present violations,
+    `earlier` of those that it had before; `makers` say which events made any of them, also events reported later.
     """
 
     id: str
@@ -222,6 +222,7 @@ class Incident(Struct, frozen=True):
     planned: tuple[str, ...] = ()
     attributions: tuple[Attribution, ...] = ()
     makers: tuple[Maker, ...] = ()
+    earlier: tuple[Attribution, ...] = ()
 
 
 class PastIncident(Struct, frozen=True):
@@ -296,7 +297,7 @@ class TargetState(Struct, frozen=True):
     is when everything must be read again; `watch` is set while a break-glass may suppress the target. `effects` are
     what the latest events changed. `requests` are the ids of the guard's latest calls, and `windows` the times of calls
     whose ids it does not know: by both it recognizes the events of its own calls. `settings` are the latest settings,
-    each with the time when the guard first saw it.
+    each with the time when the guard first saw it; `good_setting_at` is when it last read a compliant one.
     """
 
     target: str
@@ -329,6 +330,7 @@ class TargetState(Struct, frozen=True):
     effects: tuple[SeenEffect, ...] = ()
     format: int = FORMAT
     settings: tuple[SeenSetting, ...] = ()
+    good_setting_at: datetime | None = None
 
     @property
     def due(self) -> datetime | None:

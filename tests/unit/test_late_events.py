@@ -10,9 +10,9 @@ from msgspec.structs import replace
 from chalicelib.domain.breakglass import Weighed
 from chalicelib.domain.decide import Decision
 from chalicelib.domain.model import Effect, KeyEvent, Setting, Subject
-from chalicelib.domain.reasons import Outcome, Reason, Violation
+from chalicelib.domain.reasons import Outcome, Problem, Reason, Violation
 from chalicelib.domain.run import At
-from chalicelib.domain.settle import Judged, settle
+from chalicelib.domain.settle import Failed, Judged, LeaseHeld, settle
 from chalicelib.domain.settlement import RecordFields, Settlement
 from chalicelib.domain.stored import Attribution, Cause, Maker, PastIncident, SeenSetting, TargetState
 from tests.unit.runs import a_run, known_as
@@ -32,6 +32,7 @@ from tests.unit.targets import (
     TARGET,
     a_lease,
     acting,
+    an_incident,
     change_event,
     drifted,
     key_event,
@@ -115,6 +116,8 @@ def test_the_end_of_a_lost_attempt_names_who_made_what_that_attempt_was_about() 
     assert observed.fields["attributions"] == (Attribution(Violation.KEY_NOT_ALLOWED),)
 
 
+LATE = change_event(NONE, at=OPENED - MINUTE, actor=BOB)
+BOBS = (Attribution(Violation.NOT_KMS, (Cause("event-1", OPENED - MINUTE, BOB),)),)
 SEEN = (
     SeenSetting(NOW - HOUR, str(GOOD)),
     SeenSetting(NOW - 5 * MINUTE, str(NONE)),
@@ -147,3 +150,33 @@ def test_p5_the_value_before_a_change_may_be_known_from_another_event_only() -> 
     change = fields(compliant(first.state, change_event(NONE, at=NOW - 20 * SECOND)))["change"]
     assert change is not None
     assert change.before == str(OTHER)
+
+
+def test_p5_an_event_whose_check_fails_explains_the_violation_that_it_made() -> None:
+    state = open_with(NOT_KMS)
+    settlement = settle(a_run(TARGET, RULE, event=LATE), known_as(state), Failed(Problem("NoAnswer", "slow")), At(NOW))
+    assert fields(settlement)["attributions"] == BOBS
+
+
+def test_p5_an_event_during_another_attempt_says_which_violation_it_made() -> None:
+    held = acting(a_lease(), makers=(NOT_KMS,), attributions=(Attribution(Violation.NOT_KMS),))
+    settlement = settle(
+        a_run(TARGET, RULE, event=LATE), known_as(drifted(held, Outcome.REMEDIATING)), LeaseHeld(), At(NOW)
+    )
+    assert fields(settlement)["attributions"] == BOBS
+    assert settlement.state is not None
+    assert settlement.state.incident is not None
+    assert settlement.state.incident.attributions == BOBS
+
+
+def test_p5_an_event_explains_a_violation_that_the_incident_had_before() -> None:
+    decision = Decision(Outcome.OBSERVED, reason=Reason.RULE_OBSERVES, violations=(Violation.KEY_NOT_ALLOWED,))
+    end = Judged(seen_as(OTHER), Weighed((), None), decision)
+    settlement = settle(a_run(TARGET, RULE, event=LATE), known_as(open_with(NOT_KMS)), end, At(NOW))
+    assert fields(settlement)["violations"] == (Violation.KEY_NOT_ALLOWED,)
+    assert fields(settlement)["attributions"] == (Attribution(Violation.KEY_NOT_ALLOWED), *BOBS)
+
+
+def open_with(maker: Maker) -> TargetState:
+    """An open incident whose violation is of unknown origin."""
+    return drifted(an_incident(makers=(maker,), attributions=(Attribution(maker.violation),)), Outcome.OBSERVED)
