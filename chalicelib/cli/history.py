@@ -190,13 +190,15 @@ def _say_reasons(codes: Iterable[tuple[Outcome | None, str | None]]) -> None:
             say(f"{reason}: {found.text} {found.remedy}")
 
 
-def _row(entry: Entry) -> list[str]:
-    from chalicelib.operators.formatting import NOTHING, change_text, span_text, time_text
+def _row(entry: Entry, wanted: Filter) -> list[str]:
+    """With a filter by actor, the last cell says which part the actor has in the record."""
+    from chalicelib.operators.formatting import NOTHING, change_text, part_text, span_text, time_text
 
     record = entry.record
     why = " ".join(record.violations) or record.reason or NOTHING
     if record.reason and record.violations and record.outcome.value in ("FAILED", "DEFERRED"):
         why = f"{record.reason} ({why})"
+    parts = "; ".join(part_text(each) for each in entry.people if wanted.is_actor(each.actor))
     return [
         time_text(record.at),
         record.target,
@@ -205,6 +207,7 @@ def _row(entry: Entry) -> list[str]:
         _actor(entry),
         change_text(record.before, record.after, record.target) if record.before or record.after else NOTHING,
         span_text(record.exposure_seconds),
+        *([parts] if wanted.actor else ()),
     ]
 
 
@@ -217,19 +220,9 @@ def _actor(entry: Entry) -> str:
 
 
 def _print_records(entries: tuple[Entry, ...], wanted: Filter) -> None:
-    """With a filter by actor, the last column says which part the actor has in each record."""
     columns = (*HISTORY_COLUMNS, "part") if wanted.actor else HISTORY_COLUMNS
-    rows = [[*_row(entry), *_parts(entry, wanted)] for entry in entries]
-    print_table(Table(columns, rows, "No records match."))
+    print_table(Table(columns, [_row(entry, wanted) for entry in entries], "No records match."))
     _say_reasons((entry.record.outcome, entry.record.reason) for entry in entries)
-
-
-def _parts(entry: Entry, wanted: Filter) -> list[str]:
-    from chalicelib.operators.formatting import part_text
-
-    if not wanted.actor:
-        return []
-    return ["; ".join(part_text(person) for person in entry.people if wanted.is_actor(person.actor))]
 
 
 def _follow(operator: Operator, wanted: Filter, limit: int) -> int:
@@ -272,7 +265,7 @@ def _print_new(operator: Operator, entries: list[Entry], wanted: Filter) -> None
         from chalicelib.operators.formatting import clean
 
         for entry in entries:
-            click.echo("  ".join(clean(cell) for cell in [*_row(entry), *_parts(entry, wanted)]))
+            click.echo("  ".join(clean(cell) for cell in _row(entry, wanted)))
     else:
         emit_lines(entry.to_json() for entry in entries)
 

@@ -105,6 +105,7 @@ class Storm:
     def _writes(self, name: str, dice: random.Random) -> None:
         client = self._client(name, "xray" if name == "settings" else "kms")
         numbers = iter(range(1_000_000))
+        # The tag is one of the rule's: of tags that mean nothing to the guard, only ten an hour are recorded in full.
         deeds: dict[str, list[Callable[[], Any]]] = {
             "settings": [
                 lambda: client.put_encryption_config(Type="NONE"),
@@ -120,7 +121,7 @@ class Storm:
             ],
             "tags": [
                 lambda: client.tag_resource(
-                    KeyId=self.key, Tags=[{"TagKey": "team", "TagValue": f"number {next(numbers)}"}]
+                    KeyId=self.key, Tags=[{"TagKey": "purpose", "TagValue": f"number {next(numbers)}"}]
                 )
             ],
         }
