@@ -16,7 +16,7 @@ SHIPPED := app.py requirements.txt $(wildcard .chalice/*.json policies/*.json sh
 	$(shell find chalicelib -type f -not -name "*.pyc")
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test sandbox check package deploy bench bench-history hunt planted contract-live setup pins clean
+.PHONY: help demo test sandbox check package deploy bench bench-history hunt storm planted contract-live setup pins clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +50,9 @@ bench-history: $(VENV)/ready ## measure queries on a log with a million records 
 
 hunt: $(VENV)/ready ## run random schedules against the loop for ten minutes: crashes, stale reads, races, bad delivery
 	$(VENV)/bin/python -m tests.simulation.hunt --schedules 20000 --seconds 600
+
+storm: $(VENV)/ready build/dev/package/sam.json ## change everything at once for two minutes while the packaged functions are killed [SECONDS=120]
+	@$(VENV)/bin/python -m tests.component.storm --seconds $(or $(SECONDS),120)
 
 planted: $(VENV)/ready ## plant known bugs in copies of the code, and check that a test fails for each [SAMPLE=20] [SEED=text]
 	@$(VENV)/bin/python -m tests.planted $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))

@@ -18,7 +18,7 @@ from chalicelib.api.moments import Moment
 from chalicelib.api.operations import OPERATIONS, Operation
 from chalicelib.api.queries import PathParameters
 from chalicelib.api.responses import PROBLEM_TYPE
-from chalicelib.auditlog import summary, views
+from chalicelib.auditlog import parts, summary, views
 from chalicelib.domain import model, reasons, stored
 from chalicelib.domain.stored import Record
 
@@ -151,7 +151,7 @@ def _ref(name: str) -> dict[str, Any]:
 
 def _schemas() -> dict[str, Any]:
     """The schemas of the response types, as they are encoded."""
-    types = [Record, views.IncidentView, views.TargetView, summary.Summary]
+    types = [Record, parts.Person, views.IncidentView, views.TargetView, summary.Summary]
     _, found = msgspec.json.schema_components(
         types, schema_hook=_schema_of_custom_type, ref_template="#/components/schemas/{name}"
     )
@@ -162,11 +162,12 @@ def _schemas() -> dict[str, Any]:
         schemas[name] = schema
     place = {"account": _nullable("string"), "region": _nullable("string")}
     schemas["RecordLine"] = _object(
-        "A record as it was hashed, with its hash, actor, account and Region",
+        "A record as it was hashed, with its hash, actor, account and Region, and everybody who has a part in it",
         {
             **schemas.pop("Record")["properties"],
             "hash": {"type": "string"},
             "actor": {"anyOf": [_ref("Actor"), {"type": "null"}]},
+            "people": {"type": "array", "items": _ref("Person")},
             **place,
         },
     )
@@ -261,7 +262,7 @@ def _give_format(schema: dict[str, Any]) -> None:
 
 
 def _class_of(name: str) -> type[Any]:
-    modules: tuple[ModuleType, ...] = (model, reasons, stored, views, summary)
+    modules: tuple[ModuleType, ...] = (model, reasons, stored, parts, views, summary)
     for module in modules:
         kind = getattr(module, name, None)
         if isinstance(kind, type) and (dataclasses.is_dataclass(kind) or issubclass(kind, msgspec.Struct)):

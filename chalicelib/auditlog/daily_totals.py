@@ -75,7 +75,7 @@ def additions(
 
 
 def _add_end(sums: _Sums, before: TargetState, record: Record, exposure_seconds: float) -> None:
-    """Count the duration of an incident, or correct it if its change event arrives late.
+    """Count the duration of an incident, or correct it if the event of its cause arrives late.
 
     An incident that ended because its rule no longer judges the target has no exposure. If its change event arrives
     after that, the correction subtracts what was never counted; `summary` ignores negative amounts.
@@ -83,7 +83,7 @@ def _add_end(sums: _Sums, before: TargetState, record: Record, exposure_seconds:
     past = next((each for each in before.past if each.id == record.incident_id), None)
     if past is not None:
         # It was counted from its detection; now the time of the change is known.
-        if past.cause is None and record.trigger.kind is TriggerKind.CHANGE:
+        if past.cause is None and record.trigger.kind in (TriggerKind.CHANGE, TriggerKind.KEY):
             day = _day(FIGURES, past.closed_at)
             sums.add(day, f"exposure:{bucket(seconds(past.closed_at - past.opened_at))}", -1)
             sums.add(day, f"exposure:{bucket(exposure_seconds)}")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from chalicelib.auditlog.parts import people_of
 from chalicelib.domain.model import Actor
 from chalicelib.domain.policy import glob_matches
 from chalicelib.domain.reasons import Outcome
@@ -48,8 +48,12 @@ class Filter:
         )
 
     def matches_actor(self, record: Record) -> bool:
-        """Whether any actor in the record matches."""
-        return self.actor is None or any(_is_actor(self.actor, each) for each in _actors(record))
+        """Whether anybody who has a part in the record matches."""
+        return self.actor is None or any(self.is_actor(person.actor) for person in people_of(record))
+
+    def is_actor(self, actor: Actor) -> bool:
+        """Whether this is an actor that the filter asks for; False if it asks for none."""
+        return self.actor is not None and _is_actor(self.actor, actor)
 
     def matches_target(self, target: str) -> bool:
         """Whether the target, or the chain `guard`, matches."""
@@ -59,17 +63,6 @@ class Filter:
             and (self.account is None or account == self.account)
             and (self.region is None or region == self.region)
         )
-
-
-def _actors(record: Record) -> Iterator[Actor]:
-    if record.trigger.actor:
-        yield record.trigger.actor
-    if record.cause:
-        yield record.cause.actor
-    for attribution in record.attributions:
-        yield from (event.actor for event in attribution.events)
-    if record.suppression and record.suppression.opened_by:
-        yield record.suppression.opened_by
 
 
 def _is_actor(wanted: str, actor: Actor) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from chalicelib.auditlog import hashchain
+from chalicelib.auditlog.parts import Participant, Person, participants, people_of
 from chalicelib.auditlog.walks import Budget, Reads
 from chalicelib.domain.model import Actor, Setting
 from chalicelib.domain.reasons import NOT_JUDGED, Outcome, Problem, Violation
@@ -33,14 +34,20 @@ class Entry:
         own = record.trigger.actor if record.change else None
         return own or (record.cause.actor if record.cause else record.trigger.actor)
 
+    @property
+    def people(self) -> tuple[Person, ...]:
+        """Everybody who has a part in the record, and which."""
+        return people_of(self.record)
+
     def to_json(self) -> dict[str, Any]:
-        """The record's fields as they were hashed, and `hash`, `actor`, `account` and `region`."""
+        """The record's fields as they were hashed, and `hash`, `actor`, `people`, `account` and `region`."""
         account, _, region = self.record.target.partition("/")
         document: dict[str, Any] = _plain(self.record)
         return {
             **document,
             "hash": self.hash,
             "actor": _plain(self.actor),
+            "people": _plain(self.people),
             "account": account if region else None,
             "region": region or None,
         }
@@ -51,7 +58,8 @@ class IncidentView:
     """An incident, derived from its records.
 
     `outcome` and `reason` are its current ones. `exposure_seconds` is known after its end. `exposed_since` is the time
-    of the change, or of its detection if the change is unknown. `complete`: all its records were read.
+    of the change, or of its detection if the change is unknown. `people` are all who have a part in it. `complete`: all
+    its records were read.
     """
 
     id: str
@@ -73,6 +81,7 @@ class IncidentView:
     actions: tuple[str, ...] = ()
     suppression: Suppression | None = None
     error: Problem | None = None
+    people: tuple[Participant, ...] = ()
     complete: bool = True
     entries: tuple[Entry, ...] = ()
 
@@ -249,6 +258,7 @@ def _view(entries: tuple[Entry, ...], closed_at: datetime | None, *, complete: b
         actions=tuple(action.name for record in own for action in record.actions if action.error is None),
         suppression=next((record.suppression for record in reversed(own) if record.suppression), None),
         error=last.error,
+        people=participants(own),
         complete=complete,
         entries=entries,
     )

@@ -134,7 +134,7 @@ def history_verb(
     if follow:
         return _follow(operator, wanted, limit)
     page = history.records(operator.store, wanted, operator.now(), limit, next_token)
-    emit(operator.output, page.to_json(), "records", lambda: _print_records(page.entries))
+    emit(operator.output, page.to_json(), "records", lambda: _print_records(page.entries, wanted))
     _say_unreadable(page.unreadable)
     _say_newer(page.entries)
     if page.cursor and operator.output != "json":
@@ -190,13 +190,15 @@ def _say_reasons(codes: Iterable[tuple[Outcome | None, str | None]]) -> None:
             say(f"{reason}: {found.text} {found.remedy}")
 
 
-def _row(entry: Entry) -> list[str]:
-    from chalicelib.operators.formatting import NOTHING, change_text, span_text, time_text
+def _row(entry: Entry, wanted: Filter) -> list[str]:
+    """With a filter by actor, the last cell says which part the actor has in the record."""
+    from chalicelib.operators.formatting import NOTHING, change_text, part_text, span_text, time_text
 
     record = entry.record
     why = " ".join(record.violations) or record.reason or NOTHING
     if record.reason and record.violations and record.outcome.value in ("FAILED", "DEFERRED"):
         why = f"{record.reason} ({why})"
+    parts = "; ".join(part_text(each) for each in entry.people if wanted.is_actor(each.actor))
     return [
         time_text(record.at),
         record.target,
@@ -205,6 +207,7 @@ def _row(entry: Entry) -> list[str]:
         _actor(entry),
         change_text(record.before, record.after, record.target) if record.before or record.after else NOTHING,
         span_text(record.exposure_seconds),
+        *([parts] if wanted.actor else ()),
     ]
 
 
@@ -216,8 +219,9 @@ def _actor(entry: Entry) -> str:
     return f"{name} (operator)" if by_hand else name
 
 
-def _print_records(entries: tuple[Entry, ...]) -> None:
-    print_table(Table(HISTORY_COLUMNS, [_row(entry) for entry in entries], "No records match."))
+def _print_records(entries: tuple[Entry, ...], wanted: Filter) -> None:
+    columns = (*HISTORY_COLUMNS, "part") if wanted.actor else HISTORY_COLUMNS
+    print_table(Table(columns, [_row(entry, wanted) for entry in entries], "No records match."))
     _say_reasons((entry.record.outcome, entry.record.reason) for entry in entries)
 
 
@@ -229,7 +233,7 @@ def _follow(operator: Operator, wanted: Filter, limit: int) -> int:
 
     follower = history.Follower()
     first = history.records(operator.store, wanted, operator.now(), limit)
-    _print_new(operator, follower.fresh(first.entries, operator.now()))
+    _print_new(operator, follower.fresh(first.entries, operator.now()), wanted)
     # Mark older records that the limit left out as seen, so that they are not printed as new.
     now = operator.now()
     follower.fresh(_all_since(operator, replace(wanted, since=follower.since(now)), now), now)
@@ -238,7 +242,7 @@ def _follow(operator: Operator, wanted: Filter, limit: int) -> int:
             operator.sleep(POLL_SECONDS)
             now = operator.now()
             seen = _all_since(operator, replace(wanted, since=follower.since(now)), now)
-            _print_new(operator, follower.fresh(seen, now))
+            _print_new(operator, follower.fresh(seen, now), wanted)
     except KeyboardInterrupt:
         return 0
 
@@ -256,12 +260,12 @@ def _all_since(operator: Operator, wanted: Filter, now: datetime) -> list[Entry]
             return found
 
 
-def _print_new(operator: Operator, entries: list[Entry]) -> None:
+def _print_new(operator: Operator, entries: list[Entry], wanted: Filter) -> None:
     if operator.output == "table":
         from chalicelib.operators.formatting import clean
 
         for entry in entries:
-            click.echo("  ".join(clean(cell) for cell in _row(entry)))
+            click.echo("  ".join(clean(cell) for cell in _row(entry, wanted)))
     else:
         emit_lines(entry.to_json() for entry in entries)
 
@@ -273,8 +277,9 @@ def _print_new(operator: Operator, entries: list[Entry]) -> None:
 def show(operator: Operator, incident: str) -> int:
     """Show one incident, from detection to end.
 
-    Shows who made the change, the settings before and after, each action of the guard, and the exposure. INCIDENT is
-    the incident's id, or the id of one of its records, as `history` and `status` show them.
+    Shows everybody who had a part in it with what they changed, the settings before and after, each action of the
+    guard, and the exposure. INCIDENT is the incident's id, or the id of one of its records, as `history` and `status`
+    show them.
     """
     from chalicelib.auditlog import history
 
@@ -298,6 +303,8 @@ def _print_incident(operator: Operator, view: IncidentView) -> None:
         change_text,
         clean,
         event_change_text,
+        part_text,
+        persons_change_text,
         setting_text,
         span_text,
         time_text,
@@ -312,6 +319,10 @@ def _print_incident(operator: Operator, view: IncidentView) -> None:
     line("who", actor_text(view.actor, target) if view.actor else "unknown")
     line("what", change_text(view.before, view.after, target))
     line("violations", " ".join(view.violations) or "none")
+    for person in view.people:
+        line("person", f"{actor_text(person.actor, target)}: {part_text(person)}")
+        for change in person.changes:
+            line("  changed", persons_change_text(change, target))
     line("rule", view.rule or "none")
     if view.open:
         open_for = (operator.now() - view.exposed_since).total_seconds()

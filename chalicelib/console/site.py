@@ -225,6 +225,8 @@ def _templates() -> Environment:
         "time": words.time_tag,
         "event_change": formatting.event_change_text,
         "attribution": formatting.attribution_text,
+        "part": formatting.part_text,
+        "persons_change": formatting.persons_change_text,
         "span": formatting.span_text,
         "code": words.code_word,
         "setting": words.setting_word,

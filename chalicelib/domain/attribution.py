@@ -7,7 +7,7 @@ claims it; a rule that changed explains it, too, and so does a target that was n
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import timedelta
 
 from chalicelib.domain.model import ChangeEvent, Effect, KeyEvent, Subject, key_id_of
@@ -15,7 +15,8 @@ from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import Rule, sha256_of
 from chalicelib.domain.reasons import Violation
 from chalicelib.domain.run import Known, Run
-from chalicelib.domain.stored import Attribution, Cause, SeenEffect
+from chalicelib.domain.stored import Attribution, Cause, Maker, SeenEffect
+from chalicelib.domain.waiting import STALE_READS
 
 MOST_EFFECTS = 32
 """Keeps a target's state small, whoever floods it with events; older events stay on the record."""
@@ -42,29 +43,63 @@ KEY_STATES = {
 }
 
 
-def remember(
-    known: tuple[SeenEffect, ...], event: ChangeEvent | KeyEvent, cause: Cause | None
-) -> tuple[SeenEffect, ...]:
-    """The effects with the event's own at their end; a refused call has none, and a grant makes no violation."""
+def effect_of(event: ChangeEvent | KeyEvent, cause: Cause | None) -> SeenEffect | None:
+    """What the event changed, to be compared; None for a refused call, and for a grant, which makes no violation."""
     effect = event.effect
     if effect is None or effect.subject is Subject.GRANTS or cause is None:
-        return known
-    return (*known, SeenEffect(cause, effect.subject, effect.resource, _comparable(effect)))[-MOST_EFFECTS:]
+        return None
+    return SeenEffect(cause, effect.subject, effect.resource, _comparable(effect))
+
+
+def remember(known: tuple[SeenEffect, ...], effect: SeenEffect | None) -> tuple[SeenEffect, ...]:
+    """The effects with this one at their end."""
+    return (*known, effect)[-MOST_EFFECTS:] if effect else known
 
 
 def attribute(
-    run: Run, known: Known, effects: Iterable[SeenEffect], seen: Observation, violations: tuple[Violation, ...]
+    run: Run, known: Known, effects: tuple[SeenEffect, ...], makers: tuple[Maker, ...], violations: Iterable[Violation]
 ) -> tuple[Attribution, ...]:
-    """Each violation with the events that made it."""
-    assert run.rule is not None
-    in_time = [each for each in effects if each.cause.at <= seen.at + ONE_SECOND]
-    found = []
-    for violation in violations:
-        fits = _maker_of(violation, run.rule, known, seen)
-        made = [each.cause for each in in_time if fits(each)]
-        last = max((cause.at for cause in made), default=None)
-        found.append(Attribution(violation, tuple(cause for cause in made if cause.at == last)))
+    """Each violation with the events that made it, or what else explains it."""
+    found = name_makers(tuple(map(Attribution, violations)), makers, effects)
     return tuple(_explained(each, run, known) for each in found)
+
+
+def name_makers(
+    found: tuple[Attribution, ...], makers: Iterable[Maker], effects: tuple[SeenEffect, ...]
+) -> tuple[Attribution, ...]:
+    """The attributions with the events that made the violations, as far as they are known by now."""
+    by_violation = {maker.violation: maker for maker in makers}
+    return tuple(
+        _named(each, by_violation[each.violation], effects) if each.violation in by_violation else each
+        for each in found
+    )
+
+
+def _named(found: Attribution, maker: Maker, effects: tuple[SeenEffect, ...]) -> Attribution:
+    """The latest events whose effect the guard saw; none that another change undid before."""
+    of_it = [effect for effect in effects if _concerns(effect, maker)]
+    undone = [
+        effect.cause.at
+        for effect in of_it
+        if effect.after not in maker.values and effect.cause.at + ONE_SECOND <= maker.seen_at
+    ]
+    made = {event.event_id: event for event in found.events}
+    made |= {effect.cause.event_id: effect.cause for effect in of_it if effect.after in maker.values}
+    last = max((event.at for event in made.values()), default=None)
+    if last is None or any(at > last for at in undone):
+        return found
+    return Attribution(found.violation, tuple(event for event in made.values() if event.at == last))
+
+
+def _concerns(effect: SeenEffect, maker: Maker) -> bool:
+    """Whether the event changed what the violation is about, between the last time it was right and the observation."""
+    resource = key_id_of(effect.resource) if effect.resource else None
+    return (
+        effect.subject is maker.subject
+        and (not maker.resources or resource in maker.resources)
+        and effect.cause.at <= maker.seen_at + ONE_SECOND
+        and (maker.since is None or effect.cause.at >= maker.since.replace(microsecond=0))
+    )
 
 
 def _explained(found: Attribution, run: Run, known: Known) -> Attribution:
@@ -79,35 +114,34 @@ def _explained(found: Attribution, run: Run, known: Known) -> Attribution:
     return found
 
 
-def _maker_of(violation: Violation, rule: Rule, known: Known, seen: Observation) -> Callable[[SeenEffect], bool]:
-    """Whether an effect is the value that the violation is about."""
-    keys = {key_id_of(arn) for arn in (seen.setting.key_arn, known.state.managed_key) if arn}
+def makers_of(rule: Rule, known: Known, seen: Observation, violations: Iterable[Violation]) -> tuple[Maker, ...]:
+    """What made each violation: none where it is better unknown than attributed to the wrong actor."""
+    return tuple(maker for each in violations if (maker := _maker_of(each, rule, known, seen)))
 
-    def of_setting(each: SeenEffect) -> bool:
-        return each.subject is Subject.SETTING and each.after == str(seen.setting)
 
-    def of_key(each: SeenEffect) -> bool:
-        return each.resource is not None and key_id_of(each.resource) in keys
-
+def _maker_of(violation: Violation, rule: Rule, known: Known, seen: Observation) -> Maker | None:
+    keys = tuple(sorted({key_id_of(arn) for arn in (seen.setting.key_arn, known.state.managed_key) if arn}))
+    good_at, checked_at = known.stored.good_at, known.stored.checked_at
     if violation in OF_THE_SETTING:
-        return of_setting
-    if violation in KEY_STATES:
-        states = KEY_STATES[violation]
-        return lambda each: each.subject is Subject.KEY_STATE and of_key(each) and each.after in states
-    if violation is Violation.KEY_ROTATION_OFF:
-        return lambda each: each.subject is Subject.KEY_ROTATION and of_key(each) and each.after == "off"
-    if violation is Violation.KEY_POLICY_INCOMPLETE:
-        shown = {
-            canonical_digest(key.policy)
-            for arn, key in seen.keys.items()
-            if key and key.policy and key_id_of(arn) in keys
-        }
-        return lambda each: each.subject is Subject.KEY_POLICY and of_key(each) and each.after in shown
+        since = known.stored.good_setting_at or good_at
+        return Maker(violation, seen.at, Subject.SETTING, (), (str(seen.setting)[:LONGEST_VALUE],), since)
+    # KMS may have shown what had been repaired before.
+    oldest = seen.at - STALE_READS
+    good_at, checked_at = (at - STALE_READS if at and at < oldest else None for at in (good_at, checked_at))
     if violation is Violation.ALIAS_MOVED:
         alias = rule.managed_key.alias
-        value = seen.aliases.get(alias) or "deleted"
-        return lambda each: each.subject is Subject.ALIAS and each.resource == alias and each.after == value
-    return lambda each: False  # rather unknown than the wrong actor
+        return Maker(violation, seen.at, Subject.ALIAS, (alias,), (seen.aliases.get(alias) or "deleted",), good_at)
+    if not keys:
+        return None
+    if violation in KEY_STATES:
+        return Maker(violation, seen.at, Subject.KEY_STATE, keys, KEY_STATES[violation], good_at)
+    if violation is Violation.KEY_ROTATION_OFF:
+        return Maker(violation, seen.at, Subject.KEY_ROTATION, keys, ("off",), checked_at)
+    if violation is Violation.KEY_POLICY_INCOMPLETE:
+        policies = (key.policy for arn, key in seen.keys.items() if key and key.policy and key_id_of(arn) in keys)
+        values = tuple(sorted(map(canonical_digest, policies)))
+        return Maker(violation, seen.at, Subject.KEY_POLICY, keys, values, checked_at)
+    return None
 
 
 def _comparable(effect: Effect) -> str | None:

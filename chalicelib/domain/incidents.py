@@ -12,7 +12,7 @@ from chalicelib.domain.model import Actor, ChangeEvent, Effect, Subject, Trigger
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.reasons import Problem, Reason, Violation
 from chalicelib.domain.run import Known, Run, must_audit
-from chalicelib.domain.stored import Cause, Incident, PastIncident, TargetState
+from chalicelib.domain.stored import Attribution, Cause, Incident, PastIncident, TargetState
 from chalicelib.domain.times import CLOCK_SKEW, seconds
 
 PAST_INCIDENTS = 8
@@ -22,11 +22,12 @@ UNKNOWN_ACTOR = Actor("unknown")
 
 
 class JoinedFields(TypedDict, total=False):
-    """The fields of a record that join its event to a past incident; empty if it caused none."""
+    """The fields of a record that join its event to a past incident; empty if it belongs to none."""
 
     incident_id: str
     cause: Cause | None
     exposure_seconds: float
+    attributions: tuple[Attribution, ...]
 
 
 def cause_of(trigger: Trigger) -> Cause | None:
@@ -95,8 +96,32 @@ def join_past(state: TargetState, change: ChangeEvent | None) -> tuple[TargetSta
 
 def remember(state: TargetState, incident: Incident, closed_at: datetime) -> tuple[PastIncident, ...]:
     """Return the past incidents with this one appended."""
-    past = PastIncident(incident.id, incident.opened_at, closed_at, incident.before, incident.cause)
+    past = PastIncident(
+        incident.id,
+        incident.opened_at,
+        closed_at,
+        incident.before,
+        incident.cause,
+        state.good_setting_at or _compliant_before(incident, state),
+        (*incident.attributions, *incident.earlier),
+        incident.makers,
+    )
     return (*state.past, past)[-PAST_INCIDENTS:]
+
+
+def past_with(state: TargetState, incident_id: str | None, at: datetime | None) -> PastIncident | None:
+    """Return the past incident with this id; else the newest one in which something happened at this time.
+
+    An incident lasts from the time when the target was last compliant. Event times have whole seconds.
+    """
+    for past in reversed(state.past):
+        if incident_id is not None and past.id == incident_id:
+            return past
+    for past in reversed(state.past):
+        since = past.good_at.replace(microsecond=0) if past.good_at else None
+        if at is not None and at <= past.closed_at and (since is None or at >= since):
+            return past
+    return None
 
 
 def exposure(incident: Incident, now: datetime) -> float:

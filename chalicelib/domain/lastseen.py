@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from msgspec.structs import replace
 
-from chalicelib.domain.attribution import canonical_digest
+from chalicelib.domain.attribution import ONE_SECOND, canonical_digest
 from chalicelib.domain.model import ChangeEvent, EncryptionType, Key, KeyEvent, Setting, Subject
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import Rule
@@ -46,7 +46,7 @@ def value_before(state: TargetState, event: ChangeEvent | KeyEvent) -> str | Non
     seen = _find(state.last_seen, effect.subject, effect.resource)
     if seen is None:  # a former version kept only the setting
         return str(state.setting) if effect.subject is Subject.SETTING and state.setting else None
-    value = _value_at(seen, at)
+    value = _value_at(seen, at, _comparable(effect.subject, effect.after) if effect.after else None)
     return _touched(value, event.tag_keys) if value is not None and isinstance(event, KeyEvent) else value
 
 
@@ -177,10 +177,18 @@ def _find(last_seen: tuple[LastSeen, ...], subject: Subject, resource: str | Non
     return next((each for each in last_seen if (each.subject, each.resource) == (subject, resource)), None)
 
 
-def _value_at(seen: LastSeen, at: datetime | None) -> str | None:
-    """Return the value at a time, by what is known now; the latest one if the time is unknown."""
-    values = [each.value for each in seen.values if at is None or each.since <= at]
+def _value_at(seen: LastSeen, at: datetime | None, after: str | None = None) -> str | None:
+    """Return the value at a time, by what is known now; the latest one if the time is unknown.
+
+    Event times have whole seconds: what is known from the event's own second was before it, unless it is `after`, what
+    the event made.
+    """
+    values = [each.value for each in seen.values if at is None or each.since <= at or _same_second(each, at, after)]
     return values[-1] if values else None
+
+
+def _same_second(each: SeenValue, at: datetime, after: str | None) -> bool:
+    return after is not None and each.value != after and each.since < at + ONE_SECOND
 
 
 def _with(last_seen: tuple[LastSeen, ...], shown: Shown, at: datetime) -> tuple[LastSeen, ...]:

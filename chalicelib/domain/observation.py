@@ -20,7 +20,7 @@ class Observation(Struct, frozen=True):
     `keys` maps a key's ARN to the key, None if KMS says that it does not exist. `aliases` maps an alias to its key's
     ARN, None if there is no such alias. `closed` are keys that the rule rules out by name and whose policy does not let
     the guard read more. `in_use` is None if X-Ray's service graph was not read; if it may not be read, `use_problem`
-    says why. `deep`: policy, rotation and tags were read.
+    says why. `deep`: policy, rotation and tags were read. `setting_at`: the setting was read again after that time.
     """
 
     at: datetime
@@ -31,3 +31,4 @@ class Observation(Struct, frozen=True):
     in_use: bool | None = None
     use_problem: Problem | None = None
     deep: bool = True
+    setting_at: datetime | None = None

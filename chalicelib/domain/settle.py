@@ -151,7 +151,7 @@ def _lease_held(draft: SettlementDraft) -> Settlement:
     incident = _open_incident(draft.state)
     if draft.must_audit:
         draft.set(incident=draft.joined(incident), recheck_at=waiting.later(draft.state.recheck_at, draft.now))
-        draft.add(Outcome.DEFERRED, incident_id=incident.id, reason=Reason.IN_PROGRESS)
+        draft.add(Outcome.DEFERRED, incident_id=incident.id, reason=Reason.IN_PROGRESS, attributions=draft.news)
     return draft.settled(Outcome.DEFERRED, Reason.IN_PROGRESS)
 
 
@@ -188,7 +188,7 @@ def _still_compliant(draft: SettlementDraft, seen: Observation) -> Settlement:
         draft.set(managed_key=adopted, recheck_at=waiting.recheck_after(state.recheck_at, draft.now))
     detail: dict[str, object] = {"adopted": adopted} if adopted else {}
     if draft.must_audit:
-        draft.state, joined = incidents.join_past(draft.state, draft.run.change)
+        joined = draft.joined_past()
         draft.add(Outcome.COMPLIANT, before=seen.setting, after=seen.setting, detail=detail, **joined)
     elif news:
         draft.add(Outcome.COMPLIANT, before=state.setting, after=seen.setting, detail=detail)
@@ -222,7 +222,8 @@ def _still_updating(draft: SettlementDraft, incident: Incident, setting: Setting
         draft.set(outcome=Outcome.APPLIED, reason=None)
     if draft.must_audit or opened_again:
         draft.set(incident=draft.joined(incident))
-        draft.add(Outcome.COMPLIANT, incident_id=incident.id, after=setting, reason=Reason.UPDATING)
+        news = draft.news
+        draft.add(Outcome.COMPLIANT, incident_id=incident.id, after=setting, reason=Reason.UPDATING, attributions=news)
         return draft.settled(Outcome.COMPLIANT, Reason.UPDATING)
     draft.state = before
     return draft.settled(Outcome.APPLIED, Reason.UPDATING)
@@ -339,7 +340,9 @@ def _region_denied(draft: SettlementDraft, problem: Problem) -> Settlement:
         return draft.settled(Outcome.IGNORED, Reason.REGION_DENIED)
     if incident and incident.lease:
         draft.close_lost(incident)
-        draft.set(incident=replace(incident, lease=None, phase=Phase.OPEN, unended=False))
+        incident = replace(incident, lease=None, phase=Phase.OPEN, unended=False)
+    if incident:
+        draft.set(incident=draft.joined(incident))
     draft.set(outcome=Outcome.IGNORED, reason=Reason.REGION_DENIED, rule=draft.run.rule_id)
     draft.add(
         Outcome.IGNORED,
@@ -347,6 +350,7 @@ def _region_denied(draft: SettlementDraft, problem: Problem) -> Settlement:
         before=state.setting if news else None,
         reason=Reason.REGION_DENIED,
         error=problem,
+        attributions=draft.news,
     )
     return draft.settled(Outcome.IGNORED, Reason.REGION_DENIED)
 
@@ -361,6 +365,7 @@ def _failed(draft: SettlementDraft, problem: Problem, held: Lease | None) -> Set
         return _lease_held(draft)
     if lease is not None and not ours:
         draft.close_lost(incident)
+    incident = draft.joined(incident)
     wait = waiting.after_failure(state.backoff, draft.at, draft.run.setup.limits)
     applied = incident.phase is Phase.APPLIED
     failed = replace(

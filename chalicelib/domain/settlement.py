@@ -15,7 +15,8 @@ from msgspec.structs import replace
 from chalicelib.domain import attribution, floods, incidents, lastseen, waiting
 from chalicelib.domain.breakglass import Weighed
 from chalicelib.domain.echo import MOST_REQUESTS, MOST_WINDOWS
-from chalicelib.domain.model import EncryptionType, Setting, Trigger, TriggerKind
+from chalicelib.domain.judge import OF_THE_KEY
+from chalicelib.domain.model import EncryptionType, KeyEvent, Setting, Trigger, TriggerKind
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.reasons import Outcome, Problem, Reason, Violation
 from chalicelib.domain.run import At, Known, Run, must_audit
@@ -30,6 +31,7 @@ from chalicelib.domain.stored import (
     Tally,
     TargetState,
 )
+from chalicelib.domain.times import seconds
 
 
 class RecordFields(TypedDict, total=False):
@@ -96,11 +98,13 @@ class SettlementDraft:
         self.state: TargetState = known.state
         self.lines: list[Line] = []
         self.must_audit = must_audit(run, known)
+        self.news: tuple[Attribution, ...] = ()
+        """The attributions that change with the run's event."""
         self._calls_known = False
         if self.must_audit and run.event is not None:
             cause = incidents.cause_of(run.event.trigger)
             self.set(
-                effects=attribution.remember(self.state.effects, run.event, cause),
+                effects=attribution.remember(self.state.effects, attribution.effect_of(run.event, cause)),
                 last_seen=lastseen.with_event(self.state, run.rule, run.event),
             )
         if self.must_audit and run.is_by_own_role:
@@ -128,7 +132,8 @@ class SettlementDraft:
         fields.setdefault("attempt", incident.attempt if incident.unended else None)
         fields.setdefault("before", incident.before)
         fields.setdefault("violations", incident.violations)
-        fields.setdefault("attributions", incident.attributions)
+        earlier = tuple(each for each in self.news if each in incident.earlier)
+        fields.setdefault("attributions", (*incident.attributions, *earlier))
         fields.setdefault("cause", incident.cause)
         self.add(outcome, **fields)
 
@@ -145,17 +150,61 @@ class SettlementDraft:
             is_new = True
         elif incident.before is None:
             incident = replace(incident, before=seen.setting)
-        found = attribution.attribute(self.run, self.known, self.state.effects, seen, violations)
-        return replace(incident, attributions=found), is_new
+        assert self.run.rule is not None
+        makers = attribution.makers_of(self.run.rule, self.known, seen, violations)
+        found = attribution.attribute(self.run, self.known, self.state.effects, makers, violations)
+        former = {each.violation: each for each in (*incident.earlier, *incident.attributions)}
+        earlier = tuple(each for each in former.values() if each.violation not in violations)
+        makers = (*(maker for maker in incident.makers if maker.violation not in violations), *makers)
+        return replace(incident, attributions=found, earlier=earlier, makers=makers), is_new
 
     def joined(self, incident: Incident) -> Incident:
-        """Return the open incident, joined with the run's change event if that must be audited."""
-        return incidents.join(incident, self.run.change, self.state) if self.must_audit else incident
+        """Return the open incident, joined with the run's event if that must be audited."""
+        if not self.must_audit:
+            return incident
+        incident = incidents.join(incident, self.run.change, self.state)
+        found = attribution.name_makers(incident.attributions, incident.makers, self.state.effects)
+        earlier = attribution.name_makers(incident.earlier, incident.makers, self.state.effects)
+        known = (*incident.attributions, *incident.earlier)
+        self.news = tuple(each for each in (*found, *earlier) if each not in known)
+        cause = incident.cause or self._cause_of_key_violations((*found, *earlier))
+        return replace(incident, attributions=found, earlier=earlier, cause=cause)
+
+    def joined_past(self) -> incidents.JoinedFields:
+        """Join the run's event to the past incident in which it happened; return the record's fields for it.
+
+        Of the violations, only those that the event is newly known to have made.
+        """
+        event = self.run.event
+        if event is None or not self.must_audit:
+            return {}
+        self.state, joined = incidents.join_past(self.state, self.run.change)
+        known = incidents.past_with(self.state, joined.get("incident_id"), event.trigger.event_time)
+        if known is None:
+            return {}
+        found = attribution.name_makers(known.attributions, known.makers, self.state.effects)
+        news = tuple(each for each in found if each not in known.attributions)
+        fields: incidents.JoinedFields = {**joined, "incident_id": known.id, "attributions": news}
+        cause = known.cause or self._cause_of_key_violations(found)
+        if known.cause is None and cause is not None:
+            fields |= {"cause": cause, "exposure_seconds": seconds(known.closed_at - cause.at)}
+        past = replace(known, attributions=found, cause=cause)
+        self.set(past=tuple(past if each.id == past.id else each for each in self.state.past))
+        return fields
+
+    def _cause_of_key_violations(self, found: tuple[Attribution, ...]) -> Cause | None:
+        """The run's key event as the cause of an incident whose violations are all of the key, if it made one."""
+        event = self.run.event
+        cause = incidents.cause_of(event.trigger) if isinstance(event, KeyEvent) else None
+        is_maker = cause is not None and any(cause in each.events for each in found)
+        return cause if is_maker and OF_THE_KEY.issuperset(each.violation for each in found) else None
 
     def close_lost(self, incident: Incident) -> None:
-        """Record the end of an attempt whose worker was lost."""
+        """Record the end of an attempt whose worker was lost, with the violations that it was about."""
         problem = incidents.worker_lost(incident)
-        self.add_about(incident, Outcome.FAILED, error=problem, reason=problem.code, actions=())
+        former = self.known.stored.incident
+        named = former.attributions if former else incident.attributions
+        self.add_about(incident, Outcome.FAILED, error=problem, reason=problem.code, actions=(), attributions=named)
 
     def note_setting(self) -> None:
         """Store what was observed of the setting and its keys, and the rule and policy that applied."""
@@ -179,6 +228,7 @@ class SettlementDraft:
             reason=None,
             violations=(),
             good_at=self.now,
+            good_setting_at=seen.setting_at or seen.at,
             checked_at=self.now if seen.deep else self.state.checked_at,
         )
 

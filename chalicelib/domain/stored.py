@@ -93,6 +93,21 @@ class LastSeen(Struct, frozen=True):
     values: tuple[SeenValue, ...]
 
 
+class Maker(Struct, frozen=True):
+    """What an event must have changed to have made a violation that was observed at `seen_at`.
+
+    `since` is when the guard last saw that the target did not have it. `resources` are bare key ids or an alias, empty
+    for the setting; `values` are those that violate the rule, of a key policy its digest.
+    """
+
+    violation: Violation
+    seen_at: datetime
+    subject: Subject
+    resources: tuple[str, ...]
+    values: tuple[str, ...]
+    since: datetime | None = None
+
+
 class Action(Struct, frozen=True):
     """One mutation that was sent. For a key policy, `before` and `after` are both texts."""
 
@@ -197,7 +212,8 @@ class Incident(Struct, frozen=True):
     `cause` is the first change, from which the exposure counts; `latest` the last one reported while it is open.
     `unended`: the latest attempt has no end on the record yet, or only APPLIED. Until `settles_until`, a failure may
     only mean that AWS is slow. `planned` are the steps of the latest attempt. `mutated`: a call that the guard sent in
-    this incident may have taken effect, so that its end is REMEDIATED.
+    this incident may have taken effect, so that its end is REMEDIATED. `attributions` are of the present violations,
+    `earlier` of those that it had before; `makers` say which events made any of them, also events reported later.
     """
 
     id: str
@@ -216,16 +232,24 @@ class Incident(Struct, frozen=True):
     mutated: bool = False
     planned: tuple[str, ...] = ()
     attributions: tuple[Attribution, ...] = ()
+    makers: tuple[Maker, ...] = ()
+    earlier: tuple[Attribution, ...] = ()
 
 
 class PastIncident(Struct, frozen=True):
-    """What is kept of a closed incident, so that a change event that arrives late can be joined to it."""
+    """What is kept of a closed incident, so that an event that arrives late can be joined to it.
+
+    `good_at` is when the target was last compliant before it.
+    """
 
     id: str
     opened_at: datetime
     closed_at: datetime
     before: Setting | None
     cause: Cause | None = None
+    good_at: datetime | None = None
+    attributions: tuple[Attribution, ...] = ()
+    makers: tuple[Maker, ...] = ()
 
 
 class Intent(Struct, frozen=True):
@@ -284,7 +308,7 @@ class TargetState(Struct, frozen=True):
     is when everything must be read again; `watch` is set while a break-glass may suppress the target. `effects` are
     what the latest events changed, `last_seen` what stood there before the next change. `requests` are the ids of the
     guard's latest calls, and `windows` the times of calls whose ids it does not know: by both it recognizes the events
-    of its own calls.
+    of its own calls. `good_setting_at` is when it last read a compliant setting.
     """
 
     target: str
@@ -317,6 +341,7 @@ class TargetState(Struct, frozen=True):
     effects: tuple[SeenEffect, ...] = ()
     format: int = FORMAT
     last_seen: tuple[LastSeen, ...] = ()
+    good_setting_at: datetime | None = None
 
     @property
     def due(self) -> datetime | None:

@@ -249,7 +249,8 @@ class Attempt:
     def _confirm(self, seen: Observation) -> tuple[Problem | None, Observation]:
         """Read X-Ray's setting until it is ACTIVE, for ten seconds at most."""
         for pause in (*_pauses(), None):
-            seen = replace(seen, setting=self.reach.xray.get())
+            asked_at = self.guard.clock.now()
+            seen = replace(seen, setting=self.reach.xray.get(), setting_at=asked_at)
             if judge(self.run.target, self.rule, self.known.state, seen):
                 was = seen.setting.key_arn or seen.setting.type
                 return Problem(Reason.CHANGED_AGAIN, f"X-Ray now reports {was}: somebody changed it meanwhile"), seen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from chalicelib.domain.meanings import SUBJECTS
 from chalicelib.domain.model import Actor, EncryptionType, Setting, Subject, Target, arn_part, key_id_of
 
 if TYPE_CHECKING:
+    from chalicelib.auditlog.parts import Participant, Person, PersonsChange
     from chalicelib.domain.steps import Step
     from chalicelib.domain.stored import Attribution, Change
 
@@ -88,7 +90,7 @@ LONGEST_VALUE = 200
 DIGEST_DIGITS = 12
 
 
-def event_change_text(change: Change, target: str = "") -> str:
+def event_change_text(change: Change | PersonsChange, target: str = "") -> str:
     """Format what an event changed: `the setting: NONE → KMS key/…`. A long value, such as a key policy, is cut."""
     if change.subject is None:
         return "the event does not say"
@@ -98,7 +100,7 @@ def event_change_text(change: Change, target: str = "") -> str:
     return clean(f"{SUBJECTS[change.subject]}{resource}: {before}{_value_text(change, change.after, target)}")
 
 
-def _value_text(change: Change, value: str | None, target: str) -> str:
+def _value_text(change: Change | PersonsChange, value: str | None, target: str) -> str:
     """Format one value of a change: an alias's key as in other texts, a digest by its first digits."""
     if not value:
         return "unknown"
@@ -121,6 +123,26 @@ def attribution_text(attribution: Attribution, target: str = "") -> str:
     else:
         who = "by an unknown change"
     return clean(f"{attribution.violation.value} {who}")
+
+
+PARTS: Mapping[str, str] = {
+    "event": "made the change",
+    "trigger": "began the check",
+    "cause": "caused the incident",
+    "break-glass": "set the break-glass tag",
+}
+
+
+def part_text(person: Person | Participant) -> str:
+    """Format somebody's part in a record or an incident: `made the change, caused the incident, made NOT_KMS`."""
+    words = [PARTS[part] for part in person.parts if part in PARTS]
+    return clean(", ".join([*words, *(f"made {violation.value}" for violation in person.violations)]))
+
+
+def persons_change_text(change: PersonsChange, target: str = "") -> str:
+    """Format what somebody changed in an incident: the change, the call and its time."""
+    what = event_change_text(change, target)
+    return f"{what} ({clean(change.event_name or 'unknown call')} at {time_text(change.at)})"
 
 
 def step_text(step: Step, target: Target) -> str:

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from chalicelib.auditlog import hashchain
 from chalicelib.auditlog.states import read_state
+from chalicelib.domain.effects import read_effect
 from chalicelib.domain.errors import AwsError, Conflict, StoreError
 from chalicelib.domain.model import Actor, Effect, EncryptionStatus, EncryptionType, Key, Setting, Subject, Target
 from chalicelib.domain.ports import Loaded, Request
@@ -86,6 +87,7 @@ class FakeKeys:
 
     def describe(self, key: str) -> Key | None:
         def effect() -> Key | None:
+            self._run.told_kms_at = self._world.now
             found = self._find(key)
             if found is None:
                 return None
@@ -237,8 +239,8 @@ class FakeKeys:
             changed = change(key)
             self._world.set_kms(self._target, self._world.place(self._target).kms.with_key(changed))
             request_id = self._world.mutated(self._target, operation, arn, self._run)
-            policy = Effect(Subject.KEY_POLICY, arn, changed.policy) if operation == "PutKeyPolicy" else None
-            self._world.tell_key(self._target, self._self(), operation, (arn,), None, policy, request_id)
+            effect = read_effect(operation, {"policy": changed.policy}, (arn,), None)
+            self._world.tell_key(self._target, self._self(), operation, (arn,), None, effect, request_id)
             return request_id
 
         return self._world.call(self._run, operation, effect, self._target)

@@ -16,10 +16,10 @@ from collections.abc import Callable
 from functools import partial
 from random import Random
 
-from chalicelib.domain.model import Key, Trigger, TriggerKind
+from chalicelib.domain.model import Actor, Key, Trigger, TriggerKind
 from tests.simulation.crashing import CRASHES, FRESH, LOST_ANSWERS, MIXED, OLDEST, check, interrupted
 from tests.simulation.scenarios import ALIAS, BARE_POLICY, SCENARIOS, Stage, stage
-from tests.simulation.world import HOME, MUTATIONS, Hazard, Run
+from tests.simulation.world import ACCOUNT, ALICE, HOME, MUTATIONS, Hazard, Run
 
 ROUGH_SECONDS = 5400.0
 QUIET_SECONDS = 26 * 3600.0
@@ -68,6 +68,7 @@ def schedule(seed: int) -> Stage:
     )
     # A user may change the key between its read and the Put: only KMS's last response counts.
     scene.witness.fresh = False
+    scene.witness.follows_attributions = True
     world = scene.world
     world.user_puts(HOME, None)
     scene.lambdas.schedule(first_sweep_after=dice.uniform(60, 3600))
@@ -111,6 +112,13 @@ def check_schedule(scene: Stage) -> None:
 
 # --- what happens ----------------------------------------------------------------------------------------------------
 
+PEOPLE = (
+    ALICE,
+    Actor(f"arn:aws:iam::{ACCOUNT}:user/Bob", "IAMUser"),
+    Actor(f"arn:aws:iam::{ACCOUNT}:role/Mallory", "AssumedRole", session="shell"),
+    Actor(f"arn:aws:iam::{ACCOUNT}:role/Mallory", "AssumedRole", session="pipeline"),
+)
+
 
 def _own_key(scene: Stage) -> Key | None:
     """Return the managed key's actual state, if it exists and the guard may change it."""
@@ -119,38 +127,46 @@ def _own_key(scene: Stage) -> Key | None:
 
 
 def _puts_none(scene: Stage, dice: Random) -> None:
-    scene.world.user_puts(HOME, None)
+    scene.world.user_puts(HOME, None, dice.choice(PEOPLE))
 
 
 def _puts_aws_managed(scene: Stage, dice: Random) -> None:
-    scene.world.user_puts(HOME, scene.world.user_makes_key(HOME, manager="AWS", rotation=True, policy=BARE_POLICY))
+    key = scene.world.user_makes_key(HOME, manager="AWS", rotation=True, policy=BARE_POLICY)
+    scene.world.user_puts(HOME, key, dice.choice(PEOPLE))
 
 
 def _puts_other_key(scene: Stage, dice: Random) -> None:
-    scene.world.user_puts(HOME, scene.make_key(tagged=False))
+    scene.world.user_puts(HOME, scene.make_key(tagged=False), dice.choice(PEOPLE))
 
 
 def _puts_it_back(scene: Stage, dice: Random) -> None:
     key = _own_key(scene)
     if key is not None and key.state == "Enabled":
-        scene.world.user_puts(HOME, key.arn)
+        scene.world.user_puts(HOME, key.arn, dice.choice(PEOPLE))
 
 
 def _changes(**changes: object) -> Act:
     def act(scene: Stage, dice: Random) -> None:
         key = _own_key(scene)
         if key is not None and not (key.state == "PendingDeletion" and changes.get("state") == "Disabled"):
-            scene.world.user_changes_key(HOME, key.arn, **changes)
+            scene.world.user_changes_key(HOME, key.arn, dice.choice(PEOPLE), **changes)
 
     return act
 
 
 def _moves_alias(scene: Stage, dice: Random) -> None:
-    scene.world.user_sets_alias(HOME, ALIAS, scene.make_key(tagged=dice.random() < 0.7))
+    scene.world.user_sets_alias(HOME, ALIAS, scene.make_key(tagged=dice.random() < 0.7), dice.choice(PEOPLE))
 
 
 def _deletes_alias(scene: Stage, dice: Random) -> None:
-    scene.world.user_sets_alias(HOME, ALIAS, None)
+    scene.world.user_sets_alias(HOME, ALIAS, None, dice.choice(PEOPLE))
+
+
+def _adds_a_tag(scene: Stage, dice: Random) -> None:
+    key = _own_key(scene)
+    if key is not None:
+        tags = tuple(dict([*(key.tags or ()), ("team", str(dice.randint(1, 9)))]).items())
+        scene.world.user_changes_key(HOME, key.arn, dice.choice(PEOPLE), tags=tags)
 
 
 def _hears_again(scene: Stage, dice: Random) -> None:
@@ -188,6 +204,7 @@ KEY_ACTS: tuple[Act, ...] = (
     _changes(state="Enabled"),
     _changes(policy=BARE_POLICY),
     _changes(rotation=False, rotation_days=None),
+    _adds_a_tag,
 )
 ALIAS_ACTS: tuple[Act, ...] = (_moves_alias, _deletes_alias)
 WORKER_ACTS: tuple[Act, ...] = (_hears_again, _sweeps, _freezes)

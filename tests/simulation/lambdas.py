@@ -105,7 +105,10 @@ class Lambdas:
         """Start a function now. If it fails or dies, retry it as Lambda does, under the same request id."""
         world = self.world
         run = Run(
-            name or f"{function}/{world.new_id('invocation')}", function, deadline=timeout and world.now + timeout
+            name or f"{function}/{world.new_id('invocation')}",
+            function,
+            deadline=timeout and world.now + timeout,
+            begun_at=world.now,
         )
         self.runs.append(run)
         self.pending += 1

@@ -16,6 +16,7 @@ from chalicelib.domain.reasons import Outcome, Reason
 from chalicelib.domain.stored import GUARD_CHAIN, Action, GuardState, Record, TargetState
 from tests.simulation.fakes import Tables
 from tests.simulation.lambdas import Lambdas
+from tests.simulation.whodunit import Whodunit
 from tests.simulation.world import GUARD_ROLE, HOME, Mutation, Run, World
 
 GOOD = (Outcome.COMPLIANT, Outcome.REMEDIATED)
@@ -26,18 +27,21 @@ CLOSING = (Outcome.FAILED, Outcome.DEFERRED, Outcome.APPLIED, Outcome.REMEDIATED
 class Witness:
     """Watches one world. `broken` lists every promise that was seen broken, with where and when.
 
-    `former` are the markers that a former version of the guard left, whose records do not say whose own they are.
+    `follows_attributions`: who made each violation is compared with what really happened. `former` are the markers
+    that a former version of the guard left, whose records do not say whose own they are.
     """
 
     def __init__(self, world: World, tables: Tables, lambdas: Lambdas, *, rivals: bool = False) -> None:
         self.world, self.tables, self.lambdas = world, tables, lambdas
         self.rivals = rivals
         self.fresh = True
+        self.follows_attributions = False
         self.broken: list[str] = []
         self.former: frozenset[tuple[str, str]] = frozenset()
         self.keys_made: Counter[Target] = Counter()
         self.right_since: dict[Target, float | None] = {}
         self._written_by: dict[str, tuple[Run, float]] = {}
+        self._whodunit: dict[str, Whodunit] = {}
         world.on_mutation = self._mutation
         tables.on_commit = self._commit
 
@@ -98,6 +102,10 @@ class Witness:
         self._written_by[after.target] = (run, self.world.now)
         if not isinstance(after, TargetState):
             return
+        if self.follows_attributions:
+            rule = self.rule(Target.parse(after.target))
+            oracle = self._whodunit.setdefault(after.target, Whodunit(self.world, self.tables, rule))
+            oracle.committed(run, after, records)
         for record in records:
             if record.outcome is Outcome.REMEDIATING:
                 lease = after.incident.lease if after.incident else None
@@ -153,6 +161,8 @@ class Witness:
             if name != GUARD_CHAIN:
                 broken += _unclosed(self.tables.records(name), self.tables.state(name))
                 broken += self._audited_once(name)
+                if name in self._whodunit:
+                    broken += self._whodunit[name].at_the_end(self.tables.records(name))
         for name in self.tables.states:
             if name != GUARD_CHAIN:
                 state = self.tables.state(name)

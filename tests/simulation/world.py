@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from msgspec import structs
 
+from chalicelib.domain.effects import read_effect
 from chalicelib.domain.errors import UNANSWERED, AwsError, StoreError
 from chalicelib.domain.model import (
     Actor,
@@ -130,6 +131,8 @@ class Run:
     told_policies: dict[str, str] = field(default_factory=dict)
     told_setting: Setting | None = None
     told_setting_at: float = float("-inf")
+    told_kms_at: float = float("-inf")
+    begun_at: float = float("-inf")
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,17 @@ class Mutation:
     name: str
     key_arn: str | None
     run: Run | None
+
+
+@dataclass(frozen=True)
+class Deed:
+    """A change as it was really made: what is at `resource` since then, and who made it so."""
+
+    at: float
+    target: Target
+    actor: Actor
+    event_id: str
+    effect: Effect
 
 
 @dataclass(frozen=True)
@@ -197,6 +211,7 @@ class World:
         self.principal_tags: dict[str, tuple[tuple[str, str], ...]] = {}
         self.mutations: list[Mutation] = []
         self.events: list[ChangeEvent | KeyEvent] = []
+        self.deeds: list[Deed] = []
         self.guards_requests: set[str | None] = set()
         self.calls = 0
         self.counted_from = 0
@@ -380,7 +395,7 @@ class World:
             actor=actor,
         )
         event = ChangeEvent(target, trigger, result, **failed)
-        self.events.append(event)
+        self._note(event)
         for delay in self.delivery(self.rng):
             self.later(delay, lambda: self.on_event(event))
         return event
@@ -406,10 +421,16 @@ class World:
             actor=actor,
         )
         event = KeyEvent(target, trigger, key_arns, alias, tag_keys, effect=effect)
-        self.events.append(event)
+        self._note(event)
         for delay in self.delivery(self.rng):
             self.later(delay, lambda: self.on_event(event))
         return event
+
+    def _note(self, event: ChangeEvent | KeyEvent) -> None:
+        self.events.append(event)
+        actor, event_id = event.trigger.actor, event.trigger.event_id
+        if event.effect is not None and actor is not None and event_id is not None:
+            self.deeds.append(Deed(self.now, event.target, actor, event_id, event.effect))
 
     # --- what users do ---------------------------------------------------------------------------------------------
 
@@ -424,12 +445,14 @@ class World:
         """A user's change of the setting is denied."""
         return self.tell(target, actor, None, self.new_id("request"), error_code="AccessDenied")
 
-    def user_changes_key(self, target: Target, arn: str, **changes: Any) -> None:
-        """A user changes a key: its state, policy, rotation or tags."""
+    def user_changes_key(self, target: Target, arn: str, actor: Actor = ALICE, /, **changes: Any) -> None:
+        """A user changes a key: its state, policy, rotation or tags. Each is a call with an event of its own."""
         kms = self.place(target).kms
+        calls = [call for field, value in changes.items() if (call := _call_for(field, value, kms.keys[arn].state))]
         self.set_kms(target, kms.with_key(structs.replace(kms.keys[arn], **changes)))
         self.mutated(target, "KeyChange", arn, None)
-        self.tell_key(target, ALICE, "KeyChange", (arn,))
+        for name, request in calls or [("KeyChange", {})]:
+            self.tell_key(target, actor, name, (arn,), effect=read_effect(name, request, (arn,), None))
 
     def user_disables_key(self, target: Target, arn: str, actor: Actor = ALICE) -> KeyEvent:
         """A user disables a key."""
@@ -460,10 +483,29 @@ class World:
         )
         return arn
 
-    def user_sets_alias(self, target: Target, alias: str, arn: str | None) -> None:
+    def user_sets_alias(self, target: Target, alias: str, arn: str | None, actor: Actor = ALICE) -> None:
         """A user creates, moves or deletes (None) an alias."""
         kms = self.place(target).kms
         touched = tuple(dict.fromkeys(key for key in (kms.aliases.get(alias), arn) if key))
         self.set_kms(target, kms.with_alias(alias, arn))
         self.mutated(target, "AliasChange", arn, None)
-        self.tell_key(target, ALICE, "AliasChange", touched, alias)
+        effect = Effect(Subject.ALIAS, alias, arn or "deleted")
+        self.tell_key(target, actor, "UpdateAlias" if arn else "DeleteAlias", touched, alias, effect)
+
+
+def _call_for(field: str, value: Any, state: str) -> tuple[str, dict[str, object]] | None:
+    """The call that sets a field of a key, and its request."""
+    match field, value:
+        case "state", "Disabled":
+            return ("CancelKeyDeletion" if state == "PendingDeletion" else "DisableKey"), {}
+        case "state", "Enabled":
+            return "EnableKey", {}
+        case "state", "PendingDeletion":
+            return "ScheduleKeyDeletion", {}
+        case "policy", _:
+            return "PutKeyPolicy", {"policy": value}
+        case "rotation", _:
+            return ("EnableKeyRotation" if value else "DisableKeyRotation"), {}
+        case "tags", _:
+            return "TagResource", {"tags": [{"tagKey": key, "tagValue": text} for key, text in value]}
+    return None

@@ -11,7 +11,7 @@ from chalicelib.domain.attempts import Attempted, begin, end, learn_of_intent
 from chalicelib.domain.breakglass import Weighed
 from chalicelib.domain.decide import Decision
 from chalicelib.domain.echo import plan_entry
-from chalicelib.domain.model import ChangeEvent, KeyEvent, Setting, TriggerKind
+from chalicelib.domain.model import ChangeEvent, KeyEvent, Setting, Subject, TriggerKind
 from chalicelib.domain.reasons import SETTLING_CODES, Outcome, Problem, Reason, Violation
 from chalicelib.domain.run import At, Run
 from chalicelib.domain.settlement import Settlement
@@ -24,6 +24,7 @@ from chalicelib.domain.stored import (
     Incident,
     Intent,
     Lease,
+    Maker,
     PastIncident,
     Phase,
     Suppression,
@@ -129,6 +130,7 @@ def test_p3_p8_an_attempt_begins_with_a_lease_in_the_same_transaction() -> None:
         mutated=True,
         planned=(plan_entry(PUT.steps[0]),),
         attributions=UNKNOWN,
+        makers=(Maker(Violation.NOT_KMS, NOW, Subject.SETTING, (), ("NONE",), COMPLIANT.good_at),),
     )
     assert (state.outcome, state.reason, state.violations) == (Outcome.REMEDIATING, None, NOT_KMS)
     assert state.lease_number == OURS.number
@@ -366,7 +368,7 @@ def test_p4_a_target_is_remediated_once_xray_reports_the_wanted_key_in_active() 
 def test_a_remediated_incident_is_closed_and_remembered() -> None:
     state = stored(ended())
     assert state.incident is None
-    assert state.past == (PastIncident(f"{TARGET}#4", NOW - 10 * MINUTE, NOW, NONE),)
+    assert state.past == (PastIncident(f"{TARGET}#4", NOW - 10 * MINUTE, NOW, NONE, good_at=NOW - HOUR),)
     assert not state.is_held(NOW)
 
 

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 from msgspec.structs import replace
 
-from chalicelib.domain.attribution import MOST_EFFECTS, attribute, remember
+from chalicelib.domain.attribution import MOST_EFFECTS, attribute, effect_of, makers_of, remember
 from chalicelib.domain.incidents import cause_of
 from chalicelib.domain.model import (
     Actor,
@@ -41,7 +41,7 @@ def key_change(actor: Actor, at: datetime, effect: Effect, event_id: str = "key"
 def effects(*events: ChangeEvent | KeyEvent) -> tuple[SeenEffect, ...]:
     known: tuple[SeenEffect, ...] = ()
     for event in events:
-        known = remember(known, event, cause_of(event.trigger))
+        known = remember(known, effect_of(event, cause_of(event.trigger)))
     return known
 
 
@@ -53,7 +53,8 @@ def attributed(
     alias: str | None = KEY_ARN,
 ) -> Attribution:
     seen = Observation(NOW, setting, {KEY_ARN: a_key(policy=POLICY)}, {ALIAS: alias})
-    (found,) = attribute(a_run(TARGET, RULE), known_as(state), effects(*events), seen, (violation,))
+    makers = makers_of(RULE, known_as(state), seen, (violation,))
+    (found,) = attribute(a_run(TARGET, RULE), known_as(state), effects(*events), makers, (violation,))
     return found
 
 
@@ -72,7 +73,7 @@ def test_two_peoples_violations_are_attributed_to_each_of_them() -> None:
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_the_latest_event_by_its_own_time_counts_in_whatever_order_it_came(order: int) -> None:
-    events = (change(ALICE, NOW - 9 * SECOND), change(BOB, NOW - 5 * SECOND))[::order]
+    events = (change(ALICE, NOW - 9 * SECOND), change(BOB, NOW - 5 * SECOND, event_id="another"))[::order]
     assert who(attributed(Violation.NOT_KMS, *events)) == [BOB]
 
 
@@ -84,6 +85,26 @@ def test_two_in_the_same_second_are_both_named() -> None:
 def test_an_event_later_than_the_observation_made_nothing_of_it() -> None:
     events = (change(ALICE, NOW - 9 * SECOND), change(BOB, NOW + 2 * SECOND))
     assert who(attributed(Violation.NOT_KMS, *events)) == [ALICE]
+
+
+def test_an_event_from_before_the_target_was_last_compliant_made_nothing_of_it() -> None:
+    again = replace(COMPLIANT, good_at=NOW - 5 * SECOND)
+    assert attributed(Violation.NOT_KMS, change(ALICE, NOW - 6 * SECOND), state=again).events == ()
+    assert who(attributed(Violation.NOT_KMS, change(BOB, NOW - 5 * SECOND), state=again)) == [BOB]
+
+
+def test_an_old_answer_of_kms_that_the_key_works_does_not_clear_who_disabled_it() -> None:
+    stale = replace(COMPLIANT, good_at=NOW - SECOND)
+    assert who(attributed(Violation.KEY_DISABLED, key_change(ALICE, NOW - 9 * SECOND, DISABLED), state=stale)) == [
+        ALICE
+    ]
+
+
+def test_what_somebody_undid_before_it_was_seen_again_was_made_by_nobody_known() -> None:
+    other = Setting(EncryptionType.KMS, OTHER_ARN)
+    events = (change(ALICE, NOW - 9 * SECOND), change(BOB, NOW - 5 * SECOND, other, "another"))
+    assert attributed(Violation.NOT_KMS, *events).events == ()
+    assert who(attributed(Violation.NOT_KMS, *events, change(ALICE, NOW - SECOND, event_id="again"))) == [ALICE]
 
 
 def test_an_event_with_another_effect_made_nothing_of_it() -> None:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from chalicelib.domain.attribution import attribute, remember
+from chalicelib.domain.attribution import attribute, effect_of, makers_of, remember
 from chalicelib.domain.echo import is_echo, plan_entry
 from chalicelib.domain.effects import POLICY_CHARS
 from chalicelib.domain.events import read_key_event
@@ -114,7 +114,7 @@ def test_the_text_of_a_grant_is_bounded_and_printable() -> None:
 
 def test_a_grant_is_not_kept_among_what_may_have_made_a_violation() -> None:
     event = read("CreateGrant", {"granteePrincipal": "arn:p"}, KEY_ARN)
-    assert remember((), event, cause_of(event.trigger)) == ()
+    assert effect_of(event, cause_of(event.trigger)) is None
 
 
 def test_a_policy_longer_than_kms_allows_is_cut() -> None:
@@ -128,7 +128,7 @@ def test_a_hostile_policy_is_read_and_compared_without_an_error(hostile: object)
     event = read("PutKeyPolicy", {"policy": hostile}, KEY_ARN)
     state = TargetState(str(TARGET), managed_key=KEY_ARN, windows=(Window(None, NOW),))
     assert not is_echo(event, RULE, state)
-    assert len(remember((), event, cause_of(event.trigger))) == 1
+    assert len(remember((), effect_of(event, cause_of(event.trigger)))) == 1
 
 
 def test_p7_the_guards_own_policy_is_recognized_however_it_is_written() -> None:
@@ -143,6 +143,8 @@ def test_p5_a_policy_with_line_breaks_is_attributed_to_who_put_it() -> None:
     key = a_key(KEY_ARN, policy=json.dumps(STATEMENTS))
     seen = Observation(NOW, NONE, {KEY_ARN: key}, {ALIAS: KEY_ARN})
     known = known_as(COMPLIANT.__class__(str(TARGET), first_seen=NOW, managed_key=KEY_ARN))
-    effects = remember((), event, cause_of(event.trigger))
-    (found,) = attribute(a_run(TARGET, RULE), known, effects, seen, (Violation.KEY_POLICY_INCOMPLETE,))
+    effects = remember((), effect_of(event, cause_of(event.trigger)))
+    violations = (Violation.KEY_POLICY_INCOMPLETE,)
+    makers = makers_of(RULE, known, seen, violations)
+    (found,) = attribute(a_run(TARGET, RULE), known, effects, makers, violations)
     assert [each.actor for each in found.events] == [event.trigger.actor]

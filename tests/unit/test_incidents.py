@@ -153,7 +153,9 @@ def test_p5_a_target_remembers_its_latest_incidents_and_who_caused_them() -> Non
         state = replace(state, past=incidents.remember(state, ended, NOW + number * HOUR + SECOND))
     assert len(state.past) == PAST_INCIDENTS
     last = NOW + (PAST_INCIDENTS + 2) * HOUR
-    assert state.past[-1] == PastIncident(f"{TARGET}#{PAST_INCIDENTS + 2}", last, last + SECOND, NONE, cause(last))
+    before = last - HOUR + SECOND
+    latest = PastIncident(f"{TARGET}#{PAST_INCIDENTS + 2}", last, last + SECOND, NONE, cause(last), good_at=before)
+    assert state.past[-1] == latest
     assert [past.opened_at for past in state.past] == sorted(past.opened_at for past in state.past)
 
 

@@ -479,7 +479,7 @@ def test_p4_an_incident_is_remediated_only_if_the_guard_had_a_hand_in_it(mutated
     assert line.fields["attempt"] is None, "the last one has its end on the record already"
     assert (state.incident, state.setting, state.reason, state.violations) == (None, GOOD, None, ())
     assert (state.good_at, state.checked_at) == (NOW, NOW)
-    assert state.past == (PastIncident(f"{TARGET}#4", NOW - 10 * MINUTE, NOW, NONE),)
+    assert state.past == (PastIncident(f"{TARGET}#4", NOW - 10 * MINUTE, NOW, NONE, good_at=NOW - HOUR),)
 
 
 def test_p3_an_incident_that_a_lost_worker_ended_says_that_the_worker_was_lost() -> None:
@@ -612,7 +612,7 @@ def test_a_target_that_is_no_longer_judged_says_so_once(reason: Reason) -> None:
 def test_the_incident_of_a_target_that_is_no_longer_judged_ends() -> None:
     state = stored(settled(OFF, drifted(an_incident(due=NOW), Outcome.FAILED, UNTAGGED.code)))
     assert (state.incident, state.violations) == (None, ())
-    assert state.past == (PastIncident(f"{TARGET}#4", NOW - 10 * MINUTE, NOW, NONE),)
+    assert state.past == (PastIncident(f"{TARGET}#4", NOW - 10 * MINUTE, NOW, NONE, good_at=NOW - HOUR),)
 
 
 def test_an_incident_ends_even_where_the_reason_is_as_before() -> None:
