@@ -167,8 +167,8 @@ def test_a_guard_whose_own_state_is_of_a_newer_release_stores_and_changes_nothin
         scene.tables.guard()
 
 
-LOST = {"requests", "windows", "effects", "format"}
-LOST_OF_INCIDENTS = {"planned", "attributions"}
+LOST = {"requests", "windows", "effects", "last_seen", "good_setting_at", "format"}
+LOST_OF_INCIDENTS = {"planned", "attributions", "makers", "earlier"}
 LOST_OF_GUARD = {"policy_seq", "format"}
 
 
