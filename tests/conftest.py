@@ -43,6 +43,6 @@ def _deployed_sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture
 def deployed(_deployed_sandbox: Sandbox) -> Iterator[Sandbox]:
-    """An AWS in which the shipped package is deployed, as new. Schedules fire only when they are told to."""
+    """An AWS in which the shipped package is deployed, as new. Schedules fire only when a test fires them."""
     yield _deployed_sandbox
     _deployed_sandbox.reset()

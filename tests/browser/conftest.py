@@ -37,10 +37,10 @@ FLAGS = (
 
 def _missing(what: str, remedy: str) -> None:
     """Without it these tests are skipped; the pipeline must not skip them."""
-    told = f"{what} is missing: {remedy}"
+    message = f"{what} is missing: {remedy}"
     if os.environ.get("CI") == "true":
-        pytest.fail(told)
-    pytest.skip(told)
+        pytest.fail(message)
+    pytest.skip(message)
 
 
 @pytest.fixture(scope="session")
@@ -56,9 +56,9 @@ def stage(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
         pass  # another worker has begun it
     else:
         pid = os.getppid() if workers else os.getpid()
-        with log.open("wb") as told:
+        with log.open("wb") as message:
             command = [sys.executable, "-m", "tests.browser.stage", str(facts), str(pid)]
-            subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=told, stderr=told)
+            subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=message, stderr=message)
     deadline = time.monotonic() + STARTS_WITHIN_SECONDS
     while not facts.exists():
         if time.monotonic() > deadline or (log.exists() and "Traceback" in log.read_text("utf-8")):

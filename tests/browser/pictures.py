@@ -57,12 +57,12 @@ def main(arguments: list[str]) -> int:
                 if stage.poll() is not None:
                     return 1
                 time.sleep(0.2)
-            told = json.loads(facts.read_text("utf-8"))
+            story = json.loads(facts.read_text("utf-8"))
             browser = chromium(Path(temporary) / "profile")
-            looker = Looker(browser, told["url"])
+            looker = Looker(browser, story["url"])
             for each in everything(Path(arguments[0])) if arguments else DOCUMENTED:
                 looker.is_wide(each.width, each.scheme)
-                looker.goes_to(pages_of(told)[each.page])
+                looker.goes_to(pages_of(story)[each.page])
                 looker.picture(each.path, each.width, each.height)
                 print(each.path)
             browser.quit()

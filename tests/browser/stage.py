@@ -62,11 +62,11 @@ def tell(document: bytes, now: datetime, *, hostile: bool) -> dict[str, Any]:
     observed, stuck, idle, quiet = (Target(OTHERS[1], region) for region in reversed(REGIONS))
     past.spread([*busy, quiet], 30, INCIDENTS)
     store = make_log_store(Clients(), REGION, AwsClock())
-    told: dict[str, Any] = {}
+    names: dict[str, Any] = {}
 
     def note(name: str, target: Target) -> None:
         found = history.incidents(store, Filter(target=str(target)), past.clock.now(), 1)
-        told[name] = found.incidents[0].id
+        names[name] = found.incidents[0].id
 
     past.is_stuck(stuck, now - timedelta(hours=5))
     note("failed", stuck)
@@ -94,11 +94,11 @@ def tell(document: bytes, now: datetime, *, hostile: bool) -> dict[str, Any]:
         everything += page.incidents
         if (cursor := page.cursor) is None:
             break
-    told["incidents"] = [each.id for each in everything]
-    told["of_disabled_keys"] = [each.id for each in everything if "KEY_DISABLED" in each.violations]
-    told["targets"] = [state.target for state in store.states()]
-    told["records"] = sum(seq for _, seq, _ in store.heads())
-    return told
+    names["incidents"] = [each.id for each in everything]
+    names["of_disabled_keys"] = [each.id for each in everything if "KEY_DISABLED" in each.violations]
+    names["targets"] = [state.target for state in store.states()]
+    names["records"] = sum(seq for _, seq, _ in store.heads())
+    return names
 
 
 def opens_break_glass(past: Past, target: Target, at: datetime, ends: datetime) -> None:
@@ -146,10 +146,10 @@ def main(arguments: list[str]) -> int:
 
     hurry_moto()
     with world():
-        told = tell(document, datetime.now(UTC), hostile="plain" not in arguments)
+        names = tell(document, datetime.now(UTC), hostile="plain" not in arguments)
         with ConsoleServer(operator, 0) as console:
             unfinished = facts.with_suffix(".part")
-            unfinished.write_text(json.dumps({**told, "url": console.url}))
+            unfinished.write_text(json.dumps({**names, "url": console.url}))
             unfinished.rename(facts)
             while _lives(pid):
                 time.sleep(0.5)

@@ -160,6 +160,6 @@ def test_a_hostile_filter_comes_back_as_text_in_its_field(look: Looker) -> None:
 def test_no_page_asks_another_host_for_anything(look: Looker, stage: Stage) -> None:
     for path in pages_of(stage).values():
         look.goes_to(path)
-        asked = look.run("return performance.getEntriesByType('resource').map(each => each.name)")
-        assert asked
-        assert all(each.startswith(look.url) for each in asked)
+        request = look.run("return performance.getEntriesByType('resource').map(each => each.name)")
+        assert request
+        assert all(each.startswith(look.url) for each in request)

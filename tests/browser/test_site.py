@@ -1,4 +1,4 @@
-"""Who may ask the console, and what it says when AWS cannot be asked. What counts are the bytes, so no browser."""
+"""Who may use the console, and what it says if AWS is unreachable. Only the bytes matter, so no browser is needed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from chalicelib.console.site import Site
 from chalicelib.domain.errors import AwsError
 from chalicelib.domain.stored import GuardState
 from chalicelib.operators.context import Operator
-from tests.component.operated import CREDENTIALS, client, event, heard, swept, world
+from tests.component.operated import CREDENTIALS, client, delivered, event, swept, world
 
 HOST = "127.0.0.1:8710"
 PAGES = ("/", "/incidents", "/records", "/policy", "/audit")
@@ -38,7 +38,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
 def watched() -> Iterator[None]:
     """An account in which the guard put one change right, and swept."""
     with world():
-        heard(event())
+        delivered(event())
         swept()
         yield
 
@@ -48,12 +48,12 @@ def site(open_operator: Callable[[], Operator] = Operator) -> Client:
     return Client(Site(open_operator, [HOST, "localhost:8710"]))
 
 
-def asked(path: str = "/", *, headers: dict[str, str] | None = None, method: str = "GET") -> TestResponse:
+def fetched(path: str = "/", *, headers: dict[str, str] | None = None, method: str = "GET") -> TestResponse:
     return site().open(path, method=method, headers={"Host": HOST, **(headers or {})})
 
 
 def never() -> Operator:
-    raise AssertionError("AWS must not be asked")
+    raise AssertionError("AWS must not be called")
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8710", "127.0.0.1", "127.0.0.1:80", "", "[::1]:8710"])
@@ -83,7 +83,7 @@ def test_a_request_that_another_site_makes_is_refused_before_anything_is_read(he
 
 def test_an_address_typed_in_and_a_link_of_its_own_are_answered(watched: None) -> None:
     for site_of_origin in ("none", "same-origin"):
-        assert asked("/", headers={"Sec-Fetch-Site": site_of_origin}).status_code == 200
+        assert fetched("/", headers={"Sec-Fetch-Site": site_of_origin}).status_code == 200
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
@@ -93,7 +93,7 @@ def test_nothing_but_reading_is_answered(method: str) -> None:
 
 def test_every_answer_forbids_scripts_frames_and_foreign_sources(watched: None) -> None:
     for path in (*PAGES, "/nothing", "/static/console.css"):
-        answer = asked(path)
+        answer = fetched(path)
         policy = dict(each.split(" ", 1) for each in answer.headers["Content-Security-Policy"].split("; "))
         assert policy == {
             "default-src": "'none'",
@@ -115,18 +115,18 @@ def test_every_answer_forbids_scripts_frames_and_foreign_sources(watched: None) 
 
 def test_only_known_files_are_handed_out() -> None:
     for path in ("/static/../site.py", "/static/%2e%2e%2fsite.py", "/static/base.html", "/templates/base.html"):
-        assert asked(path).status_code == 404
+        assert fetched(path).status_code == 404
 
 
 def test_a_guard_that_has_seen_nothing_has_pages_too() -> None:
     with world():
-        assert {path: asked(path).status_code for path in PAGES} == dict.fromkeys(PAGES, 200)
+        assert {path: fetched(path).status_code for path in PAGES} == dict.fromkeys(PAGES, 200)
 
 
 def test_without_tables_every_page_says_so_and_what_to_do() -> None:
     with world(tables=False):
         for path in PAGES:
-            answer = asked(path)
+            answer = fetched(path)
             assert answer.status_code == 502
             assert "tables do not exist" in answer.text
             assert "XRAY_GUARD_AUDIT_TABLE" in answer.text
@@ -135,7 +135,7 @@ def test_without_tables_every_page_says_so_and_what_to_do() -> None:
 def test_without_credentials_the_page_says_so_and_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
-    answer = asked("/")
+    answer = fetched("/")
     assert answer.status_code == 502
     assert "no usable AWS credentials" in answer.text
     assert "--profile" in answer.text
@@ -165,7 +165,7 @@ def test_what_aws_refuses_is_said_with_what_to_do(code: str, said: str, remedy: 
 def test_without_a_region_the_page_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_REGION")
     monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
-    assert "no Region is configured" in asked("/").text
+    assert "no Region is configured" in fetched("/").text
 
 
 def test_whoever_signs_in_meanwhile_only_reloads(monkeypatch: pytest.MonkeyPatch, watched: None) -> None:
@@ -180,7 +180,7 @@ def test_whoever_signs_in_meanwhile_only_reloads(monkeypatch: pytest.MonkeyPatch
 
 def test_a_cursor_that_is_none_is_said_to_be_none(watched: None) -> None:
     for token in ("x", "a" * 5000, "eyJ2ZXJzaW9uIjo5fQ"):
-        answer = asked(f"/incidents?next_token={token}")
+        answer = fetched(f"/incidents?next_token={token}")
         assert answer.status_code == 400
         assert "page token" in answer.text
 
@@ -192,7 +192,7 @@ def test_a_log_that_was_tampered_with_is_named_where_it_was(watched: None) -> No
         UpdateExpression="SET body = :other",
         ExpressionAttributeValues={":other": {"S": "{}"}},
     )
-    answer = asked("/audit?verify=all")
+    answer = fetched("/audit?verify=all")
     assert "Integrity check failed." in answer.text
     assert "123456789012/us-east-1" in answer.text
 
@@ -212,15 +212,15 @@ def test_a_policy_that_the_guard_does_not_run_is_said_not_to_be_in_force(watched
 
 
 def test_an_error_of_its_own_is_told_where_it_was_started_and_not_in_the_page() -> None:
-    told: list[str] = []
+    result: list[str] = []
 
     def broken() -> Operator:
         raise RuntimeError("a secret")
 
-    answer = Client(Site(broken, [HOST], told.append)).get("/", headers={"Host": HOST})
+    answer = Client(Site(broken, [HOST], result.append)).get("/", headers={"Host": HOST})
     assert answer.status_code == 500
     assert "a secret" not in answer.text
-    assert any("RuntimeError: a secret" in each for each in told)
+    assert any("RuntimeError: a secret" in each for each in result)
 
 
 def test_it_listens_on_this_machine_only_and_tells_nothing_of_itself(watched: None) -> None:

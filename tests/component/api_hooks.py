@@ -1,4 +1,4 @@
-"""What schemathesis is told about this API beside its document: how to sign, and which things exist.
+"""What schemathesis needs to know about this API besides its document: how to sign, and which things exist.
 
 Loaded by schemathesis itself (`SCHEMATHESIS_HOOKS`), in a process of its own.
 """
@@ -26,9 +26,9 @@ class Signed(requests.auth.AuthBase):
         """Sign, unless schemathesis put something of its own there to see it refused."""
         if request.headers.get("Authorization"):
             return request
-        asked = AWSRequest(str(request.method), str(request.url), data=request.body)
-        SigV4Auth(Credentials("test", "test"), "execute-api", "us-east-1").add_auth(asked)
-        request.headers.update(dict(asked.headers))
+        wanted = AWSRequest(str(request.method), str(request.url), data=request.body)
+        SigV4Auth(Credentials("test", "test"), "execute-api", "us-east-1").add_auth(wanted)
+        request.headers.update(dict(wanted.headers))
         return request
 
 

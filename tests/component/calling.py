@@ -39,15 +39,15 @@ def call(
     **headers: str,
 ) -> Answer:
     """One request. `headers` have underscores for dashes."""
-    asked = AWSRequest(
+    query = AWSRequest(
         method,
         gateway.url + path,
         data=body,
         headers={name.replace("_", "-"): value for name, value in headers.items()},
     )
     if signed:
-        SigV4Auth(Credentials("test", "test"), service, "us-east-1").add_auth(asked)
-    request = urllib.request.Request(gateway.url + path, method=method, headers=dict(asked.headers), data=body)
+        SigV4Auth(Credentials("test", "test"), service, "us-east-1").add_auth(query)
+    request = urllib.request.Request(gateway.url + path, method=method, headers=dict(query.headers), data=body)
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return Answer(answer.status, _lowered(answer.headers), answer.read())

@@ -66,12 +66,12 @@ def policy_members(folder: Path, change: Callable[[Any], None]) -> dict[str, byt
 
 def setting_of(sandbox: Sandbox, region: str | None = None, account: str | None = None) -> dict[str, Any]:
     """What X-Ray answers: `Type`, `Status` and, with KMS, `KeyId`."""
-    told: dict[str, Any] = sandbox.client("xray", region, account).get_encryption_config()["EncryptionConfig"]
-    return told
+    result: dict[str, Any] = sandbox.client("xray", region, account).get_encryption_config()["EncryptionConfig"]
+    return result
 
 
 @contextmanager
-def unheard(sandbox: Sandbox) -> Iterator[None]:
+def undelivered(sandbox: Sandbox) -> Iterator[None]:
     """Whatever is called meanwhile, no event tells of it: it was before the guard's time, or the event was lost."""
     sandbox.turn(event_copies=0)
     yield
@@ -80,7 +80,7 @@ def unheard(sandbox: Sandbox) -> Iterator[None]:
 
 def change_setting(sandbox: Sandbox, **to: str) -> None:
     """Set X-Ray's encryption without anybody hearing of it."""
-    with unheard(sandbox):
+    with undelivered(sandbox):
         sandbox.client("xray").put_encryption_config(**to)
 
 

@@ -143,12 +143,12 @@ def event(name: str = "13_success_none_root_console") -> dict[str, Any]:
     return read
 
 
-def heard(told: dict[str, Any]) -> None:
-    """Let the guard hear of an event."""
+def delivered(document: dict[str, Any]) -> None:
+    """Run the guard with an event."""
     from chalicelib.domain.events import read_change
     from chalicelib.loop.reconcile import reconcile
 
-    change = read_change(told)
+    change = read_change(document)
     assert isinstance(change, ChangeEvent)
     reconcile(guard(), change.target, change.trigger, change)
 
@@ -163,8 +163,8 @@ def swept(*regions: str) -> None:
 
 def setting(region: str = REGION) -> dict[str, Any]:
     """What X-Ray answers."""
-    told: dict[str, Any] = client("xray", region).get_encryption_config()["EncryptionConfig"]
-    return told
+    document: dict[str, Any] = client("xray", region).get_encryption_config()["EncryptionConfig"]
+    return document
 
 
 def target(region: str) -> str:

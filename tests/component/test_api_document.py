@@ -58,5 +58,5 @@ def test_no_answer_contradicts_the_document(tmp_path: Path) -> None:
         log = sandbox.log("app")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "9 selected / 9 total" in done.stdout
-    assert function.invocations > 300  # else it would have been the gateway alone that was asked
+    assert function.invocations > 300  # otherwise only the gateway would have answered
     assert "Traceback" not in log

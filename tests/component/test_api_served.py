@@ -37,10 +37,10 @@ def filled(path: str) -> str:
 
 
 def is_problem(answer: Answer, status: int, code: str) -> bool:
-    told = answer.json()
+    result = answer.json()
     assert answer.headers["content-type"] == PROBLEM_TYPE
-    assert (answer.status, told["code"]) == (status, code), told
-    assert "Traceback" not in json.dumps(told)
+    assert (answer.status, result["code"]) == (status, code), result
+    assert "Traceback" not in json.dumps(result)
     return True
 
 
@@ -64,25 +64,25 @@ def test_everybody_else_gets_an_answer(operation: Any, gateway: Gateway) -> None
 
 
 def test_an_incident_is_told_from_its_cause_to_its_end(gateway: Gateway) -> None:
-    told = call(gateway, f"/v1/incidents/{INCIDENT}").json()
-    assert told["id"] == f"{HERE}#1"
-    assert (told["open"], told["outcome"], told["violations"]) == (False, "REMEDIATED", ["NOT_KMS"])
-    assert told["actor"]["arn"].endswith("user/administrator")
-    assert told["exposure_seconds"] >= 0
-    assert [record["outcome"] for record in told["records"]] == ["REMEDIATING", "REMEDIATED"]
+    result = call(gateway, f"/v1/incidents/{INCIDENT}").json()
+    assert result["id"] == f"{HERE}#1"
+    assert (result["open"], result["outcome"], result["violations"]) == (False, "REMEDIATED", ["NOT_KMS"])
+    assert result["actor"]["arn"].endswith("user/administrator")
+    assert result["exposure_seconds"] >= 0
+    assert [record["outcome"] for record in result["records"]] == ["REMEDIATING", "REMEDIATED"]
     encoded = call(gateway, f"/v1/incidents/{GUARD_ACCOUNT}%2Fus-east-1%231").json()
-    assert encoded == told
+    assert encoded == result
 
 
 def test_pages_lead_on_to_everything_once(gateway: Gateway) -> None:
     seen: list[str] = []
     token = ""
     while True:
-        told = call(gateway, f"/v1/records?account={GUARD_ACCOUNT}&limit=1{token}").json()
-        seen += [record["record_id"] for record in told["records"]]
-        if told["next_token"] is None:
+        result = call(gateway, f"/v1/records?account={GUARD_ACCOUNT}&limit=1{token}").json()
+        seen += [record["record_id"] for record in result["records"]]
+        if result["next_token"] is None:
             break
-        token = f"&next_token={told['next_token']}"
+        token = f"&next_token={result['next_token']}"
     whole = call(gateway, f"/v1/records?account={GUARD_ACCOUNT}").json()
     assert seen == [record["record_id"] for record in whole["records"]]
     assert len(set(seen)) == len(seen) >= 4
@@ -102,24 +102,24 @@ def test_the_shape_is_that_of_the_command_lines_json(gateway: Gateway) -> None:
 
 
 def test_figures_count_what_was_recorded(gateway: Gateway) -> None:
-    told = call(gateway, "/v1/summary").json()
-    assert (told["opened"], told["closed"]) == (2, 2)
-    assert told["targets"] == {
+    result = call(gateway, "/v1/summary").json()
+    assert (result["opened"], result["closed"]) == (2, 2)
+    assert result["targets"] == {
         "targets": 1,
         "governed": 1,
         "compliant": 1,
         "share": 1.0,
         "by_outcome": {"REMEDIATED": 1},
     }
-    assert told["exposure"]["count"] == told["time_to_remediate"]["count"] == 2
-    assert [each["incidents"] for each in told["top_actors"]] == [2]
-    assert len(told["days"]) == 30
+    assert result["exposure"]["count"] == result["time_to_remediate"]["count"] == 2
+    assert [each["incidents"] for each in result["top_actors"]] == [2]
+    assert len(result["days"]) == 30
 
 
 def test_the_policy_is_the_one_that_the_functions_ran_under(gateway: Gateway) -> None:
-    told = call(gateway, "/v1/policy").json()
-    assert told["same"] is True
-    assert told["document"] == json.loads((PROJECT / "policies" / "policy.json").read_bytes())
+    result = call(gateway, "/v1/policy").json()
+    assert result["same"] is True
+    assert result["document"] == json.loads((PROJECT / "policies" / "policy.json").read_bytes())
 
 
 def test_the_document_is_served_as_it_is_made(gateway: Gateway) -> None:

@@ -1,4 +1,4 @@
-"""The benchmark's tables answer as moto does, so that what is measured is what the store would be told."""
+"""The benchmark's tables answer as moto does, so that the benchmark measures what the store would get."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def told(answer: Any) -> Any:
+def result(answer: Any) -> Any:
     return answer.to_json() if hasattr(answer, "to_json") else answer
 
 
@@ -51,7 +51,7 @@ def test_every_question_has_the_same_answer_from_moto() -> None:
     here = queries_of(log)
     there = queries_of(type(log)(log.tables, by_moto, log.records, log.now))
     for name, ask in here.items():
-        assert told(ask()) == told(there[name]()), name
+        assert result(ask()) == result(there[name]()), name
     for name, store in (("bench", log.store), ("moto", by_moto)):
         pages, cursor = [], None
         while True:

@@ -34,7 +34,7 @@ from tests.component.guarded import (
     records_of,
     repackaged,
     setting_of,
-    unheard,
+    undelivered,
 )
 from tests.events.expected import EXPECTED, FOLDER, US_EAST_1, Expected
 
@@ -54,22 +54,22 @@ def event_of(expected: Expected, key_arn: str | None = None) -> Any:
     event = json.loads(expected.path.read_bytes())
     answer = (event["detail"]["responseElements"] or {}).get("encryptionConfig", {})
     if key_arn and "keyId" in answer:
-        told, answer["keyId"] = answer["keyId"], key_arn
+        result, answer["keyId"] = answer["keyId"], key_arn
         request = event["detail"]["requestParameters"]
-        if request.get("keyId") == told:
+        if request.get("keyId") == result:
             request["keyId"] = key_arn
-        elif request.get("keyId") == told.rsplit("/", 1)[-1]:
+        elif request.get("keyId") == result.rsplit("/", 1)[-1]:
             request["keyId"] = key_arn.rsplit("/", 1)[-1]
     return event
 
 
 def world_before(sandbox: Sandbox, world: str) -> str | None:
-    """What the call left behind, unheard of. Answers the key that X-Ray is on."""
+    """What the call left behind, without its event. Returns the key that X-Ray is on."""
     if world == "compliant":
         return make_compliant(sandbox)
     if world == "none":
         return None
-    with unheard(sandbox):
+    with undelivered(sandbox):
         if world == "aws-managed":
             key = "alias/aws/xray"
         else:
@@ -243,12 +243,12 @@ class TestWhereTheRuleAllowsTheOtherKeyToo:
     """Event 03 again: `alias/xray-traces` is allowed beside the guard's own."""
 
     @pytest.fixture
-    def hear(self, lenient: Sandbox) -> Iterator[Callable[[bool, bool], tuple[Sandbox, str, Record]]]:
+    def deliver(self, lenient: Sandbox) -> Iterator[Callable[[bool, bool], tuple[Sandbox, str, Record]]]:
         """X-Ray is on the other key when event 03 comes; answers the last record."""
 
-        def heard(rotated: bool, complete: bool) -> tuple[Sandbox, str, Record]:
+        def delivered(rotated: bool, complete: bool) -> tuple[Sandbox, str, Record]:
             kms = lenient.client("kms")
-            with unheard(lenient):
+            with undelivered(lenient):
                 key_arn = other_key(lenient)
                 if not rotated:
                     kms.disable_key_rotation(KeyId=key_arn)
@@ -261,11 +261,11 @@ class TestWhereTheRuleAllowsTheOtherKeyToo:
             assert lenient.idle(30)
             return lenient, key_arn, records_about(lenient, event)[-1]
 
-        yield heard
+        yield delivered
         lenient.reset()
 
-    def test_it_is_compliant_if_it_rotates_and_its_policy_is_complete(self, hear: Any) -> None:
-        account, key_arn, record = hear(rotated=True, complete=True)
+    def test_it_is_compliant_if_it_rotates_and_its_policy_is_complete(self, deliver: Any) -> None:
+        account, key_arn, record = deliver(rotated=True, complete=True)
         assert record.outcome is Outcome.COMPLIANT
         assert (record.trigger.actor.arn, record.trigger.actor.session) == (
             "arn:aws:iam::111122223333:role/PlatformAdmin",
@@ -274,15 +274,15 @@ class TestWhereTheRuleAllowsTheOtherKeyToo:
         assert setting_of(account)["KeyId"] == key_arn
         assert keys_behind_the_guard(account) == []
 
-    def test_it_is_left_and_the_violation_named_if_it_only_does_not_rotate(self, hear: Any) -> None:
-        account, key_arn, record = hear(rotated=False, complete=True)
+    def test_it_is_left_and_the_violation_named_if_it_only_does_not_rotate(self, deliver: Any) -> None:
+        account, key_arn, record = deliver(rotated=False, complete=True)
         assert record.violations == (Violation.KEY_ROTATION_OFF,)
         assert record.outcome not in (Outcome.COMPLIANT, Outcome.REMEDIATED, Outcome.REMEDIATING)
         assert setting_of(account)["KeyId"] == key_arn
         assert account.client("kms").get_key_rotation_status(KeyId=key_arn)["KeyRotationEnabled"] is False
 
-    def test_xray_moves_off_it_if_its_policy_is_incomplete_and_the_key_is_not_touched(self, hear: Any) -> None:
-        account, key_arn, record = hear(rotated=True, complete=False)
+    def test_xray_moves_off_it_if_its_policy_is_incomplete_and_the_key_is_not_touched(self, deliver: Any) -> None:
+        account, key_arn, record = deliver(rotated=True, complete=False)
         before = account.client("kms").get_key_policy(KeyId=key_arn, PolicyName="default")["Policy"]
         assert record.outcome is Outcome.REMEDIATED
         assert record.violations == (Violation.KEY_POLICY_INCOMPLETE,)

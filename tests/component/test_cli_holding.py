@@ -12,7 +12,7 @@ import pytest
 from chalicelib.domain.model import Target, Trigger, TriggerKind
 from chalicelib.domain.reasons import Outcome
 from chalicelib.loop.reconcile import reconcile
-from tests.component.operated import ACCOUNT, CREDENTIALS, HERE, PROJECT, client, event, guard, heard, typed, world
+from tests.component.operated import ACCOUNT, CREDENTIALS, HERE, PROJECT, client, delivered, event, guard, typed, world
 
 BREAK_GLASS_ROLE = "SecurityBreakGlass"
 
@@ -31,7 +31,7 @@ def shell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def guarded() -> Iterator[None]:
     """A target that the guard has put on its managed key."""
     with world():
-        heard(event())
+        delivered(event())
         yield
 
 
@@ -76,9 +76,9 @@ def test_while_paused_a_drift_is_recorded_and_nothing_is_changed_until_resumed(g
     assert typed("resume").code == 0
     assert looked() is Outcome.REMEDIATED
     assert setting_type() == "KMS"
-    told = typed("history", "--target", "guard", "--output", "json").json["records"]
-    assert [each["reason"] for each in told if each["reason"] in ("PAUSED", "RESUMED")] == ["RESUMED", "PAUSED"]
-    assert all(ACCOUNT in each["trigger"]["actor"]["arn"] for each in told if each["reason"] in ("PAUSED", "RESUMED"))
+    result = typed("history", "--target", "guard", "--output", "json").json["records"]
+    assert [each["reason"] for each in result if each["reason"] in ("PAUSED", "RESUMED")] == ["RESUMED", "PAUSED"]
+    assert all(ACCOUNT in each["trigger"]["actor"]["arn"] for each in result if each["reason"] in ("PAUSED", "RESUMED"))
 
 
 def test_pausing_twice_and_resuming_twice_says_no_and_keeps_the_first_reason(guarded: None) -> None:
@@ -171,8 +171,8 @@ def test_a_target_without_a_rule_is_said_to_have_none(break_glass_administrator:
 
 def test_a_key_is_replaced_only_on_an_operators_word(guarded: None) -> None:
     old = managed_key()
-    asked = typed("key", "replace", HERE, "--output", "json")
-    assert (asked.code, asked.json["retired"], asked.json["replaced"]) == (0, old, False)
+    request = typed("key", "replace", HERE, "--output", "json")
+    assert (request.code, request.json["retired"], request.json["replaced"]) == (0, old, False)
     assert managed_key() == old
     done = typed("key", "replace", HERE, "--yes", "--output", "json")
     assert (done.code, done.json["replaced"]) == (0, True)

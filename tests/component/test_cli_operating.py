@@ -19,8 +19,8 @@ from tests.component.operated import (
     PROJECT,
     REGION,
     client,
+    delivered,
     event,
-    heard,
     setting,
     swept,
     typed,
@@ -64,7 +64,7 @@ def deployed() -> Iterator[None]:
             client("events").put_rule(Name=name, EventPattern='{"source": ["aws.xray"]}')
             client("events").put_targets(Rule=name, Targets=[{"Id": "1", "Arn": made["FunctionArn"]}])
         client("sqs").create_queue(QueueName=QUEUE_NAME)
-        heard(event())
+        delivered(event())
         swept()
         yield
 
@@ -72,9 +72,9 @@ def deployed() -> Iterator[None]:
 def bad(*options: str) -> dict[str, str]:
     """What is not good, by check, with its remedy."""
     answer = typed("doctor", "--output", "json", *options)
-    told = answer.json
-    found = [one for one in told["findings"] if one["status"] != "good"]
-    assert (answer.code, told["healthy"]) == ((1, False) if found else (0, True))
+    result = answer.json
+    found = [one for one in result["findings"] if one["status"] != "good"]
+    assert (answer.code, result["healthy"]) == ((1, False) if found else (0, True))
     assert all(one["remedy"] for one in found)
     return {one["check"]: f"{one['message']} | {one['remedy']}" for one in found}
 
@@ -88,7 +88,7 @@ class TestDoctor:
         assert {line["status"] for line in typed("doctor", "-o", "jsonl").lines} == {"good"}
 
     @pytest.mark.parametrize(
-        ("harm", "check", "told"),
+        ("harm", "check", "result"),
         [
             (lambda: client("cloudtrail").stop_logging(Name="organization"), "trail", "no trail logs"),
             (lambda: client("cloudtrail").delete_trail(Name="organization"), "trail", "create a trail"),
@@ -131,12 +131,12 @@ class TestDoctor:
         ],
     )
     def test_finds_what_is_wrong_and_says_what_to_do(
-        self, deployed: None, harm: Callable[[], object], check: str, told: str
+        self, deployed: None, harm: Callable[[], object], check: str, result: str
     ) -> None:
         harm()
         found = bad()
         assert list(found) == [check]
-        assert told in found[check]
+        assert result in found[check]
 
     def test_finds_a_sweep_that_is_late_and_a_pause(self, deployed: None) -> None:
         change_state("guard", lambda state: {**state, "swept_at": "2026-01-01T00:00:00Z"})
@@ -226,8 +226,8 @@ def queue() -> str:
 
 def send(body: str, **attributes: str) -> None:
     """Leave a letter."""
-    told = {name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()}
-    client("sqs").send_message(QueueUrl=queue(), MessageBody=body, MessageAttributes=told)
+    result = {name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()}
+    client("sqs").send_message(QueueUrl=queue(), MessageBody=body, MessageAttributes=result)
 
 
 def waiting() -> int:

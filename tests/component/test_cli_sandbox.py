@@ -73,7 +73,7 @@ def test_a_dead_letter_is_sent_to_the_function_that_ships_and_leaves_the_queue(d
     letter = {
         "requestContext": {"functionArn": f"{arn}:$LATEST", "condition": "RetriesExhausted"},
         "requestPayload": event,
-        "responsePayload": {"errorMessage": "as asked"},
+        "responsePayload": {"errorMessage": "on purpose"},
     }
     sqs.send_message(QueueUrl=url, MessageBody=json.dumps(letter))
     done = run("redrive", "--yes", "--output", "json")
@@ -86,8 +86,8 @@ def test_a_dead_letter_is_sent_to_the_function_that_ships_and_leaves_the_queue(d
 def test_doctor_finds_what_ships_in_order(deployed: Sandbox) -> None:
     assert deployed.run_schedule("xray-guard-sweep")
     assert deployed.idle(120)
-    told = json.loads(run("doctor", "--output", "json").stdout)
-    amiss = {one["check"]: one["message"] for one in told["findings"] if one["status"] != "good"}
+    answer = json.loads(run("doctor", "--output", "json").stdout)
+    amiss = {one["check"]: one["message"] for one in answer["findings"] if one["status"] != "good"}
     # The sandbox tells of every call without a trail.
     assert set(amiss) <= {"trail"}, amiss
 
@@ -97,7 +97,7 @@ def test_reconcile_by_an_operator_puts_the_setting_right(deployed: Sandbox) -> N
     assert (done.returncode, json.loads(done.stdout)["outcome"]) == (0, "REMEDIATED"), done.stderr
     assert setting_of(deployed)["Type"] == "KMS"
     assert deployed.idle(60)
-    # The guard heard of it, during the operator's lease or after it, and did nothing twice.
+    # The guard received its event, during the operator's lease or after it, and did nothing twice.
     outcomes = [record.outcome.value for record in records_of(deployed, HERE)]
     assert [each for each in outcomes if each.startswith("REMEDIAT")] == ["REMEDIATING", "REMEDIATED"]
     assert sorted(set(outcomes) - {"REMEDIATING", "REMEDIATED"}) in (["COMPLIANT"], ["DEFERRED"])

@@ -23,9 +23,9 @@ from tests.component.operated import (
     PROJECT,
     ROLE,
     client,
+    delivered,
     event,
     guard,
-    heard,
     setting,
     swept,
     target,
@@ -58,8 +58,8 @@ def empty() -> Iterator[None]:
 
 @pytest.fixture
 def remediated(empty: None) -> None:
-    """The guard heard of root's setting it to NONE, and put it right."""
-    heard(event())
+    """The guard remediated after root set X-Ray to NONE."""
+    delivered(event())
 
 
 @pytest.fixture
@@ -102,9 +102,9 @@ class TestCheck:
         assert "NONCOMPLIANT" not in answer.out
 
     def test_without_a_target_looks_at_the_configured_region_of_the_callers_account(self, empty: None) -> None:
-        told = typed("check", "--output", "json", "--region", "eu-west-1").json
+        document = typed("check", "--output", "json", "--region", "eu-west-1").json
         # The guard's tables are not there, so it is judged without them.
-        assert [one["target"] for one in told["targets"]] == [target("eu-west-1")]
+        assert [one["target"] for one in document["targets"]] == [target("eu-west-1")]
 
     def test_of_all_regions_leaves_alone_what_nobody_uses_as_the_sweep_would(self, remediated: None) -> None:
         answer = typed("check", "--all-regions", "--output", "json")
@@ -129,13 +129,13 @@ class TestCheck:
         policy["rules"][0] |= {"when": "always", "regions": ["eu-*"], "mode": "observe"}
         (tmp_path / "policy.json").write_text(json.dumps(policy), "utf-8")
         answer = typed("check", "--all-regions", "--policy", str(tmp_path), "--output", "json")
-        told = answer.json
-        judged = [one for one in told["targets"] if one["region"].startswith("eu-")]
+        document = answer.json
+        judged = [one for one in document["targets"] if one["region"].startswith("eu-")]
         assert answer.code == 1
         assert {(one["outcome"], one["new_keys"]) for one in judged} == {("OBSERVED", 1)}
-        assert {one["reason"] for one in told["targets"] if one not in judged} == {"UNGOVERNED"}
-        assert told["usd_per_month"] == len(judged) == told["new_keys"]
-        assert any("kms:Decrypt" in note for note in told["notes"])
+        assert {one["reason"] for one in document["targets"] if one not in judged} == {"UNGOVERNED"}
+        assert document["usd_per_month"] == len(judged) == document["new_keys"]
+        assert any("kms:Decrypt" in note for note in document["notes"])
 
     def test_in_json_lines_is_a_target_a_line(self, remediated: None) -> None:
         (line,) = typed("-o", "jsonl", "check", HERE).lines
@@ -266,15 +266,15 @@ class TestHistory:
 
     def test_is_told_page_by_page(self, swept_twice: None) -> None:
         whole = [record["record_id"] for record in typed("history", "--output", "json").json["records"]]
-        told: list[str] = []
+        document: list[str] = []
         token: list[str] = []
         for _ in range(len(whole)):
             page = typed("history", "--output", "json", "--limit", "2", *token).json
-            told += [record["record_id"] for record in page["records"]]
+            document += [record["record_id"] for record in page["records"]]
             if page["next_token"] is None:
                 break
             token = ["--next-token", page["next_token"]]
-        assert told == whole
+        assert document == whole
         assert len(whole) >= 6
 
     def test_as_a_table_says_on_stderr_how_to_go_on(self, remediated: None) -> None:
@@ -283,7 +283,7 @@ class TestHistory:
         assert "--next-token" not in answer.out
 
     @pytest.mark.parametrize(
-        ("options", "told"),
+        ("options", "document"),
         [
             (("--since", "yesterday"), "24h"),
             (("--since", "99999999d"), "24h"),
@@ -297,10 +297,10 @@ class TestHistory:
             (("--follow", "--until", "1h"), "--follow"),
         ],
     )
-    def test_of_a_question_that_makes_no_sense_says_what_does(self, options: tuple[str, ...], told: str) -> None:
+    def test_of_a_question_that_makes_no_sense_says_what_does(self, options: tuple[str, ...], document: str) -> None:
         answer = typed("history", *options)
         assert (answer.code, answer.out) == (2, "")
-        assert told in answer.err
+        assert document in answer.err
 
     def test_with_a_token_of_another_question_or_none_of_ours_is_refused(self, remediated: None) -> None:
         garbled = typed("history", "--next-token", "garbage!")
@@ -318,22 +318,22 @@ class TestHistory:
             nonlocal polls
             polls += 1
             if polls == 2:
-                heard({**event(), "detail": {**event()["detail"], "eventID": "second"}})
+                delivered({**event(), "detail": {**event()["detail"], "eventID": "second"}})
             if polls == 5:
                 raise KeyboardInterrupt
 
         answer = typed("history", "--follow", "--output", "jsonl", sleep=meanwhile)
-        told = [line["record_id"] for line in answer.lines]
+        document = [line["record_id"] for line in answer.lines]
         assert answer.code == 0
-        assert told[:3] == [f"{HERE}#1", f"{HERE}#2", "guard#1"]
-        assert told[3:] == [f"{HERE}#3"]
+        assert document[:3] == [f"{HERE}#1", f"{HERE}#2", "guard#1"]
+        assert document[3:] == [f"{HERE}#3"]
 
     def test_shows_hostile_text_as_text(self, empty: None) -> None:
-        told = event("30_success_none_iamuser_mfa_console_with_path")
+        document = event("30_success_none_iamuser_mfa_console_with_path")
         hostile = "\x1b]0;owned\x07\u202e<script>alert(1)</script>"
-        told["detail"]["userIdentity"] = {"type": "IAMUser", "arn": f"arn:aws:iam::{ACCOUNT}:user/{hostile}"}
-        told["detail"]["userAgent"] = hostile
-        heard(told)
+        document["detail"]["userIdentity"] = {"type": "IAMUser", "arn": f"arn:aws:iam::{ACCOUNT}:user/{hostile}"}
+        document["detail"]["userAgent"] = hostile
+        delivered(document)
         for command in (("history",), ("show", f"{HERE}#1"), ("status",)):
             answer = typed(*command)
             assert answer.code == 0
@@ -349,10 +349,10 @@ class TestShow:
         assert "exposure" in answer.out
 
     def test_in_json_has_the_records_with_their_actions(self, remediated: None) -> None:
-        told = typed("show", f"{HERE}#2", "--output", "json").json
-        assert (told["id"], told["open"], told["outcome"]) == (f"{HERE}#1", False, "REMEDIATED")
-        assert [record["outcome"] for record in told["records"]] == ["REMEDIATING", "REMEDIATED"]
-        assert told["records"][1]["actions"][0]["name"] == "CreateKey"
+        document = typed("show", f"{HERE}#2", "--output", "json").json
+        assert (document["id"], document["open"], document["outcome"]) == (f"{HERE}#1", False, "REMEDIATED")
+        assert [record["outcome"] for record in document["records"]] == ["REMEDIATING", "REMEDIATED"]
+        assert document["records"][1]["actions"][0]["name"] == "CreateKey"
 
     def test_shows_what_was_added_to_a_key_policy(self, remediated: None) -> None:
         root = {"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}, "Action": "kms:*"}
@@ -365,7 +365,7 @@ class TestShow:
     def test_of_an_open_incident_tells_the_exposure_so_far(self, remediated: None) -> None:
         client("kms").untag_resource(KeyId=key_arn(), TagKeys=["xray-guard"])
         client("kms").disable_key(KeyId=key_arn().rsplit("/", 1)[-1])
-        heard({**event(), "detail": {**event()["detail"], "eventID": "second"}})
+        delivered({**event(), "detail": {**event()["detail"], "eventID": "second"}})
         incident = typed("status", "--output", "json").json["targets"][0]["incident"]["id"]
         answer = typed("show", incident)
         assert "so far" in answer.out
@@ -374,9 +374,9 @@ class TestShow:
     def test_of_a_fight_tells_until_when_it_is_held_back_and_against_whom(self, remediated: None) -> None:
         for number in range(4):
             client("xray").put_encryption_config(Type="NONE")
-            told = event()
+            document = event()
             now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            heard({**told, "detail": {**told["detail"], "eventID": f"again-{number}", "eventTime": now}})
+            delivered({**document, "detail": {**document["detail"], "eventID": f"again-{number}", "eventTime": now}})
         view = typed("status", "--output", "json").json["targets"][0]
         assert (view["outcome"], view["reason"]) == ("DEFERRED", "BACKOFF")
         answer = typed("show", view["incident"]["id"])
@@ -391,7 +391,7 @@ class TestShow:
     ) -> None:
         with turned(settle_seconds=600.0, updates_while_updating=False):
             client("xray").put_encryption_config(Type="NONE")
-            heard({**event(), "detail": {**event()["detail"], "eventID": "refused"}})
+            delivered({**event(), "detail": {**event()["detail"], "eventID": "refused"}})
             view = typed("status", "--output", "json").json["targets"][0]
             assert (view["outcome"], view["reason"]) == ("DEFERRED", "SETTLING")
             answer = typed("show", view["incident"]["id"])
@@ -429,10 +429,10 @@ class TestStatus:
         assert "1 of 2 targets compliant, 1 ignored" in answer.err
 
     def test_in_json_has_the_targets_and_the_guards_own_state(self, swept_twice: None) -> None:
-        told = typed("status", "--output", "json").json
-        assert [one["compliant"] for one in told["targets"]] == [False, True]
-        assert told["guard"]["policy_digest"] == guard().policy.digest
-        assert datetime.fromisoformat(told["guard"]["swept_at"]).tzinfo == UTC
+        document = typed("status", "--output", "json").json
+        assert [one["compliant"] for one in document["targets"]] == [False, True]
+        assert document["guard"]["policy_digest"] == guard().policy.digest
+        assert datetime.fromisoformat(document["guard"]["swept_at"]).tzinfo == UTC
 
     def test_is_narrowed_to_an_account_or_region(self, swept_twice: None) -> None:
         assert len(typed("status", "--target-region", "eu-west-1", "-o", "jsonl").lines) == 1
@@ -449,9 +449,9 @@ class TestAudit:
         answer = typed("audit", "verify")
         assert answer.code == 0
         assert answer.out.startswith("Verified: no tampering found in ")
-        told = typed("audit", "verify", "--output", "json").json
-        assert (told["whole"], told["chains"], told["findings"]) == (True, 3, [])
-        assert told["anchors"] >= 3
+        document = typed("audit", "verify", "--output", "json").json
+        assert (document["whole"], document["chains"], document["findings"]) == (True, 3, [])
+        assert document["anchors"] >= 3
 
     def test_verify_of_an_empty_log_is_good(self, empty: None) -> None:
         assert typed("audit", "verify").code == 0
@@ -503,13 +503,13 @@ class TestAudit:
             for item in dynamodb.scan(TableName=table)["Items"]:
                 dynamodb.delete_item(TableName=table, Key={name: item[name] for name in names})
         assert typed("audit", "verify").code == 0  # nothing is left to hold anything against
-        told = typed("audit", "verify", "--anchor-bucket", "anchors", "--output", "json")
-        assert told.code == 1
-        assert {(one["target"], one["code"]) for one in told.json["findings"]} == {
+        document = typed("audit", "verify", "--anchor-bucket", "anchors", "--output", "json")
+        assert document.code == 1
+        assert {(one["target"], one["code"]) for one in document.json["findings"]} == {
             (HERE, "TRUNCATED"),
             ("guard", "TRUNCATED"),
         }
-        assert "s3://anchors/anchors/" in told.json["findings"][0]["message"]
+        assert "s3://anchors/anchors/" in document.json["findings"][0]["message"]
 
     def test_verify_names_an_object_that_passes_itself_off_as_an_anchor_and_goes_on(self, remediated: None) -> None:
         s3 = client("s3")
@@ -518,10 +518,10 @@ class TestAudit:
         s3.put_object(Bucket="anchors", Key="anchors/1.json", Body=b"{")
         forged = {"record_id": "guard#1", "digest": "0", "heads": [[HERE, 1, "0"]]}
         s3.put_object(Bucket="anchors", Key="anchors/2.json", Body=json.dumps(forged).encode())
-        told = typed("audit", "verify", "--anchor-bucket", "anchors", "--output", "json")
-        assert told.code == 1
-        assert [(one["target"], one["code"]) for one in told.json["findings"]] == [("guard", "BAD_ANCHOR")] * 2
-        assert told.json["records"] == 3
+        document = typed("audit", "verify", "--anchor-bucket", "anchors", "--output", "json")
+        assert document.code == 1
+        assert [(one["target"], one["code"]) for one in document.json["findings"]] == [("guard", "BAD_ANCHOR")] * 2
+        assert document.json["records"] == 3
 
     def test_verify_without_the_bucket_it_was_told_of_says_so(self, empty: None) -> None:
         answer = typed("audit", "verify", "--anchor-bucket", "nowhere")
@@ -605,8 +605,8 @@ class TestPolicy:
         assert "/rules/0/mode" in answer.out
         assert "enfroce" in answer.out
         assert "enforce" in answer.out
-        told = typed("policy", "validate", str(tmp_path / "p.json"), "--output", "json").json
-        assert (told["valid"], told["findings"][0]["path"]) == (False, "/rules/0/mode")
+        document = typed("policy", "validate", str(tmp_path / "p.json"), "--output", "json").json
+        assert (document["valid"], document["findings"][0]["path"]) == (False, "/rules/0/mode")
 
     def test_validate_of_no_file_is_a_usage_error(self, tmp_path: Path) -> None:
         assert typed("policy", "validate", str(tmp_path / "none.json")).code == 2
@@ -624,8 +624,8 @@ class TestPolicy:
         assert "rule baseline: governs" in answer.out
         assert "customer managed key" in answer.out
         assert "enforces this document" in answer.err
-        told = typed("policy", "explain", HERE, "--output", "json").json
-        assert (told["rule"]["id"], told["same"]) == ("baseline", True)
+        document = typed("policy", "explain", HERE, "--output", "json").json
+        assert (document["rule"]["id"], document["same"]) == ("baseline", True)
 
     def test_explain_says_when_the_guard_enforces_another_document(self, remediated: None, tmp_path: Path) -> None:
         policy = json.loads((PROJECT / "policies" / "policy.json").read_text("utf-8"))
@@ -644,9 +644,9 @@ class TestPolicy:
 
 
 class TestExplain:
-    def explained(self, told: Any, tmp_path: Path, *options: str) -> Any:
+    def explained(self, document: Any, tmp_path: Path, *options: str) -> Any:
         file = tmp_path / "event.json"
-        file.write_text(told if isinstance(told, str) else json.dumps(told), "utf-8")
+        file.write_text(document if isinstance(document, str) else json.dumps(document), "utf-8")
         return typed("explain", str(file), *options)
 
     def test_of_a_drift_says_that_it_would_be_put_right_and_does_not(self, empty: None, tmp_path: Path) -> None:
@@ -658,10 +658,10 @@ class TestExplain:
         assert state_of_the_world() == before
 
     def test_of_an_old_event_says_that_what_stands_now_counts(self, remediated: None, tmp_path: Path) -> None:
-        told = self.explained(event(), tmp_path, "--output", "json").json
-        assert told["outcome"] == "COMPLIANT"
-        assert any("already" in sentence for sentence in told["why"])
-        assert any("judges the live setting" in sentence for sentence in told["why"])
+        document = self.explained(event(), tmp_path, "--output", "json").json
+        assert document["outcome"] == "COMPLIANT"
+        assert any("already" in sentence for sentence in document["why"])
+        assert any("judges the live setting" in sentence for sentence in document["why"])
 
     @pytest.mark.parametrize(
         ("name", "reason"),
@@ -683,17 +683,17 @@ class TestExplain:
         (put,) = [
             each for record in history["records"] for each in record["actions"] if each["name"] == "PutEncryptionConfig"
         ]
-        told = event()
-        told["detail"] |= {"requestID": put["request_id"], "eventID": "the guard's"}
+        document = event()
+        document["detail"] |= {"requestID": put["request_id"], "eventID": "the guard's"}
         issuer = {"type": "Role", "arn": ROLE, "accountId": ACCOUNT, "userName": "xray-guard"}
-        told["detail"]["userIdentity"] = {
+        document["detail"]["userIdentity"] = {
             "type": "AssumedRole",
             "arn": f"arn:aws:sts::{ACCOUNT}:assumed-role/xray-guard/on_change",
             "sessionContext": {"sessionIssuer": issuer},
         }
-        assert self.explained(told, tmp_path, "--output", "json").json["reason"] == "ECHO"
-        told["detail"]["requestID"] = "somebody's"
-        assert any("ROLE_BORROWED" in why for why in self.explained(told, tmp_path, "--output", "json").json["why"])
+        assert self.explained(document, tmp_path, "--output", "json").json["reason"] == "ECHO"
+        document["detail"]["requestID"] = "somebody's"
+        assert any("ROLE_BORROWED" in why for why in self.explained(document, tmp_path, "--output", "json").json["why"])
 
     @pytest.mark.parametrize(
         ("managed", "refused", "outcome", "reason"),
@@ -707,8 +707,8 @@ class TestExplain:
         self, remediated: None, tmp_path: Path, managed: bool, refused: Any, outcome: str, reason: str | None
     ) -> None:
         arn = key_arn() if managed else key_arn()[:-36] + str(uuid.uuid4())
-        told = json.dumps(kms_event("DisableKey", {"keyId": arn}, arn, **refused)).replace("111122223333", ACCOUNT)
-        answer = self.explained(told, tmp_path, "--output", "json").json
+        document = json.dumps(kms_event("DisableKey", {"keyId": arn}, arn, **refused)).replace("111122223333", ACCOUNT)
+        answer = self.explained(document, tmp_path, "--output", "json").json
         assert (answer["outcome"], answer["reason"]) == (outcome, reason)
 
     def test_of_an_event_of_another_account_says_so(self, empty: None, tmp_path: Path) -> None:

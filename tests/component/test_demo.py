@@ -41,7 +41,7 @@ def test_it_tells_the_whole_story_in_plain_text_and_ends_well_within_a_minute() 
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert seconds_of_children() - began < 60
     assert "\x1b" not in ended.stdout
-    for told in (
+    for answer in (
         "#2 REMEDIATED, NOT_KMS, NONE → key",
         "The guard reused its key: there is no second one",
         "2 reads, no write, no record",
@@ -53,7 +53,7 @@ def test_it_tells_the_whole_story_in_plain_text_and_ends_well_within_a_minute() 
         "Verified: no tampering found",
         "Detected: record 2 of 123456789012/us-east-1 was edited",
     ):
-        assert told in ended.stdout, f"untold: {told}"
+        assert answer in ended.stdout, f"untold: {answer}"
     assert ended.stderr == ""
 
 

@@ -32,7 +32,7 @@ from tests.component.guarded import (
     keys_behind_the_guard,
     records_of,
     setting_of,
-    unheard,
+    undelivered,
 )
 
 ACCOUNT = "123456789012"
@@ -58,13 +58,13 @@ def environment() -> Iterator[dict[str, str]]:
     running = subprocess.Popen(program, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         assert running.stdout is not None
-        told = ""
+        result = ""
         for line in running.stdout:
-            told += line
+            result += line
             if line.strip().startswith("export "):
                 break
-        assert "export AWS_ENDPOINT_URL=http://127.0.0.1:" in told, told
-        settings = dict(each.split("=", 1) for each in told.rsplit("export ", 1)[1].split())
+        assert "export AWS_ENDPOINT_URL=http://127.0.0.1:" in result, result
+        settings = dict(each.split("=", 1) for each in result.rsplit("export ", 1)[1].split())
         kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
         yield {**kept, **settings}
     finally:
@@ -144,7 +144,7 @@ class Boto3:
 
 
 def last_put_of_none(environment: dict[str, str]) -> datetime:
-    """When the stand-in was last asked for NONE."""
+    """When NONE was last put to the stand-in."""
     address = f"{environment['AWS_ENDPOINT_URL']}/_sandbox/calls?action=PutEncryptionConfig"
     with urllib.request.urlopen(address) as answer:
         calls = json.loads(answer.read())
@@ -368,9 +368,9 @@ def test_a_mutation_that_fails_once_is_on_the_record_and_a_later_tick_ends_it_wi
     assert keys_behind_the_guard(account) == [aliased_key(account)]
     kms = account.client("kms")
     assert kms.get_key_rotation_status(KeyId=aliased_key(account))["KeyRotationEnabled"] is True
-    told = outcomes(account)
-    assert told[:2] == [Outcome.REMEDIATING, Outcome.FAILED]
-    assert told[-1] is Outcome.REMEDIATED
+    result = outcomes(account)
+    assert result[:2] == [Outcome.REMEDIATING, Outcome.FAILED]
+    assert result[-1] is Outcome.REMEDIATED
 
 
 def test_while_nothing_can_be_stored_nothing_is_mutated_and_the_event_is_kept(account: Sandbox) -> None:
@@ -388,7 +388,7 @@ def test_while_nothing_can_be_stored_nothing_is_mutated_and_the_event_is_kept(ac
 
 def test_a_throttled_region_does_not_keep_the_sweep_from_the_others_and_the_sweep_says_which(account: Sandbox) -> None:
     """P11."""
-    with unheard(account):
+    with undelivered(account):
         for region in ("us-east-1", "eu-west-1"):
             account.client("xray", region).put_encryption_config(Type="KMS", KeyId="alias/aws/xray")
     account.fail("xray", "GetEncryptionConfig", "ThrottledException", status=429, times=3)

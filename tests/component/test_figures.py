@@ -43,40 +43,40 @@ def store() -> LogStore:
     return make_log_store(Clients(operated.with_models(botocore.session.Session())), REGION, AwsClock())
 
 
-def everything(asked: LogStore) -> Summary:
+def everything(log: LogStore) -> Summary:
     today = AwsClock().now().date()
-    return summarize(asked, today - timedelta(days=1), today)
+    return summarize(log, today - timedelta(days=1), today)
 
 
 def test_figures_agree_with_a_count_of_the_records_after_changes_sweeps_and_duplicates() -> None:
     for number in range(3):
-        told = operated.event()
-        told["detail"]["eventID"] = f"event-{number}"
+        answer = operated.event()
+        answer["detail"]["eventID"] = f"event-{number}"
         operated.client("xray").put_encryption_config(Type="NONE")
-        operated.heard(told)
-        operated.heard(told)
+        operated.delivered(answer)
+        operated.delivered(answer)
         operated.swept(REGION, "eu-west-1")
-    asked = store()
+    log = store()
     now = AwsClock().now()
     records = [
-        entry.record for entry in history.records(asked, Filter(), now, 500).entries if entry.record.target != "guard"
+        entry.record for entry in history.records(log, Filter(), now, 500).entries if entry.record.target != "guard"
     ]
-    views = history.incidents(asked, Filter(), now, 500).incidents
-    told_now = everything(asked)
+    views = history.incidents(log, Filter(), now, 500).incidents
+    told_now = everything(log)
     assert told_now.records == Counter(record.outcome.value for record in records)
     assert (told_now.opened, told_now.closed) == (len(views), sum(not view.open for view in views))
     assert len(views) == 3
     assert {each.actor: each.incidents for each in told_now.top_actors} == Counter(
         view.actor.arn for view in views if view.actor
     )
-    targets = history.targets(asked.states())
+    targets = history.targets(log.states())
     assert (told_now.targets.targets, told_now.targets.compliant) == (2, sum(view.compliant for view in targets))
     measured = sorted(view.exposure_seconds or 0.0 for view in views)
     assert told_now.exposure.p99 == pytest.approx(measured[-1], rel=RELATIVE_ERROR, abs=FINEST_SECONDS)
 
 
 class Cancelling:
-    """DynamoDB's client, which cancels the transactions that it is told to, item by item."""
+    """DynamoDB's client, which cancels prepared transactions, item by item."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -109,7 +109,7 @@ class TestCancelled:
         return Cancelling(operated.client("dynamodb"))
 
     @pytest.fixture
-    def asked(self, client: Cancelling) -> LogStore:
+    def log(self, client: Cancelling) -> LogStore:
         class Same(Clients):
             def reading(self, service: str, region: str) -> Any:
                 return client
@@ -117,65 +117,63 @@ class TestCancelled:
         return make_log_store(Same(), REGION, AwsClock())
 
     @staticmethod
-    def write(asked: LogStore) -> None:
+    def write(log: LogStore) -> None:
         draft = Draft(TargetState(HERE))
         draft.add(AwsClock().now(), Outcome.COMPLIANT, SWEEP)
         draft.set(version=1, outcome=Outcome.COMPLIANT)
-        asked.commit(draft.before, draft.after, draft.records)
+        log.commit(draft.before, draft.after, draft.records)
 
     def test_for_another_target_that_adds_at_the_same_moment_is_sent_again_whole(
-        self, client: Cancelling, asked: LogStore
+        self, client: Cancelling, log: LogStore
     ) -> None:
         client.reasons = [{"figures": "TransactionConflict"}, {"present": "TransactionConflict"}]
-        self.write(asked)
-        assert asked.load(HERE).state.version == 1
-        assert everything(asked).records == {"COMPLIANT": 1}
-        assert everything(asked).targets.compliant == 1
+        self.write(log)
+        assert log.load(HERE).state.version == 1
+        assert everything(log).records == {"COMPLIANT": 1}
+        assert everything(log).targets.compliant == 1
 
-    def test_for_a_figure_that_cannot_be_added_is_stored_without_it(self, client: Cancelling, asked: LogStore) -> None:
+    def test_for_a_figure_that_cannot_be_added_is_stored_without_it(self, client: Cancelling, log: LogStore) -> None:
         client.reasons = [{"figures": "ValidationError"}]
-        self.write(asked)
-        assert asked.load(HERE).state.version == 1
-        assert everything(asked).records == {}
-        assert everything(asked).targets.compliant == 1
+        self.write(log)
+        assert log.load(HERE).state.version == 1
+        assert everything(log).records == {}
+        assert everything(log).targets.compliant == 1
 
-    def test_for_the_state_itself_is_a_lost_race_and_nothing_is_added(
-        self, client: Cancelling, asked: LogStore
-    ) -> None:
+    def test_for_the_state_itself_is_a_lost_race_and_nothing_is_added(self, client: Cancelling, log: LogStore) -> None:
         client.reasons = [{HERE: "ConditionalCheckFailed", "figures": "TransactionConflict"}]
         with pytest.raises(Conflict):
-            self.write(asked)
+            self.write(log)
         assert len(client.sent) == 1
-        assert asked.load(HERE).state.version == 0
-        assert everything(asked).records == {}
+        assert log.load(HERE).state.version == 0
+        assert everything(log).records == {}
 
-    def test_again_and_again_is_a_lost_race(self, client: Cancelling, asked: LogStore) -> None:
+    def test_again_and_again_is_a_lost_race(self, client: Cancelling, log: LogStore) -> None:
         client.reasons = [{"figures": "TransactionConflict"}] * 10
         with pytest.raises(Conflict):
-            self.write(asked)
-        assert asked.load(HERE).state.version == 0
+            self.write(log)
+        assert log.load(HERE).state.version == 0
 
 
 def test_a_write_that_lost_its_race_adds_nothing() -> None:
-    asked = store()
-    TestCancelled.write(asked)
+    log = store()
+    TestCancelled.write(log)
     with pytest.raises(Conflict):
-        TestCancelled.write(asked)
-    assert everything(asked).records == {"COMPLIANT": 1}
+        TestCancelled.write(log)
+    assert everything(log).records == {"COMPLIANT": 1}
 
 
 def test_what_is_asked_for_waits_until_it_is_answered_and_again_when_asked_anew() -> None:
-    asked = store()
+    log = store()
     now = AwsClock().now()
-    asked.ask(HERE, now, "arn:aws:iam::123456789012:user/Ops")
-    (first,) = asked.pending(10)
+    log.ask(HERE, now, "arn:aws:iam::123456789012:user/Ops")
+    (first,) = log.pending(10)
     assert (first.target, first.by) == (HERE, "arn:aws:iam::123456789012:user/Ops")
-    asked.ask(HERE, now + timedelta(seconds=1), "arn:aws:iam::123456789012:user/Other")
-    asked.done(first)
-    (second,) = asked.pending(10)
+    log.ask(HERE, now + timedelta(seconds=1), "arn:aws:iam::123456789012:user/Other")
+    log.done(first)
+    (second,) = log.pending(10)
     assert second.by.endswith("user/Other")
-    asked.done(second)
-    assert asked.pending(10) == []
-    assert asked.due(now + timedelta(days=1), 10) == []
-    assert list(asked.states()) == []
-    assert list(asked.heads()) == []
+    log.done(second)
+    assert log.pending(10) == []
+    assert log.due(now + timedelta(days=1), 10) == []
+    assert list(log.states()) == []
+    assert list(log.heads()) == []

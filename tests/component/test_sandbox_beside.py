@@ -21,18 +21,18 @@ def read(url: str) -> str:
 def test_the_console_shows_a_past_that_leaves_the_first_region_as_it_was_and_both_end_with_it(
     deployed: Sandbox,
 ) -> None:
-    told: list[str] = []
+    result: list[str] = []
     recorded = threading.Event()
 
     def say(line: str) -> None:
-        told.append(line)
+        result.append(line)
         recorded.set()
 
     with Beside(deployed, 0, say, mishaps=2) as beside:
         url = beside.url
         assert url is not None
         assert recorded.wait(120)
-        assert told == ["The console now shows a month of incidents."]
+        assert result == ["The console now shows a month of incidents."]
         overview = read(url)
         assert "Suppressed" in overview
         assert "Failed" in overview
@@ -46,10 +46,10 @@ def test_the_console_shows_a_past_that_leaves_the_first_region_as_it_was_and_bot
 
 
 def test_a_taken_port_is_said_and_another_is_found(deployed: Sandbox) -> None:
-    told: list[str] = []
-    with Beside(deployed, 0, told.append, mishaps=0) as first:
+    result: list[str] = []
+    with Beside(deployed, 0, result.append, mishaps=0) as first:
         assert first.url is not None
         port = int(first.url.rsplit(":", 1)[1].rstrip("/"))
-        with Beside(deployed, port, told.append, mishaps=0) as second:
+        with Beside(deployed, port, result.append, mishaps=0) as second:
             assert second.url not in (None, first.url)
-            assert f"The console cannot listen on port {port}." in told
+            assert f"The console cannot listen on port {port}." in result

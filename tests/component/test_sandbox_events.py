@@ -1,4 +1,4 @@
-"""The sandbox's CloudTrail and EventBridge: what is called is heard, by those whose rule asks for it."""
+"""The sandbox's CloudTrail and EventBridge: each call has its event, and goes to the rules that match it."""
 
 from __future__ import annotations
 
@@ -122,9 +122,9 @@ def test_kms_changes_name_their_key_and_alias_in_resources_and_reads_are_not_tol
     kms.describe_key(KeyId="alias/x")
     kms.disable_key(KeyId=key)
     kms.delete_alias(AliasName="alias/x")
-    told = [(each["eventName"], {one["ARN"] for one in each["resources"]}) for each in sandbox.trail.records]
+    result = [(each["eventName"], {one["ARN"] for one in each["resources"]}) for each in sandbox.trail.records]
     alias = "arn:aws:kms:us-east-1:123456789012:alias/x"
-    assert told == [
+    assert result == [
         ("CreateKey", {key}),
         ("CreateAlias", {key, alias}),
         ("DisableKey", {key}),
@@ -137,9 +137,9 @@ def test_a_deleted_key_is_told_by_a_service_event_and_by_kms_itself(sandbox: San
     key = sandbox.client("kms").create_key()["KeyMetadata"]["Arn"]
     assert len(received(sandbox, url)) == 1
     sandbox.delete_key(key)
-    told = {event["detail-type"]: event for event in received(sandbox, url)}
-    assert told["AWS Service Event via CloudTrail"]["detail"]["eventName"] == "DeleteKey"
-    assert told["KMS CMK Deletion"]["resources"] == [key]
+    result = {event["detail-type"]: event for event in received(sandbox, url)}
+    assert result["AWS Service Event via CloudTrail"]["detail"]["eventName"] == "DeleteKey"
+    assert result["KMS CMK Deletion"]["resources"] == [key]
     with pytest.raises(ClientError, match="NotFoundException"):
         sandbox.client("kms").describe_key(KeyId=key)
 

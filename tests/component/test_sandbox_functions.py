@@ -24,7 +24,7 @@ import json, os, sys, time
 import boto3
 
 def echo(event, context):
-    print("heard", json.dumps(event)[:80])
+    print("event", json.dumps(event)[:80])
     return {
         "event": event,
         "function": context.function_name,
@@ -43,7 +43,7 @@ def heal(event, context):
         boto3.client("xray").put_encryption_config(Type="KMS", KeyId="alias/aws/xray")
 
 def fail(event, context):
-    raise ValueError("as asked")
+    raise ValueError("on purpose")
 
 def sleep(event, context):
     time.sleep(30)
@@ -151,12 +151,12 @@ def test_a_function_is_invoked_by_the_lambda_api_under_its_own_or_its_handlers_n
     client = cloud.client("lambda")
     for name in ("guard-echo", "echo", "arn:aws:lambda:us-east-1:123456789012:function:guard-echo"):
         answer = client.invoke(FunctionName=name, Payload=b'{"n": 1}', LogType="Tail")
-        told = json.load(answer["Payload"])
-        assert (told["event"], told["function"], told["table"]) == ({"n": 1}, "guard-echo", "things")
-        assert told["arn"] == "arn:aws:lambda:us-east-1:123456789012:function:guard-echo"
-        assert 0 < told["left"] <= 10_000
+        shown = json.load(answer["Payload"])
+        assert (shown["event"], shown["function"], shown["table"]) == ({"n": 1}, "guard-echo", "things")
+        assert shown["arn"] == "arn:aws:lambda:us-east-1:123456789012:function:guard-echo"
+        assert 0 < shown["left"] <= 10_000
         assert "FunctionError" not in answer
-    assert 'heard {"n": 1}' in cloud.log("echo")
+    assert 'event {"n": 1}' in cloud.log("echo")
 
 
 def test_a_function_that_is_not_there_is_not_found(cloud: Sandbox) -> None:
@@ -166,8 +166,8 @@ def test_a_function_that_is_not_there_is_not_found(cloud: Sandbox) -> None:
 
 
 def test_the_functions_are_listed(cloud: Sandbox) -> None:
-    told = {each["FunctionName"] for each in cloud.client("lambda").list_functions()["Functions"]}
-    assert {"guard-echo", "heal", "fail", "beat"} <= told
+    shown = {each["FunctionName"] for each in cloud.client("lambda").list_functions()["Functions"]}
+    assert {"guard-echo", "heal", "fail", "beat"} <= shown
 
 
 def test_a_process_is_kept_warm(cloud: Sandbox) -> None:
@@ -179,8 +179,8 @@ def test_a_change_by_a_user_is_healed_by_the_function_and_told_as_its_roles_doin
     cloud.trail.records.clear()
     cloud.client("xray").put_encryption_config(Type="NONE")
     assert cloud.idle(30)
-    told = cloud.client("xray").get_encryption_config()["EncryptionConfig"]
-    assert told["Type"] == "KMS"
+    shown = cloud.client("xray").get_encryption_config()["EncryptionConfig"]
+    assert shown["Type"] == "KMS"
     by_user, by_function = (each["userIdentity"] for each in cloud.trail.records if "xray" in each["eventSource"])
     assert by_user["arn"].endswith(":user/administrator")
     role = "arn:aws:iam::123456789012:role/apps/guard-us-east-1"
@@ -197,11 +197,11 @@ def test_what_fails_is_tried_three_times_and_then_kept_by_the_failure_destinatio
     url = sqs.get_queue_url(QueueName="dead")["QueueUrl"]
     (message,) = sqs.receive_message(QueueUrl=url)["Messages"]
     sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
-    told = json.loads(message["Body"])
-    assert told["requestPayload"] == {"n": 2}
-    assert told["requestContext"]["condition"] == "RetriesExhausted"
-    assert told["requestContext"]["approximateInvokeCount"] == 3
-    assert told["responsePayload"]["errorMessage"] == "as asked"
+    shown = json.loads(message["Body"])
+    assert shown["requestPayload"] == {"n": 2}
+    assert shown["requestContext"]["condition"] == "RetriesExhausted"
+    assert shown["requestContext"]["approximateInvokeCount"] == 3
+    assert shown["responsePayload"]["errorMessage"] == "on purpose"
 
 
 def test_an_error_is_answered_as_unhandled_with_its_type(cloud: Sandbox) -> None:

@@ -44,8 +44,8 @@ def test_a_key_of_another_account_can_be_used_by_its_arn(sandbox: Sandbox) -> No
     foreign = sandbox.client("kms", account="444455556666").create_key()["KeyMetadata"]["Arn"]
     assert foreign.split(":")[4] == "444455556666"
     put(sandbox, foreign)
-    told = sandbox.client("xray").get_encryption_config()["EncryptionConfig"]
-    assert told["KeyId"] == foreign
+    shown = sandbox.client("xray").get_encryption_config()["EncryptionConfig"]
+    assert shown["KeyId"] == foreign
     assert sandbox.client("kms").describe_key(KeyId=foreign)["KeyMetadata"]["AWSAccountId"] == "444455556666"
     with pytest.raises(ClientError) as caught:
         sandbox.client("kms").get_key_policy(KeyId=foreign)
@@ -108,8 +108,8 @@ def test_stale_reads_tell_what_was_and_writes_take_effect_at_once(sandbox: Sandb
             read(KeyId=made)
         assert code_of(caught) == "NotFoundException"
     assert [each["KeyArn"] for each in kms.list_keys()["Keys"]] == [former]
-    told = kms.describe_key(KeyId="alias/x")["KeyMetadata"]
-    assert (told["Arn"], told["KeyState"]) == (former, "Enabled")
+    shown = kms.describe_key(KeyId="alias/x")["KeyMetadata"]
+    assert (shown["Arn"], shown["KeyState"]) == (former, "Enabled")
     time.sleep(0.3)
     assert kms.describe_key(KeyId="alias/x")["KeyMetadata"]["Arn"] == made
     assert kms.describe_key(KeyId=former)["KeyMetadata"]["KeyState"] == "Disabled"
@@ -139,8 +139,8 @@ def test_a_key_policy_denies_a_tag_to_all_but_those_it_names(sandbox: Sandbox) -
     assert code_of(caught) == "AccessDeniedException"
     sandbox.client("kms").tag_resource(KeyId=key, Tags=[{"TagKey": "other", "TagValue": "fine"}])
     sandbox.client("kms", role=glass).tag_resource(KeyId=key, Tags=tags)
-    told = {each["TagKey"] for each in sandbox.client("kms").list_resource_tags(KeyId=key)["Tags"]}
-    assert told == {"break-glass", "other"}
+    shown = {each["TagKey"] for each in sandbox.client("kms").list_resource_tags(KeyId=key)["Tags"]}
+    assert shown == {"break-glass", "other"}
 
 
 def test_a_deny_for_another_service_keeps_nobody_from_describing_the_key(sandbox: Sandbox) -> None:
@@ -158,10 +158,10 @@ def test_the_statement_of_a_deleted_role_names_its_unique_id_which_no_new_policy
     policy["Statement"].append(reader)
     kms.put_key_policy(KeyId=key, Policy=json.dumps(policy))
     iam.delete_role(RoleName="Reader")
-    told = kms.get_key_policy(KeyId=key)["Policy"]
-    assert json.loads(told)["Statement"][-1]["Principal"] == {"AWS": role["RoleId"]}
+    shown = kms.get_key_policy(KeyId=key)["Policy"]
+    assert json.loads(shown)["Statement"][-1]["Principal"] == {"AWS": role["RoleId"]}
     with pytest.raises(ClientError) as caught:
-        kms.put_key_policy(KeyId=key, Policy=told)
+        kms.put_key_policy(KeyId=key, Policy=shown)
     assert code_of(caught) == "MalformedPolicyDocumentException"
 
 
@@ -181,17 +181,17 @@ def test_aliases_are_told_in_pages_and_predefined_ones_without_a_key_until_used(
     for number in range(3):
         kms.create_alias(AliasName=f"alias/x{number}", TargetKeyId=key)
     pages = kms.get_paginator("list_aliases").paginate(PaginationConfig={"PageSize": 2})
-    told = [each for page in pages for each in page["Aliases"]]
-    assert sum(each.get("TargetKeyId") == key for each in told) == 3
-    assert "TargetKeyId" not in next(each for each in told if each["AliasName"] == "alias/aws/xray")
+    shown = [each for page in pages for each in page["Aliases"]]
+    assert sum(each.get("TargetKeyId") == key for each in shown) == 3
+    assert "TargetKeyId" not in next(each for each in shown if each["AliasName"] == "alias/aws/xray")
 
 
 def test_the_service_graph_is_empty_until_seeded_and_looks_back_six_hours_at_most(sandbox: Sandbox) -> None:
     xray, now = sandbox.client("xray"), time.time()
     assert xray.get_service_graph(StartTime=now - 3600, EndTime=now)["Services"] == []
     sandbox.seed_services("shop")
-    told = xray.get_service_graph(StartTime=now - 6 * 3600 + 5, EndTime=time.time() + 1)["Services"]
-    assert [each["Name"] for each in told] == ["shop"]
+    shown = xray.get_service_graph(StartTime=now - 6 * 3600 + 5, EndTime=time.time() + 1)["Services"]
+    assert [each["Name"] for each in shown] == ["shop"]
     with pytest.raises(ClientError) as caught:
         xray.get_service_graph(StartTime=now - 7 * 3600, EndTime=now)
     assert code_of(caught) == "InvalidRequestException"
@@ -199,8 +199,8 @@ def test_the_service_graph_is_empty_until_seeded_and_looks_back_six_hours_at_mos
 
 def test_the_enabled_regions_are_those_that_the_sandbox_was_given(sandbox: Sandbox) -> None:
     sandbox.turn(regions=["us-east-1", "eu-west-1"])
-    told = sandbox.client("ec2").describe_regions()["Regions"]
-    assert [each["RegionName"] for each in told] == ["us-east-1", "eu-west-1"]
+    shown = sandbox.client("ec2").describe_regions()["Regions"]
+    assert [each["RegionName"] for each in shown] == ["us-east-1", "eu-west-1"]
 
 
 def test_the_caller_is_the_administrator_or_the_role_session(sandbox: Sandbox) -> None:
@@ -209,8 +209,8 @@ def test_the_caller_is_the_administrator_or_the_role_session(sandbox: Sandbox) -
     )
     assert unknown.get_caller_identity()["Arn"] == "arn:aws:iam::123456789012:user/administrator"
     role = "arn:aws:iam::444455556666:role/Spoke"
-    told = sandbox.client("sts", role=role, session="guard").get_caller_identity()
-    assert (told["Account"], told["Arn"]) == ("444455556666", "arn:aws:sts::444455556666:assumed-role/Spoke/guard")
+    shown = sandbox.client("sts", role=role, session="guard").get_caller_identity()
+    assert (shown["Account"], shown["Arn"]) == ("444455556666", "arn:aws:sts::444455556666:assumed-role/Spoke/guard")
 
 
 def test_a_call_can_fail_before_or_after_it_took_effect(sandbox: Sandbox) -> None:
@@ -262,8 +262,8 @@ def test_a_failed_transaction_leaves_what_others_wrote_meanwhile(sandbox: Sandbo
 def test_a_partition_is_that_of_the_region(sandbox: Sandbox) -> None:
     key = sandbox.client("kms", "us-gov-west-1").create_key()["KeyMetadata"]["Arn"]
     assert key.startswith("arn:aws-us-gov:kms:us-gov-west-1:123456789012:key/")
-    told = sandbox.client("sts", "us-gov-west-1").get_caller_identity()["Arn"]
-    assert told == "arn:aws-us-gov:iam::123456789012:user/administrator"
+    shown = sandbox.client("sts", "us-gov-west-1").get_caller_identity()["Arn"]
+    assert shown == "arn:aws-us-gov:iam::123456789012:user/administrator"
 
 
 def test_a_second_sandbox_in_one_process_is_refused(sandbox: Sandbox) -> None:
@@ -278,12 +278,12 @@ def test_the_program_tells_how_to_point_a_client_at_it_and_ends_when_told_to() -
     )
     try:
         assert program.stdout is not None
-        told = ""
-        while "Control endpoint" not in told:
+        shown = ""
+        while "Control endpoint" not in shown:
             line = program.stdout.readline()
-            assert line, told
-            told += line
-        url = told.split("AWS_ENDPOINT_URL=")[1].split()[0]
+            assert line, shown
+            shown += line
+        url = shown.split("AWS_ENDPOINT_URL=")[1].split()[0]
         assert url.startswith("http://127.0.0.1:")
         xray = boto3.client("xray", "us-east-1", endpoint_url=url, aws_access_key_id="a", aws_secret_access_key="b")
         assert xray.get_encryption_config()["EncryptionConfig"]["Type"] == "NONE"
@@ -304,9 +304,9 @@ def test_aws_can_be_hours_behind_the_host_in_its_answers_and_in_what_cloudtrail_
     answer = sandbox.client("dynamodb").list_tables()
     sandbox.client("xray").put_encryption_config(Type="NONE")
     wanted = datetime.now(UTC) - timedelta(hours=2)
-    told = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+    shown = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
     recorded = datetime.strptime(sandbox.trail.records[-1]["eventTime"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-    for at in (told, recorded, sandbox.calls[-1].at):
+    for at in (shown, recorded, sandbox.calls[-1].at):
         assert abs(at - wanted) < timedelta(seconds=5)
 
 

@@ -22,8 +22,8 @@ from tests.component.operated import (
     HERE,
     REGION,
     client,
+    delivered,
     event,
-    heard,
     setting,
     swept,
     typed,
@@ -41,7 +41,7 @@ def deployed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with world():
         swept()
         client("xray").put_encryption_config(Type="NONE")
-        heard(event())
+        delivered(event())
         yield
 
 
@@ -66,7 +66,7 @@ def test_the_function_raises_before_it_writes_or_changes_anything(name: str) -> 
     change = event()
     change["detail"]["eventID"] = "11111111-2222-3333-4444-555555555555"
     with pytest.raises(FormatTooNew, match=SENTENCE):
-        heard(change)
+        delivered(change)
     assert (stored(), setting()) == (before, drift)
 
 

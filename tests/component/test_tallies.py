@@ -149,8 +149,8 @@ def refused(number: int) -> dict[str, Any]:
 
 def test_p5_runs_record_ten_refused_calls_count_the_others_and_a_tick_records_the_number(store: LogStore) -> None:
     for number in range(MOST_IN_FULL + 7):
-        operated.heard(refused(number))
-    operated.heard(refused(MOST_IN_FULL + 6))
+        operated.delivered(refused(number))
+    operated.delivered(refused(MOST_IN_FULL + 6))
     assert store.load(HERE).state.seq == MOST_IN_FULL
     tick(replace(operated.guard(), clock=AnHourLater()), lambda: 1000.0)
     report = verify(store)
@@ -165,7 +165,7 @@ def test_p5_runs_record_ten_refused_calls_count_the_others_and_a_tick_records_th
 def test_the_command_line_shows_what_was_counted_and_by_whom(store: LogStore, now: datetime) -> None:
     root = f"arn:aws:iam::{ACCOUNT}:root"
     store.count("earlier", Tally(HERE, root, now - 2 * COUNTING_TIME, seen=MOST_IN_FULL, refused=3))
-    operated.heard(refused(1))
+    operated.delivered(refused(1))
     explained = operated.typed("explain", "-", "--output", "json", stdin=json.dumps(refused(2)))
     assert (explained.code, json.loads(explained.out)["reason"]) == (0, "CALLS_COUNTED")
     tick(operated.guard(), lambda: 1000.0)

@@ -66,7 +66,7 @@ def main(
         for check in checks:
             _run(check, live, settled)
     finally:
-        # Whatever went wrong, Ctrl-C included: no key stays behind, and what was settled is told.
+        # Whatever went wrong, Ctrl-C included: no key stays behind, and what was settled is printed.
         remaining += clean_up(live)
         _tell(live, settled, remaining)
     return 1 if remaining or any(each.verdict is Verdict.NO for each in settled) else 0

@@ -15,9 +15,9 @@ from tests.contract.places import Place
 def settled(aws: Place) -> dict[str, Any]:
     until = time.monotonic() + aws.patience_seconds
     while True:
-        told: dict[str, Any] = aws.xray.get_encryption_config()["EncryptionConfig"]
-        if told["Status"] == "ACTIVE" or time.monotonic() > until:
-            return told
+        answer: dict[str, Any] = aws.xray.get_encryption_config()["EncryptionConfig"]
+        if answer["Status"] == "ACTIVE" or time.monotonic() > until:
+            return answer
         time.sleep(0.05)
 
 

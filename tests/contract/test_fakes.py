@@ -1,6 +1,6 @@
 """The simulation's fakes and the real adapters over moto, held to one suite of what the ports promise.
 
-What the loop relies on is asked of both alike, so that what holds in the simulation holds of the adapters; and
+The same suite runs against both, so that what holds in the simulation holds of the adapters; and
 `test_kms.py` and `test_encryption_setting.py` hold moto itself to what AWS does.
 """
 

@@ -30,9 +30,9 @@ def policy_for(key: str, *more: dict[str, Any], root: bool = True) -> str:
 
 
 def test_a_new_key_tells_all_that_is_asked_of_a_key(aws: Place) -> None:
-    told = aws.kms.describe_key(KeyId=aws.key())["KeyMetadata"]
+    answer = aws.kms.describe_key(KeyId=aws.key())["KeyMetadata"]
     assert {
-        name: told[name] for name in ("KeyUsage", "KeySpec", "KeyState", "KeyManager", "Origin", "MultiRegion")
+        name: answer[name] for name in ("KeyUsage", "KeySpec", "KeyState", "KeyManager", "Origin", "MultiRegion")
     } == {
         "KeyUsage": "ENCRYPT_DECRYPT",
         "KeySpec": "SYMMETRIC_DEFAULT",
@@ -86,8 +86,8 @@ def test_rotation_keeps_its_period(aws: Place) -> None:
     key = aws.key()
     assert aws.kms.get_key_rotation_status(KeyId=key)["KeyRotationEnabled"] is False
     aws.kms.enable_key_rotation(KeyId=key, RotationPeriodInDays=180)
-    told = aws.kms.get_key_rotation_status(KeyId=key)
-    assert (told["KeyRotationEnabled"], told["RotationPeriodInDays"]) == (True, 180)
+    answer = aws.kms.get_key_rotation_status(KeyId=key)
+    assert (answer["KeyRotationEnabled"], answer["RotationPeriodInDays"]) == (True, 180)
 
 
 def test_a_rotation_period_beyond_its_bound_is_refused(aws: Place) -> None:

@@ -38,11 +38,11 @@ class Question:
     scps: Sequence[Policy] = ()
     account: str = ACCOUNT
 
-    def told(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """The question in the tool's words."""
         caller = self.principal.split(":")[4]
         organization = [{"name": f"scp-{number}", "policy": scp} for number, scp in enumerate((EVERYTHING, *self.scps))]
-        told: dict[str, Any] = {
+        as_json: dict[str, Any] = {
             "request": {
                 "principal": self.principal,
                 "action": self.action,
@@ -59,8 +59,8 @@ class Question:
             "resourceControlPolicies": [],
         }
         if self.resource_policy is not None:
-            told["resourcePolicy"] = self.resource_policy
-        return told
+            as_json["resourcePolicy"] = self.resource_policy
+        return as_json
 
 
 def missing() -> str | None:
@@ -75,13 +75,13 @@ def missing() -> str | None:
 def ask(questions: Iterable[Question]) -> list[str]:
     """`Allowed`, `ExplicitlyDenied` or `ImplicitlyDenied` for each question, in order.
 
-    Raises AssertionError where the simulator could not answer, or took no notice of what a question told it: an answer
+    Raises AssertionError where the simulator could not answer, or ignored a part of a question: an answer
     that rests on half of the question proves nothing.
     """
-    asked = [question.told() for question in questions]
+    requests = [question.as_json() for question in questions]
     ran = subprocess.run(
         ["node", str(SCRIPT)],
-        input=json.dumps(asked),
+        input=json.dumps(requests),
         capture_output=True,
         text=True,
         timeout=120,
@@ -90,8 +90,8 @@ def ask(questions: Iterable[Question]) -> list[str]:
     )
     assert ran.returncode == 0, ran.stderr
     answers = json.loads(ran.stdout)
-    assert len(answers) == len(asked)
-    for question, answer in zip(asked, answers, strict=True):
+    assert len(answers) == len(requests)
+    for question, answer in zip(requests, answers, strict=True):
         assert "error" not in answer, (question["request"], answer)
         assert not answer["ignored"], (question["request"], answer)
     return [answer["result"] for answer in answers]

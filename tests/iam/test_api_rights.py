@@ -68,13 +68,13 @@ def test_the_calls_asked_about_are_all_that_its_rights_name(api_rights: Policy) 
 
 
 def test_it_may_write_no_state_and_touch_nothing_that_the_guard_watches(api_rights: Policy) -> None:
-    asked = [Question(API, action, what, context, identity=[api_rights]) for action, what, context in NOT_GRANTED]
-    told = zip(NOT_GRANTED, ask(asked), strict=True)
-    assert [call for call, answer in told if answer == "Allowed"] == []
+    request = [Question(API, action, what, context, identity=[api_rights]) for action, what, context in NOT_GRANTED]
+    result = zip(NOT_GRANTED, ask(request), strict=True)
+    assert [call for call, answer in result if answer == "Allowed"] == []
 
 
 def test_it_cannot_change_the_audit_log_whatever_else_is_attached_to_it(api_rights: Policy) -> None:
-    asked = [
+    request = [
         Question(API, action, AUDIT, NOTHING, identity=[api_rights, EVERYTHING]) for action in FORBIDDEN_WHATEVER_ELSE
     ]
-    assert ask(asked) == ["ExplicitlyDenied"] * len(asked)
+    assert ask(request) == ["ExplicitlyDenied"] * len(request)

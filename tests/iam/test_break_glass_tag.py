@@ -80,8 +80,8 @@ def test_the_guard_does_not_set_it_by_its_own_rights_either(guard_rights: Policy
     context = tagging("kms:TagResource")
     with_its_own = {**context, "aws:TagKeys": [TAG, "xray-guard"], "aws:RequestTag/xray-guard": "managed"}
     questions = [
-        Question(GUARD, "kms:TagResource", KEY, asked, identity=identity, resource_policy=owner_policy)
-        for asked in (context, with_its_own)
+        Question(GUARD, "kms:TagResource", KEY, request, identity=identity, resource_policy=owner_policy)
+        for request in (context, with_its_own)
         for identity in ([guard_rights], [guard_rights, EVERYTHING])
     ]
     questions += [

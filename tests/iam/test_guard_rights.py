@@ -163,7 +163,7 @@ def questions_about(
 
 
 def answered(calls: list[tuple[str, str, Context]], questions: list[Question], other_than: set[str]) -> list[Any]:
-    return [(call, told) for call, told in zip(calls, ask(questions), strict=True) if told not in other_than]
+    return [(call, answer) for call, answer in zip(calls, ask(questions), strict=True) if answer not in other_than]
 
 
 def test_each_call_of_the_loop_is_allowed_by_its_own_rights_and_left_so_by_the_organization(
@@ -218,6 +218,6 @@ def test_a_foreign_key_is_described_where_its_owner_allows_it_and_never_changed(
         )
         for action in ("DescribeKey", *changing)
     ]
-    told = ask(questions)
-    assert told[0] == "Allowed"
-    assert "Allowed" not in told[1:]
+    answer = ask(questions)
+    assert answer[0] == "Allowed"
+    assert "Allowed" not in answer[1:]

@@ -37,7 +37,7 @@ BY_IAM: Policy = {
 """A key's policy that leaves everything to IAM."""
 
 
-def asked(who: str, action: str, resource: str, context: Context, scp: Policy) -> Question:
+def request(who: str, action: str, resource: str, context: Context, scp: Policy) -> Question:
     """By somebody who may do everything, but for the organization."""
     return Question(who, action, resource, context, resource_policy=BY_IAM if resource == KEY else None, scps=[scp])
 
@@ -145,7 +145,7 @@ def test_what_is_shielded_is_denied_to_all_but_those_it_is_left_to(scp: Policy) 
         for action, resource, context, spared in SHIELDED
         for who in (*AND_THE_API, *OTHERS)
     ]
-    answers = ask(asked(who, action, resource, context, scp) for who, action, resource, context, _ in cases)
+    answers = ask(request(who, action, resource, context, scp) for who, action, resource, context, _ in cases)
     wrong = [(case, answer) for case, answer in zip(cases, answers, strict=True) if case[-1] != answer]
     assert wrong == []
 
@@ -153,7 +153,7 @@ def test_what_is_shielded_is_denied_to_all_but_those_it_is_left_to(scp: Policy) 
 @pytest.mark.usefixtures("simulated")
 def test_what_is_nobodys_business_is_left_alone(scp: Policy) -> None:
     cases = [(who, *what) for what in LEFT_ALONE for who in OTHERS]
-    answers = ask(asked(who, action, resource, context, scp) for who, action, resource, context in cases)
+    answers = ask(request(who, action, resource, context, scp) for who, action, resource, context in cases)
     wrong = [(case, answer) for case, answer in zip(cases, answers, strict=True) if answer != "Allowed"]
     assert wrong == []
 

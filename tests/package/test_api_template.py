@@ -39,8 +39,8 @@ def test_every_route_is_authorized_by_iam(definition: dict[str, Any]) -> None:
     }
     assert signed
     for path, methods in definition["paths"].items():
-        for method, told in methods.items():
-            assert [set(one) & signed for one in told["security"]] == [signed], f"{method} {path}"
+        for method, answer in methods.items():
+            assert [set(one) & signed for one in answer["security"]] == [signed], f"{method} {path}"
 
 
 def test_the_routes_are_those_that_the_api_describes(definition: dict[str, Any]) -> None:

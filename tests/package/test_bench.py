@@ -34,7 +34,7 @@ def test_a_function_that_does_not_end_as_its_scene_asks_is_not_measured(tmp_path
 
 
 def test_a_library_imported_by_the_handler_counts_with_what_of_the_standard_library_it_asked_for_first() -> None:
-    told = """
+    answer = """
 import time: self [us] | cumulative | imported package
 import time:       900 |        900 | encodings
 import time:       500 |        500 | json
@@ -45,7 +45,7 @@ import time:      2000 |       3300 |   chalicelib.model
 import time:       300 |       3600 | app
 import time:       400 |        400 | uuid
 """
-    assert shares(told, "app") == {
+    assert shares(answer, "app") == {
         "app": 0.3,
         "chalicelib.model": 2.0,
         "chalicelib, standard library": 0.1,

@@ -1,4 +1,4 @@
-"""What the template deploys: each setting has its effect, nothing is lost, and what goes wrong is heard of."""
+"""What the template deploys: each setting has its effect, nothing is lost, and what goes wrong raises an alarm."""
 
 from __future__ import annotations
 
@@ -407,7 +407,7 @@ class TestRights:
         called = set(re.findall(r'"((?:dynamodb|ec2|iam|s3|sqs|xray):[A-Z]\w+)"', text))
         called |= {f"kms:{operation}" for operation in METHODS}
         called.remove("iam:ListUserTags")  # policy.json names no user
-        called.remove("dynamodb:TransactWriteItems")  # is asked for as the actions of its parts
+        called.remove("dynamodb:TransactWriteItems")  # is authorized as the actions of its parts
         on_behalf = {
             "kms:CreateGrant",  # X-Ray, with the caller's rights, when it is given a key
             "kms:TagResource",  # KMS, for the tags that CreateKey brings

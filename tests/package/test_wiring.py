@@ -37,10 +37,10 @@ def test_a_malformed_event_reaches_the_entry_point_as_it_came(
 
     def witness(event: object, context: object) -> dict[str, Any]:
         seen.append((event, context))
-        return {"heard": name}
+        return {"called": name}
 
     monkeypatch.setattr(entry, name, witness)
-    assert getattr(app, name)(event, context) == {"heard": name}
+    assert getattr(app, name)(event, context) == {"called": name}
     ((event_seen, context_seen),) = seen
     assert event_seen is event
     assert context_seen is context

@@ -72,36 +72,36 @@ def paths() -> list[Path]:
 def own_echo() -> Path:
     scene = well()
     echo = scene.world.events[-1]
-    return taken("own echo", scene, lambda scene: scene.lambdas.hear(echo))
+    return taken("own echo", scene, lambda scene: scene.lambdas.deliver(echo))
 
 
 def own_echo_closing() -> Path:
     scene = well()
     scene.world.settling = lambda rng: 15.0
     drift = scene.world.user_puts(HOME, None)
-    scene.lambdas.hear(drift)
+    scene.lambdas.deliver(drift)
     scene.world.run(16)
-    return taken("own echo that finds ACTIVE", scene, lambda scene: scene.lambdas.hear(scene.world.events[-1]))
+    return taken("own echo that finds ACTIVE", scene, lambda scene: scene.lambdas.deliver(scene.world.events[-1]))
 
 
 def compliant_change() -> Path:
     scene = well()
     event = scene.world.user_puts(HOME, scene.managed_key())
-    return taken("compliant change", scene, lambda scene: scene.lambdas.hear(event))
+    return taken("compliant change", scene, lambda scene: scene.lambdas.deliver(event))
 
 
 def duplicate() -> Path:
     scene = well()
     event = scene.world.user_puts(HOME, scene.managed_key())
-    scene.lambdas.hear(event)
+    scene.lambdas.deliver(event)
     scene.world.run(20)
-    return taken("duplicate of an audited change", scene, lambda scene: scene.lambdas.hear(event))
+    return taken("duplicate of an audited change", scene, lambda scene: scene.lambdas.deliver(event))
 
 
 def failed_call() -> Path:
     scene = well()
     event = scene.world.user_fails(HOME)
-    return taken("failed call", scene, lambda scene: scene.lambdas.hear(event))
+    return taken("failed call", scene, lambda scene: scene.lambdas.deliver(event))
 
 
 def drift_with_healthy_key() -> Path:
@@ -109,7 +109,7 @@ def drift_with_healthy_key() -> Path:
     event = scene.world.user_puts(HOME, None)
     scene.world.settling = lambda rng: 0.0
     scene.world.place(HOME).settles_at = 0.0
-    return taken("drift, healthy key", scene, lambda scene: scene.lambdas.hear(event))
+    return taken("drift, healthy key", scene, lambda scene: scene.lambdas.deliver(event))
 
 
 def drift_without_key() -> Path:
@@ -117,7 +117,7 @@ def drift_without_key() -> Path:
     fresh = stage(delivery=lambda rng: [], settling=lambda rng: 0.0)
     fresh.tables.states |= {name: kept for name, kept in scene.tables.states.items() if name == "guard"}
     event = fresh.world.user_puts(HOME, None)
-    return taken("drift, no key", fresh, lambda scene: scene.lambdas.hear(event))
+    return taken("drift, no key", fresh, lambda scene: scene.lambdas.deliver(event))
 
 
 def drift_with_key_to_adopt() -> Path:
@@ -126,7 +126,7 @@ def drift_with_key_to_adopt() -> Path:
     fresh.tables.states |= {name: kept for name, kept in scene.tables.states.items() if name == "guard"}
     fresh.world.user_sets_alias(HOME, ALIAS, fresh.make_key(tagged=True))
     event = fresh.world.user_puts(HOME, None)
-    return taken("drift, key to adopt behind the alias", fresh, lambda scene: scene.lambdas.hear(event))
+    return taken("drift, key to adopt behind the alias", fresh, lambda scene: scene.lambdas.deliver(event))
 
 
 def disabled_key() -> Path:
@@ -151,7 +151,7 @@ def _applied(settles: float) -> Stage:
     scene = well()
     scene.world.settling = lambda rng: settles
     event = scene.world.user_puts(HOME, None)
-    scene.lambdas.hear(event)
+    scene.lambdas.deliver(event)
     scene.world.run(20)
     return scene
 

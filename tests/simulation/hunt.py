@@ -170,7 +170,7 @@ def _adds_a_tag(scene: Stage, dice: Random) -> None:
 
 
 def _hears_again(scene: Stage, dice: Random) -> None:
-    scene.lambdas.hear(dice.choice(scene.world.events))
+    scene.lambdas.deliver(dice.choice(scene.world.events))
 
 
 def _sweeps(scene: Stage, dice: Random) -> None:
@@ -252,8 +252,8 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=3600.0)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--crashes", action="store_true")
-    asked = parser.parse_args()
-    failed = sweep_crashes() if asked.crashes else hunt(asked.first, asked.schedules, asked.seconds)
+    options = parser.parse_args()
+    failed = sweep_crashes() if options.crashes else hunt(options.first, options.schedules, options.seconds)
     return 1 if failed else 0
 
 

@@ -63,7 +63,7 @@ class Lambdas:
         self.dead_letters: list[object] = []
         self.to_record: list[ChangeEvent | KeyEvent] = []
         self.pending = 0
-        world.on_event = self.hear
+        world.on_event = self.deliver
 
     # --- one invocation --------------------------------------------------------------------------------------------
 
@@ -140,7 +140,7 @@ class Lambdas:
 
     # --- the functions ---------------------------------------------------------------------------------------------
 
-    def hear(self, event: ChangeEvent | KeyEvent) -> None:
+    def deliver(self, event: ChangeEvent | KeyEvent) -> None:
         """Deliver an event to its function."""
         function = "on_change" if isinstance(event, ChangeEvent) else "on_key_change"
         if self._must_be_recorded(event):

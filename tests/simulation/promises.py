@@ -255,10 +255,10 @@ _PROVED: dict[tuple[str, str, Target], bool] = {}
 
 def proved(policy: str, rule: Rule, target: Target) -> bool:
     """Whether a key policy says all that the rule requires. Results are cached, because this is called very often."""
-    asked = (policy, rule.id, target)
-    if asked not in _PROVED:
-        _PROVED[asked] = judge_policy(policy, rule, target, "aws").proved
-    return _PROVED[asked]
+    question = (policy, rule.id, target)
+    if question not in _PROVED:
+        _PROVED[question] = judge_policy(policy, rule, target, "aws").proved
+    return _PROVED[question]
 
 
 def _faults(key: Key, rule: Rule, target: Target) -> list[str]:

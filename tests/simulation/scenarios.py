@@ -50,7 +50,7 @@ class Stage:
         return self.world.user_makes_key(HOME, **whole)
 
     @contextmanager
-    def unheard(self) -> Iterator[None]:
+    def undelivered(self) -> Iterator[None]:
         """Lose all events of changes made meanwhile."""
         delivery, self.world.delivery = self.world.delivery, lambda rng: []
         yield
@@ -122,7 +122,7 @@ def _recorded(stage: Stage) -> None:
 
 def _aliased(*, tagged: bool, **fields: object) -> Callable[[Stage], None]:
     def before(stage: Stage) -> None:
-        with stage.unheard():
+        with stage.undelivered():
             stage.world.user_sets_alias(HOME, ALIAS, stage.make_key(tagged=tagged, **fields))
         stage.world.run(600)
 

@@ -30,7 +30,7 @@ def test_p14_a_key_that_wins_the_alias_while_the_guard_makes_its_own_brings_no_b
     def wins_the_alias(run: Run, number: int, name: str) -> Hazard | None:
         if name == "EnableKeyRotation" and not made:
             made.append(scene.make_key(tagged=False, tags=TAGS))
-            with scene.unheard():
+            with scene.undelivered():
                 scene.world.user_sets_alias(HOME, ALIAS, made[0])
         return None
 
@@ -50,7 +50,7 @@ def test_p14_a_key_that_gets_the_alias_while_in_use_brings_no_break_glass_along(
     scene.lambdas.schedule(first_sweep_after=1800)
     scene.world.run(1200)
     assert scene.world.setting(HOME).type is EncryptionType.KMS
-    with scene.unheard():
+    with scene.undelivered():
         scene.world.user_sets_alias(HOME, ALIAS, arn)
     scene.world.run(3600)
     assert_not_suppressed(scene, arn)

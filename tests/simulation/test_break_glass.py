@@ -50,7 +50,7 @@ def value(scene: Stage, hours: float, reason: str = "INC-1") -> str:
     return f"{scene.world.clock + timedelta(hours=hours):%Y%m%dT%H%M%SZ} {reason}"
 
 
-def tag_key(scene: Stage, text: str | None, by: Actor, *, heard: bool = True, key: str | None = None) -> None:
+def tag_key(scene: Stage, text: str | None, by: Actor, *, delivered: bool = True, key: str | None = None) -> None:
     """Somebody sets or removes (None) the tag of a key; the event comes, unless it is lost."""
     arn = key or scene.managed_key()
     kms = scene.world.place(HOME).kms
@@ -61,8 +61,8 @@ def tag_key(scene: Stage, text: str | None, by: Actor, *, heard: bool = True, ke
     scene.world.mutated(HOME, name, arn, None)
     trigger = Trigger(TriggerKind.KEY, scene.world.new_id("event"), name, scene.world.clock, actor=by)
     event = KeyEvent(HOME, trigger, (arn,), tag_keys=(TAG,), tags=((TAG, text),) if text else ())
-    if heard:
-        scene.world.later(2.0, lambda: scene.lambdas.hear(event))
+    if delivered:
+        scene.world.later(2.0, lambda: scene.lambdas.deliver(event))
 
 
 def open_on_key(scene: Stage, hours: float) -> None:
@@ -74,7 +74,7 @@ def open_on_role(scene: Stage, hours: float) -> None:
 
 
 def close_on_key(scene: Stage) -> None:
-    tag_key(scene, None, ADMIN, heard=False)
+    tag_key(scene, None, ADMIN, delivered=False)
 
 
 def close_on_role(scene: Stage) -> None:
@@ -319,7 +319,7 @@ def test_a_late_event_of_the_tagged_role_does_not_cover_what_another_does_after_
     scene.world.user_puts(HOME, None, ADMIN)
     scene.world.run(60)
     scene.lambdas.sweep()
-    assert scene.world.run(60, scene.witness.right), "a sweep that hears of nobody enforces"
+    assert scene.world.run(60, scene.witness.right), "a sweep without an actor enforces"
     scene.world.run(3900)
     scene.world.delivery = lambda rng: []
     scene.world.user_puts(HOME, None, DEVELOPER)
@@ -338,23 +338,23 @@ def put_right(scene: Stage, seconds: float = 700.0) -> bool:
     return done and not records(scene, Outcome.SUPPRESSED, "BREAK_GLASS")
 
 
-@pytest.mark.parametrize("heard", [True, False])
-def test_attack_the_alias_is_moved_to_a_key_that_already_carries_the_tag(heard: bool) -> None:
+@pytest.mark.parametrize("delivered", [True, False])
+def test_attack_the_alias_is_moved_to_a_key_that_already_carries_the_tag(delivered: bool) -> None:
     scene = compliant()
     brought = scene.make_key(tagged=True)
-    tag_key(scene, value(scene, 9), DEVELOPER, heard=heard, key=brought)
+    tag_key(scene, value(scene, 9), DEVELOPER, delivered=delivered, key=brought)
     scene.world.user_sets_alias(HOME, ALIAS, brought)
     scene.world.user_puts(HOME, brought, DEVELOPER)
     assert put_right(scene), scene.witness.story()
     scene.witness.check_whole()
 
 
-@pytest.mark.parametrize("heard", [True, False])
-def test_attack_the_alias_stands_on_a_key_with_the_tag_before_the_guard_ever_had_one(heard: bool) -> None:
+@pytest.mark.parametrize("delivered", [True, False])
+def test_attack_the_alias_stands_on_a_key_with_the_tag_before_the_guard_ever_had_one(delivered: bool) -> None:
     scene = stage(7)
     scene.lambdas.schedule()
     brought = scene.make_key(tagged=True)
-    tag_key(scene, value(scene, 9), DEVELOPER, heard=heard, key=brought)
+    tag_key(scene, value(scene, 9), DEVELOPER, delivered=delivered, key=brought)
     scene.world.user_sets_alias(HOME, ALIAS, brought)
     scene.world.user_puts(HOME, None, DEVELOPER)
     assert put_right(scene), scene.witness.story()
@@ -388,20 +388,20 @@ def without_deny(scene: Stage) -> str:
 
 
 @pytest.mark.parametrize("restored", [True, False], ids=["restored", "left"])
-@pytest.mark.parametrize("heard", [True, False], ids=["heard", "lost"])
+@pytest.mark.parametrize("delivered", [True, False], ids=["delivered", "lost"])
 @pytest.mark.parametrize("looked", [True, False], ids=["seen between", "unseen"])
-def test_attack_the_deny_is_stripped_first(heard: bool, restored: bool, looked: bool) -> None:
+def test_attack_the_deny_is_stripped_first(delivered: bool, restored: bool, looked: bool) -> None:
     scene = compliant()
     key = scene.managed_key()
     whole = scene.world.place(HOME).kms.keys[key].policy
 
     def put_policy(text: str | None) -> None:
-        scene.world.delivery = (lambda rng: [2.0]) if heard else (lambda rng: [])
+        scene.world.delivery = (lambda rng: [2.0]) if delivered else (lambda rng: [])
         scene.world.user_changes_key(HOME, key, policy=text)
         scene.world.delivery = lambda rng: [2.0]
 
     put_policy(without_deny(scene))
-    tag_key(scene, value(scene, 9), DEVELOPER, heard=heard)
+    tag_key(scene, value(scene, 9), DEVELOPER, delivered=delivered)
     if looked:
         scene.world.user_puts(HOME, None, DEVELOPER)
         scene.world.run(10)
@@ -409,7 +409,7 @@ def test_attack_the_deny_is_stripped_first(heard: bool, restored: bool, looked: 
         put_policy(whole)
     scene.world.run(5)
     scene.world.user_puts(HOME, None, DEVELOPER)
-    if heard or looked or not restored:
+    if delivered or looked or not restored:
         assert put_right(scene), scene.witness.story()
         scene.world.run(8 * 3600)
         assert scene.witness.right(), scene.witness.story()

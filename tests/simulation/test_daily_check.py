@@ -25,7 +25,7 @@ def test_p6_a_sweep_that_writes_and_does_not_read_the_keys_policy_does_not_put_o
     scene.world.run(20 * HOUR)
     last_check = scene.tables.state(HOME).checked_at
     assert last_check is not None
-    with scene.unheard():
+    with scene.undelivered():
         scene.world.user_changes_key(HOME, scene.managed_key(), policy=BARE_POLICY)
     scene.lambdas.policy = renamed(baseline(), "renamed")
     scene.world.run(1.1 * HOUR)

@@ -110,7 +110,7 @@ def test_p5_a_change_in_a_denied_region_is_on_the_record_once() -> None:
     scene.world.run(60)
     event = scene.world.user_puts(HOME, None)
     scene.world.run(60)
-    scene.lambdas.hear(event)
+    scene.lambdas.deliver(event)
     scene.world.run(60)
     told_of = [record.trigger.event_id for record in scene.tables.records(HOME) if record.trigger.event_id]
     assert told_of == [event.trigger.event_id]

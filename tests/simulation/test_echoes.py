@@ -1,4 +1,4 @@
-"""P7: what the guard hears of its own calls causes no mutation and no record of its own."""
+"""P7: the events of the guard's own calls cause no mutation and no record of its own."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_p7_the_echo_of_our_own_put_reads_twice_at_most_and_writes_nothing() -> 
     scene = managed()
     before = len(scene.tables.records(HOME))
     echoes = [run for run in scene.lambdas.runs if run.function == "on_change"][1:]
-    assert echoes, "the guard never heard its own Put"
+    assert echoes, "the event of the guard's own Put never arrived"
     for run in echoes:
         assert run.calls == ["BatchGetItem", "GetEncryptionConfig"]
     assert len(scene.tables.records(HOME)) == before
@@ -38,7 +38,7 @@ def test_p7_the_echo_of_a_call_of_ours_that_was_refused_reads_the_table_only_and
     scene = managed()
     key = scene.managed_key()
     scene.world.staleness = lambda rng: 240.0
-    with scene.unheard():
+    with scene.undelivered():
         scene.world.user_changes_key(HOME, key, state="Disabled")
     since = len(scene.lambdas.runs)
     scene.world.user_puts(HOME, None)
@@ -68,10 +68,10 @@ def test_p7_the_echo_may_close_an_incident_that_waits_for_active() -> None:
 def test_p7_an_incident_that_our_own_echo_closes_is_not_recorded_as_a_change_of_the_guards() -> None:
     scene = quiet()
     scene.world.settling = lambda rng: 15.0
-    scene.lambdas.hear(scene.world.user_puts(HOME, None))
+    scene.lambdas.deliver(scene.world.user_puts(HOME, None))
     scene.world.run(16)
     echo = scene.world.events[-1]
-    scene.lambdas.hear(echo)
+    scene.lambdas.deliver(echo)
     scene.world.run(5)
     end = scene.tables.records(HOME)[-1]
     assert (end.outcome, end.trigger.event_id, end.trigger.actor) == (Outcome.REMEDIATED, None, None)
@@ -82,14 +82,14 @@ def test_p7_an_incident_that_our_own_echo_closes_is_not_recorded_as_a_change_of_
 
 def test_p7_an_echo_that_finds_another_setting_puts_it_right_without_blaming_the_guard() -> None:
     scene = managed()
-    with scene.unheard():
+    with scene.undelivered():
         scene.world.user_puts(HOME, None)
     echo = next(
         event
         for event in scene.world.events
         if isinstance(event, ChangeEvent) and event.trigger.actor and "xray-guard" in event.trigger.actor.arn
     )
-    scene.lambdas.hear(echo)
+    scene.lambdas.deliver(echo)
     assert scene.converge(600), scene.witness.story()
     incident = scene.tables.records(HOME)[-1]
     assert incident.outcome is Outcome.REMEDIATED

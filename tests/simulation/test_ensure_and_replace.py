@@ -1,4 +1,4 @@
-"""A key that is asked for before any drift, and a key that an operator gives up: P1, P2, P3 wherever a run crashes."""
+"""A key that is required before any drift, and a key that an operator gives up: P1, P2, P3 wherever a run crashes."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class Interrupted:
 
 
 def ensured(befalls: Interrupted) -> Stage:
-    """X-Ray on the AWS managed key, which is enough for the rule; only the managed key is asked for beside it."""
+    """X-Ray on the AWS managed key, which is enough for the rule; only the managed key is required as well."""
     scene = stage(policy=ENSURED, hazard=befalls)
-    with scene.unheard():
+    with scene.undelivered():
         scene.world.user_puts(HOME, scene.world.user_makes_key(HOME, manager="AWS", rotation=True, policy=BARE_POLICY))
     scene.world.run(600)
     scene.lambdas.schedule(first_sweep_after=10.0)

@@ -52,7 +52,7 @@ def test_p5_in_any_order_and_repeated_the_same_events_end_in_the_same_state(orde
     key = scene.managed_key()
     events = three_changes(scene)
     for number in (*order, *order):
-        scene.lambdas.hear(events[number])
+        scene.lambdas.deliver(events[number])
         scene.world.run(30)
     assert scene.converge(900), scene.witness.story()
     assert scene.world.setting(HOME).key_arn == key
@@ -69,7 +69,7 @@ def test_p5_whichever_event_comes_first_the_drift_is_laid_to_who_made_what_stood
     before = len(scene.tables.records(HOME))
     events = three_changes(scene)
     for number in order:
-        scene.lambdas.hear(events[number])
+        scene.lambdas.deliver(events[number])
         scene.world.run(30)
     assert scene.converge(900), scene.witness.story()
     told_since = scene.tables.records(HOME)[before:]
@@ -85,7 +85,7 @@ def test_p5_events_at_the_same_moment_are_each_audited_once_and_repaired_once() 
     events = three_changes(scene)
     puts = len(scene.world.mutations)
     for event in (*events, *reversed(events)):
-        scene.lambdas.hear(event)
+        scene.lambdas.deliver(event)
     assert scene.converge(900), scene.witness.story()
     scene.witness.check_whole()
     for event in events:
@@ -104,7 +104,7 @@ def test_p5_an_event_that_comes_after_a_sweep_repaired_its_drift_is_joined_to_th
     assert repaired.outcome is Outcome.REMEDIATED
     assert repaired.cause is None
     scene.world.run(600)
-    scene.lambdas.hear(event)
+    scene.lambdas.deliver(event)
     scene.world.run(10)
     joined = scene.tables.records(HOME)[-1]
     assert (joined.outcome, joined.incident_id) == (Outcome.COMPLIANT, repaired.incident_id)
@@ -123,7 +123,7 @@ def test_p5_an_event_heard_while_another_worker_acts_is_audited_and_joined() -> 
     event = scene.world.user_puts(HOME, None, BOB)
     scene.lambdas.sweep()
     scene.world.run(3)
-    scene.lambdas.hear(event)
+    scene.lambdas.deliver(event)
     assert scene.converge(600), scene.witness.story()
     past = scene.tables.state(HOME).past[-1]
     assert past.cause is not None
@@ -136,7 +136,7 @@ def test_p6_a_lost_change_event_is_put_right_by_the_next_sweep() -> None:
     scene = well()
     scene.world.user_puts(HOME, None)
     scene.world.run(3500)
-    assert scene.world.setting(HOME).key_arn is None, "nothing but the sweep may have told the guard"
+    assert scene.world.setting(HOME).key_arn is None, "only the sweep may have found it"
     scene.lambdas.sweep()
     scene.world.run(10)
     assert scene.world.setting(HOME).key_arn == scene.managed_key()
@@ -160,7 +160,7 @@ def test_p6_a_lost_key_event_is_put_right_by_a_sweep(changes: dict[str, object],
     scene.lambdas.schedule()
     assert scene.converge(), scene.witness.story()
     scene.world.run(1200)
-    with scene.unheard():
+    with scene.undelivered():
         scene.world.user_changes_key(HOME, scene.managed_key(), **changes)
     assert scene.converge(within_hours * 3600), scene.witness.story()
     scene.witness.check_whole()

@@ -36,7 +36,7 @@ def idle(scene: Stage) -> None:
 
 def backing_off(scene: Stage) -> None:
     for _ in range(4):
-        scene.lambdas.hear(scene.world.user_puts(HOME, None))
+        scene.lambdas.deliver(scene.world.user_puts(HOME, None))
         scene.world.run(20)
     backoff = scene.tables.state(HOME).backoff
     assert backoff.until is not None
@@ -71,7 +71,7 @@ def third_persons_tag_on_her_role(scene: Stage) -> None:
     """Nina's own change stands; those of others are made upon it."""
     scene.world.principal_tags[NINA.arn] = ((TAG, value(scene, 3)),)
     event = scene.world.user_puts(HOME, None, NINA)
-    scene.lambdas.hear(event)
+    scene.lambdas.deliver(event)
     scene.world.run(30)
     (record,) = records_of(scene, event)
     assert (record.outcome, record.trigger.actor) == (Outcome.SUPPRESSED, NINA)
@@ -108,7 +108,7 @@ def test_p5_two_peoples_changes_are_recorded_once_each_under_their_own_names(
     deeds = [deed, other] if order == "setting first" else [other, deed]
     events = [each(scene) for each in deeds]
     for event in (*events, *reversed(events)):
-        scene.lambdas.hear(event)
+        scene.lambdas.deliver(event)
         scene.world.run(3)
     scene.world.run(3600)
     for event in events:
@@ -126,7 +126,7 @@ def test_p14_a_third_persons_break_glass_lets_changes_stand_and_does_not_make_th
     mutations = len(scene.world.mutations)
     deeds = [sets_none(scene), disables_the_key(scene)]
     for event in deeds:
-        scene.lambdas.hear(event)
+        scene.lambdas.deliver(event)
         scene.world.run(60)
     scene.world.run(3600)
     assert [each for each in scene.world.mutations[mutations:] if each.run] == []
@@ -150,7 +150,7 @@ def test_p5_the_record_of_a_change_holds_the_value_before_it_and_after_it() -> N
     foreign = f"arn:aws:kms:{HOME.region}:444455556666:key/theirs"
     changes = [None, foreign, key]
     for arn in changes:
-        scene.lambdas.hear(scene.world.user_puts(HOME, arn, BOB))
+        scene.lambdas.deliver(scene.world.user_puts(HOME, arn, BOB))
         scene.world.run(30)
     recorded = [record.change for record in scene.tables.records(HOME) if record.trigger.actor == BOB and record.change]
     assert recorded == [
@@ -163,7 +163,7 @@ def test_p5_the_record_of_a_change_holds_the_value_before_it_and_after_it() -> N
 def test_what_the_guard_did_about_an_event_is_no_second_record_of_it() -> None:
     scene = ticking(quiet())
     event = sets_none(scene)
-    scene.lambdas.hear(event)
+    scene.lambdas.deliver(event)
     scene.world.run(600)
     about = [record for record in scene.tables.records(HOME) if record.trigger.event_id == event.trigger.event_id]
     assert [(record.outcome.value, record.change is not None) for record in about] == [
@@ -212,7 +212,7 @@ def test_p5_what_an_addendum_says_is_recorded_once_in_any_order(
     original = deed(scene)
     addendum = completed(original)
     for which in order:
-        scene.lambdas.hear(original if which == "original" else addendum)
+        scene.lambdas.deliver(original if which == "original" else addendum)
         scene.world.run(60)
     scene.world.run(600)
     (record,) = records_of(scene, original)
@@ -238,7 +238,7 @@ def test_p5_an_addendum_may_name_the_actor_the_setting_or_the_error_that_its_ori
     nameless = replace(original, trigger=replace(original.trigger, actor=None), result=None)
     failed = completed(original, result=None, error_code="AccessDenied", error_message="denied after all")
     for event in (nameless, completed(original), replace(failed, addendum_id="another-addendum")):
-        scene.lambdas.hear(event)
+        scene.lambdas.deliver(event)
         scene.world.run(60)
     notes = [record for record in scene.tables.records(HOME) if record.reason == "ADDENDUM"]
     assert [note.trigger.actor for note in notes] == [BOB, BOB]
@@ -252,12 +252,12 @@ def test_p5_an_addendum_may_name_the_actor_the_setting_or_the_error_that_its_ori
 
 def test_p7_an_addendum_to_an_echo_is_not_recorded() -> None:
     scene = ticking(quiet())
-    scene.lambdas.hear(sets_none(scene))
+    scene.lambdas.deliver(sets_none(scene))
     scene.world.run(120)
     echo = next(event for event in scene.world.events[::-1] if event.trigger.request_id in scene.world.guards_requests)
     count = len(scene.tables.records(HOME))
     for event in (completed(echo), echo, completed(echo)):
-        scene.lambdas.hear(event)
+        scene.lambdas.deliver(event)
         scene.world.run(30)
     assert len(scene.tables.records(HOME)) == count
     scene.witness.check_whole()
@@ -274,12 +274,12 @@ def test_p5_an_addendum_is_recorded_once_whichever_call_of_its_run_fails(kind: s
     while True:
         scene = ticking(quiet())
         original = sets_none(scene)
-        scene.lambdas.hear(original)
+        scene.lambdas.deliver(original)
         scene.world.run(60)
         addendum, before = completed(original), scene.world.calls
         failing = before + number
         scene.world.hazard = fails_once(failing, Hazard(kind, late))
-        scene.lambdas.hear(addendum)
+        scene.lambdas.deliver(addendum)
         scene.world.run(600)
         assert len(notes_of(scene, addendum)) == 1, (number, scene.witness.story())
         assert len(records_of(scene, original)) == 1
@@ -293,9 +293,9 @@ def test_p5_an_addendum_is_recorded_once_whichever_call_of_its_run_fails(kind: s
 def test_p5_two_deliveries_of_an_addendum_at_once_while_a_worker_acts_are_one_record() -> None:
     scene = ticking(quiet())
     original = sets_none(scene)
-    scene.lambdas.hear(original)
+    scene.lambdas.deliver(original)
     for _ in range(3):
-        scene.lambdas.hear(completed(original))
+        scene.lambdas.deliver(completed(original))
         scene.world.run(0.1)
     scene.world.run(600)
     assert len(notes_of(scene, completed(original))) == 1
@@ -307,14 +307,14 @@ def test_p5_two_deliveries_of_an_addendum_at_once_while_a_worker_acts_are_one_re
 def test_p5_the_record_of_an_addendum_is_tried_again_if_another_event_is_recorded_first() -> None:
     scene = ticking(quiet())
     original = sets_none(scene)
-    scene.lambdas.hear(original)
+    scene.lambdas.deliver(original)
     scene.world.run(300)
-    scene.lambdas.hear(completed(original))
+    scene.lambdas.deliver(completed(original))
     run = scene.lambdas.runs[-1]
     stalls(scene, run, "TransactWriteItems", 5)
     scene.world.run(2)
     refused = scene.world.user_fails(HOME, MALLORY)
-    scene.lambdas.hear(refused)
+    scene.lambdas.deliver(refused)
     scene.world.run(60)
     assert run.calls.count("TransactWriteItems") == 2, "it lost one race"
     (note,) = notes_of(scene, completed(original))

@@ -123,7 +123,7 @@ def test_p5_a_call_that_is_delivered_twice_is_counted_once() -> None:
     events = [scene.world.user_fails(HOME, MALLORY) for _ in range(MOST_IN_FULL + 3)]
     scene.world.run(60)
     for event in events:
-        scene.lambdas.hear(event)
+        scene.lambdas.deliver(event)
         scene.world.run(1)
     scene.world.run(COUNTED_WITHIN)
     (count,) = counts(scene)

@@ -18,10 +18,10 @@ GRANTED = "granted to xray.amazonaws.com: Decrypt, GenerateDataKey"
 DAY = 24 * 3600.0
 
 
-def heard(scene: Stage, event: KeyEvent, seconds: float = 30.0) -> list[Record]:
+def delivered(scene: Stage, event: KeyEvent, seconds: float = 30.0) -> list[Record]:
     """The records that the event causes."""
     count = len(scene.tables.records(HOME))
-    scene.lambdas.hear(event)
+    scene.lambdas.deliver(event)
     scene.world.run(seconds)
     return records_since(scene, count)
 
@@ -30,10 +30,10 @@ def heard(scene: Stage, event: KeyEvent, seconds: float = 30.0) -> list[Record]:
 def test_p5_a_grant_on_the_managed_key_is_recorded_once_under_its_actor(actor: Actor) -> None:
     scene = ticking(quiet())
     event = scene.world.user_creates_grant(HOME, scene.managed_key(), actor)
-    (record,) = heard(scene, event)
+    (record,) = delivered(scene, event)
     assert record.change == Change(Subject.GRANTS, scene.managed_key(), None, GRANTED)
     assert (record.trigger.actor, record.violations) == (actor, ())
-    assert heard(scene, event) == []
+    assert delivered(scene, event) == []
     scene.witness.check_whole()
 
 
@@ -41,7 +41,7 @@ def test_a_grant_causes_two_checks_of_the_target_and_nothing_more() -> None:
     scene = ticking(quiet())
     event = scene.world.user_creates_grant(HOME, scene.managed_key(), BOB)
     runs = len(scene.lambdas.runs)
-    heard(scene, event, DAY)
+    delivered(scene, event, DAY)
     checks = [run for run in scene.lambdas.runs[runs:] if "GetEncryptionConfig" in run.calls]
     assert [run.function for run in checks] == ["on_key_change", "tick"]
     assert scene.witness.settled()
@@ -50,11 +50,11 @@ def test_a_grant_causes_two_checks_of_the_target_and_nothing_more() -> None:
 def test_p5_x_rays_grant_on_a_key_that_becomes_the_settings_is_recorded_though_its_event_comes_first() -> None:
     scene = quiet()
     theirs = scene.make_key(tagged=False)
-    (record,) = heard(scene, scene.world.user_creates_grant(HOME, theirs, replace(BOB, via=XRAY)))
+    (record,) = delivered(scene, scene.world.user_creates_grant(HOME, theirs, replace(BOB, via=XRAY)))
     assert record.trigger.actor == replace(BOB, via=XRAY)
-    assert heard(scene, scene.world.user_creates_grant(HOME, theirs, BOB)) == [], "no key of the target's"
+    assert delivered(scene, scene.world.user_creates_grant(HOME, theirs, BOB)) == [], "no key of the target's"
     abroad = replace(BOB, arn="arn:aws:iam::444455556666:user/Eve", via=XRAY)
-    assert heard(scene, scene.world.user_creates_grant(HOME, theirs, abroad)) == [], "another account's setting"
+    assert delivered(scene, scene.world.user_creates_grant(HOME, theirs, abroad)) == [], "another account's setting"
     scene.witness.check_whole()
 
 
@@ -72,7 +72,7 @@ def test_p7_the_grant_that_x_ray_makes_for_the_guard_is_an_echo_and_causes_nothi
     outcomes = [record.outcome.value for record in records_since(scene, count)]
     assert outcomes == ["REMEDIATING", "REMEDIATED"], scene.witness.story()
     assert isinstance(grant, KeyEvent)
-    assert heard(scene, grant) == []
+    assert delivered(scene, grant) == []
     assert scene.lambdas.runs[-1].calls == ["BatchGetItem"]
     scene.witness.check_whole()
 
@@ -92,7 +92,7 @@ def test_p7_any_other_grant_by_the_guards_role_is_recorded(
     scene = ticking(quiet())
     actor = Actor(GUARD_ROLE, "AssumedRole", session="stolen", via=via)
     key = scene.managed_key() if own_key else scene.make_key(tagged=False)
-    records = heard(scene, scene.world.user_creates_grant(HOME, key, actor))
+    records = delivered(scene, scene.world.user_creates_grant(HOME, key, actor))
     assert [record.reason for record in records] == reasons
     assert records[-1].change is not None
     assert records[-1].change.resource == key
@@ -101,9 +101,9 @@ def test_p7_any_other_grant_by_the_guards_role_is_recorded(
 
 def test_p5_nobody_is_named_for_a_violation_because_of_a_grant() -> None:
     scene = quiet()
-    with scene.unheard():
+    with scene.undelivered():
         scene.world.user_disables_key(HOME, scene.managed_key())
-    records = heard(scene, scene.world.user_creates_grant(HOME, scene.managed_key(), BOB))
+    records = delivered(scene, scene.world.user_creates_grant(HOME, scene.managed_key(), BOB))
     assert records[0].violations == (Violation.KEY_DISABLED,)
     assert {record.cause for record in records} == {None}
     assert [each.events for record in records for each in record.attributions] == [(), ()]

@@ -49,7 +49,7 @@ def test_p3_an_attempt_whose_worker_died_gets_its_end_though_the_rule_was_turned
         return None
 
     scene.world.hazard = dies_before_its_put
-    with scene.unheard():
+    with scene.undelivered():
         scene.world.user_puts(HOME, None)
     scene.lambdas.look(Trigger(TriggerKind.SWEEP))
     scene.world.run(10)
@@ -84,7 +84,7 @@ def test_p13_under_the_brake_everything_is_judged_and_nothing_mutated_and_its_re
     event = scene.world.user_puts(HOME, None)
     scene.world.run(1800)
     scene.lambdas.sweep()
-    scene.lambdas.hear(event)
+    scene.lambdas.deliver(event)
     scene.world.run(60)
     assert len([mutation for mutation in scene.world.mutations if mutation.run]) == before
     held = scene.tables.records(HOME)[-1]

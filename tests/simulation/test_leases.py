@@ -118,7 +118,7 @@ def test_p9_a_brake_pulled_while_a_remediation_begins_stops_it() -> None:
     stalls(scene, beginning, "TransactWriteItems", 10)
     scene.world.run(3)
     brake(scene)
-    scene.lambdas.hear(scene.world.user_fails(HOME))
+    scene.lambdas.deliver(scene.world.user_fails(HOME))
     scene.world.run(30)
     state = scene.tables.state(HOME)
     assert (state.outcome, state.reason) == (Outcome.DEFERRED, "PAUSED"), scene.witness.story()
@@ -150,7 +150,7 @@ def test_p4_a_setting_that_changes_while_the_end_is_written_is_not_recorded_as_r
         if run is acting and name == "TransactWriteItems" and "PutEncryptionConfig" in run.calls and not changed:
             changed.append(name)
             scene.world.user_puts(HOME, None)
-            scene.lambdas.hear(scene.world.user_fails(HOME))
+            scene.lambdas.deliver(scene.world.user_fails(HOME))
             scene.world.wait(5)
         return None
 

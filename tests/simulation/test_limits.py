@@ -35,7 +35,7 @@ def everywhere(budget: int = 50) -> Stage:
 
 
 def drift_everywhere(scene: Stage) -> None:
-    with scene.unheard():
+    with scene.undelivered():
         for target in TARGETS:
             scene.world.user_puts(target, None)
 
@@ -81,7 +81,7 @@ def test_p10_while_the_tables_cannot_be_written_nothing_is_mutated_and_the_event
     assert not [mutation for mutation in scene.world.mutations if mutation.run]
     assert scene.lambdas.dead_letters == [event]
     down[0] = False
-    scene.lambdas.hear(event)
+    scene.lambdas.deliver(event)
     assert scene.converge(900), scene.witness.story()
     scene.witness.check_whole()
 
@@ -181,12 +181,12 @@ def test_p17_a_change_event_touches_its_own_target_only_and_asks_no_budget() -> 
 
 def test_p17_what_a_sweep_put_off_is_put_right_at_once_when_its_event_comes() -> None:
     scene = everywhere(budget=1)
-    with scene.unheard():
+    with scene.undelivered():
         events = [scene.world.user_puts(target, None) for target in TARGETS]
     scene.lambdas.sweep()
     scene.world.run(60)
     for event in events:
-        scene.lambdas.hear(event)
+        scene.lambdas.deliver(event)
     scene.world.run(60)
     for target in TARGETS:
         assert scene.witness.right(target), scene.witness.story(target)

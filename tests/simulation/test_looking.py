@@ -59,7 +59,7 @@ def test_p14_a_sweep_sees_that_a_break_glass_was_removed_though_no_tick_comes() 
 def test_p14_a_tag_that_cannot_be_read_ends_a_break_glass_and_is_not_said_to_be_removed() -> None:
     scene = quiet()
     scene.world.principal_tags[ADMIN.arn] = ((TAG, value(scene)),)
-    scene.lambdas.hear(scene.world.user_puts(HOME, None, ADMIN))
+    scene.lambdas.deliver(scene.world.user_puts(HOME, None, ADMIN))
     scene.world.run(30)
     assert scene.tables.state(HOME).outcome is Outcome.SUPPRESSED, scene.witness.story()
     count = len(scene.tables.records(HOME))

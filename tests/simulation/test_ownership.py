@@ -45,11 +45,11 @@ def test_p5_an_event_older_than_the_last_repair_is_not_blamed_for_a_new_drift() 
     look(scene)
     assert scene.witness.right(), scene.witness.story()
     bobs = scene.world.user_puts(HOME, None, BOB)
-    scene.lambdas.hear(alices)
+    scene.lambdas.deliver(alices)
     scene.world.run(30)
     assert scene.witness.right(), scene.witness.story()
     assert cause(scene) is None
-    scene.lambdas.hear(bobs)
+    scene.lambdas.deliver(bobs)
     scene.world.run(30)
     blamed = cause(scene)
     assert blamed is not None
@@ -67,7 +67,7 @@ def test_p5_a_change_made_in_the_second_of_the_last_repair_owns_its_drift() -> N
     scene.world.run(600)
     drift = scene.world.user_puts(HOME, None, BOB)
     same_second = replace(drift.trigger, event_time=repaired_at.replace(microsecond=0))
-    scene.lambdas.hear(replace(drift, trigger=same_second))
+    scene.lambdas.deliver(replace(drift, trigger=same_second))
     scene.world.run(30)
     blamed = cause(scene)
     assert blamed is not None
@@ -82,7 +82,7 @@ def test_p5_an_event_that_left_another_setting_behind_is_not_blamed() -> None:
     scene.world.run(5)
     bobs = scene.world.user_puts(HOME, None, BOB)
     for event in (alices, bobs):
-        scene.lambdas.hear(event)
+        scene.lambdas.deliver(event)
         scene.world.run(30)
     blamed = cause(scene)
     assert blamed is not None
@@ -118,7 +118,7 @@ def test_p5_an_event_is_joined_to_the_drift_that_a_rule_only_observes() -> None:
     scene.lambdas.policy = baseline(mode="observe")
     drift = scene.world.user_puts(HOME, None, BOB)
     look(scene)
-    scene.lambdas.hear(drift)
+    scene.lambdas.deliver(drift)
     scene.world.run(10)
     record = scene.tables.records(HOME)[-1]
     assert record.outcome is Outcome.OBSERVED
@@ -137,7 +137,7 @@ def test_p5_an_event_is_joined_to_the_drift_that_was_held_back_before_it_came() 
     look(scene)
     assert last(scene, Outcome.FAILED)
     scene.world.hazard = lambda run, number, name: None
-    scene.lambdas.hear(drift)
+    scene.lambdas.deliver(drift)
     scene.world.run(30)
     for outcome in (Outcome.REMEDIATING, Outcome.REMEDIATED):
         blamed = last(scene, outcome).cause
@@ -153,7 +153,7 @@ def test_p14_the_latest_change_during_an_incident_is_remembered_beside_its_cause
     scene.world.run(5)
     bobs = scene.world.user_puts(HOME, None, BOB)
     for event in (alices, bobs):
-        scene.lambdas.hear(event)
+        scene.lambdas.deliver(event)
         scene.world.run(10)
     incident = scene.tables.state(HOME).incident
     assert incident is not None
@@ -173,7 +173,7 @@ def test_p5_a_late_event_is_joined_to_an_incident_that_began_with_a_failed_read(
     scene.world.hazard = lambda run, number, name: None
     look(scene, seconds=600)
     assert cause(scene) is None
-    scene.lambdas.hear(drift)
+    scene.lambdas.deliver(drift)
     scene.world.run(10)
     blamed = cause(scene)
     assert blamed is not None
@@ -191,7 +191,7 @@ def test_p5_a_late_event_is_joined_to_the_newest_incident_that_it_fits_and_that_
     count = len(scene.tables.records(HOME))
     newest = last_past(scene)
     for event in (bobs, carols):
-        scene.lambdas.hear(event)
+        scene.lambdas.deliver(event)
         scene.world.run(10)
     blamed = cause(scene)
     assert blamed is not None
@@ -217,7 +217,7 @@ def test_p5_a_late_event_is_joined_to_an_incident_that_ended_without_a_remediati
     look(scene, seconds=600)
     state = scene.tables.state(HOME)
     assert (state.outcome, state.incident) == (Outcome.COMPLIANT, None), scene.witness.story()
-    scene.lambdas.hear(drift)
+    scene.lambdas.deliver(drift)
     scene.world.run(10)
     record = scene.tables.records(HOME)[-1]
     assert record.cause is not None
@@ -235,7 +235,7 @@ def test_p5_a_late_event_is_joined_to_an_incident_that_waited_for_active() -> No
     look(scene, seconds=60)
     look(scene, TICK, seconds=600)
     assert scene.tables.records(HOME)[-1].outcome is Outcome.REMEDIATED
-    scene.lambdas.hear(drift)
+    scene.lambdas.deliver(drift)
     scene.world.run(10)
     blamed = cause(scene)
     assert blamed is not None
@@ -248,7 +248,7 @@ def test_p5_a_late_event_is_joined_to_an_incident_that_waited_for_active() -> No
 def test_p7_a_change_that_a_service_made_with_our_role_is_no_echo_and_is_put_on_the_record() -> None:
     scene = quiet()
     drift = scene.world.user_puts(HOME, None, OUR_ROLE_VIA_A_SERVICE)
-    scene.lambdas.hear(drift)
+    scene.lambdas.deliver(drift)
     scene.world.run(30)
     assert scene.witness.right(), scene.witness.story()
     blamed = cause(scene)
@@ -273,7 +273,7 @@ def test_p7_what_we_changed_of_the_key_ourselves_is_an_echo_and_causes_nothing()
     ours = [event for event in scene.world.events if isinstance(event, KeyEvent)]
     assert [event.trigger.event_name for event in ours] == ["EnableKeyRotation", "CreateAlias", "CreateGrant"]
     for event in ours:
-        scene.lambdas.hear(event)
+        scene.lambdas.deliver(event)
         scene.world.run(30)
         assert scene.lambdas.runs[-1].calls == ["BatchGetItem"]
     assert len(scene.tables.records(HOME)) == count
@@ -288,7 +288,7 @@ def test_p7_a_call_by_the_guards_role_that_the_guard_did_not_make_is_recorded_an
     count = len(scene.tables.records(HOME))
     effect = Effect(Subject.KEY_POLICY, scene.managed_key(), BARE_POLICY)
     event = scene.world.tell_key(HOME, BORROWED, name, (scene.managed_key(),), effect=effect)
-    scene.lambdas.hear(event)
+    scene.lambdas.deliver(event)
     scene.world.run(30)
     note, own = scene.tables.records(HOME)[count:]
     assert (note.reason, note.trigger.actor, note.change) == ("ROLE_BORROWED", BORROWED, None)
@@ -300,7 +300,7 @@ def test_p7_a_call_by_the_guards_role_that_the_guard_did_not_make_is_recorded_an
 def test_p7_a_setting_made_with_the_guards_role_is_remediated_and_its_session_named() -> None:
     scene = ticking(quiet())
     count = len(scene.tables.records(HOME))
-    scene.lambdas.hear(scene.world.user_puts(HOME, None, BORROWED))
+    scene.lambdas.deliver(scene.world.user_puts(HOME, None, BORROWED))
     scene.world.run(600)
     records = scene.tables.records(HOME)[count:]
     assert [record.reason or record.outcome for record in records] == ["ROLE_BORROWED", "REMEDIATING", "REMEDIATED"]
@@ -336,12 +336,12 @@ def test_p7_a_key_policy_of_another_text_is_no_echo_even_while_the_guard_repairs
     scene = ticking(quiet())
     key = scene.managed_key()
     scene.world.user_changes_key(HOME, key, policy=BARE_POLICY)
-    scene.lambdas.hear(scene.world.events[-1])
+    scene.lambdas.deliver(scene.world.events[-1])
     stalls(scene, scene.lambdas.runs[-1], "PutKeyPolicy", 20)
     scene.world.run(5)
     assert scene.tables.state(HOME).is_held(scene.world.clock)
     effect = Effect(Subject.KEY_POLICY, key, BARE_POLICY)
-    scene.lambdas.hear(scene.world.tell_key(HOME, BORROWED, "PutKeyPolicy", (key,), effect=effect))
+    scene.lambdas.deliver(scene.world.tell_key(HOME, BORROWED, "PutKeyPolicy", (key,), effect=effect))
     scene.world.run(600)
     assert [record.reason for record in scene.tables.records(HOME)].count("ROLE_BORROWED") == 1
     scene.witness.check_whole()
@@ -355,7 +355,7 @@ def test_p7_while_x_ray_is_updating_our_own_put_received_again_closes_nothing() 
     ours = scene.world.events[-1]
     assert ours.trigger.actor is not None
     assert ours.trigger.actor.arn == GUARD_ROLE
-    scene.lambdas.hear(ours)
+    scene.lambdas.deliver(ours)
     scene.world.run(10)
     state = scene.tables.state(HOME)
     assert state.incident is not None

@@ -49,7 +49,7 @@ def test_a_policy_that_cannot_be_announced_is_raised_and_is_no_failure_of_the_ta
             raised.append(busy)
 
     scene.world.start(live)
-    with scene.unheard():  # the echo's run would announce it
+    with scene.undelivered():  # the echo's run would announce it
         scene.world.run(60)
     assert [record.outcome for record in scene.tables.records(HOME)] == [Outcome.REMEDIATING, Outcome.REMEDIATED]
     assert scene.witness.right(), scene.witness.story()
@@ -85,7 +85,7 @@ def managed_under_another_policy() -> tuple[Stage, str]:
 def test_an_echo_under_a_new_policy_announces_it() -> None:
     scene, digest = managed_under_another_policy()
     echo = next(event for event in scene.world.events if event.trigger.request_id in scene.world.guards_requests)
-    scene.lambdas.hear(echo)
+    scene.lambdas.deliver(echo)
     scene.world.run(60)
     assert scene.tables.guard().policy_digest == digest
 

@@ -26,10 +26,10 @@ def well() -> Stage:
 def test_p8_of_many_workers_at_the_same_moment_one_acts() -> None:
     scene = well()
     before = len(scene.world.mutations)
-    with scene.unheard():
+    with scene.undelivered():
         event = scene.world.user_puts(HOME, None)
     for _ in range(4):
-        scene.lambdas.hear(event)
+        scene.lambdas.deliver(event)
         scene.lambdas.sweep()
         scene.lambdas.look(Trigger(TriggerKind.OPERATOR))
     assert scene.converge(900), scene.witness.story()
@@ -49,13 +49,13 @@ def test_p8_while_a_dead_workers_lease_lasts_nobody_acts_and_then_it_is_taken_ov
         return None
 
     scene.world.hazard = dies_before_its_put
-    with scene.unheard():
+    with scene.undelivered():
         event = scene.world.user_puts(HOME, None)
-    scene.lambdas.hear(event)
+    scene.lambdas.deliver(event)
     scene.world.run(20)
     for _ in range(4):
         scene.lambdas.sweep()
-        scene.lambdas.hear(event)
+        scene.lambdas.deliver(event)
         scene.world.run(20)
     assert scene.world.setting(HOME).key_arn is None, "somebody acted under the dead worker's lease"
     assert scene.converge(900), scene.witness.story()
@@ -71,7 +71,7 @@ def test_p8_a_worker_that_stands_still_until_its_lease_is_over_sends_nothing_mor
     """It stands still before a read or a store, wherever that is; another worker has taken over meanwhile."""
     scene = well()
     scene.world.user_changes_key(HOME, scene.managed_key(), state="Disabled")
-    with scene.unheard():
+    with scene.undelivered():
         scene.world.user_puts(HOME, None)
     sleeper: list[Run] = []
     moving = scene.world.latency
@@ -95,7 +95,7 @@ def test_p8_a_worker_that_stands_still_until_its_lease_is_over_sends_nothing_mor
 
 def test_p8_a_worker_whose_lease_was_taken_over_writes_no_end_of_its_attempt() -> None:
     scene = well()
-    with scene.unheard():
+    with scene.undelivered():
         scene.world.user_puts(HOME, None)
     moving = scene.world.latency
     slept: list[str] = []
@@ -159,7 +159,7 @@ def brake(scene: Stage) -> None:
 def test_p1_a_key_event_heard_while_another_worker_acts_is_looked_at_when_stale_reads_have_passed(
     deleted_after: float,
 ) -> None:
-    """The alias goes while a worker, which has read it already, waits for ACTIVE; who hears of it steps back."""
+    """A worker that read the alias waits for ACTIVE when the alias goes; the worker with the event steps back."""
     scene = well()
     scene.world.settling = lambda rng: 8.0
     scene.world.user_puts(HOME, None)

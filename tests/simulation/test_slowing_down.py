@@ -24,7 +24,7 @@ TERRAFORM = Actor(f"arn:aws:iam::{ACCOUNT}:role/terraform", "AssumedRole", sessi
 def fought(scene: Stage, times: int = 4) -> None:
     """Terraform reverts so often that the next drift is held back; its events are delivered."""
     for _ in range(times):
-        scene.lambdas.hear(scene.world.user_puts(HOME, None, TERRAFORM))
+        scene.lambdas.deliver(scene.world.user_puts(HOME, None, TERRAFORM))
         scene.world.run(5)
         look(scene, OPERATOR, seconds=5)
     assert scene.witness.right(), scene.witness.story()
@@ -46,7 +46,7 @@ def test_p9_the_record_of_a_fight_names_the_earlier_rivals_and_the_one_whose_eve
     """Alice made a drift, too, but an hour before the fight began."""
     scene = quiet()
     fought(scene)
-    scene.lambdas.hear(scene.world.user_puts(HOME, None, CAROL))
+    scene.lambdas.deliver(scene.world.user_puts(HOME, None, CAROL))
     scene.world.run(5)
     assert is_held_back(scene)
     assert held_back(scene)[-1].detail["against"] == sorted([TERRAFORM.arn, CAROL.arn])
@@ -55,7 +55,7 @@ def test_p9_the_record_of_a_fight_names_the_earlier_rivals_and_the_one_whose_eve
 def test_p9_an_operator_is_not_held_back_by_a_fight() -> None:
     scene = quiet()
     fought(scene)
-    scene.lambdas.hear(scene.world.user_puts(HOME, None, TERRAFORM))
+    scene.lambdas.deliver(scene.world.user_puts(HOME, None, TERRAFORM))
     scene.world.run(5)
     assert is_held_back(scene)
     look(scene, OPERATOR)
@@ -68,7 +68,7 @@ def test_p9_a_fight_of_yesterday_holds_nothing_back() -> None:
     scene.world.run(24 * 3600)
     before = len(held_back(scene))
     for _ in range(2):
-        scene.lambdas.hear(scene.world.user_puts(HOME, None, TERRAFORM))
+        scene.lambdas.deliver(scene.world.user_puts(HOME, None, TERRAFORM))
         scene.world.run(30)
         assert scene.witness.right(), scene.witness.story()
     assert len(held_back(scene)) == before
@@ -85,7 +85,7 @@ def test_p10_a_repair_that_kms_was_slow_to_show_does_not_hold_back_the_next_one(
     assert len(attempts) > 3, "KMS was not slow"
     scene.world.staleness = lambda rng: 0.0
     scene.world.run(20)
-    scene.lambdas.hear(scene.world.user_puts(HOME, None))
+    scene.lambdas.deliver(scene.world.user_puts(HOME, None))
     assert scene.world.run(30, scene.witness.right), scene.witness.story()
 
 
@@ -144,7 +144,7 @@ def test_p2_a_key_given_up_in_a_fight_is_replaced_within_two_ticks_and_never_tak
     given_up = []
     for _ in range(2):
         fought(scene)
-        scene.lambdas.hear(scene.world.user_puts(HOME, None, TERRAFORM))
+        scene.lambdas.deliver(scene.world.user_puts(HOME, None, TERRAFORM))
         scene.world.run(5)
         assert is_held_back(scene)
         given_up.append(scene.managed_key())

@@ -11,7 +11,7 @@ def test_p13_a_key_that_kms_shows_to_some_reads_only_is_not_yet_put_to_use() -> 
     """The key is described, its policy is shown, and of its rotation KMS says that there is no such key."""
     scene = stage()
     scene.world.user_puts(HOME, None)
-    with scene.unheard():
+    with scene.undelivered():
         scene.world.user_sets_alias(HOME, ALIAS, scene.make_key(tagged=True, rotation=False))
     scene.world.run(1)
     ages = iter([0.0, 0.0, 240.0, 0.0])
@@ -26,7 +26,7 @@ def test_p13_a_key_that_kms_shows_to_some_reads_only_is_not_yet_put_to_use() -> 
 
 
 def test_p1_what_a_remediation_saw_of_the_key_is_looked_at_again_once_stale_reads_have_passed() -> None:
-    """The key had lost its statements and its rotation minutes ago, and no read told of it when X-Ray was put back."""
+    """The key had lost its statements and its rotation minutes ago, and no read showed it when X-Ray was put back."""
     scene = stage()
     scene.lambdas.schedule()
     scene.world.user_puts(HOME, None)
@@ -35,7 +35,7 @@ def test_p1_what_a_remediation_saw_of_the_key_is_looked_at_again_once_stale_read
     since = scene.world.now
     scene.world.staleness = lambda rng: 240.0
     scene.witness.fresh = False
-    with scene.unheard():
+    with scene.undelivered():
         scene.world.user_changes_key(HOME, scene.managed_key(), policy=BARE_POLICY, rotation=False)
     scene.world.user_puts(HOME, None)
     assert scene.converge(1000), scene.witness.story()
@@ -54,7 +54,7 @@ def test_p1_a_repair_that_kms_is_slow_to_show_is_not_held_back_as_if_it_were_a_f
     since = scene.world.now
     scene.world.staleness = lambda rng: 240.0
     scene.witness.fresh = False
-    with scene.unheard():
+    with scene.undelivered():
         scene.world.user_changes_key(HOME, scene.managed_key(), state="Disabled")
     scene.world.user_puts(HOME, None)
     assert scene.converge(1200), scene.witness.story()

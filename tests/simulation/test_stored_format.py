@@ -134,7 +134,7 @@ def test_a_state_of_a_newer_release_is_refused_and_nothing_is_stored_or_changed(
     newer(scene, str(refused), **fields)
     before, mutations = stored(scene, [str(refused)]), len(scene.world.mutations)
     event = scene.world.user_puts(refused, None)
-    with scene.unheard():
+    with scene.undelivered():
         scene.world.user_changes_key(refused, next(iter(scene.world.place(refused).kms.keys)), state="Disabled")
     scene.lambdas.schedule()
     scene.world.run(7200)

@@ -78,7 +78,7 @@ def moves_alias(scene: Stage, arn: str | None) -> KeyEvent:
 def delivered(scene: Stage, *events: KeyEvent) -> list[tuple[str | None, str | None]]:
     """What the records of the events hold: the value before, and the one after."""
     for event in events:
-        scene.lambdas.hear(event)
+        scene.lambdas.deliver(event)
         scene.world.run(30)
     found = [change_of(scene, event) for event in events]
     return [(change.before, change.after) for change in found]
@@ -220,7 +220,7 @@ def test_an_event_that_follows_a_change_seen_without_an_event_has_the_setting_fr
     event = scene.world.user_puts(HOME, None, BOB)
     scene.world.run(5)
     look(scene)
-    scene.lambdas.hear(event)
+    scene.lambdas.deliver(event)
     scene.world.run(30)
     (change,) = [
         record.change for record in scene.tables.records(HOME) if record.change and record.trigger.actor == BOB

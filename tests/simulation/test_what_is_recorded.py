@@ -333,7 +333,7 @@ def test_p6_a_target_that_was_ever_encrypted_is_put_right_though_nobody_uses_it(
     scene.lambdas.policy = baseline(when="in-use", mode="observe")
     scene.world.place(HOME).in_use = False
     drift = scene.world.user_puts(HOME, None)
-    scene.lambdas.hear(drift)
+    scene.lambdas.deliver(drift)
     scene.world.run(30)
     assert last(scene).outcome is Outcome.OBSERVED
     scene.lambdas.policy = baseline(when="in-use", mode="off")
@@ -458,12 +458,12 @@ def test_p3_what_was_done_is_on_the_record_though_x_ray_cannot_be_asked_again_af
     acting = worker(scene, "sweep/acting")
 
     def again(run: Run, number: int, name: str) -> Hazard | None:
-        asked = run.calls.count("GetEncryptionConfig") if "PutEncryptionConfig" in run.calls else 0
-        return Hazard("throttle") if run is acting and name == "GetEncryptionConfig" and asked > 2 else None
+        request = run.calls.count("GetEncryptionConfig") if "PutEncryptionConfig" in run.calls else 0
+        return Hazard("throttle") if run is acting and name == "GetEncryptionConfig" and request > 2 else None
 
     scene.world.hazard = again
     stalls(scene, acting, "GetEncryptionConfig", 10, after="PutEncryptionConfig")
-    scene.world.later(3, lambda: scene.lambdas.hear(scene.world.user_fails(HOME)))
+    scene.world.later(3, lambda: scene.lambdas.deliver(scene.world.user_fails(HOME)))
     scene.world.run(30)
     end = records_since(scene, count)[-1]
     assert (end.outcome, end.reason) == (Outcome.FAILED, "ThrottlingException"), scene.witness.story()

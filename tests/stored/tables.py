@@ -53,9 +53,9 @@ def load(name: str, scene: Stage) -> None:
     scene.world.now = kept["now"]
     while scene.world.new_id("id") != kept["last_id"]:
         pass  # ids go on where they ended
-    for target, told in kept["places"].items():
-        keys = {key.arn: key for key in (msgspec.convert(each, Key) for each in told["keys"])}
-        place = Place(EncryptionType(told["type"]), told["key_arn"], history=[Kms(keys, told["aliases"])])
+    for target, answer in kept["places"].items():
+        keys = {key.arn: key for key in (msgspec.convert(each, Key) for each in answer["keys"])}
+        place = Place(EncryptionType(answer["type"]), answer["key_arn"], history=[Kms(keys, answer["aliases"])])
         scene.world.places[Target.parse(target)] = place
     tables: Tables = scene.tables
     for target, item in kept["states"].items():

@@ -21,7 +21,7 @@ OPENED = Target(ACCOUNT, "us-east-2")
 TAG = ("xray-guard-break-glass", "20261121T000000Z INC-1234")
 
 
-def told() -> Stage:
+def answer() -> Stage:
     """The story, ended in the middle of things."""
     scene = stage()
     scene.lambdas.regions = tuple(target.region for target in (HOME, ACTING, INTENDED, OPENED))
@@ -61,6 +61,6 @@ def crashes(scene: Stage, target: Target, call: str) -> None:
 
 
 if __name__ == "__main__":
-    scene = told()
+    scene = answer()
     (HERE / sys.argv[1]).write_text(json.dumps(dumped(scene), indent=1, sort_keys=True) + "\n", "utf-8")
     scene.world.end()

@@ -27,7 +27,7 @@ class Logbook:
     def add(
         self, target: str, at: datetime, outcome: Outcome = Outcome.IGNORED, trigger: Trigger | None = None, **more: Any
     ) -> Record:
-        """Append a record, and its event's marker where it is a change that was not heard of before."""
+        """Append a record, and its event's marker if it is a change that is not marked yet."""
         seq, prev = self.ends.get(target, (0, ZERO_HASH))
         trigger = trigger or Trigger(TriggerKind.SWEEP)
         record = Record(f"{target}#{seq + 1}", target, seq + 1, at, outcome, trigger, prev, **more)

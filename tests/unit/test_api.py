@@ -98,18 +98,18 @@ class TestSizes:
         while True:
             answer = get("records", log, limit="200", target=HERE, **token)
             assert len(answer.body) <= handlers.MOST_BODY_BYTES
-            told = json.loads(answer.body)
-            seen += [record["record_id"] for record in told["records"]]
-            if told["next_token"] is None:
+            found = json.loads(answer.body)
+            seen += [record["record_id"] for record in found["records"]]
+            if found["next_token"] is None:
                 break
-            token = {"next_token": told["next_token"]}
+            token = {"next_token": found["next_token"]}
         assert seen == [f"{HERE}#{number}" for number in range(150, 0, -1)]
 
     def test_an_incident_of_whole_key_policies_is_cut_and_says_that_it_is_not_complete(self) -> None:
         answer = get("incident", self.log(150), {"id": "111122223333.us-east-1.1"})
-        told = json.loads(answer.body)
-        assert told["complete"] is False
-        assert 50 < len(told["records"]) < 150
+        found = json.loads(answer.body)
+        assert found["complete"] is False
+        assert 50 < len(found["records"]) < 150
 
 
 class TestFailures:
@@ -119,21 +119,21 @@ class TestFailures:
             invoked_function_arn = None
 
         answer = handlers.respond("records", object(), Context())
-        told = json.loads(answer.body)
-        assert (answer.status, told["code"]) == (500, "INTERNAL_ERROR")
-        assert told["instance"] == f"urn:uuid:{Context.aws_request_id}"
+        found = json.loads(answer.body)
+        assert (answer.status, found["code"]) == (500, "INTERNAL_ERROR")
+        assert found["instance"] == f"urn:uuid:{Context.aws_request_id}"
         assert "AttributeError" not in answer.body
 
     @pytest.mark.parametrize(
-        ("code", "told"), [("ThrottlingException", "THROTTLED"), ("AccessDeniedException", "AWS_REFUSED")]
+        ("code", "found"), [("ThrottlingException", "THROTTLED"), ("AccessDeniedException", "AWS_REFUSED")]
     )
-    def test_of_aws_say_only_that_it_may_be_tried_again(self, code: str, told: str) -> None:
+    def test_of_aws_say_only_that_it_may_be_tried_again(self, code: str, found: str) -> None:
         class Refusing(Logbook):
             def newest(self, *_: Any, **__: Any) -> Any:
                 raise AwsError("dynamodb:Query", code, "User: arn:aws:sts::111122223333:assumed-role/secret")
 
         answer = get("records", Refusing(), target=HERE)
-        assert (answer.status, json.loads(answer.body)["code"]) == (503, told)
+        assert (answer.status, json.loads(answer.body)["code"]) == (503, found)
         assert answer.headers["Retry-After"] == "2"
         assert "secret" not in answer.body
 
@@ -262,16 +262,16 @@ def test_pages_of_targets_lead_on_to_each_once_in_order() -> None:
     seen: list[str] = []
     token: dict[str, Any] = {}
     while True:
-        told = json.loads(get("targets", Present(), limit="3", **token).body)
-        seen += [target["target"] for target in told["targets"]]
-        assert told["guard"]["swept_at"] == "2026-11-20T12:00:00Z"
-        if told["next_token"] is None:
+        found = json.loads(get("targets", Present(), limit="3", **token).body)
+        seen += [target["target"] for target in found["targets"]]
+        assert found["guard"]["swept_at"] == "2026-11-20T12:00:00Z"
+        if found["next_token"] is None:
             break
-        token = {"next_token": told["next_token"]}
+        token = {"next_token": found["next_token"]}
     assert seen == sorted(state.target for state in Present().states())
 
 
 def test_targets_are_those_asked_for() -> None:
-    told = json.loads(get("targets", Present(), account="111111111111", region="eu-west-3").body)
-    assert [target["target"] for target in told["targets"]] == ["111111111111/eu-west-3"]
+    found = json.loads(get("targets", Present(), account="111111111111", region="eu-west-3").body)
+    assert [target["target"] for target in found["targets"]] == ["111111111111/eu-west-3"]
     assert json.loads(get("targets", Present(), outcome="FAILED").body)["targets"] == []

@@ -263,9 +263,9 @@ class TestExport:
         self, seq: int, name: str, log: Logbook, tmp_path: Path, verifier: Callable[[Path], tuple[int, str]]
     ) -> None:
         del log.stored[(HERE, hashchain.sort_key(seq))]
-        code, told = verifier(exported(log, tmp_path / name))
+        code, answer = verifier(exported(log, tmp_path / name))
         assert code == 1
-        assert HERE in told
+        assert HERE in answer
 
     def test_with_an_edited_record_is_not(
         self, name: str, log: Logbook, tmp_path: Path, verifier: Callable[[Path], tuple[int, str]]
@@ -274,17 +274,17 @@ class TestExport:
         file.write_text(file.read_text("utf-8").replace("user/Zoë", "user/Zoe", 1), "utf-8")
         if name.endswith(".csv"):  # the column for people comes first, and proves nothing
             file.write_text(file.read_text("utf-8").replace("user/Zoë", "user/Zoe", 1), "utf-8")
-        code, told = verifier(file)
-        assert (code, told) == (1, f"{THERE}: record 1 does not match")
+        code, answer = verifier(file)
+        assert (code, answer) == (1, f"{THERE}: record 1 does not match")
 
     def test_cut_off_at_its_end_is_not(
         self, name: str, log: Logbook, tmp_path: Path, verifier: Callable[[Path], tuple[int, str]]
     ) -> None:
         file = exported(log, tmp_path / name)
         file.write_text("".join(file.read_text("utf-8").splitlines(keepends=True)[:-1]), "utf-8")
-        code, told = verifier(file)
+        code, answer = verifier(file)
         assert code == 1
-        assert "no head" in told
+        assert "no head" in answer
 
 
 def test_an_export_leaves_out_what_was_appended_after_it_began() -> None:

@@ -110,7 +110,7 @@ class Watch:
         return weighed
 
     def drift_by(self, actor: Actor, at: datetime = NOW) -> Weighed:
-        """The actor's drift is heard of three seconds after it was made."""
+        """The event of the actor's drift arrives three seconds after the change."""
         return self.look(at + 3 * SECOND, change_by(actor, at))
 
 
@@ -601,7 +601,7 @@ def test_the_drift_of_a_tagged_principal_is_suppressed_until_its_end_by_ticks_wi
     opened = watch.drift_by(ADMIN)
     assert opened.in_force
     assert opened.in_force.carrier == ADMIN.arn
-    assert opened.in_force.opened_by is None, "who set the tag was not heard"
+    assert opened.in_force.opened_by is None, "no event says who set the tag"
     assert watch.look(NOW + timedelta(hours=2) - SECOND).in_force
     assert watch.look(NOW + timedelta(hours=2)).in_force is None
 

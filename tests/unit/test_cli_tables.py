@@ -29,8 +29,8 @@ def test_who_and_what_are_told_whole_on_a_terminal_of_any_usual_width(
     print_table(Table(HISTORY_COLUMNS, [ROW], ""), rich=True)
     lines = [COLOUR.sub("", line) for line in capsys.readouterr().out.splitlines()]
     assert max(len(line) for line in lines) <= width
-    told = columns_of(lines)
-    assert told == [cell.replace(" ", "") for cell in [*ROW[:5], "key 224aa1f4… → key 50d25897…", ROW[6]]]
+    answer = columns_of(lines)
+    assert answer == [cell.replace(" ", "") for cell in [*ROW[:5], "key 224aa1f4… → key 50d25897…", ROW[6]]]
 
 
 def columns_of(lines: list[str]) -> list[str]:

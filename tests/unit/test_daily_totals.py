@@ -100,17 +100,17 @@ class TestIncidents:
     def test_are_counted_on_the_day_they_were_opened_and_on_the_day_they_ended(self) -> None:
         sums = Sums()
         closed(sums, opened(sums), MIDNIGHT)
-        told = sums.summary()
-        assert [(day.opened, day.closed, day.remediated) for day in told.days] == [(1, 0, 0), (0, 1, 1)]
-        assert told.records == {"REMEDIATED": 1, "REMEDIATING": 1}
+        figures = sums.summary()
+        assert [(day.opened, day.closed, day.remediated) for day in figures.days] == [(1, 0, 0), (0, 1, 1)]
+        assert figures.records == {"REMEDIATED": 1, "REMEDIATING": 1}
 
     def test_have_their_exposure_from_the_change_and_their_remediation_from_the_discovery(self) -> None:
         sums = Sums()
         cause = Cause("event", MORNING - timedelta(seconds=90), ALICE)
         closed(sums, opened(sums, cause=cause), MORNING + timedelta(seconds=10))
-        told = sums.summary()
-        assert told.exposure.p50 == pytest.approx(100, rel=daily_totals.RELATIVE_ERROR)
-        assert told.time_to_remediate.p50 == pytest.approx(10, rel=daily_totals.RELATIVE_ERROR)
+        figures = sums.summary()
+        assert figures.exposure.p50 == pytest.approx(100, rel=daily_totals.RELATIVE_ERROR)
+        assert figures.time_to_remediate.p50 == pytest.approx(10, rel=daily_totals.RELATIVE_ERROR)
 
     def test_that_somebody_else_put_right_have_an_exposure_and_no_remediation(self) -> None:
         sums = Sums()
@@ -121,8 +121,8 @@ class TestIncidents:
         draft.add(at, Outcome.COMPLIANT, SWEEP, incident_id=state.incident.id, exposure_seconds=5.0)
         draft.set(incident=None, past=remember(state, state.incident, at), outcome=Outcome.COMPLIANT)
         sums.write(draft)
-        told = sums.summary()
-        assert (told.closed, told.exposure.count, told.time_to_remediate.count) == (1, 1, 0)
+        figures = sums.summary()
+        assert (figures.closed, figures.exposure.count, figures.time_to_remediate.count) == (1, 1, 0)
 
     def test_that_nobody_asks_about_any_more_are_closed_without_an_exposure(self) -> None:
         sums = Sums()
@@ -136,18 +136,18 @@ class TestIncidents:
 
 
 class TestLateChanges:
-    """P5: what is heard of late is added to what was known, not counted beside it."""
+    """P5: what arrives late is added to what was known, and not counted twice."""
 
     def test_move_the_exposure_to_what_it_truly_was_on_the_day_of_the_end(self) -> None:
         sums = Sums()
         state = closed(sums, opened(sums), MORNING + timedelta(seconds=10))
         assert sums.summary().exposure.p50 == pytest.approx(10, rel=daily_totals.RELATIVE_ERROR)
         heard_late(sums, state, MIDNIGHT, MORNING - timedelta(seconds=990))
-        told = sums.summary()
-        assert told.exposure.count == 1
-        assert told.exposure.p50 == pytest.approx(1000, rel=daily_totals.RELATIVE_ERROR)
-        assert [day.exposure_p50 is not None for day in told.days] == [True, False]
-        assert (told.opened, told.closed) == (1, 1)
+        figures = sums.summary()
+        assert figures.exposure.count == 1
+        assert figures.exposure.p50 == pytest.approx(1000, rel=daily_totals.RELATIVE_ERROR)
+        assert [day.exposure_p50 is not None for day in figures.days] == [True, False]
+        assert (figures.opened, figures.closed) == (1, 1)
 
     def test_give_the_incident_its_actor_once(self) -> None:
         sums = Sums()
@@ -163,10 +163,10 @@ class TestLateChanges:
         sums = Sums()
         cause = Cause("event", MORNING - timedelta(seconds=90), ALICE)
         closed(sums, opened(sums), MORNING + timedelta(seconds=10), cause)
-        told = sums.summary()
-        assert told.exposure.count == 1
-        assert told.exposure.p50 == pytest.approx(100, rel=daily_totals.RELATIVE_ERROR)
-        assert told.top_actors == (ActorCount(ALICE.arn, 1),)
+        figures = sums.summary()
+        assert figures.exposure.count == 1
+        assert figures.exposure.p50 == pytest.approx(100, rel=daily_totals.RELATIVE_ERROR)
+        assert figures.top_actors == (ActorCount(ALICE.arn, 1),)
 
 
 def test_an_actor_of_any_length_and_letters_has_a_name_of_bounded_length() -> None:
@@ -212,27 +212,27 @@ def test_the_present_is_what_the_targets_are_whatever_they_were(
         draft = Draft(before)
         draft.set(outcome=outcome, incident=Incident("x#1", MORNING, None, Phase.OPEN) if is_open else None)
         targets[number] = sums.write(draft)
-    told = sums.summary().targets
+    figures = sums.summary().targets
     views = history.targets(targets.values())
-    assert told.targets == len(views)
-    assert told.compliant == sum(view.compliant for view in views)
-    assert told.by_outcome == Counter(view.outcome or "UNKNOWN" for view in views)
+    assert figures.targets == len(views)
+    assert figures.compliant == sum(view.compliant for view in views)
+    assert figures.by_outcome == Counter(view.outcome or "UNKNOWN" for view in views)
     governed = [view for view in views if view.outcome is not Outcome.IGNORED]
-    assert told.governed == len(governed)
-    assert told.share == (round(told.compliant / len(governed), 4) if governed else None)
+    assert figures.governed == len(governed)
+    assert figures.share == (round(figures.compliant / len(governed), 4) if governed else None)
 
 
 @given(st.lists(st.floats(0, 1e8), min_size=1, max_size=200), st.sampled_from(PERCENTILES))
 def test_a_percentile_is_off_by_no_more_than_is_said(spans: list[float], percent: int) -> None:
     counts = Counter(f"exposure:{daily_totals.bucket(span)}" for span in spans)
-    told = getattr(_spread(counts, "exposure:"), f"p{percent}")
+    figures = getattr(_spread(counts, "exposure:"), f"p{percent}")
     true = sorted(spans)[math.ceil(percent * len(spans) / 100) - 1]
-    assert abs(told - true) <= max(daily_totals.FINEST_SECONDS, true * daily_totals.RELATIVE_ERROR) + 0.001
+    assert abs(figures - true) <= max(daily_totals.FINEST_SECONDS, true * daily_totals.RELATIVE_ERROR) + 0.001
 
 
 def test_figures_cover_at_most_four_hundred_days_and_say_which() -> None:
-    told = Sums().summary(date(1, 1, 1), date(2026, 11, 20))
-    assert len(told.days) == LONGEST_RANGE.days
-    assert (told.since, told.until) == (told.days[0].day, told.days[-1].day)
+    figures = Sums().summary(date(1, 1, 1), date(2026, 11, 20))
+    assert len(figures.days) == LONGEST_RANGE.days
+    assert (figures.since, figures.until) == (figures.days[0].day, figures.days[-1].day)
     assert Sums().summary(date(2026, 11, 20), date(2026, 11, 19)).days == ()
     assert len(Sums().summary(date(1, 1, 1), date(1, 1, 3)).days) == 3

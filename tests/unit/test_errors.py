@@ -1,4 +1,4 @@
-"""What an operator is told to do about a refusal."""
+"""What an error tells the operator to do about a refusal."""
 
 from __future__ import annotations
 

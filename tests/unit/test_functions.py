@@ -72,7 +72,7 @@ def warm(scene: Stage, **changes: object) -> Guard:
 
 @pytest.fixture
 def counted(capsys: pytest.CaptureFixture[str]) -> Callable[[], dict[str, float]]:
-    """What the function has sent to CloudWatch since it was asked last: the sum of each metric."""
+    """What the function has sent to CloudWatch since the last call: the sum of each metric."""
 
     def read() -> dict[str, float]:
         assert not entry.metrics.metric_set, "what is not sent with this invocation is counted with another"

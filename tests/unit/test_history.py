@@ -121,15 +121,15 @@ class TestRecords:
         assert sum(len(page.entries) for page in all_pages) == 24
 
     def test_have_the_fields_of_the_record_and_null_for_what_is_not_known(self, log: Logbook) -> None:
-        told = history.records(log, Filter(target=HERE), NOW, 1).entries[0].to_json()
-        assert told["at"] == "2026-11-05T12:00:08Z"
-        assert told["actor"]["arn"] == ALICE.arn
-        assert (told["account"], told["region"]) == ("111122223333", "us-east-1")
-        assert (told["before"]["type"], told["after"]["key_arn"]) == ("NONE", KEY.key_arn)
-        assert told["exposure_seconds"] == 8.0
-        assert told["suppression"] is None
-        assert told["hash"] == log.ends[HERE][1]
-        assert json.loads(json.dumps(told)) == told
+        shown = history.records(log, Filter(target=HERE), NOW, 1).entries[0].to_json()
+        assert shown["at"] == "2026-11-05T12:00:08Z"
+        assert shown["actor"]["arn"] == ALICE.arn
+        assert (shown["account"], shown["region"]) == ("111122223333", "us-east-1")
+        assert (shown["before"]["type"], shown["after"]["key_arn"]) == ("NONE", KEY.key_arn)
+        assert shown["exposure_seconds"] == 8.0
+        assert shown["suppression"] is None
+        assert shown["hash"] == log.ends[HERE][1]
+        assert json.loads(json.dumps(shown)) == shown
 
 
 def log_record(log: Logbook, record_id: str) -> Any:
@@ -210,13 +210,13 @@ class TestCost:
             log.add((HERE, THERE, ELSEWHERE, "guard")[number % 4], T0 - timedelta(days=20, hours=120 - number))
         there = [row for row in log.stored.values() if wanted.matches(hashchain.unseal(row.body))]
         cursors: list[str | None] = []
-        told = 0
+        shown = 0
         for page in pages(log, wanted, most_items=most_items):
             assert page.cursor not in cursors, f"page {len(cursors)} leads back to where it began"
             assert page.items_read <= most_items + 4
             cursors.append(page.cursor)
-            told += len(page.entries)
-        assert told == len(there)
+            shown += len(page.entries)
+        assert shown == len(there)
 
     def test_a_page_that_could_not_lead_on_is_refused(self, log: Logbook) -> None:
         with pytest.raises(ValueError, match="at least 12 items"):
@@ -289,17 +289,17 @@ def test_pages_hold_nothing_twice_and_miss_nothing_that_was_there_while_new_reco
         for record in (hashchain.unseal(row.body) for row in log.stored.values())
         if wanted.matches(record)
     }
-    told: list[str] = []
+    shown: list[str] = []
     now = NOW
     arrivals = iter(meanwhile)
     for page in pages(log, wanted, now, limit, most_items=most_items):
-        told += [entry.record.record_id for entry in page.entries]
+        shown += [entry.record.record_id for entry in page.entries]
         assert page.items_read <= most_items + 4
         for number, (target, _) in enumerate(next(arrivals, ())):
             now = now + timedelta(seconds=number)
             log.add(target, now)
-    assert len(told) == len(set(told))
-    assert there <= set(told)
+    assert len(shown) == len(set(shown))
+    assert there <= set(shown)
 
 
 @settings(deadline=None, max_examples=60)
@@ -309,17 +309,17 @@ def test_following_tells_each_record_once_though_clocks_and_indexes_lag_by_two_m
 ) -> None:
     log = Logbook()
     follower = history.Follower()
-    told: list[str] = []
+    shown: list[str] = []
     now = NOW
     for batch in arrivals:
         for target, lag in batch:
             log.add(target, now - timedelta(seconds=lag))
         since = follower.since(now)
         found = [entry for page in pages(log, Filter(since=since), now, 50) for entry in page.entries]
-        told += [entry.record.record_id for entry in follower.fresh(found, now)]
+        shown += [entry.record.record_id for entry in follower.fresh(found, now)]
         now += timedelta(seconds=7)
-    assert len(told) == len(set(told))
-    assert set(told) == {hashchain.unseal(row.body).record_id for row in log.stored.values()}
+    assert len(shown) == len(set(shown))
+    assert set(shown) == {hashchain.unseal(row.body).record_id for row in log.stored.values()}
 
 
 class TestIncidents:

@@ -421,8 +421,8 @@ def test_p13_a_deny_whose_condition_is_known_only_to_the_request_could_hit_x_ray
 def test_a_foreign_deny_is_described_by_number_name_and_content() -> None:
     deny = {"Sid": "NoReading", "Effect": "Deny", "Principal": "*", "Action": "kms:Decrypt", "Resource": "*"}
 
-    (told,) = judge_policy(policy(ROOT_STATEMENT, deny), RULE, TARGET, "aws").foreign_denies
-    assert told == "statement 2 ('NoReading') denies kms:Decrypt to *"
+    (answer,) = judge_policy(policy(ROOT_STATEMENT, deny), RULE, TARGET, "aws").foreign_denies
+    assert answer == "statement 2 ('NoReading') denies kms:Decrypt to *"
 
 
 @pytest.mark.parametrize(

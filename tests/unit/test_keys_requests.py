@@ -23,7 +23,7 @@ TARGET = Target("111122223333", REGION)
 
 
 def aws(operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    """An AWS that does as it is told, and answers tags two at a time."""
+    """An AWS with prepared answers, which returns tags two at a time."""
     match operation:
         case "CreateKey":
             return {"KeyMetadata": {"KeyId": KEY, "Arn": KEY, "KeyState": "Enabled"}}
@@ -120,8 +120,8 @@ def test_p13_a_key_that_kms_does_not_describe_is_not_taken_for_one_that_does_not
 
 
 def test_p13_what_kms_leaves_out_of_a_description_is_taken_for_nothing_good() -> None:
-    told = {"KeyMetadata": {"KeyId": KEY, "Arn": KEY, "KeyState": "Enabled"}}
-    key = keys(Endpoint(lambda operation, parameters: told)).describe(KEY)
+    result = {"KeyMetadata": {"KeyId": KEY, "Arn": KEY, "KeyState": "Enabled"}}
+    key = keys(Endpoint(lambda operation, parameters: result)).describe(KEY)
     assert key is not None
     assert (key.account, key.region) == ("111122223333", "us-east-1")
     assert (key.spec, key.usage, key.manager, key.origin) == ("UNKNOWN",) * 4

@@ -1,4 +1,4 @@
-"""A document is told where it is wrong, what stands there and what is allowed; only a valid one is stamped."""
+"""A finding says where the document is wrong, what is there and what is allowed. Only a valid document is stamped."""
 
 from __future__ import annotations
 

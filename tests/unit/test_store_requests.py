@@ -80,12 +80,12 @@ class Dynamo:
         left: dict[str, Any] = {}
         room = self.batch
         assert sum(len(each["Keys"]) for each in wanted.values()) <= 100, "BatchGetItem takes 100 keys"
-        for table, asked in wanted.items():
-            now, later = asked["Keys"][:room], asked["Keys"][room:]
+        for table, query in wanted.items():
+            now, later = query["Keys"][:room], query["Keys"][room:]
             room -= len(now)
             responses[table] = [item for key in now if (item := self._get(key))]
             if later:
-                left[table] = {**asked, "Keys": later}
+                left[table] = {**query, "Keys": later}
         return {"Responses": responses, "UnprocessedKeys": left}
 
     def _get(self, key: dict[str, Any]) -> dict[str, Any] | None:
@@ -105,7 +105,7 @@ def connected(answer: Answer) -> tuple[LogStore, Endpoint]:
 
 def is_consistent(request: Request) -> bool:
     if request.operation == "BatchGetItem":
-        return all(asked.get("ConsistentRead") is True for asked in request.parameters["RequestItems"].values())
+        return all(query.get("ConsistentRead") is True for query in request.parameters["RequestItems"].values())
     return request.parameters.get("ConsistentRead") is True
 
 

@@ -63,7 +63,7 @@ def put_right(scene: Stage) -> list[Target]:
 
 
 def seconds(*left: float) -> Callable[[], float]:
-    """The time left, as it is asked for again and again; then there is none."""
+    """The time left at each call; then there is none."""
     answers = iter(left)
     return lambda: next(answers, 0.0)
 
@@ -155,7 +155,7 @@ def test_p11_a_due_name_that_is_no_target_costs_a_tick_only_itself() -> None:
     assert {name: problem.code for name, problem in report.unreached.items()} == {"ask#nobody": "NOT_A_TARGET"}
 
 
-# --- what operators asked for ----------------------------------------------------------------------------------------
+# --- what operators requested ----------------------------------------------------------------------------------------
 
 
 class Down(FakeStore):
