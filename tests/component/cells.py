@@ -126,6 +126,8 @@ class Day:
         for cell in CELLS:
             self._makes_compliant(cell)
         self._sweeps(CELLS)
+        # In the second of an observation it is not known which came first, a change or what was seen.
+        self.sandbox.turn(clock_behind_seconds=24 * HOUR - 10)
         paused = [cell for cell in CELLS if cell.doing == PAUSED]
         others = [cell for cell in CELLS if cell.doing != PAUSED]
         guard = self._guard()

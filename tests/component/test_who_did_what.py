@@ -102,7 +102,7 @@ def each_change_is_recorded_once(cell: Cell, records: list[Record]) -> dict[str,
     assert key is not None
     assert (setting.subject, setting.before) == (Subject.SETTING, cell.setting_before)
     assert (key.subject, key.resource) == (Subject.KEY_STATE, cell.key_arn)
-    assert key.before in (None, "Enabled"), "events do not have it; where it is known, it is this"
+    assert key.before == "Enabled"
     changed = {record.trigger.actor.arn for record in records if record.change and record.trigger.actor}
     extra = {IN_PROGRESS: {ADMINISTRATOR}, BREAK_GLASS: {NINA}}
     assert changed == {ALICE, MALLORY} | extra.get(cell.doing, set())

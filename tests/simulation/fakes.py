@@ -239,7 +239,7 @@ class FakeKeys:
             changed = change(key)
             self._world.set_kms(self._target, self._world.place(self._target).kms.with_key(changed))
             request_id = self._world.mutated(self._target, operation, arn, self._run)
-            effect = read_effect(operation, {"policy": changed.policy}, (arn,), None)
+            effect = read_effect(operation, {"requestParameters": {"policy": changed.policy}}, (arn,))
             self._world.tell_key(self._target, self._self(), operation, (arn,), None, effect, request_id)
             return request_id
 

@@ -451,8 +451,9 @@ class World:
         calls = [call for field, value in changes.items() if (call := _call_for(field, value, kms.keys[arn].state))]
         self.set_kms(target, kms.with_key(structs.replace(kms.keys[arn], **changes)))
         self.mutated(target, "KeyChange", arn, None)
-        for name, request in calls or [("KeyChange", {})]:
-            self.tell_key(target, actor, name, (arn,), effect=read_effect(name, request, (arn,), None))
+        for name, request, tags in calls or [("KeyChange", {}, ())]:
+            effect = read_effect(name, {"requestParameters": request}, (arn,), tags=tags)
+            self.tell_key(target, actor, name, (arn,), effect=effect, tag_keys=tuple(key for key, _ in tags))
 
     def user_disables_key(self, target: Target, arn: str, actor: Actor = ALICE) -> KeyEvent:
         """A user disables a key."""
@@ -493,19 +494,22 @@ class World:
         self.tell_key(target, actor, "UpdateAlias" if arn else "DeleteAlias", touched, alias, effect)
 
 
-def _call_for(field: str, value: Any, state: str) -> tuple[str, dict[str, object]] | None:
-    """The call that sets a field of a key, and its request."""
+_Call = tuple[str, dict[str, object], tuple[tuple[str, str], ...]]
+
+
+def _call_for(field: str, value: Any, state: str) -> _Call | None:
+    """The call that sets a field of a key, its request, and the tags that it sets."""
     match field, value:
         case "state", "Disabled":
-            return ("CancelKeyDeletion" if state == "PendingDeletion" else "DisableKey"), {}
+            return ("CancelKeyDeletion" if state == "PendingDeletion" else "DisableKey"), {}, ()
         case "state", "Enabled":
-            return "EnableKey", {}
+            return "EnableKey", {}, ()
         case "state", "PendingDeletion":
-            return "ScheduleKeyDeletion", {}
+            return "ScheduleKeyDeletion", {}, ()
         case "policy", _:
-            return "PutKeyPolicy", {"policy": value}
+            return "PutKeyPolicy", {"policy": value}, ()
         case "rotation", _:
-            return ("EnableKeyRotation" if value else "DisableKeyRotation"), {}
+            return ("EnableKeyRotation" if value else "DisableKeyRotation"), {}, ()
         case "tags", _:
-            return "TagResource", {"tags": [{"tagKey": key, "tagValue": text} for key, text in value]}
+            return "TagResource", {}, tuple(value)
     return None
