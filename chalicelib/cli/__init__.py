@@ -27,6 +27,8 @@ from chalicelib.cli import (
     policy,
     reconcile,
     redrive,
+    show,
+    status,
 )
 from chalicelib.cli.options import common_options
 from chalicelib.operators.context import Operator
@@ -80,12 +82,12 @@ def cli() -> None:
 
 
 for command in (
-    history.status,
+    status.status_verb,
     reconcile.check,
     reconcile.reconcile_verb,
     explain.explain_verb,
     history.history_verb,
-    history.show,
+    show.show_verb,
     audit.audit_group,
     policy.policy_group,
     doctor.doctor_verb,

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from chalicelib.domain.model import Target
+from chalicelib.domain.model import Target, is_region
+from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.stored import GUARD_CHAIN
 from chalicelib.operators.context import Operator
 from chalicelib.operators.times import parse_time
+
+if TYPE_CHECKING:
+    from chalicelib.auditlog.filters import Filter
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -80,3 +85,31 @@ def moment(text: str, now: datetime, option: str) -> datetime:
             "2026-11-20T18:00:00Z",
             param_hint=option,
         ) from None
+
+
+def filter_of(
+    target: str | None,
+    account: str | None,
+    region: str | None,
+    outcomes: tuple[Outcome, ...] = (),
+    actor: str | None = None,
+    rule: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> Filter:
+    """Return the records that the options select. Raises BadParameter."""
+    from chalicelib.auditlog.filters import Filter
+
+    if target is not None and target != GUARD_CHAIN:
+        try:
+            Target.parse(target)
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint="--target") from error
+    if account is not None and not (len(account) == 12 and account.isascii() and account.isdigit()):
+        raise click.BadParameter(f"{account!r} is not an account id of twelve digits", param_hint="--account")
+    if region is not None and not is_region(region):
+        hint = f"{region!r} is not the name of a Region, such as us-east-1"
+        raise click.BadParameter(hint, param_hint="--target-region")
+    if since is not None and until is not None and since >= until:
+        raise click.BadParameter("--until must be later than --since", param_hint="--until")
+    return Filter(target, account, region, outcomes, actor, rule, since, until)

@@ -1,0 +1,72 @@
+"""The verb `status`: show the last known state of every target."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from chalicelib.cli.options import common_options, filter_of, pass_operator
+from chalicelib.cli.remarks import say_reasons
+from chalicelib.domain.reasons import Outcome
+from chalicelib.operators.context import Operator
+from chalicelib.operators.output import Table, emit, print_table, say
+
+if TYPE_CHECKING:
+    from chalicelib.auditlog.views import TargetView
+    from chalicelib.domain.stored import GuardState
+
+
+@click.command("status", epilog="Example: xray-guard status --output json")
+@click.option("--account", metavar="ID", help="Only this account")
+@click.option("--target-region", metavar="REGION", help="Only this Region")
+@common_options
+@pass_operator
+def status_verb(operator: Operator, account: str | None, target_region: str | None) -> int:
+    """Show the last known state of every target."""
+    import msgspec
+
+    from chalicelib.auditlog import history
+
+    guard = operator.guard_state()
+    wanted = filter_of(None, account, target_region)
+    views = history.targets(operator.store.states(), wanted)
+    document = {
+        "targets": [view.to_json() for view in views],
+        "guard": {
+            "policy_digest": guard.policy_digest,
+            "swept_at": msgspec.to_builtins(guard.swept_at),
+            "paused": msgspec.to_builtins(guard.paused),
+        },
+    }
+    emit(operator.output, document, "targets", lambda: _print_status(operator, guard, views))
+    return 0
+
+
+def _print_status(operator: Operator, guard: GuardState, views: list[TargetView]) -> None:
+    from chalicelib.operators.formatting import NOTHING, setting_text, span_text, time_text
+
+    now = operator.now()
+    rows = [
+        [
+            view.account,
+            view.region,
+            view.outcome.value if view.outcome else "unknown",
+            view.reason or " ".join(view.violations) or NOTHING,
+            setting_text(view.setting, view.target),
+            span_text((now - view.exposed_since).total_seconds()) if view.exposed_since else NOTHING,
+            view.incident.id if view.incident else NOTHING,
+            time_text(view.good_at),
+        ]
+        for view in views
+    ]
+    columns = ("account", "region", "outcome", "reason", "setting", "exposed for", "incident", "last compliant")
+    print_table(Table(columns, rows, "The guard has not seen any target yet. Its first sweep will find them."))
+    say_reasons((view.outcome, view.reason) for view in views)
+    compliant = sum(view.compliant for view in views)
+    ignored = sum(view.outcome is Outcome.IGNORED for view in views)
+    if views:
+        swept = time_text(guard.swept_at)
+        say(f"{compliant} of {len(views)} targets compliant, {ignored} ignored. Last sweep: {swept}.")
+    if guard.paused:
+        say(f"PAUSED since {time_text(guard.paused.at)} by {guard.paused.by}: {guard.paused.reason}")
