@@ -210,6 +210,8 @@ class Past:
         request: dict[str, Any] = {"keyId": arn}
         if "Tags" in parameters:
             request["tags"] = [{"tagKey": each["TagKey"], "tagValue": each["TagValue"]} for each in parameters["Tags"]]
+        if "Policy" in parameters:
+            request["policy"] = parameters["Policy"]
         if "AliasName" in parameters:
             request["aliasName"] = parameters["AliasName"]
         self.deliver_key_event(target, who, name, arn, request)

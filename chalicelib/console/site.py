@@ -224,14 +224,15 @@ def _templates() -> Environment:
     made.filters |= {
         "time": words.time_tag,
         "event_change": formatting.event_change_text,
-        "attribution": formatting.attribution_text,
-        "part": formatting.part_text,
+        "attribution": words.attribution_word,
+        "part": words.part_word,
         "persons_change": formatting.persons_change_text,
         "span": formatting.span_text,
         "code": words.code_word,
         "setting": words.setting_word,
         "actor": words.actor_word,
         "as_json": words.as_json,
+        "marked_up": words.marked_up,
         "next_day": words.next_day,
     }
     made.tests |= {"long": words.is_long}

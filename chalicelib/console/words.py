@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
+from chalicelib.auditlog.parts import Participant, Person
 from chalicelib.domain import meanings
 from chalicelib.domain.keypolicy import document
 from chalicelib.domain.model import Actor, Setting, arn_part, key_id_of
-from chalicelib.domain.reasons import Outcome, Reason
-from chalicelib.domain.stored import Action
+from chalicelib.domain.reasons import Outcome, Reason, Violation
+from chalicelib.domain.stored import Action, Attribution
+from chalicelib.operators import formatting
 from chalicelib.operators.formatting import clean
 
 
@@ -56,6 +58,31 @@ def code_word(code: object) -> str:
     if text in meanings.REASONS:
         return meanings.REASONS[Reason(text)].label
     return text.replace("_", " ").lower() if text.isupper() else text
+
+
+def violation_word(violation: Violation) -> str:
+    """Format a violation as its label."""
+    return meanings.VIOLATIONS[violation].label
+
+
+def attribution_word(attribution: Attribution, target: str) -> str:
+    """Format who made a violation."""
+    return formatting.attribution_text(attribution, target, violation_word)
+
+
+def part_word(person: Person | Participant) -> str:
+    """Format somebody's part in a record or an incident, as the beginning of a line."""
+    violations = (f"violation: {violation_word(each)}" for each in person.violations)
+    text = ", ".join([*formatting.part_names(person), *violations])
+    return text[:1].upper() + text[1:]
+
+
+def marked_up(text: str) -> Markup:
+    """Format a text of `meanings` as HTML: what is between backticks is code."""
+    parts = escape(text).split("`")
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if number % 2 else part for number, part in enumerate(parts)
+    )
 
 
 def time_tag(at: datetime | None) -> Markup | str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from chalicelib.domain.model import Actor, EncryptionType, Setting, Subject, Tar
 
 if TYPE_CHECKING:
     from chalicelib.auditlog.parts import Participant, Person, PersonsChange
+    from chalicelib.domain.reasons import Violation
     from chalicelib.domain.steps import Step
     from chalicelib.domain.stored import Attribution, Change
 
@@ -111,8 +112,12 @@ def _value_text(change: Change | PersonsChange, value: str | None, target: str) 
     return value if len(value) <= LONGEST_VALUE else f"{value[:LONGEST_VALUE]}…"
 
 
-def attribution_text(attribution: Attribution, target: str = "") -> str:
-    """Format who made a violation: `NOT_KMS by user/Alice`."""
+def _code(violation: Violation) -> str:
+    return violation.value
+
+
+def attribution_text(attribution: Attribution, target: str = "", name: Callable[[Violation], str] = _code) -> str:
+    """Format who made a violation: `NOT_KMS by user/Alice`. `name` says how to call the violation."""
     if attribution.events:
         made_by = " and ".join(actor_text(event.actor, target) for event in attribution.events)
         who = f"by {made_by}"
@@ -122,7 +127,7 @@ def attribution_text(attribution: Attribution, target: str = "") -> str:
         who = "already there when the guard first checked"
     else:
         who = "by an unknown change"
-    return clean(f"{attribution.violation.value} {who}")
+    return clean(f"{name(attribution.violation)} {who}")
 
 
 PARTS: Mapping[str, str] = {
@@ -135,8 +140,12 @@ PARTS: Mapping[str, str] = {
 
 def part_text(person: Person | Participant) -> str:
     """Format somebody's part in a record or an incident: `made the change, caused the incident, made NOT_KMS`."""
-    words = [PARTS[part] for part in person.parts if part in PARTS]
-    return clean(", ".join([*words, *(f"made {violation.value}" for violation in person.violations)]))
+    return clean(", ".join([*part_names(person), *(f"made {violation.value}" for violation in person.violations)]))
+
+
+def part_names(person: Person | Participant) -> list[str]:
+    """Return the words for somebody's parts, without the violations that they made."""
+    return [PARTS[part] for part in person.parts if part in PARTS]
 
 
 def persons_change_text(change: PersonsChange, target: str = "") -> str:

@@ -213,12 +213,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=120.0)
     parser.add_argument("--seed", type=int, default=None)
-    asked = parser.parse_args()
-    seed = asked.seed if asked.seed is not None else random.randrange(1_000_000)
-    print(f"a storm of {asked.seconds:.0f} seconds, seed {seed}", flush=True)
+    options = parser.parse_args()
+    seed = options.seed if asked.seed is not None else random.randrange(1_000_000)
+    print(f"a storm of {options.seconds:.0f} seconds, seed {seed}", flush=True)
     with deployed() as sandbox:
         storm = Storm(sandbox, random.Random(seed))
-        storm.rages(asked.seconds)
+        storm.rages(options.seconds)
         found = storm.check()
     print(f"on the record: {dict(found)}; {storm.killed} processes killed, {storm.lost} answers lost")
     return 0

@@ -17,7 +17,9 @@ import pytest
 from werkzeug.test import Client
 
 from chalicelib.console.site import Site
+from chalicelib.domain.meanings import VIOLATIONS
 from chalicelib.domain.model import Subject
+from chalicelib.domain.reasons import Violation
 from chalicelib.domain.stored import Record
 from sandbox.gateway import Gateway
 from tests.component.calling import call
@@ -74,16 +76,16 @@ def test_p5_every_face_says_who_did_what(cell: Cell, faces: Faces) -> None:
     records = faces.day.records(cell)
     own = each_change_is_recorded_once(cell, records)
     no_violation_is_attributed_to_anybody_else(records)
-    told = faces.api(f"/v1/records?target={cell.target}&limit=100")
-    assert told == typed("history", "--target", str(cell.target), "--limit", "100", "--output", "json").json
-    assert [each["record_id"] for each in reversed(told["records"])] == [record.record_id for record in records]
+    incident = faces.api(f"/v1/records?target={cell.target}&limit=100")
+    assert incident == typed("history", "--target", str(cell.target), "--limit", "100", "--output", "json").json
+    assert [each["record_id"] for each in reversed(incident["records"])] == [record.record_id for record in records]
     incidents = [
         an_incident_is_the_same_everywhere(faces, record.incident_id, cell)
         for record in records
         if record.incident_id == record.record_id
     ]
     every_incident_lists_who_did_what(cell, own, incidents)
-    the_filter_finds_those_who_had_a_part(faces, cell, told["records"], incidents)
+    the_filter_finds_those_who_had_a_part(faces, cell, incident["records"], incidents)
 
 
 def each_change_is_recorded_once(cell: Cell, records: list[Record]) -> dict[str, Record]:
@@ -126,26 +128,29 @@ def an_incident_is_the_same_everywhere(faces: Faces, incident_id: str | None, ce
     """The incident, which API, command line and console show with the same people and changes."""
     assert incident_id is not None
     seq = incident_id.rpartition("#")[2]
-    told = faces.api(f"/v1/incidents/{cell.target.account}.{cell.region}.{seq}")
-    assert told == typed("show", incident_id, "--output", "json").json
+    incident = faces.api(f"/v1/incidents/{cell.target.account}.{cell.region}.{seq}")
+    assert incident == typed("show", incident_id, "--output", "json").json
     text = typed("show", incident_id).out
     page = faces.page(f"/incidents/{cell.target}/{seq}")
     page = page[page.index("Who did what") : page.index("Timeline")]
-    for person in told["people"]:
+    for person in incident["people"]:
         name = person["actor"]["arn"].split(":")[-1]
         (line,) = [each for each in text.splitlines() if each.startswith("  person:") and f" {name}" in each]
         parts = line.rpartition(": ")[2]
-        assert f"{parts} {person['actor']['arn']}" in page
+        labelled = parts
+        for violation in person["violations"]:
+            labelled = labelled.replace(f"made {violation}", f"violation: {VIOLATIONS[Violation(violation)].label}")
+        assert f"{labelled[:1].upper()}{labelled[1:]} {person['actor']['arn']}" in page
         assert all(f"made {violation}" in parts for violation in person["violations"])
         for change in person["changes"]:
             what = f"{change['after']} ({change['event_name']} at {change['at']})"
             assert what in text
             assert what in page
             assert f"record {change['record_id'].rpartition('#')[2]}" in page
-    cause = told["cause"] and told["cause"]["actor"]["arn"]
+    cause = incident["cause"] and incident["cause"]["actor"]["arn"]
     assert f"who: {cause.split(':')[-1] if cause else 'unknown'}" in re.sub(r" +", " ", text)
-    assert cause == expected_cause(cell, told)
-    return told
+    assert cause == expected_cause(cell, incident)
+    return incident
 
 
 def expected_cause(cell: Cell, incident: Any) -> str:
@@ -201,4 +206,4 @@ def the_filter_finds_those_who_had_a_part(faces: Faces, cell: Cell, records: lis
     assert lines[0].split()[-1].casefold() == "part"
     assert sum("made the change" in line for line in lines) == 1
     page = faces.page(f"/records?target={cell.target}&actor=mallory")
-    assert page.count("role/mallory (shell): made the change") == 1
+    assert page.count("role/mallory (shell): Made the change") == 1
