@@ -214,7 +214,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=120.0)
     parser.add_argument("--seed", type=int, default=None)
     options = parser.parse_args()
-    seed = options.seed if asked.seed is not None else random.randrange(1_000_000)
+    seed = options.seed if options.seed is not None else random.randrange(1_000_000)
     print(f"a storm of {options.seconds:.0f} seconds, seed {seed}", flush=True)
     with deployed() as sandbox:
         storm = Storm(sandbox, random.Random(seed))
