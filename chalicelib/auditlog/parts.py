@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from chalicelib.domain.model import Actor, Subject
-from chalicelib.domain.reasons import Violation
+from chalicelib.domain.reasons import Reason, Violation
 from chalicelib.domain.stored import Record
 
 LONGEST_VALUE = 256
@@ -19,6 +19,7 @@ class Part(StrEnum):
 
     EVENT = "event"  # made the call that a record is about
     TRIGGER = "trigger"  # made the event or the request that began the run, whose own record is another one
+    COUNTED = "counted"  # made the calls that a record only counts
     CAUSE = "cause"  # made the change that began the incident
     VIOLATION = "violation"  # made a violation
     BREAK_GLASS = "break-glass"  # opened, or tried to open, a break-glass
@@ -99,7 +100,9 @@ def _gathered(
 
 def _parts(record: Record) -> Iterator[tuple[Actor, Part, Violation | None]]:
     if record.trigger.actor:
-        yield record.trigger.actor, Part.EVENT if record.change else Part.TRIGGER, None
+        counted = record.reason == Reason.CALLS_COUNTED
+        part = Part.COUNTED if counted else Part.EVENT if record.change else Part.TRIGGER
+        yield record.trigger.actor, part, None
     if record.cause:
         yield record.cause.actor, Part.CAUSE, None
     for attribution in record.attributions:

@@ -93,7 +93,7 @@ class DynamoStore:
         if tally is not None:
             writes.append(self._tables.add_to_tally(tally))
         if closes is not None:
-            writes.append({"Put": self._tables.empty_tally(closes)})
+            writes.append(self._tables.close_tally(closes))
         additions = daily_totals.additions(before, after, [record for record, _, _ in records])
         for _ in range(MOST_SHARDS_TRIED):
             shard = random.randrange(daily_totals.SHARDS)

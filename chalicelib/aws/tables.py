@@ -24,7 +24,7 @@ from chalicelib.aws.clients import Clients, call
 from chalicelib.aws.clock import AwsClock
 from chalicelib.aws.paging import pages
 from chalicelib.domain.errors import StoreError
-from chalicelib.domain.stored import GuardState, Record, Tally, TargetState
+from chalicelib.domain.stored import COUNTING_TIME, GuardState, Record, Tally, TargetState
 
 AUDIT_TABLE = "xray-guard-audit"
 TARGETS_TABLE = "xray-guard-targets"
@@ -158,6 +158,29 @@ class Tables:
                 "ExpressionAttributeValues": {
                     **{f":{name}": {"S": value} for name, value in first.items()},
                     **{f":{name}": {"N": str(value)} for name, value in amounts.items()},
+                },
+            }
+        }
+
+    def close_tally(self, tally: Tally) -> dict[str, Any]:
+        """Return the write that takes what was read off a tally and begins a new time.
+
+        On the condition that nobody else closed it; calls that were added since it was read stay in it.
+        """
+        amounts = {"seen": tally.seen, "refused": tally.refused, "tag_changes": tally.tag_changes}
+        adds = ", ".join(f"#{name} :{name}" for name in amounts)
+        return {
+            "Update": {
+                "TableName": self.targets,
+                "Key": {"target": {"S": f"{TALLY_PREFIX}{tally.name}"}},
+                "UpdateExpression": f"SET #since = :next, due_at = :due ADD {adds}",
+                "ConditionExpression": "#since = :since",
+                "ExpressionAttributeNames": {"#since": "since", **{f"#{name}": name for name in amounts}},
+                "ExpressionAttributeValues": {
+                    ":since": {"S": stamp(tally.since)},
+                    ":next": {"S": stamp(tally.closes_at)},
+                    ":due": {"S": stamp(tally.closes_at + COUNTING_TIME)},
+                    **{f":{name}": {"N": str(-value)} for name, value in amounts.items()},
                 },
             }
         }

@@ -16,6 +16,7 @@ from chalicelib.operators.output import emit
 if TYPE_CHECKING:
     from chalicelib.domain.model import ChangeEvent, KeyEvent
 
+_KNOWN = "The guard recorded or counted this event before, and does not do so again."
 _ONLY_COUNTED = "The guard recorded ten such calls of this principal within an hour. It only counts further ones."
 _OWN_CHANGE = "The guard made this change itself. It does nothing, unless the setting has changed again since."
 
@@ -68,7 +69,8 @@ def _explain(operator: Operator, event: ChangeEvent | KeyEvent) -> int:
     foreseen = triage_event(guard, event)
     step = foreseen.step
     if step.next is Next.IGNORE:
-        return ignored(step.reason or "", _ignored(step.reason, event, str(step.message or "")))
+        text = _KNOWN if foreseen.audited else _ignored(step.reason, event, str(step.message or ""))
+        return ignored(step.reason or "", text)
     if step.next is Next.COUNT:
         return ignored(Reason.CALLS_COUNTED, _ONLY_COUNTED)
     if step.next is Next.CONFIRM_ECHO:

@@ -10,13 +10,14 @@ import click
 from chalicelib.cli.options import common_options, filter_of, moment, pass_operator
 from chalicelib.cli.remarks import say_newer, say_reasons, say_unreadable
 from chalicelib.domain.model import TriggerKind
-from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.reasons import Outcome, Reason
 from chalicelib.operators.context import Operator
 from chalicelib.operators.output import Table, emit, emit_lines, print_table, say
 
 if TYPE_CHECKING:
     from chalicelib.auditlog.filters import Filter
     from chalicelib.auditlog.views import Entry
+    from chalicelib.domain.stored import Record
 
 POLL_SECONDS = 3.0
 OUTCOMES = tuple(outcome.value for outcome in Outcome)
@@ -87,7 +88,7 @@ def history_verb(
 
 def _row(entry: Entry, wanted: Filter) -> list[str]:
     """With a filter by actor, the last cell says which part the actor has in the record."""
-    from chalicelib.operators.formatting import NOTHING, change_text, part_text, span_text, time_text
+    from chalicelib.operators.formatting import NOTHING, part_text, span_text, time_text
 
     record = entry.record
     why = " ".join(record.violations) or record.reason or NOTHING
@@ -100,10 +101,21 @@ def _row(entry: Entry, wanted: Filter) -> list[str]:
         record.outcome.value,
         why,
         _actor(entry),
-        change_text(record.before, record.after, record.target) if record.before or record.after else NOTHING,
+        _change(record),
         span_text(record.exposure_seconds),
         *([parts] if wanted.actor else ()),
     ]
+
+
+def _change(record: Record) -> str:
+    """The settings before and after, else what a note says that has no incident to be shown with."""
+    from chalicelib.operators.formatting import NOTHING, change_text, clean
+
+    if record.before or record.after:
+        return change_text(record.before, record.after, record.target)
+    if record.reason in (Reason.CALLS_COUNTED, Reason.ADDENDUM):
+        return clean(str(record.detail.get("message", NOTHING)))
+    return NOTHING
 
 
 def _actor(entry: Entry) -> str:

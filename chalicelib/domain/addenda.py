@@ -33,7 +33,8 @@ def note_of(run: Run, *, original_audited: bool, audited: bool) -> Note | None:
     event = run.event
     if event is None or event.addendum_id is None or audited or not original_audited:
         return None
-    detail: dict[str, object] = {"original_event_id": event.trigger.event_id}
+    original = event.trigger.event_id
+    detail: dict[str, object] = {"message": f"completes or corrects event {original}", "original_event_id": original}
     if effect := event.effect:
         detail |= {"subject": effect.subject.value, "resource": effect.resource, "after": effect.after}
     if event.error_code:

@@ -10,7 +10,9 @@ import json
 from collections.abc import Iterable
 from datetime import timedelta
 
-from chalicelib.domain.model import ChangeEvent, Effect, KeyEvent, Subject, key_id_of
+from msgspec.structs import replace
+
+from chalicelib.domain.model import ChangeEvent, Effect, KeyEvent, Setting, Subject, key_id_of
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import Rule, sha256_of
 from chalicelib.domain.reasons import Violation
@@ -20,6 +22,12 @@ from chalicelib.domain.waiting import STALE_READS
 
 MOST_EFFECTS = 32
 """Keeps a target's state small, whoever floods it with events; older events stay on the record."""
+
+MOST_OF_ONE = 6
+"""Of the effects on one key's state, policy or rotation, on one alias, or on the setting."""
+
+MOST_TIED = 8
+"""The events of one second that are named for a violation."""
 
 LONGEST_VALUE = 256
 ONE_SECOND = timedelta(seconds=1)
@@ -44,16 +52,23 @@ KEY_STATES = {
 
 
 def effect_of(event: ChangeEvent | KeyEvent, cause: Cause | None) -> SeenEffect | None:
-    """What the event changed, to be compared; None for a refused call, and for a grant, which makes no violation."""
+    """What the event changed, to be compared; None for a refused call, and for what makes no violation."""
     effect = event.effect
-    if effect is None or effect.subject is Subject.GRANTS or cause is None:
+    if effect is None or effect.subject in (Subject.GRANTS, Subject.TAGS) or cause is None:
         return None
     return SeenEffect(cause, effect.subject, effect.resource, _comparable(effect))
 
 
 def remember(known: tuple[SeenEffect, ...], effect: SeenEffect | None) -> tuple[SeenEffect, ...]:
-    """The effects with this one at their end."""
-    return (*known, effect)[-MOST_EFFECTS:] if effect else known
+    """The effects with this one at their end.
+
+    Of one thing only so many are kept, so that many harmless changes of it do not displace what was done to another.
+    """
+    if effect is None:
+        return known
+    same = [each for each in known if (each.subject, each.resource) == (effect.subject, effect.resource)]
+    oldest = same[0] if len(same) >= MOST_OF_ONE else None
+    return (*(each for each in known if each is not oldest), effect)[-MOST_EFFECTS:]
 
 
 def attribute(
@@ -88,7 +103,7 @@ def _named(found: Attribution, maker: Maker, effects: tuple[SeenEffect, ...]) ->
     last = max((event.at for event in made.values()), default=None)
     if last is None or any(at > last for at in undone):
         return found
-    return Attribution(found.violation, tuple(event for event in made.values() if event.at == last))
+    return Attribution(found.violation, tuple(event for event in made.values() if event.at == last)[:MOST_TIED])
 
 
 def _concerns(effect: SeenEffect, maker: Maker) -> bool:
@@ -124,10 +139,11 @@ def _maker_of(violation: Violation, rule: Rule, known: Known, seen: Observation)
     good_at, checked_at = known.stored.good_at, known.stored.checked_at
     if violation in OF_THE_SETTING:
         since = known.stored.good_setting_at or good_at
-        return Maker(violation, seen.at, Subject.SETTING, (), (str(seen.setting)[:LONGEST_VALUE],), since)
-    # KMS may have shown what had been repaired before.
+        return Maker(violation, seen.at, Subject.SETTING, (), _spellings(seen.setting), since)
+    # KMS may show what was repaired lately. What was repaired earlier, it shows no more.
     oldest = seen.at - STALE_READS
-    good_at, checked_at = (at - STALE_READS if at and at < oldest else None for at in (good_at, checked_at))
+    repaired = max((past.closed_at for past in known.stored.past if past.closed_at < oldest), default=None)
+    good_at, checked_at = (at - STALE_READS if at and at < oldest else repaired for at in (good_at, checked_at))
     if violation is Violation.ALIAS_MOVED:
         alias = rule.managed_key.alias
         return Maker(violation, seen.at, Subject.ALIAS, (alias,), (seen.aliases.get(alias) or "deleted",), good_at)
@@ -142,6 +158,12 @@ def _maker_of(violation: Violation, rule: Rule, known: Known, seen: Observation)
         values = tuple(sorted(map(canonical_digest, policies)))
         return Maker(violation, seen.at, Subject.KEY_POLICY, keys, values, checked_at)
     return None
+
+
+def _spellings(setting: Setting) -> tuple[str, ...]:
+    """The setting as an event may name it: by the key's ARN or by its id."""
+    bare = replace(setting, key_arn=key_id_of(setting.key_arn)) if setting.key_arn else setting
+    return tuple(dict.fromkeys(str(each)[:LONGEST_VALUE] for each in (setting, bare)))
 
 
 def _comparable(effect: Effect) -> str | None:

@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from chalicelib.domain.fields import KEY_CHARS, NAME_CHARS, as_list, as_object, as_text
-from chalicelib.domain.model import Effect, Subject
+from chalicelib.domain.model import GUARD_TAG_KEY, Effect, Subject
+
+LONGEST_LIST = 32_768
+"""Of the tags that one call removed, in characters."""
 
 POLICY_CHARS = 32_768
 """KMS's own limit."""
@@ -64,7 +67,9 @@ def read_effect(
         case "TagResource":
             return Effect(Subject.TAGS, key, ", ".join(f"{tag}={value}" for tag, value in tags))
         case "UntagResource":
-            return Effect(Subject.TAGS, key, "removed " + ", ".join(removed))
+            # The guard's own first, so that no number of others keeps them off the record.
+            ordered = sorted(removed, key=lambda tag: not tag.lower().startswith(GUARD_TAG_KEY))
+            return Effect(Subject.TAGS, key, f"removed {', '.join(ordered)}"[:LONGEST_LIST])
         case "CreateGrant":
             return Effect(Subject.GRANTS, key, _granted(request, _grant_id(detail)))
         case "RevokeGrant":

@@ -72,6 +72,7 @@ USER_AGENT_CHARS = 512
 
 MAX_KEYS = 16
 MAX_TAGS = 64  # KMS allows 50 per key
+MAX_REMOVED = 2048  # KMS's model has no maximum for UntagResource, which accepts keys that are not set
 MAX_DIGEST_NODES = 1_000_000
 
 _ACCOUNT = re.compile(r"[0-9]{12}")
@@ -374,6 +375,6 @@ def _tags(tags: object) -> Iterator[tuple[str, str]]:
 
 
 def _tag_keys(keys: object) -> Iterator[str]:
-    for key in as_list(keys, MAX_TAGS):
+    for key in as_list(keys, MAX_REMOVED):
         if text := as_text(key, TAG_KEY_CHARS):
             yield text

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from chalicelib.domain.events import MAX_REMOVED
 from chalicelib.domain.model import GUARD_TAG_KEY, NONCE_TAG_KEY, ChangeEvent, KeyEvent, Subject
 from chalicelib.domain.policy import Rule
 from chalicelib.domain.run import Known, Run, must_audit
@@ -36,22 +37,22 @@ def is_flood(run: Run, known: Known) -> bool:
     return must_audit(run, known) and known.tally is not None and known.tally.seen >= MOST_IN_FULL
 
 
-def in_full(tally: Tally) -> Tally:
+def in_full(tally: Tally, now: datetime) -> Tally:
     """Return what a call adds to the tally that is recorded in full."""
-    return Tally(tally.target, tally.principal, tally.since, seen=1)
+    return Tally(tally.target, tally.principal, now, seen=1)
 
 
-def only_counted(tally: Tally, event: ChangeEvent | KeyEvent) -> Tally:
+def only_counted(tally: Tally, event: ChangeEvent | KeyEvent, now: datetime) -> Tally:
     """Return what a call adds to the tally that has no record of its own."""
     refused = _is_refused(event)
-    return Tally(tally.target, tally.principal, tally.since, 1, int(refused), int(not refused))
+    return Tally(tally.target, tally.principal, now, 1, int(refused), int(not refused))
 
 
 def summary(tally: Tally) -> dict[str, object]:
     """Return the detail of the record that closes a tally."""
     refused, tag_changes = tally.refused, tally.tag_changes
-    parts = [f"{refused} more refused calls"] if refused else []
-    parts += [f"{tag_changes} more changes of other tags"] if tag_changes else []
+    parts = [f"{refused} more refused {'call' if refused == 1 else 'calls'}"] if refused else []
+    parts += [f"{tag_changes} more {'change' if tag_changes == 1 else 'changes'} of other tags"] if tag_changes else []
     return {
         "message": f"{' and '.join(parts)} by {tally.principal} since {tally.since:%Y-%m-%dT%H:%M:%SZ}",
         "refused_calls": refused,
@@ -69,5 +70,7 @@ def _are_strange_tags(event: KeyEvent, rule: Rule | None) -> bool:
     if event.effect is None or event.effect.subject is not Subject.TAGS or not event.tag_keys or rule is None:
         return False
     glass = (rule.break_glass.tag,) if rule.break_glass else ()
+    if len(event.tag_keys) >= MAX_REMOVED:
+        return False
     known = {key.lower() for key in (GUARD_TAG_KEY, NONCE_TAG_KEY, *glass, *rule.managed_key.tags)}
     return known.isdisjoint(key.lower() for key in event.tag_keys)

@@ -28,8 +28,11 @@ MOST_ALIASES = 3
 LONGEST_VALUE = 512
 """The longest text kept of a value, such as a key's tags, in characters."""
 
-SEPARATOR = "\n"
-"""Between the tags of a key: it is in no tag."""
+SEPARATOR, ASSIGNS = "\n", "\t"
+"""Between the tags of a key, and between a tag's key and value: they are in no tag, while `=` may be."""
+
+CUT = "…"
+"""At the end of tags of which some were left out."""
 
 Shown: TypeAlias = tuple[Subject, str | None, str]
 """A subject, its key or alias, and its value."""
@@ -108,7 +111,7 @@ def _details(key: Key) -> Iterator[Shown]:
         every = f" every {key.rotation_days} days" if key.rotation_days else ""
         yield Subject.KEY_ROTATION, key.arn, f"on{every}" if key.rotation else "off"
     if key.tags is not None:
-        yield Subject.TAGS, key.arn, _joined(f"{tag}={value}" for tag, value in key.tags)
+        yield Subject.TAGS, key.arn, _joined(f"{tag}{ASSIGNS}{value}" for tag, value in key.tags)
 
 
 def _made(action: Action) -> Shown | None:
@@ -149,12 +152,13 @@ def _may_be_stale(known: LastSeen | None, shown: Shown, now: datetime) -> bool:
 
 def _joined(tags: Iterable[str]) -> str:
     text = SEPARATOR.join(sorted(tags))
-    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
+    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}{CUT}"
 
 
 def _with_tags(before: str, event: KeyEvent) -> str:
-    kept = (tag for tag in before.split(SEPARATOR) if tag and not _names(tag, event.tag_keys))
-    return _joined((*kept, *(f"{tag}={value}" for tag, value in event.tags)))
+    kept = (tag for tag in before.removesuffix(CUT).split(SEPARATOR) if tag and not _names(tag, event.tag_keys))
+    after = _joined((*kept, *(f"{tag}{ASSIGNS}{value}" for tag, value in event.tags)))
+    return f"{after}{CUT}" if before.endswith(CUT) and not after.endswith(CUT) else after
 
 
 def _touched(value: str, keys: tuple[str, ...]) -> str:
@@ -162,12 +166,13 @@ def _touched(value: str, keys: tuple[str, ...]) -> str:
     if not keys:
         return value
     tags = value.split(SEPARATOR)
-    absent = "unknown" if value.endswith("…") else "not set"
-    return ", ".join(next((tag for tag in tags if _names(tag, (key,))), f"{key} {absent}") for key in keys)
+    absent = "unknown" if value.endswith(CUT) else "not set"
+    former = (next((tag for tag in tags if _names(tag, (key,))), f"{key} {absent}") for key in keys)
+    return ", ".join(tag.replace(ASSIGNS, "=") for tag in former)
 
 
 def _names(tag: str, keys: tuple[str, ...]) -> bool:
-    return any(tag.startswith(f"{key}=") for key in keys)
+    return any(tag.startswith(f"{key}{ASSIGNS}") for key in keys)
 
 
 # --- what is kept ----------------------------------------------------------------------------------------------------

@@ -324,6 +324,11 @@ REASONS: Mapping[Reason, Meaning] = {
         "A principal made more than ten refused calls, or changes of other tags, in an hour. The record says how many.",
         "Find out why the principal makes these calls. Every other change is recorded in full.",
     ),
+    Reason.GRANTS_CHANGED: Meaning(
+        "grants changed",
+        "Somebody created, revoked or retired a grant on a key of the target. No rule judges grants.",
+        "Make sure that whoever got or lost the grant should have.",
+    ),
     Reason.KEY_REPLACED: Meaning(
         "key replaced",
         "An operator replaced the managed key.",

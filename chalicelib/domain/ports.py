@@ -104,8 +104,8 @@ class Store(Protocol):
     ) -> None:
         """One transaction: the state (if the version is still `before`'s), the sealed records, the event's marker.
 
-        Adds `tally` to the stored one, and empties the tally `closes`. Raises Conflict if the state or that tally
-        changed, or the event was audited meanwhile; then nothing was written.
+        Adds `tally` to the stored one. Takes `closes` off its stored one, whose next time begins then. Raises Conflict
+        if the state changed, the event was audited or the tally was closed meanwhile; then nothing was written.
         """
 
     def count(self, event_id: str, tally: Tally) -> None:

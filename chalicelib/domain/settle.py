@@ -87,7 +87,7 @@ def settle(run: Run, known: Known, end: End, at: At) -> Settlement:
         case Ignored(reason, message):
             return _ignored(SettlementDraft(run, known, at), reason, message)
         case OnlyCounted():
-            return _only_counted(run, known)
+            return _only_counted(run, known, at)
         case CountingOver(tally):
             return _counting_over(SettlementDraft(run, known, at), tally)
         case LeaseHeld():
@@ -134,10 +134,10 @@ def _ignored(draft: SettlementDraft, reason: str, message: str | None) -> Settle
     return draft.settled(Outcome.IGNORED, reason)
 
 
-def _only_counted(run: Run, known: Known) -> Settlement:
+def _only_counted(run: Run, known: Known, at: At) -> Settlement:
     assert run.event is not None
     assert known.tally is not None
-    added = floods.only_counted(known.tally, run.event)
+    added = floods.only_counted(known.tally, run.event, at.now)
     return Settlement((), None, Outcome.IGNORED, Reason.CALLS_COUNTED, due=known.state.due, tally=added)
 
 

@@ -20,6 +20,7 @@ from chalicelib.domain.model import EncryptionType, KeyEvent, Setting, Trigger, 
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.reasons import Outcome, Problem, Reason, Violation
 from chalicelib.domain.run import At, Known, Run, must_audit
+from chalicelib.domain.sizes import fitted
 from chalicelib.domain.stored import (
     Action,
     Attribution,
@@ -250,12 +251,13 @@ class SettlementDraft:
 
         If the run's event must be audited, a record must have been added: the last one becomes the record of the event.
         """
-        if self.run.trigger.kind is TriggerKind.KEY:
+        if self.run.trigger.kind is TriggerKind.KEY and reason != Reason.GRANTS_CHANGED:
             # KMS may not show the event's change for some minutes: whatever was found, read everything again later.
             self.set(recheck_at=waiting.recheck_after(self.state.recheck_at, self.now))
         if self.must_audit and self.lines:
             self._mark_record_of_event()
         self._keep_window()
+        self.state = fitted(self.state)
         tally = self.known.tally if self.must_audit and self.lines else None
         changed = bool(self.lines) or self.state != self.known.stored
         if violations is None:
@@ -269,7 +271,7 @@ class SettlementDraft:
             violations,
             mutated,
             self.state.due,
-            floods.in_full(tally) if tally else None,
+            floods.in_full(tally, self.now) if tally else None,
         )
 
     def note_calls(self, actions: tuple[Action, ...]) -> None:

@@ -85,7 +85,7 @@ class SeenValue(Struct, frozen=True):
 class LastSeen(Struct, frozen=True):
     """The latest values of the setting, or of something of a key or an alias, in the order of their times.
 
-    A key policy is a digest, tags are lines `key=value`.
+    A key policy is a digest; tags are lines of key, tab and value.
     """
 
     subject: Subject

@@ -79,7 +79,10 @@ def record_in_guard_chain(
 
 
 def record_count(guard: Guard, tally: Tally) -> None:
-    """Record how many calls of a tally have no record of their own, and empty it. Raises Busy."""
+    """Record how many calls of a tally have no record of their own, and close it. Raises Busy.
+
+    Does nothing if somebody else closed it meanwhile.
+    """
     actor = Actor(tally.principal)
     run = guard.run(Target.parse(tally.target), Trigger(TriggerKind.TICK, actor=actor))
     for _ in range(MOST_CONFLICTS):
@@ -88,6 +91,9 @@ def record_count(guard: Guard, tally: Tally) -> None:
             commit(guard, run, known, settle(run, known, CountingOver(tally), guard.at()))
         except Conflict:
             guard.step_aside()
+            stored = guard.store.load(tally.target, tally=tally).tally
+            if stored is None or stored.since != tally.since:
+                return
         else:
             return
     raise Busy(Problem(Reason.BUSY, f"{tally.target}: a count of calls conflicted with other writers"))

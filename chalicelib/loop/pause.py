@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from chalicelib.domain.model import Trigger
 from chalicelib.domain.reasons import Outcome, Reason
-from chalicelib.domain.stored import Pause, Record
+from chalicelib.domain.stored import GUARD_CHAIN, Pause, Record
 from chalicelib.loop.commit import record_in_guard_chain
 from chalicelib.loop.guard import Guard
 
@@ -18,6 +18,7 @@ def pause(guard: Guard, trigger: Trigger, by: str, reason: str) -> Record | None
         unless=lambda state: state.paused is not None,
         state=lambda record: {"paused": Pause(record.at, by, reason)},
         reason=Reason.PAUSED,
+        policy_digest=guard.store.load(GUARD_CHAIN).guard.policy_digest,
         detail={"by": by, "message": reason},
     )
 
@@ -31,5 +32,6 @@ def resume(guard: Guard, trigger: Trigger, by: str) -> Record | None:
         unless=lambda state: state.paused is None,
         state=lambda record: {"paused": None},
         reason=Reason.RESUMED,
+        policy_digest=guard.store.load(GUARD_CHAIN).guard.policy_digest,
         detail={"by": by},
     )

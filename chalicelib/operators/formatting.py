@@ -94,7 +94,7 @@ DIGEST_DIGITS = 12
 def event_change_text(change: Change | PersonsChange, target: str = "") -> str:
     """Format what an event changed: `the setting: NONE → KMS key/…`. A long value, such as a key policy, is cut."""
     if change.subject is None:
-        return "the event does not say"
+        return "nothing that the event names"
     is_alias = change.subject is Subject.ALIAS
     resource = f" {change.resource if is_alias else key_text(change.resource, target)}" if change.resource else ""
     before = f"{_value_text(change, change.before, target)} → " if change.before else ""
@@ -131,15 +131,16 @@ def attribution_text(attribution: Attribution, target: str = "", name: Callable[
 
 
 PARTS: Mapping[str, str] = {
-    "event": "made the change",
+    "event": "made the call",
     "trigger": "began the check",
     "cause": "caused the incident",
+    "counted": "made the calls that were counted",
     "break-glass": "set the break-glass tag",
 }
 
 
 def part_text(person: Person | Participant) -> str:
-    """Format somebody's part in a record or an incident: `made the change, caused the incident, made NOT_KMS`."""
+    """Format somebody's part in a record or an incident: `made the call, caused the incident, made NOT_KMS`."""
     return clean(", ".join([*part_names(person), *(f"made {violation.value}" for violation in person.violations)]))
 
 

@@ -125,9 +125,25 @@ def test_p5_a_call_that_comes_between_is_not_forgotten(store: LogStore, one: Tal
     draft = Draft(before)
     draft.add(AwsClock().now(), Outcome.IGNORED, Trigger(TriggerKind.TICK), reason=Reason.CALLS_COUNTED)
     draft.set(version=before.version + 1)
-    with pytest.raises(Conflict):
-        store.commit(draft.before, draft.after, draft.records, None, None, one)
-    assert store.load(HERE).state == before
+    store.commit(draft.before, draft.after, draft.records, None, None, one)
+    assert stored(store, one) == replace(one, since=one.closes_at)
+    assert store.over(one.closes_at, 10) == []
+
+
+def test_p5_of_two_ticks_one_closes_a_tally(store: LogStore, one: Tally) -> None:
+    store.count("event-1", one)
+    for closed_before in (False, True):
+        before = store.load(HERE).state
+        draft = Draft(before)
+        draft.add(AwsClock().now(), Outcome.IGNORED, Trigger(TriggerKind.TICK), reason=Reason.CALLS_COUNTED)
+        draft.set(version=before.version + 1)
+        if closed_before:
+            with pytest.raises(Conflict):
+                store.commit(draft.before, draft.after, draft.records, None, None, one)
+        else:
+            store.commit(draft.before, draft.after, draft.records, None, None, one)
+    assert store.load(HERE).state.seq == 1
+    assert stored(store, one) == Tally(HERE, MALLORY, one.closes_at)
 
 
 class AnHourLater:
@@ -168,6 +184,7 @@ def test_the_command_line_shows_what_was_counted_and_by_whom(store: LogStore, no
     operated.delivered(refused(1))
     explained = operated.typed("explain", "-", "--output", "json", stdin=json.dumps(refused(2)))
     assert (explained.code, json.loads(explained.out)["reason"]) == (0, "CALLS_COUNTED")
+    assert "recorded or counted this event before" in operated.typed("explain", "-", stdin=json.dumps(refused(1))).out
     tick(operated.guard(), lambda: 1000.0)
     listed = operated.typed("history", "--actor", root)
     assert (listed.code, listed.out.count("CALLS_COUNTED")) == (0, 1)

@@ -204,6 +204,6 @@ def the_filter_finds_those_who_had_a_part(faces: Faces, cell: Cell, records: lis
         ]
     lines = typed("history", "--target", str(cell.target), "--actor", "mallory").out.splitlines()
     assert lines[0].split()[-1].casefold() == "part"
-    assert sum("made the change" in line for line in lines) == 1
+    assert sum("made the call" in line for line in lines) == 1
     page = faces.page(f"/records?target={cell.target}&actor=mallory")
-    assert page.count("role/mallory (shell): Made the change") == 1
+    assert page.count("role/mallory (shell): Made the call") == 1

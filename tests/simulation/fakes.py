@@ -352,7 +352,8 @@ class FakeStore:
         tables = self._tables
 
         def effect() -> None:
-            if closes is not None and tables.tallies.get(closes.name) != closes:
+            kept = tables.tallies.get(closes.name) if closes else None
+            if closes is not None and (kept is None or kept.since != closes.since):
                 raise Conflict(after.target)
             version = tables.states[after.target][0] if after.target in tables.states else 0
             marker = (after.target, event_id or "")
@@ -367,8 +368,14 @@ class FakeStore:
                 tables.markers.add(marker)
             if tally is not None:
                 _add(tables, tally)
-            if closes is not None:
-                del tables.tallies[closes.name]
+            if closes is not None and kept is not None:
+                tables.tallies[closes.name] = replace(
+                    kept,
+                    since=closes.closes_at,
+                    seen=kept.seen - closes.seen,
+                    refused=kept.refused - closes.refused,
+                    tag_changes=kept.tag_changes - closes.tag_changes,
+                )
             tables.heads[after.target] = (after.seq, after.head)
             tables.states[after.target] = (after.version, msgspec.json.encode(after), after.due)
             tables.on_commit(self._run, before, after, [record for record, _, _ in records])

@@ -223,6 +223,7 @@ def test_p5_what_an_addendum_says_is_recorded_once_in_any_order(
     assert note.trigger == replace(addendum.trigger, event_id=addendum.addendum_id)
     assert addendum.effect is not None
     assert note.detail == {
+        "message": f"completes or corrects event {original.trigger.event_id}",
         "original_event_id": original.trigger.event_id,
         "subject": addendum.effect.subject.value,
         "resource": addendum.effect.resource,
@@ -244,6 +245,7 @@ def test_p5_an_addendum_may_name_the_actor_the_setting_or_the_error_that_its_ori
     assert [note.trigger.actor for note in notes] == [BOB, BOB]
     assert notes[0].detail["after"] == "NONE"
     assert notes[1].detail == {
+        "message": f"completes or corrects event {original.trigger.event_id}",
         "original_event_id": original.trigger.event_id,
         "error_code": "AccessDenied",
         "error_message": "denied after all",

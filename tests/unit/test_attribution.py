@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 from msgspec.structs import replace
 
-from chalicelib.domain.attribution import MOST_EFFECTS, attribute, effect_of, makers_of, remember
+from chalicelib.domain.attribution import MOST_EFFECTS, MOST_OF_ONE, attribute, effect_of, makers_of, remember
 from chalicelib.domain.incidents import cause_of
 from chalicelib.domain.model import (
     Actor,
@@ -147,9 +147,16 @@ def test_what_no_event_made_may_have_been_made_by_the_rule_or_stood_there_before
 
 def test_a_flood_forgets_the_oldest_effects_only() -> None:
     events = [change(ALICE, NOW - timedelta(minutes=each), event_id=f"e{each}") for each in range(100, 0, -1)]
-    kept = effects(*events)
-    assert len(kept) == MOST_EFFECTS
-    assert kept[-1].cause.event_id == "e1"
+    disabled = key_change(BOB, NOW - timedelta(minutes=200), DISABLED, "before")
+    kept = effects(disabled, *events)
+    assert [each.cause.event_id for each in kept] == ["before", *(f"e{number}" for number in range(MOST_OF_ONE, 0, -1))]
+
+
+def test_a_flood_over_many_things_is_bounded() -> None:
+    moves = [
+        key_change(BOB, NOW, Effect(Subject.ALIAS, f"alias/{number}", "deleted"), f"e{number}") for number in range(99)
+    ]
+    assert len(effects(*moves)) == MOST_EFFECTS
 
 
 def test_a_refused_call_has_no_effect() -> None:

@@ -23,7 +23,7 @@ MALLORY = Actor("arn:aws:iam::111122223333:user/Mallory")
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (Change(), "the event does not say"),
+        (Change(), "nothing that the event names"),
         (Change(Subject.SETTING, None, f"KMS {KEY}", "NONE"), f"the setting: KMS {KEY} → NONE"),
         (Change(Subject.SETTING, None, None, "NONE"), "the setting: NONE"),
         (Change(Subject.KEY_STATE, KEY, None, "Disabled"), "the state of key 1234: Disabled"),

@@ -91,7 +91,7 @@ def test_the_filter_finds_whoever_has_a_part() -> None:
 
 def test_parts_and_changes_are_told_in_words() -> None:
     alice, mallory, nina = people_of(FIRST)
-    assert part_text(alice) == "made the change, caused the incident, made NOT_KMS"
+    assert part_text(alice) == "made the call, caused the incident, made NOT_KMS"
     assert (part_text(mallory), part_text(nina)) == ("made KEY_DISABLED", "set the break-glass tag")
     (person,) = participants([record(2, MALLORY, DISABLED)])
     assert persons_change_text(person.changes[0], TARGET) == (
