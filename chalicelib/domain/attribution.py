@@ -101,8 +101,12 @@ def _named(found: Attribution, maker: Maker, effects: tuple[SeenEffect, ...]) ->
     made = {event.event_id: event for event in found.events}
     made |= {effect.cause.event_id: effect.cause for effect in of_it if effect.after in maker.values}
     last = max((event.at for event in made.values()), default=None)
-    if last is None or any(at > last for at in undone):
+    if last is None:
         return found
+    if any(at > last for at in undone):
+        if not found.events:
+            return found
+        last = found.events[0].at  # it is not known to be undone; who did the same in that second is named as well
     return Attribution(found.violation, tuple(event for event in made.values() if event.at == last)[:MOST_TIED])
 
 

@@ -7,7 +7,15 @@ from datetime import datetime, timedelta
 import pytest
 from msgspec.structs import replace
 
-from chalicelib.domain.attribution import MOST_EFFECTS, MOST_OF_ONE, attribute, effect_of, makers_of, remember
+from chalicelib.domain.attribution import (
+    MOST_EFFECTS,
+    MOST_OF_ONE,
+    attribute,
+    effect_of,
+    makers_of,
+    name_makers,
+    remember,
+)
 from chalicelib.domain.incidents import cause_of
 from chalicelib.domain.model import (
     Actor,
@@ -22,9 +30,23 @@ from chalicelib.domain.model import (
 )
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.reasons import Violation
-from chalicelib.domain.stored import Attribution, SeenEffect, TargetState
+from chalicelib.domain.stored import Attribution, Cause, Maker, SeenEffect, TargetState
 from tests.unit.runs import a_run, known_as
-from tests.unit.targets import ALIAS, ALICE, BOB, COMPLIANT, KEY_ARN, NONE, NOW, OTHER_ARN, RULE, SECOND, TARGET, a_key
+from tests.unit.targets import (
+    ALIAS,
+    ALICE,
+    BOB,
+    COMPLIANT,
+    KEY_ARN,
+    NONE,
+    NOW,
+    OTHER,
+    OTHER_ARN,
+    RULE,
+    SECOND,
+    TARGET,
+    a_key,
+)
 
 POLICY = '{"Version": "2012-10-17", "Statement": []}'
 
@@ -162,3 +184,16 @@ def test_a_flood_over_many_things_is_bounded() -> None:
 def test_a_refused_call_has_no_effect() -> None:
     refused = replace(change(ALICE, NOW), result=None, error_code="AccessDenied")
     assert effects(refused) == ()
+
+
+def test_p5_who_did_the_same_in_the_same_second_is_named_as_well_though_something_else_came_after() -> None:
+    """X-Ray was read before the change that seems to undo it: the time of an observation is that of its end."""
+    at = NOW - 3 * SECOND
+    maker = Maker(Violation.NOT_KMS, NOW, Subject.SETTING, (), ("NONE",))
+    alices, bobs = (Cause(name, at, actor) for name, actor in (("alices", ALICE), ("bobs", BOB)))
+    seen = tuple(SeenEffect(cause, Subject.SETTING, None, "NONE") for cause in (alices, bobs))
+    after = SeenEffect(Cause("later", NOW - 2 * SECOND, BOB), Subject.SETTING, None, str(OTHER))
+    (found,) = name_makers((Attribution(Violation.NOT_KMS, (alices,)),), (maker,), (*seen, after))
+    assert found.events == (alices, bobs)
+    (unknown,) = name_makers((Attribution(Violation.NOT_KMS),), (maker,), (*seen, after))
+    assert unknown.events == ()
