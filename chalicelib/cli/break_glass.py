@@ -93,7 +93,7 @@ def close_verb(operator: Operator, target: Target) -> int:
 
 @dataclass(frozen=True, slots=True)
 class BreakGlassView:
-    """A break-glass as the guard stores it. `let_through` is the number of drifts that it allowed so far."""
+    """A break-glass as the guard stores it. `let_through` is the number of changes that it allowed so far."""
 
     target: str
     suppression: Suppression
@@ -101,7 +101,7 @@ class BreakGlassView:
     let_through: int
 
     def to_json(self) -> dict[str, Any]:
-        """The suppression's fields, with the target, the status and the number of allowed drifts."""
+        """The suppression's fields, with the target, the status and the number of allowed changes."""
         import msgspec
 
         document: dict[str, Any] = msgspec.to_builtins(self.suppression)
@@ -113,7 +113,7 @@ class BreakGlassView:
 @common_options
 @pass_operator
 def list_verb(operator: Operator, everything: bool) -> int:
-    """List break-glasses: target, opener, end, and drifts allowed.
+    """List break-glasses: target, opener, end, and changes allowed.
 
     Shows what the guard last saw. Refused and ended values are listed until ten minutes after their end; after that
     use `xray-guard history`.
@@ -158,15 +158,17 @@ def _glass(operator: Operator, state: TargetState, suppression: Suppression) -> 
     )
     wanted = Filter(target=state.target, outcomes=(Outcome.SUPPRESSED,), since=suppression.first_seen)
     page = records(operator.store, wanted, operator.now(), limit=200)
-    drifts = {
-        entry.record.incident_id
+    allowed = [
+        entry.record
         for entry in page.entries
         if entry.record.incident_id
         and entry.record.suppression is not None
         and (entry.record.suppression.carrier, entry.record.suppression.value)
         == (suppression.carrier, suppression.value)
-    }
-    return BreakGlassView(state.target, suppression, status, len(drifts))
+    ]
+    changes = {record.trigger.event_id: record.incident_id for record in allowed if record.change}
+    without_event = {record.incident_id for record in allowed} - set(changes.values())
+    return BreakGlassView(state.target, suppression, status, len(changes) + len(without_event))
 
 
 def _carrier(operator: Operator, target: Target) -> tuple[TargetState, BreakGlass]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,12 @@ def test_pausing_takes_a_reason(guarded: None) -> None:
     assert guard().store.load(HERE).guard.paused is None
 
 
+def change_now(event_id: str) -> dict[str, Any]:
+    """The event of a change to NONE that was made now."""
+    detail = {**event()["detail"], "eventID": event_id, "eventTime": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
+    return {**event(), "detail": detail}
+
+
 def test_a_break_glass_administrator_opens_lists_and_closes(break_glass_administrator: None) -> None:
     opened = typed("break-glass", "open", HERE, "--for", "2h", "--reason", "INC-1234 vendor", "--output", "json")
     assert opened.code == 0, opened.err
@@ -103,6 +110,10 @@ def test_a_break_glass_administrator_opens_lists_and_closes(break_glass_administ
     (listed,) = typed("break-glass", "list", "--output", "json").json["break_glass"]
     assert (listed["target"], listed["status"], listed["let_through"]) == (HERE, "open", 1)
     assert listed["reason"] == "INC-1234 vendor"
+    delivered(change_now("first"))
+    delivered(change_now("another person's"))
+    (listed,) = typed("break-glass", "list", "--output", "json").json["break_glass"]
+    assert listed["let_through"] == 2, "each change counts, also during one incident"
     assert typed("break-glass", "close", HERE).code == 0
     assert looked() is Outcome.REMEDIATED
     assert typed("break-glass", "list", "--output", "json").json["break_glass"] == []
