@@ -10,9 +10,10 @@ from msgspec.structs import replace
 from chalicelib.domain.attribution import MOST_EFFECTS
 from chalicelib.domain.incidents import PAST_INCIDENTS
 from chalicelib.domain.model import Actor, Effect, KeyEvent, Subject, Trigger, TriggerKind, key_id_of
-from chalicelib.domain.reasons import Violation
+from chalicelib.domain.reasons import Outcome, Violation
 from chalicelib.domain.run import At
 from chalicelib.domain.settlement import SettlementDraft
+from chalicelib.domain.sizes import MOST_BYTES, fitted
 from chalicelib.domain.stored import Attribution, Maker, PastIncident, TargetState
 from tests.unit.runs import a_run, known_as
 from tests.unit.targets import COMPLIANT, HOUR, KEY_ARN, MINUTE, NONE, NOW, RULE, TARGET
@@ -69,3 +70,28 @@ def test_the_makers_that_are_kept_of_a_violation_are_bounded() -> None:
 def test_a_targets_state_fits_into_an_item_whatever_somebody_does() -> None:
     size = len(msgspec.json.encode(attacked()))
     assert size < ITEM
+
+
+def swollen() -> TargetState:
+    """A state that no bound of a single list keeps small: many incidents, each with long causes."""
+    state = attacked()
+    causes = tuple(event for past in state.past for each in past.attributions for event in each.events)
+    past = tuple(
+        replace(each, attributions=tuple(Attribution(name, causes) for name in Violation)) for each in state.past
+    )
+    return replace(state, past=past)
+
+
+def test_p1_a_state_that_grew_too_large_is_stored_without_what_only_names_makers() -> None:
+    state = swollen()
+    assert len(msgspec.json.encode(state)) > ITEM
+    settlement = SettlementDraft(a_run(TARGET, RULE), known_as(state), At(NOW)).settled(Outcome.COMPLIANT)
+    assert settlement.state is not None
+    assert len(msgspec.json.encode(settlement.state)) <= MOST_BYTES
+    kept = [(each.id, each.opened_at, each.closed_at, each.before) for each in settlement.state.past]
+    assert kept == [(each.id, each.opened_at, each.closed_at, each.before) for each in state.past]
+    assert settlement.state.effects == state.effects
+
+
+def test_a_state_of_usual_size_is_stored_as_it_is() -> None:
+    assert fitted(COMPLIANT) is COMPLIANT

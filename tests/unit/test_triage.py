@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from chalicelib.domain.floods import MOST_IN_FULL, tally_of
+from chalicelib.domain.floods import MOST_IN_FULL, in_full, tally_of
 from chalicelib.domain.model import (
     GUARD_TAG_KEY,
     NONCE_TAG_KEY,
@@ -27,7 +27,8 @@ from chalicelib.domain.model import (
 )
 from chalicelib.domain.policy import BreakGlass, Mode, Require, Rule
 from chalicelib.domain.reasons import UNRECORDED, Outcome, Reason
-from chalicelib.domain.run import Known, Run
+from chalicelib.domain.run import At, Known, Run
+from chalicelib.domain.settle import OnlyCounted, settle
 from chalicelib.domain.stored import Incident, Phase, Tally, TargetState
 from chalicelib.domain.triage import Next, Triage, triage, triage_echo
 from tests.unit.runs import ROLE, a_run, known_as
@@ -457,3 +458,10 @@ def test_p4_an_echo_closes_an_incident_only_on_the_managed_key_in_active(state: 
         assert setting.status is EncryptionStatus.ACTIVE
         assert state.incident is not None
         assert state.incident.phase is Phase.APPLIED
+
+
+def test_p5_what_a_call_adds_to_a_tally_begins_now_and_not_when_the_tally_was_read() -> None:
+    read = Tally(COMPLIANT.target, ALICE.arn, NOW - HOUR, seen=12)
+    assert in_full(read, NOW) == Tally(COMPLIANT.target, ALICE.arn, NOW, 1, 0, 0)
+    settlement = settle(run_of(TriggerKind.CHANGE, event=REFUSED), seen(12), OnlyCounted(), At(NOW + HOUR))
+    assert settlement.tally == Tally(COMPLIANT.target, ALICE.arn, NOW + HOUR, 1, 1, 0)
