@@ -10,7 +10,7 @@ from chalicelib.domain.attribution import attribute, effect_of, makers_of, remem
 from chalicelib.domain.echo import is_echo, plan_entry
 from chalicelib.domain.effects import POLICY_CHARS
 from chalicelib.domain.events import read_key_event
-from chalicelib.domain.incidents import cause_of
+from chalicelib.domain.incidents import cause_of, cause_of_drift
 from chalicelib.domain.model import Effect, KeyEvent, Subject
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.reasons import Violation
@@ -148,3 +148,13 @@ def test_p5_a_policy_with_line_breaks_is_attributed_to_who_put_it() -> None:
     makers = makers_of(RULE, known, seen, violations)
     (found,) = attribute(a_run(TARGET, RULE), known, effects, makers, violations)
     assert [each.actor for each in found.events] == [event.trigger.actor]
+
+
+def test_p5_whoever_made_a_grant_with_the_guards_role_owns_no_violation_of_the_key() -> None:
+    """Other grants are recorded without a check; one by a borrowed role has the target read."""
+    event = read("CreateGrant", {"granteePrincipal": "arn:p"}, KEY_ARN)
+    seen = Observation(NOW, NONE, {KEY_ARN: a_key(KEY_ARN, state="Disabled")}, {ALIAS: KEY_ARN})
+    run = a_run(TARGET, RULE, event=event)
+    assert cause_of_drift(run, known_as(COMPLIANT), seen, (Violation.KEY_DISABLED,)) is None
+    disabled = read("DisableKey", {}, KEY_ARN)
+    assert cause_of_drift(a_run(TARGET, RULE, event=disabled), known_as(COMPLIANT), seen, (Violation.KEY_DISABLED,))
