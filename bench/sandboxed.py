@@ -35,8 +35,8 @@ def _switch_off(xray: object) -> float:
     began = time.monotonic()
     xray.put_encryption_config(Type="NONE")  # type: ignore[attr-defined]
     while time.monotonic() - began < LONGEST_SECONDS:
-        told = xray.get_encryption_config()["EncryptionConfig"]  # type: ignore[attr-defined]
-        if (told["Type"], told["Status"]) == ("KMS", "ACTIVE"):
+        setting = xray.get_encryption_config()["EncryptionConfig"]  # type: ignore[attr-defined]
+        if (setting["Type"], setting["Status"]) == ("KMS", "ACTIVE"):
             time.sleep(0.5)  # the run's last transaction
             return time.monotonic() - began - 0.5
         time.sleep(0.02)

@@ -132,58 +132,36 @@ class Tables:
     def enrol(self, target: str) -> dict[str, Any]:
         """Return the write that adds a chain's name to the roster."""
         shard = hashlib.sha256(target.encode("utf-8", "replace")).digest()[0] % ROSTER_SHARDS
-        return {
-            "Update": {
-                "TableName": self.targets,
-                "Key": {"target": {"S": f"{ROSTER}#{shard}"}},
-                "UpdateExpression": "ADD #names :name",
-                "ExpressionAttributeNames": {"#names": "names"},
-                "ExpressionAttributeValues": {":name": {"SS": [target]}},
-            }
-        }
+        return self._update(f"{ROSTER}#{shard}", "ADD #names :name", {"#names": "names"}, {":name": {"SS": [target]}})
 
     def add_to_tally(self, tally: Tally) -> dict[str, Any]:
         """Return the write that adds to a stored tally. The first call since it was emptied sets when it closes."""
         first = {"of": tally.target, "by": tally.principal, "since": stamp(tally.since)}
         first |= {"due_shard": TALLY_SHARD, "due_at": stamp(tally.closes_at)}
-        amounts = {"seen": tally.seen, "refused": tally.refused, "tag_changes": tally.tag_changes}
         sets = ", ".join(f"#{name} = if_not_exists(#{name}, :{name})" for name in first)
-        adds = ", ".join(f"#{name} :{name}" for name in amounts)
-        return {
-            "Update": {
-                "TableName": self.targets,
-                "Key": {"target": {"S": f"{TALLY_PREFIX}{tally.name}"}},
-                "UpdateExpression": f"SET {sets} ADD {adds}",
-                "ExpressionAttributeNames": {f"#{name}": name for name in (*first, *amounts)},
-                "ExpressionAttributeValues": {
-                    **{f":{name}": {"S": value} for name, value in first.items()},
-                    **{f":{name}": {"N": str(value)} for name, value in amounts.items()},
-                },
-            }
-        }
+        values = {f":{name}": {"S": value} for name, value in first.items()}
+        return self._add_amounts(tally, f"SET {sets}", {f"#{name}": name for name in first}, values, 1)
 
     def close_tally(self, tally: Tally) -> dict[str, Any]:
         """Return the write that takes what was read off a tally and begins a new time.
 
         On the condition that nobody else closed it; calls that were added since it was read stay in it.
         """
+        times = {":since": tally.since, ":next": tally.closes_at, ":due": tally.closes_at + COUNTING_TIME}
+        values = {name: {"S": stamp(at)} for name, at in times.items()}
+        update = self._add_amounts(tally, "SET #since = :next, due_at = :due", {"#since": "since"}, values, -1)
+        update["Update"]["ConditionExpression"] = "#since = :since"
+        return update
+
+    def _add_amounts(
+        self, tally: Tally, sets: str, names: dict[str, str], values: dict[str, Any], sign: int
+    ) -> dict[str, Any]:
+        """Return the write that adds the tally's amounts to the stored one, or takes them off it, and sets the rest."""
         amounts = {"seen": tally.seen, "refused": tally.refused, "tag_changes": tally.tag_changes}
         adds = ", ".join(f"#{name} :{name}" for name in amounts)
-        return {
-            "Update": {
-                "TableName": self.targets,
-                "Key": {"target": {"S": f"{TALLY_PREFIX}{tally.name}"}},
-                "UpdateExpression": f"SET #since = :next, due_at = :due ADD {adds}",
-                "ConditionExpression": "#since = :since",
-                "ExpressionAttributeNames": {"#since": "since", **{f"#{name}": name for name in amounts}},
-                "ExpressionAttributeValues": {
-                    ":since": {"S": stamp(tally.since)},
-                    ":next": {"S": stamp(tally.closes_at)},
-                    ":due": {"S": stamp(tally.closes_at + COUNTING_TIME)},
-                    **{f":{name}": {"N": str(-value)} for name, value in amounts.items()},
-                },
-            }
-        }
+        names = {**names, **{f"#{name}": name for name in amounts}}
+        values = {**values, **{f":{name}": {"N": str(sign * value)} for name, value in amounts.items()}}
+        return self._update(f"{TALLY_PREFIX}{tally.name}", f"{sets} ADD {adds}", names, values)
 
     def empty_tally(self, tally: Tally) -> dict[str, Any]:
         """Return the parameters of the write that empties a tally, on the condition that it is as it was read."""
@@ -200,11 +178,15 @@ class Tables:
         names = {f"#{number}": name for number, (name, _) in enumerate(addition.amounts)}
         values = {f":{number}": {"N": str(amount)} for number, (_, amount) in enumerate(addition.amounts)}
         added = ", ".join(f"#{number} :{number}" for number in range(len(addition.amounts)))
+        return self._update(f"{addition.item}#{shard}", f"ADD {added}", names, values)
+
+    def _update(self, name: str, expression: str, names: dict[str, str], values: dict[str, Any]) -> dict[str, Any]:
+        """Return the write that updates one item of the targets table."""
         return {
             "Update": {
                 "TableName": self.targets,
-                "Key": {"target": {"S": f"{addition.item}#{shard}"}},
-                "UpdateExpression": f"ADD {added}",
+                "Key": {"target": {"S": name}},
+                "UpdateExpression": expression,
                 "ExpressionAttributeNames": names,
                 "ExpressionAttributeValues": values,
             }

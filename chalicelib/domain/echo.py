@@ -6,8 +6,8 @@ on the target's own key, during an attempt whose calls are not all known: one th
 lost, one with a call that AWS did not answer. A key policy must be the very text that the attempt was going to put.
 
 X-Ray makes a grant on the key while it carries out PutEncryptionConfig, with the role of its caller. If the caller is
-the guard's role and the key is the target's own, the grant is an echo, too: whoever borrowed the role is named by the
-event of their PutEncryptionConfig.
+the guard's role and the key is the target's own, the grant is an echo, too: a person who borrowed the role is named by
+the event of their PutEncryptionConfig.
 """
 
 from __future__ import annotations

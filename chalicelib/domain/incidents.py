@@ -8,7 +8,7 @@ from typing import TypedDict
 from msgspec.structs import replace
 
 from chalicelib.domain.judge import OF_THE_KEY
-from chalicelib.domain.model import Actor, ChangeEvent, Effect, Subject, Trigger
+from chalicelib.domain.model import Actor, ChangeEvent, KeyEvent, Trigger
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.reasons import Problem, Reason, Violation
 from chalicelib.domain.run import Known, Run, must_audit
@@ -41,16 +41,11 @@ def cause_of_drift(run: Run, known: Known, seen: Observation, violations: tuple[
     """Return who owns the drift: the event's actor, but only if the event's effect is what was observed."""
     if run.event is None:
         return None
-    if run.change:
-        is_owner = owner_of_drift(run, known, seen) is not None
+    if isinstance(run.event, KeyEvent):
+        is_owner = OF_THE_KEY.issuperset(violations) and not run.event.is_about_grants
     else:
-        is_owner = OF_THE_KEY.issuperset(violations) and not _is_of_grants(run.event.effect)
+        is_owner = owner_of_drift(run, known, seen) is not None
     return cause_of(run.event.trigger) if is_owner else None
-
-
-def _is_of_grants(effect: Effect | None) -> bool:
-    """Whether the event changed only who may use the key, which no violation is about."""
-    return effect is not None and effect.subject is Subject.GRANTS
 
 
 def owner_of_drift(run: Run, known: Known, seen: Observation) -> ChangeEvent | None:

@@ -77,7 +77,7 @@ def judge_setting(target: Target, rule: Rule, state: TargetState, seen: Observat
 
 
 def _judge_use(key: Key) -> list[Violation]:
-    """Why X-Ray cannot use the key: asked of every key, also of one that the rule forbids."""
+    """Why X-Ray cannot use the key: judged for every key, also for one that the rule forbids."""
     found = []
     if key.state in _STATE_VIOLATIONS:
         found.append(_STATE_VIOLATIONS[key.state])

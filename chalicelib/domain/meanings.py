@@ -327,7 +327,7 @@ REASONS: Mapping[Reason, Meaning] = {
     Reason.GRANTS_CHANGED: Meaning(
         "grants changed",
         "Somebody created, revoked or retired a grant on a key of the target. No rule judges grants.",
-        "Make sure that whoever got or lost the grant should have.",
+        "Check that this change of access was intended.",
     ),
     Reason.KEY_REPLACED: Meaning(
         "key replaced",

@@ -200,6 +200,11 @@ class KeyEvent(Struct, frozen=True):
     effect: Effect | None = None
     addendum_id: str | None = None
 
+    @property
+    def is_about_grants(self) -> bool:
+        """Whether the event changed only who may use the key, which no violation is about."""
+        return self.effect is not None and self.effect.subject is Subject.GRANTS
+
 
 class Rejected(Struct, frozen=True):
     """An event that cannot be acted on: it names no target, or contradicts itself.

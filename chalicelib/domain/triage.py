@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from chalicelib.domain.echo import is_own, is_xrays_grant
 from chalicelib.domain.floods import is_flood
-from chalicelib.domain.model import EncryptionStatus, EncryptionType, KeyEvent, Setting, Subject, TriggerKind
+from chalicelib.domain.model import EncryptionStatus, EncryptionType, KeyEvent, Setting, TriggerKind
 from chalicelib.domain.policy import Mode, Rule
 from chalicelib.domain.reasons import Reason
 from chalicelib.domain.run import Known, Run
@@ -108,7 +108,7 @@ def _key_event(run: Run, event: KeyEvent, known: Known | None, now: datetime) ->
         return _unless_held(known.state, now)
     if not concerns(event, run.rule, known.state):
         return NOT_OURS
-    if event.effect is not None and event.effect.subject is Subject.GRANTS:
+    if event.is_about_grants:
         return GRANTS
     return COUNT if is_flood(run, known) else _unless_held(known.state, now)
 

@@ -6,11 +6,10 @@ from msgspec.structs import replace
 
 from chalicelib.auditlog.draft import Draft
 from chalicelib.domain.addenda import note_of
-from chalicelib.domain.errors import Busy, Conflict
-from chalicelib.domain.reasons import Outcome, Problem, Reason
+from chalicelib.domain.reasons import Outcome
 from chalicelib.domain.run import Run
 from chalicelib.domain.stored import Record
-from chalicelib.loop.guard import MOST_CONFLICTS, Guard
+from chalicelib.loop.guard import Guard
 
 
 def note_addendum(guard: Guard, run: Run) -> Record | None:
@@ -21,19 +20,18 @@ def note_addendum(guard: Guard, run: Run) -> Record | None:
     event, name = run.event, str(run.target)
     if event is None or event.addendum_id is None:
         return None
-    for _ in range(MOST_CONFLICTS):
+    addendum_id = event.addendum_id
+
+    def store() -> Record | None:
         original_audited = guard.store.load(name, run.event_id).audited
-        loaded = guard.store.load(name, event.addendum_id)
+        loaded = guard.store.load(name, addendum_id)
         note = note_of(run, original_audited=original_audited, audited=loaded.audited)
         if note is None:
             return None
         draft = Draft(loaded.state, replace(loaded.state, version=loaded.state.version + 1))
         record = draft.add(guard.clock.now(), Outcome.IGNORED, note.trigger, **note.fields)
-        try:
-            guard.store.commit(draft.before, draft.after, draft.records, event.addendum_id)
-        except Conflict:
-            guard.step_aside()
-            continue
+        guard.store.commit(draft.before, draft.after, draft.records, addendum_id)
         guard.emit(record)
         return record
-    raise Busy(Problem(Reason.BUSY, f"{name}: the record of an addendum conflicted with other writers"))
+
+    return guard.until_stored(store, f"{name}: the record of an addendum")

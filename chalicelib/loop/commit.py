@@ -8,14 +8,12 @@ from typing import Unpack
 from msgspec.structs import replace
 
 from chalicelib.auditlog.draft import Draft
-from chalicelib.domain.errors import Busy, Conflict
-from chalicelib.domain.model import Actor, Target, Trigger, TriggerKind
-from chalicelib.domain.reasons import Outcome, Problem, Reason
+from chalicelib.domain.model import Trigger
+from chalicelib.domain.reasons import Outcome
 from chalicelib.domain.run import Known, Run
-from chalicelib.domain.settle import CountingOver, settle
 from chalicelib.domain.settlement import RecordFields, Settlement
-from chalicelib.domain.stored import GUARD_CHAIN, GuardState, Record, Tally
-from chalicelib.loop.guard import MOST_CONFLICTS, Guard, Result
+from chalicelib.domain.stored import GUARD_CHAIN, GuardState, Record
+from chalicelib.loop.guard import Guard, Result
 
 
 def commit(guard: Guard, run: Run, known: Known, settlement: Settlement) -> tuple[Known, Result]:
@@ -60,7 +58,8 @@ def record_in_guard_chain(
 
     Returns None if the event was recorded already, or if `unless` is true for the guard's state.
     """
-    for _ in range(MOST_CONFLICTS):
+
+    def store() -> Record | None:
         loaded = guard.store.load(GUARD_CHAIN, trigger.event_id)
         if loaded.audited or unless(loaded.guard):
             return None
@@ -68,32 +67,8 @@ def record_in_guard_chain(
         fields.setdefault("policy_digest", guard.policy.digest)
         record = draft.add(guard.clock.now(), outcome, trigger, **fields)
         draft.set(version=loaded.guard.version + 1, **state(record))
-        try:
-            guard.store.commit(draft.before, draft.after, draft.records, trigger.event_id)
-        except Conflict:
-            guard.step_aside()
-            continue
+        guard.store.commit(draft.before, draft.after, draft.records, trigger.event_id)
         guard.emit(record)
         return record
-    raise Busy(Problem(Reason.BUSY, "a record of the guard's own chain conflicted with other writers"))
 
-
-def record_count(guard: Guard, tally: Tally) -> None:
-    """Record how many calls of a tally have no record of their own, and close it. Raises Busy.
-
-    Does nothing if somebody else closed it meanwhile.
-    """
-    actor = Actor(tally.principal)
-    run = guard.run(Target.parse(tally.target), Trigger(TriggerKind.TICK, actor=actor))
-    for _ in range(MOST_CONFLICTS):
-        known = guard.known(run)
-        try:
-            commit(guard, run, known, settle(run, known, CountingOver(tally), guard.at()))
-        except Conflict:
-            guard.step_aside()
-            stored = guard.store.load(tally.target, tally=tally).tally
-            if stored is None or stored.since != tally.since:
-                return
-        else:
-            return
-    raise Busy(Problem(Reason.BUSY, f"{tally.target}: a count of calls conflicted with other writers"))
+    return guard.until_stored(store, "a record of the guard's own chain")

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from typing import TypeVar
 
 from msgspec import Struct
 
+from chalicelib.domain.errors import Busy, Conflict
 from chalicelib.domain.floods import tally_of
 from chalicelib.domain.model import ChangeEvent, KeyEvent, Target, Trigger
 from chalicelib.domain.policy import Policy
 from chalicelib.domain.ports import Clock, Gather, Reach, Requests, Store
-from chalicelib.domain.reasons import Outcome, Violation
+from chalicelib.domain.reasons import Outcome, Problem, Reason, Violation
 from chalicelib.domain.run import At, Known, Run, Setup
 from chalicelib.domain.stored import Record
 
 MOST_CONFLICTS = 6
+
+T = TypeVar("T")
 
 
 class Guard(Struct, frozen=True):
@@ -69,6 +73,15 @@ class Guard(Struct, frozen=True):
     def step_aside(self) -> None:
         """Wait a moment before retrying a write that conflicted with another writer."""
         self.sleep(0.05 + 0.2 * self.random())
+
+    def until_stored(self, store: Callable[[], T], what: str) -> T:
+        """Read and write again until the write conflicts with no other writer. Raises Busy, which names `what`."""
+        for _ in range(MOST_CONFLICTS):
+            try:
+                return store()
+            except Conflict:
+                self.step_aside()
+        raise Busy(Problem(Reason.BUSY, f"{what} conflicted with other writers"))
 
 
 class Result(Struct, frozen=True):

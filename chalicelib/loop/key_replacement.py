@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from chalicelib.domain.errors import Busy, Conflict, GuardError
+from chalicelib.domain.errors import GuardError
 from chalicelib.domain.model import Target, Trigger
 from chalicelib.domain.reasons import Outcome, Problem, Reason
 from chalicelib.domain.settlement import SettlementDraft
 from chalicelib.domain.stored import Backoff
 from chalicelib.loop.commit import commit
-from chalicelib.loop.guard import MOST_CONFLICTS, Guard, Result
+from chalicelib.loop.guard import Guard, Result
 
 
 def replace_key(guard: Guard, target: Target, trigger: Trigger) -> Result:
@@ -19,7 +19,8 @@ def replace_key(guard: Guard, target: Target, trigger: Trigger) -> Result:
     Raises GuardError if the target has no managed key, or a worker holds its lease.
     """
     run = guard.run(target, trigger)
-    for _ in range(MOST_CONFLICTS):
+
+    def store() -> Result:
         known = guard.known(run)
         state, at = known.state, guard.at()
         if state.managed_key is None:
@@ -35,8 +36,6 @@ def replace_key(guard: Guard, target: Target, trigger: Trigger) -> Result:
             recheck_at=at.now,
         )
         draft.add(Outcome.IGNORED, reason=Reason.KEY_REPLACED, detail={"retired": state.managed_key})
-        try:
-            return commit(guard, run, known, draft.settled(Outcome.IGNORED, Reason.KEY_REPLACED))[1]
-        except Conflict:
-            guard.step_aside()
-    raise Busy(Problem(Reason.BUSY, f"{target}: {MOST_CONFLICTS} attempts conflicted with other writers"))
+        return commit(guard, run, known, draft.settled(Outcome.IGNORED, Reason.KEY_REPLACED))[1]
+
+    return guard.until_stored(store, f"{target}: the replacement of its key")

@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 from chalicelib.domain.actors import read_actor
 from chalicelib.domain.errors import GuardError
-from chalicelib.domain.model import Target, Trigger, TriggerKind
+from chalicelib.domain.model import Actor, Target, Trigger, TriggerKind
 from chalicelib.domain.ports import Request, Requests
 from chalicelib.domain.reasons import Problem, Reason
+from chalicelib.domain.settle import CountingOver, settle
 from chalicelib.domain.stored import GUARD_CHAIN, Tally
 from chalicelib.loop.batch import SECONDS_FOR_ONE, Report, reach_target
-from chalicelib.loop.commit import record_count
+from chalicelib.loop.commit import commit
 from chalicelib.loop.guard import Guard
 
 DUE_AT_ONCE = 200
@@ -41,7 +42,7 @@ def tick(guard: Guard, seconds_left: Callable[[], float]) -> Report:
     for tally in guard.store.over(guard.clock.now(), DUE_AT_ONCE):
         if seconds_left() < SECONDS_FOR_ONE:
             break
-        _close(guard, tally, report)
+        close_tally(guard, tally, report)
     return report
 
 
@@ -60,15 +61,24 @@ def _heed(guard: Guard, request: Request, report: Report) -> None:
         _done(guard.requests, request, report)
 
 
-def _close(guard: Guard, tally: Tally, report: Report) -> None:
+def close_tally(guard: Guard, tally: Tally, report: Report) -> None:
     """Record how many calls were only counted, if any. If that fails, the next tick tries again."""
     try:
         if tally.counted:
-            record_count(guard, tally)
+            guard.until_stored(lambda: _record_count(guard, tally), f"{tally.target}: a count of calls")
         else:
             guard.store.forget(tally)
     except GuardError as error:
         report.unreached[tally.target] = error.problem
+
+
+def _record_count(guard: Guard, tally: Tally) -> None:
+    """Store the number and close the tally, unless somebody else closed it meanwhile. Raises Conflict."""
+    stored = guard.store.load(tally.target, tally=tally).tally
+    if stored is not None and stored.since == tally.since:
+        run = guard.run(Target.parse(tally.target), Trigger(TriggerKind.TICK, actor=Actor(tally.principal)))
+        known = guard.known(run)
+        commit(guard, run, known, settle(run, known, CountingOver(tally), guard.at()))
 
 
 def _done(requests: Requests, request: Request, report: Report) -> None:

@@ -158,24 +158,27 @@ class Operator:
         path = Path(self.policy_path) if self.policy_path else POLICIES
         return path / "policy.json" if path.is_dir() else path
 
-    @cached_property
+    @property
     def policy(self) -> Policy:
-        """The policy to judge by; says on stderr which one it is.
+        """The policy to judge by.
 
         It is the document of --policy, else the one that the deployed guard enforces, from the audit log. Where no
         guard has run yet, it is the document of this project.
         """
-        policy = None if self.policy_path else self._policy_in_force()
-        found = policy or self.file_policy
-        say(f"Judging by {self.policy_name}, digest {found.digest[:12]}.")
-        return found
+        return self._chosen_policy[0]
 
     @property
     def policy_name(self) -> str:
         """What `policy` is: the path of a document, or the policy in force."""
-        return "the policy in force" if self._in_force else str(self.policy_file)
+        return self._chosen_policy[1]
 
-    _in_force = False
+    @cached_property
+    def _chosen_policy(self) -> tuple[Policy, str]:
+        """The policy to judge by, and what it is; says both on stderr."""
+        in_force = None if self.policy_path else self._policy_in_force()
+        policy, name = (in_force, "the policy in force") if in_force else (self.file_policy, str(self.policy_file))
+        say(f"Judging by {name}, digest {policy.digest[:12]}.")
+        return policy, name
 
     def _policy_in_force(self) -> Policy | None:
         """The policy that the deployed guard enforces; None if there are no tables, or no guard has run.
@@ -211,7 +214,6 @@ class Operator:
                 "use the release of xray-guard that is deployed, or name a document: --policy PATH",
                 CONFIGURATION,
             ) from error
-        self._in_force = True
         return policy
 
     @cached_property

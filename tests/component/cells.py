@@ -177,7 +177,7 @@ class Day:
                 self._opens_break_glass(cell)
 
     def _worker_is_lost(self, cell: Cell) -> None:
-        """Another worker begins to put right what the administrator did, and is killed: its lease goes on."""
+        """Another worker begins to remediate what the administrator did, and is killed. Its lease continues."""
         self.sandbox.client("xray", cell.region).put_encryption_config(Type="KMS", KeyId="alias/aws/xray")
         change = read_change(self._latest("PutEncryptionConfig"))
         assert isinstance(change, ChangeEvent)

@@ -1,4 +1,4 @@
-"""A key that is required before any drift, and a key that an operator gives up: P1, P2, P3 wherever a run crashes."""
+"""A key that is required before any drift, and a key that an operator replaces: P1, P2, P3 wherever a run crashes."""
 
 from __future__ import annotations
 

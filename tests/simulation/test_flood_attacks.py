@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from chalicelib.domain.errors import Busy
 from chalicelib.domain.floods import MOST_IN_FULL
-from chalicelib.loop.commit import record_count
-from chalicelib.loop.guard import Guard
+from chalicelib.loop.batch import Report
+from chalicelib.loop.tick import close_tally
 from tests.simulation.beginnings import operate
 from tests.simulation.scenarios import stage
 from tests.simulation.test_every_event import BOB, MALLORY
@@ -115,14 +114,7 @@ def test_two_ticks_at_once_close_a_tally_without_an_error() -> None:
     (tally,) = scene.tables.tallies.values()
     scene.world.run(3700)
     assert len(counts(scene)) == 1
-    errors: list[str] = []
-
-    def slower(guard: Guard) -> None:
-        try:
-            record_count(guard, tally)
-        except Busy as error:
-            errors.append(error.problem.message)
-
-    operate(scene, slower)
+    report = Report()
+    operate(scene, lambda guard: close_tally(guard, tally, report))
     scene.world.run(30)
-    assert (len(counts(scene)), errors) == (1, [])
+    assert (len(counts(scene)), report.unreached) == (1, {})

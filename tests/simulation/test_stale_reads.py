@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chalicelib.domain.reasons import Outcome
-from tests.simulation.scenarios import ALIAS, BARE_POLICY, stage
+from tests.simulation.scenarios import ALIAS, BARE_POLICY, Stage, stage
 from tests.simulation.world import HOME
 
 
@@ -25,16 +25,22 @@ def test_p13_a_key_that_kms_shows_to_some_reads_only_is_not_yet_put_to_use() -> 
     scene.witness.check_whole()
 
 
-def test_p1_what_a_remediation_saw_of_the_key_is_looked_at_again_once_stale_reads_have_passed() -> None:
-    """The key had lost its statements and its rotation minutes ago, and no read showed it when X-Ray was put back."""
+def remediated_then_read_stale() -> Stage:
+    """The target was remediated ten minutes ago, and from now on KMS shows what it was four minutes ago."""
     scene = stage()
     scene.lambdas.schedule()
     scene.world.user_puts(HOME, None)
     assert scene.converge(), scene.witness.story()
     scene.world.run(600)
-    since = scene.world.now
     scene.world.staleness = lambda rng: 240.0
     scene.witness.fresh = False
+    return scene
+
+
+def test_p1_what_a_remediation_saw_of_the_key_is_looked_at_again_once_stale_reads_have_passed() -> None:
+    """The key had lost its statements and its rotation minutes ago, and no read showed it when X-Ray was put back."""
+    scene = remediated_then_read_stale()
+    since = scene.world.now
     with scene.undelivered():
         scene.world.user_changes_key(HOME, scene.managed_key(), policy=BARE_POLICY, rotation=False)
     scene.world.user_puts(HOME, None)
@@ -46,14 +52,8 @@ def test_p1_what_a_remediation_saw_of_the_key_is_looked_at_again_once_stale_read
 
 
 def test_p1_a_repair_that_kms_is_slow_to_show_is_not_held_back_as_if_it_were_a_fight() -> None:
-    scene = stage()
-    scene.lambdas.schedule()
-    scene.world.user_puts(HOME, None)
-    assert scene.converge(), scene.witness.story()
-    scene.world.run(600)
+    scene = remediated_then_read_stale()
     since = scene.world.now
-    scene.world.staleness = lambda rng: 240.0
-    scene.witness.fresh = False
     with scene.undelivered():
         scene.world.user_changes_key(HOME, scene.managed_key(), state="Disabled")
     scene.world.user_puts(HOME, None)

@@ -16,7 +16,7 @@ from chalicelib.aws.clock import AwsClock
 from chalicelib.aws.threads import Threads
 from chalicelib.domain.errors import UNANSWERED, AwsError, StoreError
 
-TOLD = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
+AWS_TIME = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
 
 
 class Answer:
@@ -45,38 +45,38 @@ class TestClock:
 
     @pytest.mark.parametrize("host_is_off_by", [timedelta(minutes=-5), timedelta(minutes=5), timedelta(days=400)])
     def test_two_workers_agree_on_the_time_however_wrong_their_hosts_are(self, host_is_off_by: timedelta) -> None:
-        with freeze_time(TOLD + host_is_off_by):
+        with freeze_time(AWS_TIME + host_is_off_by):
             wrong = AwsClock(Host())
-            wrong.received(at(TOLD))
-            assert wrong.now() == TOLD
+            wrong.received(at(AWS_TIME))
+            assert wrong.now() == AWS_TIME
 
     def test_time_goes_on_between_two_answers(self) -> None:
         host = Host()
         clock = AwsClock(host)
-        clock.received(at(TOLD))
+        clock.received(at(AWS_TIME))
         host.seconds += 7.5
-        assert clock.now() == TOLD + timedelta(seconds=7.5)
+        assert clock.now() == AWS_TIME + timedelta(seconds=7.5)
 
     def test_an_answer_that_was_long_under_way_does_not_turn_the_time_back(self) -> None:
         host = Host()
         clock = AwsClock(host)
-        clock.received(at(TOLD + timedelta(seconds=3)))
-        clock.received(at(TOLD))
-        assert clock.now() == TOLD + timedelta(seconds=3)
+        clock.received(at(AWS_TIME + timedelta(seconds=3)))
+        clock.received(at(AWS_TIME))
+        assert clock.now() == AWS_TIME + timedelta(seconds=3)
 
     def test_a_process_that_was_frozen_learns_the_time_from_its_next_answer(self) -> None:
         host = Host()  # whose clock stands still while it is frozen
         clock = AwsClock(host)
-        clock.received(at(TOLD))
-        clock.received(at(TOLD + timedelta(hours=1)))
-        assert clock.now() == TOLD + timedelta(hours=1)
+        clock.received(at(AWS_TIME))
+        clock.received(at(AWS_TIME + timedelta(hours=1)))
+        assert clock.now() == AWS_TIME + timedelta(hours=1)
 
     @pytest.mark.parametrize("date", [None, "yesterday", "Fri, 99 Nov 2026 12:00:00 GMT"])
     def test_an_answer_without_a_readable_date_tells_nothing(self, date: str | None) -> None:
         clock = AwsClock(Host())
-        clock.received(at(TOLD))
+        clock.received(at(AWS_TIME))
         clock.received(Answer(date))
-        assert clock.now() == TOLD
+        assert clock.now() == AWS_TIME
 
 
 def failing(error: Exception) -> Any:
