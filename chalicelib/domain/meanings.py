@@ -133,8 +133,8 @@ REASONS: Mapping[Reason, Meaning] = {
     ),
     Reason.KEY_NOT_OURS: Meaning(
         "key not ours",
-        "X-Ray uses an allowed key that works but does not rotate. The guard does not change keys of others.",
-        "Enable rotation, or tag the key `xray-guard=managed` and point the rule's alias to it.",
+        "The key needs a change. The guard changes only keys that it made or that an operator handed over.",
+        "Change the key by hand, or hand it over with `xray-guard key adopt`.",
     ),
     Reason.KEY_NOT_PROVED: Meaning(
         "key not proved",
@@ -148,13 +148,19 @@ REASONS: Mapping[Reason, Meaning] = {
     ),
     Reason.KEY_NOT_TAGGED: Meaning(
         "key not tagged",
-        "The key needs a repair, but does not have the guard's tag. The guard changes only keys with that tag.",
+        "The key lacks the guard's tag, without which the guard's role may not change it.",
         "Tag the key `xray-guard=managed`, or repair it by hand.",
     ),
     Reason.KEY_POLICY_DENIES: Meaning(
         "key policy denies",
         "A Deny statement in the key policy may keep X-Ray from using the key.",
         "Remove the statement that the error names, or restrict it.",
+    ),
+    Reason.KEY_POLICY_OPEN: Meaning(
+        "key policy open",
+        "The key policy lets in principals outside the account, or everybody. The guard does not adopt such a key, and "
+        "never removes a statement.",
+        "Remove or narrow the statement that the record names.",
     ),
     Reason.KEY_POLICY_TOO_LONG: Meaning(
         "key policy too long",
@@ -242,6 +248,11 @@ REASONS: Mapping[Reason, Meaning] = {
         "grants changed",
         "Somebody created, revoked or retired a grant on a key of the target. No rule judges grants.",
         "Check that this change of access was intended.",
+    ),
+    Reason.KEY_HANDED_OVER: Meaning(
+        "key handed over",
+        "An operator made this key the managed key. The guard may change it from now on.",
+        NO_ACTION,
     ),
     Reason.KEY_REPLACED: Meaning(
         "key replaced",

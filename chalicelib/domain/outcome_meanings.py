@@ -89,6 +89,11 @@ VIOLATIONS: Mapping[Violation, Meaning] = {
         "The key policy lacks a required statement, or may deny X-Ray the use of the key.",
         "If the guard is not allowed to change the key, compare its policy with `policies/key-policy.json`.",
     ),
+    Violation.KEY_POLICY_OPEN: Meaning(
+        "key policy open",
+        "The policy of the managed key lets in principals outside the account, or everybody.",
+        "Remove or narrow the statement that the record names. The guard never removes a statement.",
+    ),
     Violation.ALIAS_MOVED: Meaning(
         "alias moved",
         "The rule's alias points to another key than the managed key.",
