@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -227,6 +228,20 @@ def test_each_function_of_the_guard_may_make_the_calls(name: str, guard_rights: 
         if action in BOUND_TO_FUNCTIONS
     ]
     assert answered(calls, questions_about(calls, [guard_rights], key_policy), {"Allowed"}) == []
+
+
+def test_p13_a_role_that_only_observes_reads_and_records_and_has_no_right_to_change_xray_or_kms(
+    observing_rights: Policy, key_policy: Policy
+) -> None:
+    reads = ("Get", "List", "Describe")
+    changes = [call for call in CALLS if call[0][:3] in ("kms", "xra") and not call[0].split(":")[1].startswith(reads)]
+    others = [call for call in CALLS if call not in changes]
+    assert len(changes) > 10
+    granting = json.dumps([each for each in observing_rights["Statement"] if each["Effect"] == "Allow"])
+    assert [action for action, _, _ in changes if f'"{action}"' in granting] == []
+    refusals = {"ImplicitlyDenied", "ExplicitlyDenied"}
+    assert answered(changes, questions_about(changes, [observing_rights], key_policy), refusals) == []
+    assert answered(others, questions_about(others, [observing_rights], key_policy), {"Allowed"}) == []
 
 
 def test_the_calls_asked_about_are_all_that_the_adapters_make() -> None:
