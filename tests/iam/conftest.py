@@ -43,10 +43,9 @@ def key_policy(rule: Rule) -> Policy:
 
 
 @pytest.fixture(scope="session")
-def scp() -> Policy:
-    """The organization's policy as it is attached."""
-    policy: Policy = json.loads((POLICIES / "scp.json").read_text("utf-8"))
-    return policy
+def scps() -> list[Policy]:
+    """The organization's policies as they are attached."""
+    return [json.loads((POLICIES / name).read_text("utf-8")) for name in ("scp.json", "scp-guard.json")]
 
 
 @pytest.fixture(scope="session")

@@ -189,10 +189,10 @@ def answered(calls: list[tuple[str, str, Context]], questions: list[Question], o
 
 
 def test_each_call_of_the_loop_is_allowed_by_its_own_rights_and_left_so_by_the_organization(
-    guard_rights: Policy, key_policy: Policy, scp: Policy
+    guard_rights: Policy, key_policy: Policy, scps: list[Policy]
 ) -> None:
     assert answered(CALLS, questions_about(CALLS, [guard_rights], key_policy), {"Allowed"}) == []
-    assert answered(CALLS, questions_about(CALLS, [guard_rights], key_policy, scps=[scp]), {"Allowed"}) == []
+    assert answered(CALLS, questions_about(CALLS, [guard_rights], key_policy, scps=scps), {"Allowed"}) == []
 
 
 @pytest.mark.parametrize(

@@ -166,6 +166,17 @@ class TestTriggers:
             invoke = properties(expanded, f"{logical}EventInvokeConfig")
             assert invoke["DestinationConfig"]["OnFailure"]["Destination"] == {"Fn::GetAtt": ["DeadLetters", "Arn"]}
 
+    def test_services_invoke_the_functions_as_themselves_whom_no_organization_policy_binds(
+        self, expanded: dict[str, Any]
+    ) -> None:
+        """policies/scp-guard.json denies invoking to the account's principals, a role of a trigger included."""
+        permissions = of_type(expanded, "AWS::Lambda::Permission").values()
+        services = {one["Properties"]["Principal"] for one in permissions}
+        assert services == {"apigateway.amazonaws.com", "events.amazonaws.com"}
+        for rule in of_type(expanded, "AWS::Events::Rule").values():
+            assert all("RoleArn" not in target for target in rule["Properties"]["Targets"])
+        assert '"credentials"' not in json.dumps(of_type(expanded, "AWS::ApiGateway::RestApi"))
+
     def test_a_change_is_tried_as_often_and_as_long_as_lambda_allows(self, expanded: dict[str, Any]) -> None:
         invoke = properties(expanded, "OnChangeEventInvokeConfig")
         assert (invoke["MaximumRetryAttempts"], invoke["MaximumEventAgeInSeconds"]) == (2, 21600)
