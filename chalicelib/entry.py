@@ -77,6 +77,7 @@ class _Process:
                 emit=_emit,
                 lease_seconds=0,
                 worker="",
+                observe_only=os.environ.get("XRAY_GUARD_RIGHTS") == "observe",
             )
         lease = int(_seconds_left(context)()) + LEASE_OUTLIVES_SECONDS
         return replace(self.guard, lease_seconds=lease, worker=f"{context.function_name}/{context.aws_request_id}")

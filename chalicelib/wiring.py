@@ -60,6 +60,7 @@ def make_guard(
     emit: Callable[[Record], None],
     lease_seconds: int,
     worker: str,
+    observe_only: bool = False,
 ) -> Guard:
     """Return a guard that acts with the clients' identity. `region` is the Region of its tables."""
     clock = AwsClock()
@@ -91,4 +92,5 @@ def make_guard(
         worker=worker,
         lease_seconds=lease_seconds,
         requests=store,
+        observe_only=observe_only,
     )

@@ -46,6 +46,7 @@ class Settings:
     stack: str = "xray-guard"
     alarm_email: str = ""
     anchor_bucket: str = ""
+    rights: str = ""
 
     @property
     def tables_stack(self) -> str:
@@ -90,7 +91,11 @@ def plan(settings: Settings, deployed: Deployed, change_set: str) -> list[Step]:
     )
     parameters = [
         f"{name}={value}"
-        for name, value in (("AlarmEmail", settings.alarm_email), ("AnchorBucket", settings.anchor_bucket))
+        for name, value in (
+            ("AlarmEmail", settings.alarm_email),
+            ("AnchorBucket", settings.anchor_bucket),
+            ("Rights", settings.rights),
+        )
         if value
     ]
     guard = Step(
@@ -292,9 +297,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--stack", default="xray-guard")
     parser.add_argument("--alarm-email", default="")
     parser.add_argument("--anchor-bucket", default="")
+    parser.add_argument("--rights", default="", help="enforce, or observe: a role that only reads")
     options = parser.parse_args(arguments)
     folder = Path("build") / options.stage / "package"
-    settings = Settings(folder, options.bucket, options.stack, options.alarm_email, options.anchor_bucket)
+    settings = Settings(
+        folder, options.bucket, options.stack, options.alarm_email, options.anchor_bucket, options.rights
+    )
     try:
         deploy(options.stage, settings, os.environ)
     except (DeployError, PackagingError) as error:

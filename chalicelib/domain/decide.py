@@ -47,6 +47,8 @@ def decide(run: Run, known: Known, seen: Observation, suppression: Suppression |
         return Decision(Outcome.COMPLIANT)
     if rule.mode is Mode.OBSERVE:
         return Decision(Outcome.OBSERVED, violations, reason=Reason.RULE_OBSERVES)
+    if run.setup.observe_only:
+        return Decision(Outcome.OBSERVED, violations, reason=Reason.RIGHTS_OBSERVE)
     if suppression is not None:
         return Decision(Outcome.SUPPRESSED, violations, reason=Reason.BREAK_GLASS, suppression=suppression)
     paused = known.guard.paused

@@ -66,6 +66,11 @@ _IF_DENIED = {
     ),
 }
 
+_IF_OWN_DENY = (
+    f"If statement ChangeOnlyFromOwnFunctions of {_IAM} lists the action, and one of the guard's functions made the "
+    "call, AWS did not name the function: remove that statement, and deploy."
+)
+
 REMEDIES = MappingProxyType(
     {
         **{(operation, code): text for operation, text in _IF_DENIED.items() for code in DENIED},
@@ -81,6 +86,9 @@ REMEDIES = MappingProxyType(
 )
 """What an operator does about a refusal, by operation and code. docs/aws-assumptions.md names the wrong assumption."""
 
+OWN_DENY = "explicit deny in an identity-based policy"
+"""What AWS's message contains if a policy of the role itself denies the call."""
+
 BEYOND_THE_ROLE = ("explicit deny", "service control policy", "permissions boundary")
 """What AWS's message contains if no permission of the role can change the refusal."""
 
@@ -90,9 +98,11 @@ LONGEST_MESSAGE = 1000
 def remedy(operation: str, code: str, message: str = "") -> str | None:
     """Return what to do about a refused call, or None if AWS's own message says enough.
 
-    A refusal by an explicit deny, a service control policy or a permissions boundary has no remedy here: the guard's
-    own permissions cannot override it.
+    A refusal by a service control policy, a permissions boundary or another explicit deny than that of the role's own
+    policy has no remedy here: the guard's own permissions cannot override it.
     """
+    if code in DENIED and OWN_DENY in message:
+        return _IF_OWN_DENY
     return None if any(sign in message for sign in BEYOND_THE_ROLE) else REMEDIES.get((operation, code))
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from chalicelib.domain.model import Subject
 from chalicelib.domain.reasons import NOTES, Outcome, Reason
 
 
@@ -60,6 +59,12 @@ REASONS: Mapping[Reason, Meaning] = {
         'The target is noncompliant and its rule has `"mode": "observe"`. The guard reports the drift and changes '
         "nothing.",
         'To remediate it, set the mode to `"enforce"` and deploy the policy.',
+    ),
+    Reason.RIGHTS_OBSERVE: Meaning(
+        "rights observe",
+        "The target is noncompliant, and the guard's role may only read: the guard was deployed with `Rights=observe`. "
+        "It reports the drift and changes nothing.",
+        "To remediate it, deploy with `RIGHTS=enforce`.",
     ),
     Reason.BREAK_GLASS: Meaning(
         "break-glass",
@@ -301,17 +306,6 @@ REASONS: Mapping[Reason, Meaning] = {
     Reason.POLICY_UNREADABLE: Meaning("policy unreadable", "The guard cannot read the policy document.", FIX_POLICY),
     Reason.POLICY_UNSTAMPED: Meaning("policy not validated", "The policy document was not validated.", FIX_POLICY),
 }
-
-SUBJECTS: Mapping[Subject, str] = {
-    Subject.SETTING: "the setting",
-    Subject.KEY_STATE: "the state of",
-    Subject.KEY_POLICY: "the key policy of",
-    Subject.KEY_ROTATION: "the rotation of",
-    Subject.TAGS: "the tags of",
-    Subject.ALIAS: "the target of",
-    Subject.GRANTS: "the grants of",
-}
-"""What an event changed, before the name of the resource that it changed."""
 
 
 def explanation(outcome: Outcome | None, reason: str | None) -> Meaning | None:

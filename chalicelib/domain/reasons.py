@@ -54,6 +54,7 @@ class Reason(StrEnum):
 
     # Why a remediation is held back.
     RULE_OBSERVES = "RULE_OBSERVES"
+    RIGHTS_OBSERVE = "RIGHTS_OBSERVE"
     BREAK_GLASS = "BREAK_GLASS"
     PAUSED = "PAUSED"
     BACKOFF = "BACKOFF"

@@ -17,7 +17,10 @@ from chalicelib.domain.stored import GuardState, Tally, TargetState
 
 
 class Setup(Struct, frozen=True):
-    """What a run needs to know about the guard: its identity, and the limits that its policy sets."""
+    """What a run needs to know about the guard: its identity, and the limits that its policy sets.
+
+    `observe_only`: the guard was deployed with a role that may change neither X-Ray nor KMS.
+    """
 
     account: str
     partition: str
@@ -26,6 +29,7 @@ class Setup(Struct, frozen=True):
     limits: Limits
     worker: str
     lease_seconds: int
+    observe_only: bool = False
 
 
 class Run(Struct, frozen=True):

@@ -23,7 +23,10 @@ T = TypeVar("T")
 
 
 class Guard(Struct, frozen=True):
-    """What the loop depends on. `lease_seconds` is at least a minute longer than the function's timeout."""
+    """What the loop depends on. `lease_seconds` is at least a minute longer than the function's timeout.
+
+    `observe_only`: its credentials may change neither X-Ray nor KMS, and the loop does not try.
+    """
 
     account: str
     partition: str
@@ -40,6 +43,7 @@ class Guard(Struct, frozen=True):
     worker: str
     requests: Requests
     lease_seconds: int = 120
+    observe_only: bool = False
 
     def run(
         self,
@@ -58,6 +62,7 @@ class Guard(Struct, frozen=True):
             self.policy.limits,
             self.worker,
             self.lease_seconds,
+            self.observe_only,
         )
         return Run(target, self.policy.rule_for(target), trigger, setup, event, budget_left)
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from chalicelib.domain.meanings import SUBJECTS
 from chalicelib.domain.model import Actor, EncryptionType, Setting, Subject, Target, arn_part, key_id_of
 
 if TYPE_CHECKING:
@@ -19,6 +18,16 @@ if TYPE_CHECKING:
 UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\ufff9-\ufffb]")
 UNSAFE_BUT_LINES = re.compile(UNSAFE.pattern.replace("\x00-\x1f", "\x00-\x08\x0b-\x1f"))
 NOTHING = "-"
+SUBJECTS: Mapping[Subject, str] = {
+    Subject.SETTING: "the setting",
+    Subject.KEY_STATE: "the state of",
+    Subject.KEY_POLICY: "the key policy of",
+    Subject.KEY_ROTATION: "the rotation of",
+    Subject.TAGS: "the tags of",
+    Subject.ALIAS: "the target of",
+    Subject.GRANTS: "the grants of",
+}
+"""What an event changed, before the name of the resource that it changed."""
 
 
 def clean(text: object, *, keep_lines: bool = False) -> str:

@@ -233,6 +233,17 @@ def test_grants_on_the_managed_key_are_on_the_record_and_those_of_x_ray_for_the_
     assert len(changes) == 2
 
 
+def test_p13_deployed_with_a_role_that_only_reads_the_guard_records_what_happened_and_changes_nothing() -> None:
+    with guarded(account=ACCOUNT, parameters={"Rights": "observe"}) as account:
+        put_none(account)
+        assert account.idle(20)
+        run(account, "sweep")
+        (record,) = records_of(account, HERE)
+        assert (record.outcome, record.reason) == (Outcome.OBSERVED, "RIGHTS_OBSERVE")
+        assert setting_of(account)["Type"] == "NONE"
+        assert keys_behind_the_guard(account) == []
+
+
 def test_a_change_whose_event_is_lost_is_put_right_by_the_next_sweep(account: Sandbox) -> None:
     """P6."""
     change_setting(account, Type="KMS", KeyId="alias/aws/xray")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Set
 from typing import Any
 
 import pytest
@@ -42,10 +43,9 @@ def key_policy(rule: Rule) -> Policy:
 
 
 @pytest.fixture(scope="session")
-def scp() -> Policy:
-    """The organization's policy as it is attached."""
-    policy: Policy = json.loads((POLICIES / "scp.json").read_text("utf-8"))
-    return policy
+def scps() -> list[Policy]:
+    """The organization's policies as they are attached."""
+    return [json.loads((POLICIES / name).read_text("utf-8")) for name in ("scp.json", "scp-guard.json")]
 
 
 @pytest.fixture(scope="session")
@@ -55,15 +55,24 @@ def guard_rights() -> Policy:
 
 
 @pytest.fixture(scope="session")
+def observing_rights() -> Policy:
+    """The guard's role's policy where the parameter Rights is `observe`."""
+    return _deployed("iam-guard.json", {"HasAnchorBucket"})
+
+
+@pytest.fixture(scope="session")
 def api_rights() -> Policy:
     """The API's role's policy."""
     return _deployed("iam-api.json")
 
 
-def _deployed(name: str) -> Policy:
-    """A file of rights, completed as packaging does it, then resolved as CloudFormation does."""
+def _deployed(name: str, true: Set[str] = frozenset({"Enforces", "HasAnchorBucket"})) -> Policy:
+    """A file of rights, completed as packaging does it, then resolved as CloudFormation does.
+
+    `true`: the conditions of the template that hold.
+    """
     values = placeholders(parse((POLICIES / "policy.json").read_bytes()))
-    policy: Policy = _resolved(completed(json.loads((POLICIES / name).read_text("utf-8")), values))
+    policy: Policy = _resolved(completed(json.loads((POLICIES / name).read_text("utf-8")), values), true)
     return policy
 
 
@@ -73,10 +82,10 @@ ARNS = {
 }
 
 
-def _resolved(part: Any) -> Any:
+def _resolved(part: Any, true: Set[str]) -> Any:
     """CloudFormation's functions replaced by what they give here, where an anchor bucket is named."""
     if isinstance(part, list):
-        return [_resolved(each) for each in part]
+        return [each for each in (_resolved(one, true) for one in part) if each is not None]
     if not isinstance(part, dict):
         return part
     match part:
@@ -87,6 +96,8 @@ def _resolved(part: Any) -> Any:
             return text
         case {"Fn::GetAtt": [str(name), "Arn"]}:
             return ARNS[name]
-        case {"Fn::If": [_, chosen, _]}:
-            return _resolved(chosen)
-    return {name: _resolved(value) for name, value in part.items()}
+        case {"Fn::If": [condition, chosen, otherwise]}:
+            return _resolved(chosen if condition in true else otherwise, true)
+        case {"Ref": "AWS::NoValue"}:
+            return None
+    return {name: _resolved(value, true) for name, value in part.items()}

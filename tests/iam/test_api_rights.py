@@ -52,11 +52,11 @@ FORBIDDEN_WHATEVER_ELSE = ["dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:
 
 @pytest.mark.parametrize("organization", ["without", "with"])
 def test_it_may_make_the_calls_that_the_handlers_make_and_the_organization_leaves_it_so(
-    organization: str, api_rights: Policy, scp: Policy
+    organization: str, api_rights: Policy, scps: list[Policy]
 ) -> None:
-    scps = [scp] if organization == "with" else []
+    attached = scps if organization == "with" else []
     questions = [
-        Question(API, action, what, context, identity=[api_rights], scps=scps) for action, what, context in CALLS
+        Question(API, action, what, context, identity=[api_rights], scps=attached) for action, what, context in CALLS
     ]
     assert ask(questions) == ["Allowed"] * len(CALLS)
 

@@ -51,7 +51,7 @@ KEY_MATRIX = [
     ("who", "principal", "by_key", "by_scp", "by_both"), KEY_MATRIX, ids=[m[0] for m in KEY_MATRIX]
 )
 def test_of_those_who_may_do_everything_only_the_break_glass_role_sets_or_removes_the_tag_of_the_key(
-    who: str, principal: str, by_key: str, by_scp: str, by_both: str, key_policy: Policy, scp: Policy
+    who: str, principal: str, by_key: str, by_scp: str, by_both: str, key_policy: Policy, scps: list[Policy]
 ) -> None:
     owner_policy = {**key_policy, "Statement": [each for each in key_policy["Statement"] if each["Effect"] == "Allow"]}
     questions = []
@@ -60,8 +60,8 @@ def test_of_those_who_may_do_everything_only_the_break_glass_role_sets_or_remove
             context = tagging(action, TAG, *others)
             questions += [
                 Question(principal, action, KEY, context, resource_policy=key_policy),
-                Question(principal, action, KEY, context, resource_policy=owner_policy, scps=[scp]),
-                Question(principal, action, KEY, context, resource_policy=key_policy, scps=[scp]),
+                Question(principal, action, KEY, context, resource_policy=owner_policy, scps=scps),
+                Question(principal, action, KEY, context, resource_policy=key_policy, scps=scps),
             ]
     assert ask(questions) == [by_key, by_scp, by_both] * 4, who
 
@@ -98,11 +98,11 @@ def test_other_tags_of_the_key_are_not_the_key_policys_matter(key_policy: Policy
     assert ask(questions) == ["Allowed"] * 2
 
 
-def test_a_key_cannot_be_made_with_the_tag_where_the_organization_forbids_it(scp: Policy) -> None:
+def test_a_key_cannot_be_made_with_the_tag_where_the_organization_forbids_it(scps: list[Policy]) -> None:
     context = tagging("kms:CreateKey")
     principals = (role("Developer"), role("Administrator"), GUARD)
-    questions = [Question(who, "kms:CreateKey", "*", context, scps=[scp]) for who in principals]
-    questions += [Question(who, "kms:TagResource", KEY, context, scps=[scp]) for who in principals]
+    questions = [Question(who, "kms:CreateKey", "*", context, scps=scps) for who in principals]
+    questions += [Question(who, "kms:TagResource", KEY, context, scps=scps) for who in principals]
     assert ask(questions) == ["ExplicitlyDenied"] * len(questions)
 
 
@@ -120,26 +120,26 @@ IAM_TAGGING = [
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_the_tag_of_a_role_or_user_is_for_the_break_glass_role_alone_in_every_case_of_its_name(
-    spelling: str, scp: Policy
+    spelling: str, scps: list[Policy]
 ) -> None:
     others = (role("Administrator"), role("Developer"), GUARD, role("InfrastructurePipeline"))
     questions = [
-        Question(who, action, resource, tagging(action, spelling, "team"), scps=[scp])
+        Question(who, action, resource, tagging(action, spelling, "team"), scps=scps)
         for who in others
         for action, resource in IAM_TAGGING
     ]
     assert ask(questions) == ["ExplicitlyDenied"] * len(questions)
     own = [
-        Question(BREAK_GLASS, action, BREAK_GLASS, tagging(action, spelling), scps=[scp])
+        Question(BREAK_GLASS, action, BREAK_GLASS, tagging(action, spelling), scps=scps)
         for action in ("iam:TagRole", "iam:UntagRole")
     ]
     assert ask(own) == ["Allowed", "Allowed"]
 
 
-def test_other_tags_of_roles_and_users_stay_everybodys(scp: Policy) -> None:
+def test_other_tags_of_roles_and_users_stay_everybodys(scps: list[Policy]) -> None:
     questions = [
         Question(
-            role("Developer"), action, resource, tagging(action, "team", "xray-guard-break-glass-notes"), scps=[scp]
+            role("Developer"), action, resource, tagging(action, "team", "xray-guard-break-glass-notes"), scps=scps
         )
         for action, resource in IAM_TAGGING
         if "Create" not in action
@@ -148,10 +148,10 @@ def test_other_tags_of_roles_and_users_stay_everybodys(scp: Policy) -> None:
 
 
 def test_the_organizations_policy_names_the_tag_and_the_alias_of_the_rule_and_those_it_lets_open(
-    rule: Rule, scp: Policy
+    rule: Rule, scps: list[Policy]
 ) -> None:
     assert rule.break_glass is not None
-    statements = {each["Sid"]: each for each in scp["Statement"]}
+    statements = {each["Sid"]: each for scp in scps for each in scp["Statement"]}
     tags = [
         statements["BreakGlassTagOfKeys"]["Condition"]["ForAnyValue:StringEquals"]["aws:TagKeys"],
         statements["BreakGlassTagOfPrincipals"]["Condition"]["ForAnyValue:StringEqualsIgnoreCase"]["aws:TagKeys"],

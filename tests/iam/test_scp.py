@@ -17,6 +17,11 @@ MANAGED: Context = {"aws:ResourceTag/xray-guard": "managed"}
 OWN_TAG: Context = {"aws:TagKeys": ["xray-guard"]}
 SETS_OWN_TAG: Context = {**OWN_TAG, "aws:RequestTag/xray-guard": "managed"}
 
+BY_XRAY: Context = {"kms:ViaService": "xray.us-east-1.amazonaws.com"}
+BY_S3: Context = {"kms:ViaService": "s3.us-east-1.amazonaws.com"}
+
+OWN_STACK: Context = {"aws:ResourceTag/aws:cloudformation:stack-name": "xray-guard"}
+
 BREAK_GLASS = f"{ROLE}SecurityBreakGlass"
 PIPELINE = f"{ROLE}InfrastructurePipeline"
 GUARD = f"{ROLE}xray-guard"
@@ -37,9 +42,9 @@ BY_IAM: Policy = {
 """A key's policy that leaves everything to IAM."""
 
 
-def request(who: str, action: str, resource: str, context: Context, scp: Policy) -> Question:
+def request(who: str, action: str, resource: str, context: Context, scps: list[Policy]) -> Question:
     """By somebody who may do everything, but for the organization."""
-    return Question(who, action, resource, context, resource_policy=BY_IAM if resource == KEY else None, scps=[scp])
+    return Question(who, action, resource, context, resource_policy=BY_IAM if resource == KEY else None, scps=scps)
 
 
 def regional(service: str, resource: str) -> str:
@@ -50,8 +55,20 @@ SHIELDED: list[tuple[str, str, Context, tuple[str, ...]]] = [
     ("xray:PutEncryptionConfig", "*", {}, ALL_THREE),
     *(
         (f"kms:{action}", KEY, MANAGED, ALL_THREE)
-        for action in ("PutKeyPolicy", "DisableKey", "DisableKeyRotation", "ScheduleKeyDeletion")
+        for action in (
+            "PutKeyPolicy",
+            "DisableKey",
+            "DisableKeyRotation",
+            "EnableKeyRotation",
+            "ScheduleKeyDeletion",
+            "CreateGrant",
+            "RetireGrant",
+            "RevokeGrant",
+        )
     ),
+    ("kms:CreateGrant", KEY, {**MANAGED, "kms:GrantIsForAWSResource": "false"}, ALL_THREE),
+    ("kms:RevokeGrant", KEY, {**MANAGED, **BY_S3}, ALL_THREE),
+    ("kms:RetireGrant", KEY, {**MANAGED, **BY_S3}, ALL_THREE),
     ("kms:TagResource", KEY, SETS_OWN_TAG, ALL_THREE),
     ("kms:UntagResource", KEY, OWN_TAG, ALL_THREE),
     ("kms:CreateKey", "*", SETS_OWN_TAG, ALL_THREE),
@@ -93,12 +110,48 @@ SHIELDED: list[tuple[str, str, Context, tuple[str, ...]]] = [
     *(
         (f"dynamodb:{action}", regional("dynamodb", f"table/xray-guard-{name}"), {}, AND_THE_API)
         for name in ("audit", "targets")
-        for action in ("PutItem", "UpdateItem", "DeleteItem", "DeleteTable", "UpdateTable", "UpdateTimeToLive")
+        for action in (
+            "PutItem",
+            "UpdateItem",
+            "DeleteItem",
+            "DeleteTable",
+            "UpdateTable",
+            "UpdateTimeToLive",
+            "PutResourcePolicy",
+            "DeleteResourcePolicy",
+        )
     ),
     *(
         (f"events:{action}", regional("events", f"rule/xray-guard-{name}"), {}, AND_THE_API)
         for name in ("on_change", "on_key_change", "tick", "sweep")
         for action in ("DisableRule", "DeleteRule", "PutRule", "PutTargets", "RemoveTargets")
+    ),
+    *(
+        (f"cloudwatch:{action}", regional("cloudwatch", f"alarm:xray-guard-{name}"), {}, AND_THE_API)
+        for name in ("failed", "errors-sweep")
+        for action in ("PutMetricAlarm", "DeleteAlarms", "DisableAlarmActions", "SetAlarmState")
+    ),
+    *(
+        (f"sns:{action}", regional("sns", "xray-guard-alarms"), {}, AND_THE_API)
+        for action in ("DeleteTopic", "SetTopicAttributes", "Unsubscribe", "SetSubscriptionAttributes", "Publish")
+    ),
+    *(
+        (f"logs:{action}", regional("logs", "log-group:/aws/lambda/xray-guard-sweep"), {}, AND_THE_API)
+        for action in ("DeleteLogGroup", "PutRetentionPolicy", "PutSubscriptionFilter")
+    ),
+    *(
+        (f"logs:{action}", regional("logs", "log-group:/aws/lambda/xray-guard-sweep:log-stream:x"), {}, AND_THE_API)
+        for action in ("DeleteLogStream", "PutLogEvents")
+    ),
+    *(
+        (
+            f"apigateway:{action}",
+            f"arn:aws:apigateway:us-east-1::/restapis/a1b2c3{part}",
+            OWN_STACK,
+            (BREAK_GLASS, PIPELINE),
+        )
+        for part, actions in (("", ("DELETE", "PATCH", "PUT")), ("/resources/r1", ("DELETE", "PATCH")))
+        for action in actions
     ),
     ("sqs:PurgeQueue", regional("sqs", "xray-guard-dead-letters"), {}, AND_THE_API),
     ("sqs:DeleteQueue", regional("sqs", "xray-guard-dead-letters"), {}, AND_THE_API),
@@ -117,7 +170,13 @@ LEFT_ALONE: list[tuple[str, str, Context]] = [
     ("kms:ScheduleKeyDeletion", KEY, {"aws:ResourceTag/team": "a"}),
     ("kms:EnableKey", KEY, MANAGED),
     ("kms:Decrypt", KEY, MANAGED),
-    ("kms:CreateGrant", KEY, MANAGED),
+    ("kms:CreateGrant", KEY, {**MANAGED, **BY_XRAY, "kms:GrantIsForAWSResource": "true"}),
+    ("kms:CreateGrant", KEY, {}),
+    ("kms:RevokeGrant", KEY, {**MANAGED, **BY_XRAY}),
+    ("kms:RetireGrant", KEY, {**MANAGED, **BY_XRAY}),
+    ("kms:RevokeGrant", KEY, {"aws:ResourceTag/team": "a"}),
+    ("kms:ListGrants", KEY, MANAGED),
+    ("kms:EnableKeyRotation", KEY, {}),
     ("kms:CreateKey", "*", {"aws:TagKeys": ["team"], "aws:RequestTag/team": "a"}),
     ("kms:TagResource", KEY, {**MANAGED, "aws:TagKeys": ["team"], "aws:RequestTag/team": "a"}),
     ("kms:UpdateAlias", regional("kms", "alias/other"), {}),
@@ -131,6 +190,16 @@ LEFT_ALONE: list[tuple[str, str, Context]] = [
     ("dynamodb:Query", regional("dynamodb", "table/xray-guard-audit"), {}),
     ("dynamodb:GetItem", regional("dynamodb", "table/xray-guard-targets"), {}),
     ("dynamodb:PutItem", regional("dynamodb", "table/shop"), {}),
+    ("cloudwatch:DescribeAlarmHistory", regional("cloudwatch", "alarm:xray-guard-failed"), {}),
+    ("cloudwatch:DeleteAlarms", regional("cloudwatch", "alarm:shop"), {}),
+    ("sns:Subscribe", regional("sns", "xray-guard-alarms"), {}),
+    ("sns:DeleteTopic", regional("sns", "shop"), {}),
+    ("logs:FilterLogEvents", regional("logs", "log-group:/aws/lambda/xray-guard-sweep"), {}),
+    ("logs:StartQuery", regional("logs", "log-group:/aws/lambda/xray-guard-sweep"), {}),
+    ("logs:DeleteLogGroup", regional("logs", "log-group:/aws/lambda/shop"), {}),
+    ("apigateway:GET", "arn:aws:apigateway:us-east-1::/restapis/a1b2c3", OWN_STACK),
+    ("apigateway:DELETE", "arn:aws:apigateway:us-east-1::/restapis/a1b2c3", {}),
+    ("dynamodb:GetResourcePolicy", regional("dynamodb", "table/xray-guard-audit"), {}),
     ("events:DescribeRule", regional("events", "rule/xray-guard-tick"), {}),
     ("events:DisableRule", regional("events", "rule/shop"), {}),
     ("sqs:ReceiveMessage", regional("sqs", "xray-guard-dead-letters"), {}),
@@ -139,57 +208,58 @@ LEFT_ALONE: list[tuple[str, str, Context]] = [
 
 
 @pytest.mark.usefixtures("simulated")
-def test_what_is_shielded_is_denied_to_all_but_those_it_is_left_to(scp: Policy) -> None:
+def test_what_is_shielded_is_denied_to_all_but_those_it_is_left_to(scps: list[Policy]) -> None:
     cases = [
         (who, action, resource, context, "Allowed" if who in spared else "ExplicitlyDenied")
         for action, resource, context, spared in SHIELDED
         for who in (*AND_THE_API, *OTHERS)
     ]
-    answers = ask(request(who, action, resource, context, scp) for who, action, resource, context, _ in cases)
+    answers = ask(request(who, action, resource, context, scps) for who, action, resource, context, _ in cases)
     wrong = [(case, answer) for case, answer in zip(cases, answers, strict=True) if case[-1] != answer]
     assert wrong == []
 
 
 @pytest.mark.usefixtures("simulated")
-def test_what_is_nobodys_business_is_left_alone(scp: Policy) -> None:
+def test_what_is_nobodys_business_is_left_alone(scps: list[Policy]) -> None:
     cases = [(who, *what) for what in LEFT_ALONE for who in OTHERS]
-    answers = ask(request(who, action, resource, context, scp) for who, action, resource, context in cases)
+    answers = ask(request(who, action, resource, context, scps) for who, action, resource, context in cases)
     wrong = [(case, answer) for case, answer in zip(cases, answers, strict=True) if answer != "Allowed"]
     assert wrong == []
 
 
 @pytest.mark.usefixtures("simulated")
 @pytest.mark.parametrize("partition", ["aws-us-gov", "aws-cn"])
-def test_it_holds_in_every_partition(partition: str, scp: Policy) -> None:
+def test_it_holds_in_every_partition(partition: str, scps: list[Policy]) -> None:
     def there(arn: str) -> str:
         return arn.replace("arn:aws:", f"arn:{partition}:", 1)
 
     alias = there(regional("kms", "alias/xray-encryption"))
     questions = [
-        Question(there(who), action, resource, scps=[scp])
+        Question(there(who), action, resource, scps=scps)
         for who in (GUARD, OTHERS[0])
         for action, resource in (("kms:UpdateAlias", alias), ("xray:PutEncryptionConfig", "*"))
     ]
     assert ask(questions) == ["Allowed", "Allowed", "ExplicitlyDenied", "ExplicitlyDenied"]
 
 
-def test_every_role_of_the_template_is_shielded_and_spared_where_it_acts(scp: Policy) -> None:
+def test_every_role_of_the_template_is_shielded_and_spared_where_it_acts(scps: list[Policy]) -> None:
     """A role that is added later must be tested with this policy, too: by name here, by its calls beside its rights."""
     template = json.loads((PROJECT / ".chalice" / "extras.json").read_text("utf-8"))
     roles = [one["Properties"] for one in template["Resources"].values() if one.get("Type") == "AWS::IAM::Role"]
     arns = {f"arn:*:iam::*:role/{one['RoleName']}" for one in roles}
-    statements = {each["Sid"]: each for each in scp["Statement"]}
+    statements = {each["Sid"]: each for scp in scps for each in scp["Statement"]}
     assert arns == {"arn:*:iam::*:role/xray-guard", "arn:*:iam::*:role/xray-guard-api"}
     assert arns <= set(statements["BreakGlassAndGuardRoles"]["Resource"])
     assert arns <= set(statements["TheGuardItself"]["Condition"]["ArnNotLike"]["aws:PrincipalArn"])
 
 
-def test_it_fits_into_what_the_organization_takes_and_only_denies(scp: Policy) -> None:
-    text = (POLICIES / "scp.json").read_text("utf-8")
+@pytest.mark.parametrize("name", ["scp.json", "scp-guard.json"])
+def test_each_document_fits_as_it_lies_into_what_the_organization_takes_and_only_denies(name: str) -> None:
+    text = (POLICIES / name).read_text("utf-8")
     assert len(text) <= MOST_CHARACTERS
-    assert {each["Effect"] for each in scp["Statement"]} == {"Deny"}
-    assert json.loads(text) == scp
-    sids = [each["Sid"] for each in scp["Statement"]]
+    statements = json.loads(text)["Statement"]
+    assert {each["Effect"] for each in statements} == {"Deny"}
+    sids = [each["Sid"] for each in statements]
     assert len(set(sids)) == len(sids)
     assert all(sid.isalnum() for sid in sids)
-    assert not {"Principal", "NotPrincipal", "NotResource"} & {name for each in scp["Statement"] for name in each}
+    assert not {"Principal", "NotPrincipal", "NotResource"} & {name for each in statements for name in each}

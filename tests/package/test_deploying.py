@@ -92,10 +92,11 @@ class TestPlan:
     def test_a_parameter_that_is_not_given_keeps_its_value(self) -> None:
         without = plan(SETTINGS, Deployed(), "tables-1")[-1].command
         assert "--parameter-overrides" not in without
-        given = Settings(SETTINGS.folder, "b", alarm_email="a@example.com")
-        assert plan(given, Deployed(), "tables-1")[-1].command[-2:] == (
+        given = Settings(SETTINGS.folder, "b", alarm_email="a@example.com", rights="observe")
+        assert plan(given, Deployed(), "tables-1")[-1].command[-3:] == (
             "--parameter-overrides",
             "AlarmEmail=a@example.com",
+            "Rights=observe",
         )
 
 

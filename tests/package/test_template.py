@@ -127,6 +127,7 @@ class TestConfig:
             variables = function["Properties"]["Environment"]["Variables"]
             assert variables["XRAY_GUARD_ROLE_ARN"] == {"Fn::GetAtt": ["GuardRole", "Arn"]}
             assert variables["XRAY_GUARD_ANCHOR_BUCKET"] == {"Ref": "AnchorBucket"}
+            assert variables["XRAY_GUARD_RIGHTS"] == {"Ref": "Rights"}
 
 
 class TestTriggers:
@@ -164,6 +165,17 @@ class TestTriggers:
         for logical in FUNCTIONS.values():
             invoke = properties(expanded, f"{logical}EventInvokeConfig")
             assert invoke["DestinationConfig"]["OnFailure"]["Destination"] == {"Fn::GetAtt": ["DeadLetters", "Arn"]}
+
+    def test_services_invoke_the_functions_as_themselves_whom_no_organization_policy_binds(
+        self, expanded: dict[str, Any]
+    ) -> None:
+        """policies/scp-guard.json denies invoking to the account's principals, a role of a trigger included."""
+        permissions = of_type(expanded, "AWS::Lambda::Permission").values()
+        services = {one["Properties"]["Principal"] for one in permissions}
+        assert services == {"apigateway.amazonaws.com", "events.amazonaws.com"}
+        for rule in of_type(expanded, "AWS::Events::Rule").values():
+            assert all("RoleArn" not in target for target in rule["Properties"]["Targets"])
+        assert '"credentials"' not in json.dumps(of_type(expanded, "AWS::ApiGateway::RestApi"))
 
     def test_a_change_is_tried_as_often_and_as_long_as_lambda_allows(self, expanded: dict[str, Any]) -> None:
         invoke = properties(expanded, "OnChangeEventInvokeConfig")
@@ -440,10 +452,22 @@ class TestRights:
 
     def test_anchors_may_be_written_only_where_a_bucket_is_given(self, sam: dict[str, Any]) -> None:
         (policy,) = properties(sam, "GuardRole")["Policies"]
-        (choice,) = [one["Fn::If"] for one in policy["PolicyDocument"]["Statement"] if "Fn::If" in one]
-        assert choice[0] == "HasAnchorBucket"
+        choices = [one["Fn::If"] for one in policy["PolicyDocument"]["Statement"] if "Fn::If" in one]
+        (choice,) = [one for one in choices if one[0] == "HasAnchorBucket"]
         assert choice[1]["Action"] == "s3:PutObject"
         assert choice[2] == {"Ref": "AWS::NoValue"}
+
+    def test_p13_every_right_to_change_xray_or_kms_goes_with_the_parameter_rights(self, sam: dict[str, Any]) -> None:
+        (policy,) = properties(sam, "GuardRole")["Policies"]
+        always = [one for one in policy["PolicyDocument"]["Statement"] if one.get("Effect") == "Allow"]
+        named = {action for one in always for action in self.actions(one) if action.startswith(("kms:", "xray:"))}
+        assert all(action.split(":")[1].startswith(("Describe", "Get", "List")) for action in named)
+        choices = [one["Fn::If"] for one in policy["PolicyDocument"]["Statement"] if "Fn::If" in one]
+        bound = {one["Sid"] for condition, one, _ in choices if condition == "Enforces"}
+        assert {"SetXRay", "MakeKeysTaggedAsOwn", "RepairKeysTaggedAsOwn", "LetXRayUseTheKey"} <= bound
+        assert sam["Conditions"]["Enforces"] == {"Fn::Equals": [{"Ref": "Rights"}, "enforce"]}
+        rights = sam["Parameters"]["Rights"]
+        assert (rights["Default"], rights["AllowedValues"]) == ("enforce", ["enforce", "observe"])
 
     def test_the_rights_fit_into_a_role_with_room_for_a_larger_policy(self, sam: dict[str, Any]) -> None:
         most_characters = 10_240  # of all inline policies of a role together, white space not counted

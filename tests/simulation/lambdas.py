@@ -56,6 +56,7 @@ class Lambdas:
         self.policy = policy
         self.shuffled = shuffled
         self.regions: tuple[str, ...] = (HOME.region,)
+        self.observe_only = False
         self.emitted: list[Record] = []
         self.runs: list[Run] = []
         self.results: list[Result | Report] = []
@@ -90,6 +91,7 @@ class Lambdas:
             worker=run.name,
             requests=FakeRequests(),
             lease_seconds=lease_seconds,
+            observe_only=self.observe_only,
         )
 
     def invoke(

@@ -146,3 +146,35 @@ def test_a_rule_that_only_observes_records_each_drift_once_and_mutates_nothing()
     assert (record.outcome, record.trigger.event_id) == (Outcome.OBSERVED, event.trigger.event_id)
     assert not [mutation for mutation in scene.world.mutations if mutation.run]
     scene.witness.check_whole()
+
+
+def test_p13_a_guard_whose_role_only_reads_records_each_drift_once_and_mutates_nothing() -> None:
+    scene = stage()
+    scene.lambdas.observe_only = True
+    scene.lambdas.schedule()
+    event = scene.world.user_puts(HOME, None)
+    scene.world.run(5 * 3600)
+    (record,) = scene.tables.records(HOME)
+    assert (record.outcome, record.reason) == (Outcome.OBSERVED, "RIGHTS_OBSERVE")
+    assert record.trigger.event_id == event.trigger.event_id
+    assert not [mutation for mutation in scene.world.mutations if mutation.run]
+    scene.witness.check_whole()
+
+
+def test_p13_a_guard_that_loses_its_rights_during_a_remediation_observes_and_resumes_with_them() -> None:
+    scene = stage()
+    scene.lambdas.schedule()
+    scene.world.hazard = lambda run, number, name: Hazard("crash") if name == "PutEncryptionConfig" else None
+    scene.world.user_puts(HOME, None)
+    scene.world.run(90)
+    assert outcomes(scene)[-1] is Outcome.REMEDIATING
+    scene.lambdas.observe_only = True
+    scene.world.hazard = lambda run, number, name: None
+    before = len(scene.world.mutations)
+    scene.world.run(2 * 3600)
+    assert (outcomes(scene)[-1], scene.tables.records(HOME)[-1].reason) == (Outcome.OBSERVED, "RIGHTS_OBSERVE")
+    assert len(scene.world.mutations) == before
+    scene.lambdas.observe_only = False
+    assert scene.converge(2 * 3600), scene.witness.story()
+    assert outcomes(scene)[-1] is Outcome.REMEDIATED
+    scene.witness.check_whole()

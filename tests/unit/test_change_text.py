@@ -7,11 +7,10 @@ from datetime import UTC, datetime
 import pytest
 
 from chalicelib.auditlog.views import Entry
-from chalicelib.domain.meanings import SUBJECTS
 from chalicelib.domain.model import Actor, Subject, Trigger, TriggerKind
 from chalicelib.domain.reasons import Outcome, Violation
 from chalicelib.domain.stored import ZERO_HASH, Attribution, Cause, Change, Record
-from chalicelib.operators.formatting import LONGEST_VALUE, attribution_text, event_change_text
+from chalicelib.operators.formatting import LONGEST_VALUE, SUBJECTS, attribution_text, event_change_text
 
 HERE = "111122223333/us-east-1"
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)

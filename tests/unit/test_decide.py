@@ -77,6 +77,7 @@ def step(observation: Observation, of: TargetState | None = None, rule: Rule = R
 
 def decided(observation: Observation, of: TargetState | None = None, rule: Rule = RULE, **held: Any) -> Decision:
     run = a_run(TARGET, rule, held.pop("trigger", TriggerKind.CHANGE), budget_left=held.pop("budget_left", True))
+    run = replace(run, setup=replace(run.setup, observe_only=held.pop("observe_only", False)))
     suppression, paused = held.pop("suppression", None), held.pop("paused", None)
     assert not held
     known = known_as(of or state(), paused=paused)
@@ -244,6 +245,7 @@ def test_a_retired_key_is_given_up_and_its_alias_taken_over() -> None:
 
 
 HOLDS: list[tuple[dict[str, Any], Outcome, str]] = [
+    ({"observe_only": True}, Outcome.OBSERVED, "RIGHTS_OBSERVE"),
     ({"suppression": Suppression(OURS, "v", "r", NOW, None, None)}, Outcome.SUPPRESSED, "BREAK_GLASS"),
     ({"paused": Pause(NOW, "me", "because")}, Outcome.DEFERRED, "PAUSED"),
     ({"budget_left": False}, Outcome.DEFERRED, "BLAST_RADIUS"),
@@ -273,6 +275,16 @@ def test_a_fight_is_held_back_until_its_pause_is_over() -> None:
 def test_an_observing_rule_says_so_and_plans_nothing() -> None:
     decision = decided(seen(NONE, key()), rule=replace(RULE, mode=Mode.OBSERVE))
     assert (decision.outcome, decision.violations, decision.steps) == (Outcome.OBSERVED, (Violation.NOT_KMS,), ())
+
+
+@pytest.mark.parametrize("observation", [seen(NONE, alias=None), seen(on(OURS), key(state="Unavailable"))])
+def test_p13_a_guard_whose_role_only_reads_observes_what_it_would_remediate_and_what_it_could_not(
+    observation: Observation,
+) -> None:
+    decision = decided(observation, observe_only=True)
+    assert (decision.outcome, decision.reason, decision.steps) == (Outcome.OBSERVED, "RIGHTS_OBSERVE", ())
+    by_rule = decided(observation, rule=replace(RULE, mode=Mode.OBSERVE), observe_only=True)
+    assert (by_rule.outcome, by_rule.reason) == (Outcome.OBSERVED, "RULE_OBSERVES")
 
 
 IDLE = replace(seen(NONE, alias=None), in_use=False)

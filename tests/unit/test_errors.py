@@ -51,13 +51,23 @@ def test_what_the_roles_rights_cannot_overrule_has_no_remedy_among_them(operatio
     assert remedy(operation, code, why) is None
 
 
+@pytest.mark.parametrize("operation", ["xray:PutEncryptionConfig", "dynamodb:TransactWriteItems"])
+def test_a_denial_by_the_roles_own_policy_names_the_statement_that_binds_it_to_the_functions(operation: str) -> None:
+    text = remedy(operation, "AccessDeniedException", "... with an explicit deny in an identity-based policy")
+    assert text is not None
+    (statement,) = re.findall(r"[Ss]tatement ([A-Z]\w+)", text)
+    statements = json.loads((PROJECT / "policies/iam-guard.json").read_text("utf-8"))["Statement"]
+    (bound,) = [each for each in statements if each.get("Sid") == statement]
+    assert "lambda:SourceFunctionArn" in json.dumps(bound["Condition"])
+
+
 @pytest.mark.parametrize(("operation", "code"), REFUSALS)
 def test_a_remedy_names_only_what_exists(operation: str, code: str) -> None:
     text = REMEDIES[operation, code]
     service, _, name = operation.partition(":")
     assert name in botocore.session.get_session().get_service_model(service).operation_names
     statements = json.loads((PROJECT / "policies/iam-guard.json").read_text("utf-8"))["Statement"]
-    known = {each["Sid"] for each in statements if "Sid" in each}
+    known = {each.get("Fn::If", [None, each])[1]["Sid"] for each in statements}
     named = re.findall(r"[Ss]tatements? ([A-Z]\w+)(?: and ([A-Z]\w+))?", text)
     assert {sid for pair in named for sid in pair if sid} <= known
     for path in re.findall(r"(?:docs|policies)/[\w-]+\.\w+", text):
