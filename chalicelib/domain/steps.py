@@ -3,25 +3,25 @@
 `next_step` returns the next mutation, so that the loop can observe between mutations. `plan` chains the steps by their
 expected effects, which makes a dry run free.
 
-The steps are ordered by safety: the key is made usable first, and only then is X-Ray set to it, because X-Ray stops
-storing traces when it cannot use its key
-(https://docs.aws.amazon.com/xray/latest/devguide/xray-console-encryption.html). A new key gets its alias before that,
-so that the alias names one of two workers' keys. A recorded key's alias is moved last: KMS may take minutes to allow
-that, and nobody should be able to delay X-Ray's change by moving the alias.
+Harm goes first: X-Ray stops storing traces when it cannot use its key
+(https://docs.aws.amazon.com/xray/latest/devguide/xray-console-encryption.html). So the managed key is made usable, and
+X-Ray is set to it; a key is created before, if there is none. Only then come the alias, rotation and the rest of the
+key policy: nobody delays X-Ray's change by what they do to these.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from chalicelib.domain.judge import judge, judge_setting, policy_lets_xray
+from chalicelib.domain.judge import lanes_of, policy_verdict
 from chalicelib.domain.keychoice import managed_key
 from chalicelib.domain.keypolicy.document import UnreadablePolicy
-from chalicelib.domain.keypolicy.judge import judge_policy
 from chalicelib.domain.keypolicy.wanted import PolicyTooLong, initial_policy, merge
+from chalicelib.domain.lanes import OF_STEPS, Lane
 from chalicelib.domain.model import (
     GUARD_TAG_KEY,
     GUARD_TAG_VALUE,
@@ -57,65 +57,150 @@ class StepName(StrEnum):
 
 
 class Step(Struct, frozen=True):
-    """One mutation to send. For a key policy and an alias, `before` and `after` are the whole values."""
+    """One mutation to send, and the lane that it acts for.
+
+    For a key policy and an alias, `before` and `after` are the whole values.
+    """
 
     name: StepName
     key_arn: str | None = None
     before: str | None = None
     after: str | None = None
+    lane: Lane = Lane.UPKEEP
 
 
 class Blocked(Struct, frozen=True):
-    """Why there is no further step.
+    """Why there is no further step in the lane.
 
     `left`: X-Ray can use its key and the guard may not change it, so the guard only records it.
     """
 
     problem: Problem
     left: bool = False
+    lane: Lane = Lane.UPKEEP
 
 
 def next_step(
-    target: Target, rule: Rule, state: TargetState, seen: Observation, partition: str
+    target: Target,
+    rule: Rule,
+    state: TargetState,
+    seen: Observation,
+    partition: str,
+    held: frozenset[Lane] = frozenset(),
 ) -> Step | Blocked | None:
-    """Return the next mutation, or why there is none; None if the target is compliant."""
-    violations = judge(target, rule, state, seen)
-    if not violations:
-        return None
-    arn = managed_key(state, seen, rule)
-    setting_is_wrong = bool(judge_setting(target, rule, state, seen))
-    on_managed_key = arn is not None and seen.setting.key_arn == arn
-    if setting_is_wrong and not on_managed_key and _works_but_is_not_ours(target, rule, state, seen):
-        other = _alias_step(rule, seen, arn) if Violation.ALIAS_MOVED in violations else None
-        return other or _left_alone(seen, violations)
-    if arn is None:
-        text = initial_policy(rule, target, partition)
-        return Step(StepName.CREATE_KEY, after=text)
-    key = seen.keys.get(arn)
-    if key is None:
-        return _missing(arn, state)
-    if setting_is_wrong or rule.managed_key.ensure:
-        repair = _repair_step(key, rule, target)
-        if repair:
-            return repair
-    alias_step = _alias_step(rule, seen, arn)
-    moves = setting_is_wrong and not on_managed_key
-    if alias_step and not (moves and state.managed_key == arn):
-        return _if_ours(key, alias_step, f"point {rule.managed_key.alias} at it")
-    if moves:
-        unproved = why_not_proved(key, rule, target)
-        if unproved:
-            return Blocked(unproved)
-        return Step(StepName.PUT_SETTING, key_arn=arn, before=seen.setting.key_arn or seen.setting.type, after=arn)
+    """Return the next mutation, or why there is none.
+
+    None if the target is compliant, except for what the guard only observes and what waits for a lane in `held`. A lane
+    brings the steps that it depends on: before X-Ray moves to the managed key, that is made usable, held back or not.
+    """
+    found = lanes_of(target, rule, state, seen)
+    step: Step | Blocked | None
+    for lane in OF_STEPS:
+        if lane in held or lane not in found.values():
+            continue
+        match lane:
+            case Lane.SETTING:
+                step = _usable(target, rule, state, seen, partition) or _moved(target, rule, state, seen)
+            case Lane.KEY:
+                step = _usable(target, rule, state, seen, partition)
+            case _:
+                step = _kept_up(target, rule, state, seen, partition, found)
+        if step is not None:
+            return replace(step, lane=lane)
     return None
 
 
-def _works_but_is_not_ours(target: Target, rule: Rule, state: TargetState, seen: Observation) -> bool:
-    """Whether X-Ray uses somebody else's allowed key whose only violation is that it does not rotate."""
-    return judge_setting(target, rule, state, seen) == [Violation.KEY_ROTATION_OFF]
+def _usable(target: Target, rule: Rule, state: TargetState, seen: Observation, partition: str) -> Step | Blocked | None:
+    """The next step until X-Ray can use the managed key; None if it can."""
+    arn = managed_key(state, seen, rule)
+    if arn is None:
+        return Step(StepName.CREATE_KEY, after=initial_policy(rule, target, partition))
+    key = seen.keys.get(arn)
+    if key is None:
+        return _missing(arn, state)
+    foreign = _not_repairable(key, target)
+    if foreign:
+        return Blocked(foreign)
+    if key.state in ("PendingDeletion", "PendingReplicaDeletion"):
+        return _if_ours(key, Step(StepName.CANCEL_DELETION, key.arn, key.state, "Disabled"), "cancel its deletion")
+    if key.state == "Disabled":
+        return _if_ours(key, Step(StepName.ENABLE_KEY, key.arn, key.state, "Enabled"), "enable it")
+    if key.state != "Enabled":
+        return Blocked(Problem(Reason.KEY_UNAVAILABLE, f"{key.arn} is {key.state}, which only its owner can change"))
+    verdict = policy_verdict(key, rule, target)
+    if verdict.problem:
+        return Blocked(Problem(Reason.KEY_POLICY_UNREADABLE, f"the policy of {key.arn}: {verdict.problem}"))
+    if verdict.foreign_denies:
+        return Blocked(
+            Problem(
+                Reason.KEY_POLICY_DENIES,
+                f"the policy of {key.arn} may deny X-Ray its use: {'; '.join(verdict.foreign_denies)}. "
+                "Remove or narrow the statement",
+            )
+        )
+    return None if verdict.proved else _completed_policy(key, rule, target, verdict.missing)
 
 
-def _left_alone(seen: Observation, violations: tuple[Violation, ...]) -> Blocked:
+def _moved(target: Target, rule: Rule, state: TargetState, seen: Observation) -> Step | Blocked:
+    """The step that sets X-Ray to the managed key, which is usable."""
+    arn = managed_key(state, seen, rule)
+    key = seen.keys.get(arn or "")
+    assert key is not None
+    unproved = why_not_proved(key, rule, target)
+    if unproved:
+        return Blocked(unproved)
+    return Step(StepName.PUT_SETTING, key.arn, before=seen.setting.key_arn or seen.setting.type, after=key.arn)
+
+
+def _kept_up(
+    target: Target, rule: Rule, state: TargetState, seen: Observation, partition: str, found: Mapping[Violation, Lane]
+) -> Step | Blocked | None:
+    """The next step of upkeep; None if none is left, or as long as X-Ray cannot use its key, whose lane is held."""
+    if Lane.KEY in found.values():
+        return None
+    arn = managed_key(state, seen, rule)
+    in_use = arn is not None and arn == seen.setting.key_arn
+    if rule.managed_key.ensure and not in_use:
+        step = _usable(target, rule, state, seen, partition)
+        if step:
+            return step
+    key = seen.keys.get(arn or "")
+    if key is not None and (in_use or rule.managed_key.ensure):
+        step = _completed(key, rule, target)
+        if step:
+            return step
+    alias_step = _alias_step(rule, seen, arn) if Violation.ALIAS_MOVED in found else None
+    if arn is not None and alias_step:
+        return _if_ours(key, alias_step, f"point {rule.managed_key.alias} at it") if key else _missing(arn, state)
+    # If X-Ray uses somebody else's allowed key, which only does not rotate, the guard leaves it there.
+    return None if in_use or Lane.SETTING in found.values() else _left_alone(seen, found)
+
+
+def _completed(key: Key, rule: Rule, target: Target) -> Step | Blocked | None:
+    """The next step until a usable key has all that the rule requires; None if it has."""
+    verdict = policy_verdict(key, rule, target)
+    if verdict.missing:
+        return _completed_policy(key, rule, target, verdict.missing)
+    if rule.require.rotation and key.rotation is False:
+        if key.origin != "AWS_KMS":
+            return Blocked(
+                Problem(Reason.KEY_NOT_ROTATABLE, f"{key.arn} has origin {key.origin}, which KMS cannot rotate")
+            )
+        step = Step(StepName.ENABLE_ROTATION, key.arn, "off", f"{rule.managed_key.rotation_days} days")
+        return _if_ours(key, step, "turn its rotation on")
+    return None
+
+
+def _completed_policy(key: Key, rule: Rule, target: Target, missing: tuple[str, ...]) -> Step | Blocked:
+    try:
+        merged = merge(key.policy or "", rule, target, arn_part(key.arn, 1))
+    except (PolicyTooLong, UnreadablePolicy) as error:
+        return Blocked(Problem(Reason.KEY_POLICY_TOO_LONG, f"the policy of {key.arn} cannot be completed: {error}"))
+    step = Step(StepName.PUT_KEY_POLICY, key.arn, key.policy, merged)
+    return _if_ours(key, step, f"add the statements {', '.join(missing)} to its policy")
+
+
+def _left_alone(seen: Observation, violations: Iterable[Violation]) -> Blocked:
     return Blocked(
         Problem(
             Reason.KEY_NOT_OURS,
@@ -137,44 +222,6 @@ def _missing(arn: str, state: TargetState) -> Blocked:
             f"the managed key {arn} no longer exists: make sure of it, then run `xray-guard key replace`",
         )
     )
-
-
-def _repair_step(key: Key, rule: Rule, target: Target) -> Step | Blocked | None:
-    foreign = _not_repairable(key, target)
-    if foreign:
-        return Blocked(foreign)
-    if key.state in ("PendingDeletion", "PendingReplicaDeletion"):
-        return _if_ours(key, Step(StepName.CANCEL_DELETION, key.arn, key.state, "Disabled"), "cancel its deletion")
-    if key.state == "Disabled":
-        return _if_ours(key, Step(StepName.ENABLE_KEY, key.arn, key.state, "Enabled"), "enable it")
-    if key.state != "Enabled":
-        return Blocked(Problem(Reason.KEY_UNAVAILABLE, f"{key.arn} is {key.state}, which only its owner can change"))
-    verdict = judge_policy(key.policy or "", rule, target, arn_part(key.arn, 1))
-    if verdict.problem:
-        return Blocked(Problem(Reason.KEY_POLICY_UNREADABLE, f"the policy of {key.arn}: {verdict.problem}"))
-    if verdict.foreign_denies:
-        return Blocked(
-            Problem(
-                Reason.KEY_POLICY_DENIES,
-                f"the policy of {key.arn} may deny X-Ray its use: {'; '.join(verdict.foreign_denies)}. "
-                "Remove or narrow the statement",
-            )
-        )
-    if verdict.missing:
-        try:
-            merged = merge(key.policy or "", rule, target, arn_part(key.arn, 1))
-        except (PolicyTooLong, UnreadablePolicy) as error:
-            return Blocked(Problem(Reason.KEY_POLICY_TOO_LONG, f"the policy of {key.arn} cannot be completed: {error}"))
-        step = Step(StepName.PUT_KEY_POLICY, key.arn, key.policy, merged)
-        return _if_ours(key, step, f"add the statements {', '.join(verdict.missing)} to its policy")
-    if rule.require.rotation and key.rotation is False:
-        if key.origin != "AWS_KMS":
-            return Blocked(
-                Problem(Reason.KEY_NOT_ROTATABLE, f"{key.arn} has origin {key.origin}, which KMS cannot rotate")
-            )
-        step = Step(StepName.ENABLE_ROTATION, key.arn, "off", f"{rule.managed_key.rotation_days} days")
-        return _if_ours(key, step, "turn its rotation on")
-    return None
 
 
 def _if_ours(key: Key, step: Step, remedy: str) -> Step | Blocked:
@@ -216,7 +263,7 @@ def why_not_proved(key: Key, rule: Rule, target: Target) -> Problem | None:
         return problem
     if key.state != "Enabled":
         return Problem(Reason.KEY_NOT_PROVED, f"KMS last reported {key.arn} as {key.state}")
-    if key.policy is None or not policy_lets_xray(key, rule, target, ours=True):
+    if key.policy is None or not policy_verdict(key, rule, target).proved:
         return Problem(
             Reason.KEY_NOT_PROVED, f"the policy of {key.arn}, as KMS last returned it, does not let X-Ray use the key"
         )
@@ -252,7 +299,8 @@ def expected(
             aliases[step.after or ""] = arn
             state = replace(state, managed_key=arn)
         case StepName.PUT_SETTING:
-            return state, replace(seen, setting=Setting(EncryptionType.KMS, arn, EncryptionStatus.UPDATING))
+            setting = Setting(EncryptionType.KMS, arn, EncryptionStatus.UPDATING)
+            return replace(state, managed_key=arn), replace(seen, setting=setting)
         case _ if key is None:
             raise AssertionError(f"{step.name} of a key that was not observed")
         case StepName.CANCEL_DELETION:
@@ -268,12 +316,17 @@ def expected(
 
 
 def plan(
-    target: Target, rule: Rule, state: TargetState, seen: Observation, partition: str
+    target: Target,
+    rule: Rule,
+    state: TargetState,
+    seen: Observation,
+    partition: str,
+    held: frozenset[Lane] = frozenset(),
 ) -> tuple[tuple[Step, ...], Blocked | None]:
     """Return the foreseeable steps to a compliant target, and what blocks further steps, if anything."""
     steps: list[Step] = []
     while len(steps) < MOST_STEPS:
-        step = next_step(target, rule, state, seen, partition)
+        step = next_step(target, rule, state, seen, partition, held)
         if not isinstance(step, Step):
             return tuple(steps), step
         steps.append(step)

@@ -8,7 +8,6 @@ from chalicelib.domain.errors import GuardError
 from chalicelib.domain.model import Target, Trigger
 from chalicelib.domain.reasons import Outcome, Problem, Reason
 from chalicelib.domain.settlement import SettlementDraft
-from chalicelib.domain.stored import Backoff
 from chalicelib.loop.commit import commit
 from chalicelib.loop.guard import Guard, Result
 
@@ -32,7 +31,7 @@ def replace_key(guard: Guard, target: Target, trigger: Trigger) -> Result:
             managed_key=None,
             keys_retired=(*state.keys_retired, state.managed_key),
             incident=replace(state.incident, due=at.now) if state.incident else None,
-            backoff=Backoff(),
+            backoffs={},
             recheck_at=at.now,
         )
         draft.add(Outcome.IGNORED, reason=Reason.KEY_REPLACED, detail={"retired": state.managed_key})

@@ -163,7 +163,7 @@ def test_a_guard_whose_own_state_is_of_a_newer_release_stores_and_changes_nothin
     assert [each for each in scene.world.mutations[mutations:] if each.run] == []
     assert not scene.lambdas.surprises
     assert [each for each in events if each not in scene.lambdas.dead_letters] == []
-    with pytest.raises(FormatTooNew, match=r"the state of guard, in format 3.*changed nothing.*Use the newer release"):
+    with pytest.raises(FormatTooNew, match=rf"of guard, in format {FORMAT + 1}.*changed nothing.*Use the newer"):
         scene.tables.guard()
 
 
