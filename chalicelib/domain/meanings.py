@@ -78,8 +78,8 @@ REASONS: Mapping[Reason, Meaning] = {
     ),
     Reason.BACKOFF: Meaning(
         "backoff",
-        "Another principal keeps undoing the remediation. The target is still noncompliant. The guard waits longer "
-        "before each attempt.",
+        "Another principal keeps undoing the remediation. What remains is still noncompliant. The guard waits longer "
+        "before each attempt, and remediates everything else at once.",
         "Stop the automation that the record names under `against`, or open a break-glass. `xray-guard reconcile` does "
         "not wait for the backoff to end.",
     ),

@@ -15,8 +15,9 @@ from msgspec.structs import replace
 from chalicelib.domain import attribution, floods, incidents, lastseen, waiting
 from chalicelib.domain.breakglass import Weighed
 from chalicelib.domain.echo import MOST_REQUESTS, MOST_WINDOWS
-from chalicelib.domain.judge import OF_THE_KEY
-from chalicelib.domain.model import EncryptionType, KeyEvent, Setting, Trigger, TriggerKind
+from chalicelib.domain.judge import OF_THE_KEY, lanes_of
+from chalicelib.domain.lanes import HARM
+from chalicelib.domain.model import EncryptionStatus, EncryptionType, KeyEvent, Setting, Trigger, TriggerKind
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.reasons import Outcome, Problem, Reason, Violation
 from chalicelib.domain.run import At, Known, Run, must_audit
@@ -32,7 +33,6 @@ from chalicelib.domain.stored import (
     Tally,
     TargetState,
 )
-from chalicelib.domain.times import seconds
 
 
 class RecordFields(TypedDict, total=False):
@@ -154,10 +154,18 @@ class SettlementDraft:
         assert self.run.rule is not None
         makers = attribution.makers_of(self.run.rule, self.known, seen, violations)
         found = attribution.attribute(self.run, self.known, self.state.effects, makers, violations)
+        incident = self.with_safety(incident, seen)
         former = {each.violation: each for each in (*incident.earlier, *incident.attributions)}
         earlier = tuple(each for each in former.values() if each.violation not in violations)
         makers = (*(maker for maker in incident.makers if maker.violation not in violations), *makers)
         return replace(incident, attributions=found, earlier=earlier, makers=makers), is_new
+
+    def with_safety(self, incident: Incident, seen: Observation) -> Incident:
+        """Return the incident with the time since when X-Ray is safe, None if it is not."""
+        assert self.run.rule is not None
+        lanes = lanes_of(self.run.target, self.run.rule, self.state, seen)
+        safe = HARM.isdisjoint(lanes.values()) and seen.setting.status is EncryptionStatus.ACTIVE
+        return replace(incident, safe_at=incident.safe_at or self.now) if safe else replace(incident, safe_at=None)
 
     def joined(self, incident: Incident) -> Incident:
         """Return the open incident, joined with the run's event if that must be audited."""
@@ -188,7 +196,7 @@ class SettlementDraft:
         fields: incidents.JoinedFields = {**joined, "incident_id": known.id, "attributions": news}
         cause = known.cause or self._cause_of_key_violations(found)
         if known.cause is None and cause is not None:
-            fields |= {"cause": cause, "exposure_seconds": seconds(known.closed_at - cause.at)}
+            fields |= {"cause": cause, "exposure_seconds": incidents.past_exposure(known, cause.at)}
         past = replace(known, attributions=found, cause=cause)
         self.set(past=tuple(past if each.id == past.id else each for each in self.state.past))
         return fields
@@ -202,6 +210,9 @@ class SettlementDraft:
 
     def close_lost(self, incident: Incident) -> None:
         """Record the end of an attempt whose worker was lost, with the violations that it was about."""
+        if incident.lease is not None:
+            limits = self.run.setup.limits
+            self.set(backoffs=waiting.after_lost(self.state.backoffs, incident.lease, self.at, limits))
         problem = incidents.worker_lost(incident)
         former = self.known.stored.incident
         named = former.attributions if former else incident.attributions

@@ -13,6 +13,7 @@ from enum import StrEnum
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from chalicelib.domain.lanes import Lane
 from chalicelib.domain.model import Actor, Setting, Subject, Trigger
 from chalicelib.domain.reasons import Outcome, Problem, Reason, Violation
 
@@ -24,7 +25,7 @@ ZERO_HASH = "0" * 64
 FIRST_FORMAT = 1
 """The format of what was stored before the format had a number."""
 
-FORMAT = 2
+FORMAT = 3
 """The format of what this release stores. It reads this and all lower ones, and refuses a state of a higher one.
 
 Raise it with a change of the stored values that an older release would misread, or would lose by storing a state again.
@@ -210,10 +211,10 @@ class Incident(Struct, frozen=True):
     """A drift, from its discovery to its end. `attempt` counts the REMEDIATING records, each closed exactly once.
 
     `cause` is the first change, from which the exposure counts; `latest` the last one reported while it is open.
-    `unended`: the latest attempt has no end on the record yet, or only APPLIED. Until `settles_until`, a failure may
-    only mean that AWS is slow. `planned` are the steps of the latest attempt. `mutated`: a call that the guard sent in
-    this incident may have taken effect, so that its end is REMEDIATED. `attributions` are of the present violations,
-    `earlier` of those that it had before; `makers` say which events made any of them, also events reported later.
+    `unended`: the latest attempt has no end on the record yet, or only APPLIED. Until `settles_until`, a failure in the
+    lane `settles_in` may only mean that AWS is slow. `planned` are the latest attempt's steps. `mutated`: a call was
+    sent that may have taken effect, so the end is REMEDIATED. `attributions` are of the present violations, `earlier`
+    of former ones; `makers` say which events made them, also late events. Since `safe_at` X-Ray was seen to be safe.
     """
 
     id: str
@@ -226,6 +227,7 @@ class Incident(Struct, frozen=True):
     due: datetime | None = None
     applied_at: datetime | None = None
     settles_until: datetime | None = None
+    settles_in: Lane | None = None
     unended: bool = False
     cause: Cause | None = None
     latest: Cause | None = None
@@ -234,6 +236,7 @@ class Incident(Struct, frozen=True):
     attributions: tuple[Attribution, ...] = ()
     makers: tuple[Maker, ...] = ()
     earlier: tuple[Attribution, ...] = ()
+    safe_at: datetime | None = None
 
 
 class PastIncident(Struct, frozen=True):
@@ -250,6 +253,7 @@ class PastIncident(Struct, frozen=True):
     good_at: datetime | None = None
     attributions: tuple[Attribution, ...] = ()
     makers: tuple[Maker, ...] = ()
+    safe_at: datetime | None = None
 
 
 class Intent(Struct, frozen=True):
@@ -264,10 +268,9 @@ COUNTING_TIME = timedelta(hours=1)
 
 
 class Tally(Struct, frozen=True):
-    """The calls of one principal on one target since `since`.
+    """The calls of one principal on one target since `since`; as an amount to add, one call.
 
-    `seen` are all of them; `refused` and `tag_changes` are those without a record of their own. As an amount to add,
-    it holds one call.
+    `seen` are all of them; `refused` and `tag_changes` are those without a record of their own.
     """
 
     target: str
@@ -294,7 +297,7 @@ class Tally(Struct, frozen=True):
 
 
 class Backoff(Struct, frozen=True):
-    """How many attempts the target needed lately, and until when the next one must wait."""
+    """How many attempts a lane needed lately, and until when the next one must wait."""
 
     count: int = 0
     last_at: datetime | None = None
@@ -306,10 +309,9 @@ class TargetState(Struct, frozen=True):
 
     `good_at` is when the target was last compliant, `checked_at` when a deep observation last found it so. `recheck_at`
     is when everything must be read again; `watch` is set while a break-glass may suppress the target. `keys_handed` are
-    keys of others that an operator handed over. `effects` are what the latest events changed, `last_seen` what stood
-    there before the next change. `requests` are the ids of the guard's latest calls, and `windows` the times of calls
-    whose ids it does not know: by both it recognizes the events of its own calls. `good_setting_at` is when it last
-    read a compliant setting.
+    keys of others, handed over. `effects` are what the latest events changed, `last_seen` what stood there before.
+    `requests` are the ids of the guard's latest calls, `windows` the times of calls whose ids it does not know: by both
+    it recognizes the events of its own calls. `good_setting_at` is when it last read a compliant setting.
     """
 
     target: str
@@ -335,7 +337,7 @@ class TargetState(Struct, frozen=True):
     keys_handed: tuple[str, ...] = ()
     intent: Intent | None = None
     recheck_at: datetime | None = field(default=None, name="look")
-    backoff: Backoff = Backoff()
+    backoffs: dict[Lane, Backoff] = field(default_factory=dict)
     suppressions: tuple[Suppression, ...] = ()
     watch: datetime | None = None
     requests: tuple[str, ...] = ()

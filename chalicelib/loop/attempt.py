@@ -18,7 +18,7 @@ from chalicelib.domain import waiting
 from chalicelib.domain.attempts import Attempted
 from chalicelib.domain.echo import plan_entry
 from chalicelib.domain.errors import DENIED, AwsError, Busy, Conflict, GuardError, LeaseOver
-from chalicelib.domain.judge import judge
+from chalicelib.domain.lanes import Lane
 from chalicelib.domain.model import GUARD_TAG_KEY, GUARD_TAG_VALUE, NONCE_TAG_KEY, EncryptionStatus, Key
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.reasons import Outcome, Problem, Reason
@@ -49,10 +49,13 @@ MOST_CONFLICTS_UNDER_LEASE = 30
 class Attempt:
     """The right to mutate one target while the lease lasts.
 
-    `mutated`: a call that the guard sent in this incident, in this attempt or before, may have taken effect.
+    `held` are the lanes in which it takes no step. `mutated`: a call that the guard sent in this incident, in this
+    attempt or before, may have taken effect.
     """
 
-    def __init__(self, guard: Guard, run: Run, known: Known, lease: Lease, *, mutated: bool) -> None:
+    def __init__(
+        self, guard: Guard, run: Run, known: Known, lease: Lease, held: frozenset[Lane], *, mutated: bool
+    ) -> None:
         assert run.rule is not None
         self.guard = guard
         self.reach = guard.reach(run.target)
@@ -60,6 +63,9 @@ class Attempt:
         self.rule = run.rule
         self.known = known
         self.lease = lease
+        self.held = held
+        self.lane = Lane.SETTING
+        """The lane of the step that the attempt stopped at; after the last step, that of the setting."""
         self.mutated = mutated
         self.actions: list[Action] = []
 
@@ -74,7 +80,8 @@ class Attempt:
         step: Step | Blocked | None = None
         try:
             for _ in range(MOST_STEPS):
-                step = next_step(self.run.target, self.rule, self.known.state, seen, self.run.setup.partition)
+                step = self._next_step(seen)
+                self.lane = step.lane if step else Lane.SETTING
                 if isinstance(step, Blocked):
                     return step.problem, seen
                 if step is None:
@@ -88,6 +95,10 @@ class Attempt:
         except GuardError as error:
             return error.problem, seen
         return Problem(Reason.TOO_MANY_STEPS, f"the target is not compliant after {MOST_STEPS} mutations"), seen
+
+    def _next_step(self, seen: Observation) -> Step | Blocked | None:
+        partition = self.run.setup.partition
+        return next_step(self.run.target, self.rule, self.known.state, seen, partition, self.held)
 
     def _passes(self, step: Step | Blocked | None, seen: Observation, error: AwsError) -> Problem | None:
         """Return why the refusal passes by itself, or None if it does not."""
@@ -248,7 +259,7 @@ class Attempt:
         for pause in (*_pauses(), None):
             asked_at = self.guard.clock.now()
             seen = replace(seen, setting=self.reach.xray.get(), setting_at=asked_at)
-            if judge(self.run.target, self.rule, self.known.state, seen):
+            if self._next_step(seen) is not None:
                 was = seen.setting.key_arn or seen.setting.type
                 return Problem(Reason.CHANGED_AGAIN, f"X-Ray now reports {was}: somebody changed it meanwhile"), seen
             if seen.setting.status is EncryptionStatus.ACTIVE or pause is None:
@@ -259,7 +270,7 @@ class Attempt:
     def _finish(self, problem: Problem | None, seen: Observation) -> Result:
         """End the attempt. If the stored state changed meanwhile, read X-Ray again before recording the result (P4)."""
         for _ in range(MOST_CONFLICTS_UNDER_LEASE):
-            attempted = Attempted(seen, problem, tuple(self.actions), self.mutated)
+            attempted = Attempted(seen, problem, tuple(self.actions), self.mutated, self.lane, self.held)
             try:
                 return self._commit(settle(self.run, self.known, attempted, self.guard.at()))
             except Conflict:

@@ -106,7 +106,7 @@ def _reconcile(guard: Guard, run: Run) -> Result:
                 assert incident.lease is not None
                 lease = incident.lease
                 acted_before = known.state.incident is not None and known.state.incident.mutated
-                attempt = Attempt(guard, run, begun, lease, mutated=acted_before)
+                attempt = Attempt(guard, run, begun, lease, end.decision.held, mutated=acted_before)
                 result = attempt.act(end.seen)
             else:
                 result = _settle(guard, run, known, end)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 
 from chalicelib.auditlog.chaincheck import verify_chain
-from chalicelib.domain.keypolicy.judge import judge_policy
+from chalicelib.domain.keypolicy.judge import Verdict, judge_policy
 from chalicelib.domain.model import EncryptionStatus, EncryptionType, Key, Target
 from chalicelib.domain.ownership import is_own
 from chalicelib.domain.policy import Rule
@@ -23,7 +23,14 @@ from tests.simulation.world import GUARD_ROLE, HOME, Mutation, Run, World
 GOOD = (Outcome.COMPLIANT, Outcome.REMEDIATED)
 UPDATING = "X-Ray is still updating"
 CHANGES_THE_KEY = ("CancelKeyDeletion", "EnableKey", "EnableKeyRotation", "PutKeyPolicy")
-CLOSING = (Outcome.FAILED, Outcome.DEFERRED, Outcome.APPLIED, Outcome.REMEDIATED, Outcome.COMPLIANT)
+CLOSING = (
+    Outcome.FAILED,
+    Outcome.DEFERRED,
+    Outcome.OBSERVED,
+    Outcome.APPLIED,
+    Outcome.REMEDIATED,
+    Outcome.COMPLIANT,
+)
 
 
 class Witness:
@@ -92,11 +99,12 @@ class Witness:
         arn = mutation.key_arn or ""
         if run.told_states.get(arn) != "Enabled":
             self._say("P13", f"{who}: KMS last reported {arn} as {run.told_states.get(arn)}")
-        if not proved(run.told_policies.get(arn, ""), self.rule(mutation.target), mutation.target):
+        if not said(run.told_policies.get(arn, ""), self.rule(mutation.target), mutation.target).proved:
             self._say("P13", f"{who}: the policy that KMS last returned for {arn} does not let X-Ray use it")
         if self.fresh and not self.rivals:
             key = self.world.place(mutation.target).kms.keys[arn]
-            if key.state != "Enabled" or not proved(key.policy or "", self.rule(mutation.target), mutation.target):
+            verdict = said(key.policy or "", self.rule(mutation.target), mutation.target)
+            if key.state != "Enabled" or not verdict.proved:
                 self._say("P13", f"{who}: {arn} is {key.state}, or its policy is incomplete")
 
     def _commit(
@@ -254,15 +262,15 @@ class Witness:
         return "\n".join(sorted(lines))
 
 
-_PROVED: dict[tuple[str, str, Target], bool] = {}
+_SAID: dict[tuple[str, str, Target], Verdict] = {}
 
 
-def proved(policy: str, rule: Rule, target: Target) -> bool:
-    """Whether a key policy says all that the rule requires. Results are cached, because this is called very often."""
+def said(policy: str, rule: Rule, target: Target) -> Verdict:
+    """What a key policy says, compared with the rule. Results are cached, because this is called very often."""
     question = (policy, rule.id, target)
-    if question not in _PROVED:
-        _PROVED[question] = judge_policy(policy, rule, target, "aws").proved
-    return _PROVED[question]
+    if question not in _SAID:
+        _SAID[question] = judge_policy(policy, rule, target, "aws")
+    return _SAID[question]
 
 
 def _faults(key: Key, rule: Rule, target: Target) -> list[str]:
@@ -271,7 +279,7 @@ def _faults(key: Key, rule: Rule, target: Target) -> list[str]:
         found.append(f"{key.arn} is {key.state}")
     if rule.require.rotation and not key.rotation:
         found.append(f"{key.arn} does not rotate")
-    if not proved(key.policy or "", rule, target):
+    if not said(key.policy or "", rule, target).complete:
         found.append(f"the policy of {key.arn} is incomplete")
     return found
 

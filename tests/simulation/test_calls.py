@@ -52,9 +52,9 @@ def test_a_drift_with_a_healthy_key_costs_one_remediating_and_one_closing_transa
     assert path.run.rounds <= 6
 
 
-def test_a_drift_without_a_key_makes_exactly_one_and_puts_x_ray_on_it_last() -> None:
+def test_a_drift_without_a_key_makes_exactly_one_and_puts_x_ray_on_it_before_any_upkeep() -> None:
     path = calls.drift_without_key()
-    assert path.mutations == ("CreateKey", "EnableKeyRotation", "CreateAlias", "PutEncryptionConfig")
+    assert path.mutations == ("CreateKey", "PutEncryptionConfig", "EnableKeyRotation", "CreateAlias")
     assert path.records == 2
     assert path.run.rounds <= 11
 

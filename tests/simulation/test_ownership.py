@@ -271,7 +271,7 @@ def test_p7_what_we_changed_of_the_key_ourselves_is_an_echo_and_causes_nothing()
     scene = quiet()
     count = len(scene.tables.records(HOME))
     ours = [event for event in scene.world.events if isinstance(event, KeyEvent)]
-    assert [event.trigger.event_name for event in ours] == ["EnableKeyRotation", "CreateAlias", "CreateGrant"]
+    assert [event.trigger.event_name for event in ours] == ["CreateGrant", "EnableKeyRotation", "CreateAlias"]
     for event in ours:
         scene.lambdas.deliver(event)
         scene.world.run(30)

@@ -194,7 +194,7 @@ class Whodunit:
             case Violation.KEY_ROTATION_OFF:
                 fits = value == "off"
             case Violation.KEY_POLICY_INCOMPLETE:
-                fits = not judge_policy(value, self.rule, deed.target, "aws").proved
+                fits = not judge_policy(value, self.rule, deed.target, "aws").complete
             case _:
                 fits = True
         return fits and deed.effect.subject is SUBJECTS[violation]
