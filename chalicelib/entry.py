@@ -220,6 +220,8 @@ def _emit(record: Record) -> None:
         metrics.add_metric("Flapping", MetricUnit.Count, 1)
     if record.reason == Reason.ROLE_BORROWED:
         metrics.add_metric("RoleBorrowed", MetricUnit.Count, 1)
+    if record.reason in (Reason.STATE_EDITED, Reason.KEY_NOT_ON_RECORD):
+        metrics.add_metric("StateEdited", MetricUnit.Count, 1)
     if record.reason == Reason.REGION_DENIED and record.before is not None:
         # Alarm only for a Region that the guard could read before, not for one that was always denied.
         metrics.add_metric("RegionDenied", MetricUnit.Count, 1)

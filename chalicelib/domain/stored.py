@@ -14,6 +14,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from chalicelib.domain.model import Actor, Setting, Subject, Trigger
+from chalicelib.domain.protected import Kept
 from chalicelib.domain.reasons import Outcome, Problem, Reason, Violation
 
 GUARD_CHAIN = "guard"
@@ -24,7 +25,7 @@ ZERO_HASH = "0" * 64
 FIRST_FORMAT = 1
 """The format of what was stored before the format had a number."""
 
-FORMAT = 2
+FORMAT = 3
 """The format of what this release stores. It reads this and all lower ones, and refuses a state of a higher one.
 
 Raise it with a change of the stored values that an older release would misread, or would lose by storing a state again.
@@ -142,7 +143,7 @@ class Suppression(Struct, frozen=True):
 
 
 class Record(Struct, frozen=True):
-    """One immutable line of the audit log. `prev_hash` is part of what is hashed; `hash` is stored next to it."""
+    """One immutable line of the audit log; its hash is stored next to it. Earlier releases stored no `kept`."""
 
     record_id: str
     target: str
@@ -168,6 +169,7 @@ class Record(Struct, frozen=True):
     change: Change | None = None
     attributions: tuple[Attribution, ...] = ()
     format: int = FIRST_FORMAT
+    kept: Kept | None = None
 
 
 class Window(Struct, frozen=True):

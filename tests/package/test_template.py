@@ -266,6 +266,7 @@ class TestAlarms:
             "xray-guard-paused",
             "xray-guard-region-denied",
             "xray-guard-role-borrowed",
+            "xray-guard-state-edited",
         ]
         assert all(alarm["AlarmActions"] == [{"Ref": "Alarms"}] for alarm in alarms)
         assert properties(sam, "Alarms")["KmsMasterKeyId"] == {"Ref": "AlarmKey"}
@@ -284,6 +285,7 @@ class TestAlarms:
             ("PausedAlarm", "Paused"),
             ("RegionDeniedAlarm", "RegionDenied"),
             ("RoleBorrowedAlarm", "RoleBorrowed"),
+            ("StateEditedAlarm", "StateEdited"),
             ("SweepAlarm", "SweepCompleted"),
         ):
             alarm = properties(sam, name)

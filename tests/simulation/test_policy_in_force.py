@@ -30,10 +30,11 @@ class Crowded(FakeStore):
         event_id: str | None = None,
         tally: Tally | None = None,
         closes: Tally | None = None,
+        used: Sequence[str] = (),
     ) -> None:
         if after.target == GUARD_CHAIN:
             raise Conflict(GUARD_CHAIN)
-        super().commit(before, after, records, event_id, tally, closes)
+        super().commit(before, after, records, event_id, tally, closes, used)
 
 
 def test_a_policy_that_cannot_be_announced_is_raised_and_is_no_failure_of_the_target() -> None:

@@ -20,6 +20,7 @@ from tests.stored.tables import HERE, dumped, load
 
 FORMER = "version-1.json"
 PRESENT = "version-2.json"
+FORMATS = {FORMER: FIRST_FORMAT, PRESENT: 2}
 REGIONS = ("us-east-1", "eu-west-1", "eu-central-1", "us-east-2")
 TARGETS = tuple(Target(ACCOUNT, region) for region in REGIONS)
 
@@ -97,7 +98,7 @@ def test_what_this_release_stores_has_its_format(continued: Stage, version: str)
     """And what a former release stored, that has no number, is the first format; its records keep their bytes."""
     former = {name: len(rows) for name, rows in continued.tables.rows.items()}
     formats = {record.format for name in former for record in continued.tables.records(name)}
-    assert formats == {FIRST_FORMAT if version == FORMER else FORMAT}
+    assert formats == {FORMATS[version]}
     continued.lambdas.schedule()
     release(continued)
     continued.world.run(7200)
@@ -163,7 +164,9 @@ def test_a_guard_whose_own_state_is_of_a_newer_release_stores_and_changes_nothin
     assert [each for each in scene.world.mutations[mutations:] if each.run] == []
     assert not scene.lambdas.surprises
     assert [each for each in events if each not in scene.lambdas.dead_letters] == []
-    with pytest.raises(FormatTooNew, match=r"the state of guard, in format 3.*changed nothing.*Use the newer release"):
+    with pytest.raises(
+        FormatTooNew, match=rf"the state of guard, in format {FORMAT + 1}.*changed nothing.*Use the newer release"
+    ):
         scene.tables.guard()
 
 

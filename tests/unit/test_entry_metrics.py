@@ -58,6 +58,11 @@ def test_a_call_by_the_guards_role_that_is_not_the_guards_is_counted() -> None:
     assert counted(Outcome.IGNORED, "ROLE_BORROWED") == {"RoleBorrowed"}
 
 
+def test_p16_an_edit_of_the_stored_state_is_counted() -> None:
+    assert counted(Outcome.IGNORED, "STATE_EDITED") == {"StateEdited"}
+    assert counted(Outcome.FAILED, "KEY_NOT_ON_RECORD") == {"StateEdited", "Failed"}
+
+
 def test_a_region_is_counted_as_denied_only_if_it_could_be_read_before() -> None:
     assert counted(Outcome.IGNORED, "REGION_DENIED") == set()
     assert counted(Outcome.IGNORED, "REGION_DENIED", before=Setting(EncryptionType.NONE)) == {"RegionDenied"}
