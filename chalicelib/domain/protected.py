@@ -7,7 +7,6 @@ state that somebody else edited. Pure.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,7 +48,7 @@ def digest_of(stored: Mapping[str, Any]) -> str:
     later release adds does not change the digest.
     """
     kept = _without_empty({name: stored[name] for name in PROTECTED if name in stored})
-    return hashlib.sha256(json.dumps(kept, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(msgspec.json.encode(kept, order="sorted")).hexdigest()
 
 
 def changed_fields(before: Struct, after: Struct) -> tuple[str, ...]:
