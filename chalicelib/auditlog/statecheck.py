@@ -41,8 +41,8 @@ def verify_state(
 ) -> list[Finding]:
     """Findings about edits of a chain's state that the guard's own writes cannot explain, in order.
 
-    `kept` has the digests of each sound record by its number, None for a record that does not cover the state. `keys`
-    has the record's number of each key row by its sort key. Read the state before the key rows, and these before the
+    `kept` has the digests of each record by its number, None for one that does not cover the state or is not sound.
+    `keys` has the record's number of each key row by its sort key. Read the state first, then the key rows, then the
     records.
 
     STATE_EDITED            the protected fields were changed without a record, or the state contradicts itself
@@ -52,7 +52,7 @@ def verify_state(
     findings = [Finding(target, seq, "STATE_EDITED", message) for seq, message in _broken_links(kept)]
     for key, seq in sorted(keys.items()):
         if seq not in kept and not (key == UPGRADED and seq == 0):
-            message = f"the row {key[:200]!r} points to this record, which does not exist or is not sound"
+            message = f"the row {key[:200]!r} points to this record, which does not exist"
             findings.append(Finding(target, seq, "KEY_ROW_WITHOUT_RECORD", message))
     if stored is None:
         return findings

@@ -216,9 +216,10 @@ class _Chain:
             key = RECORD_SORT_KEY.fullmatch(row.sk)
             if key:
                 self._markers_of_records[int(key[1])] = _marker_of(record)
-            if key and record is not None and digest(row.body) == row.hash:
-                self._kept[int(key[1])] = record.kept
-                self.counts["uncovered"] += record.kept is None
+            if key:
+                sound = record is not None and digest(row.body) == row.hash
+                self._kept[int(key[1])] = record.kept if sound and record else None
+                self.counts["uncovered"] += sound and self._kept[int(key[1])] is None
             yield row
 
     def _compare_markers(self, markers: dict[str, int]) -> list[Finding]:
