@@ -223,6 +223,8 @@ def _emit(record: Record) -> None:
         metrics.add_metric("RoleBorrowed", MetricUnit.Count, 1)
     if Violation.KEY_POLICY_OPEN in record.violations:
         metrics.add_metric("KeyPolicyOpen", MetricUnit.Count, 1)
+    if record.reason in (Reason.STATE_EDITED, Reason.KEY_NOT_ON_RECORD):
+        metrics.add_metric("StateEdited", MetricUnit.Count, 1)
     if record.reason == Reason.REGION_DENIED and record.before is not None:
         # Alarm only for a Region that the guard could read before, not for one that was always denied.
         metrics.add_metric("RegionDenied", MetricUnit.Count, 1)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from chalicelib.domain.formats import FORMAT
 from chalicelib.domain.reasons import Outcome
-from chalicelib.domain.stored import FORMAT
 from chalicelib.operators.output import say
 
 if TYPE_CHECKING:

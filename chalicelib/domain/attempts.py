@@ -84,6 +84,7 @@ def begin(
         suppression=glass.refusal,
         actions=(),
     )
+    draft.used += tuple(step.key_arn for step in decision.steps if step.key_arn)
     return draft.settled(Outcome.REMEDIATING)
 
 

@@ -88,6 +88,7 @@ class Reason(StrEnum):
     KEY_POLICY_TOO_LONG = "KEY_POLICY_TOO_LONG"
     KEY_POLICY_UNREADABLE = "KEY_POLICY_UNREADABLE"
     KEY_UNAVAILABLE = "KEY_UNAVAILABLE"
+    KEY_NOT_ON_RECORD = "KEY_NOT_ON_RECORD"
     NO_MANAGED_KEY = "NO_MANAGED_KEY"
 
     # How an attempt or a run failed.
@@ -113,10 +114,15 @@ class Reason(StrEnum):
     CALLS_COUNTED = "CALLS_COUNTED"
     GRANTS_CHANGED = "GRANTS_CHANGED"
     KEY_HANDED_OVER = "KEY_HANDED_OVER"
+    KEY_ADOPTED = "KEY_ADOPTED"
+    KEY_FOUND = "KEY_FOUND"
+    KEY_MADE = "KEY_MADE"
     KEY_REPLACED = "KEY_REPLACED"
     POLICY_IN_FORCE = "POLICY_IN_FORCE"
     RESUMED = "RESUMED"
     ROLE_BORROWED = "ROLE_BORROWED"
+    STATE_EDITED = "STATE_EDITED"
+    STATE_NOTED = "STATE_NOTED"
     SWEEP = "SWEEP"
 
     # Why an event cannot be acted on.
@@ -164,11 +170,16 @@ NOTES = BREAK_GLASS_NOTES | {
     Reason.CALLS_COUNTED,
     Reason.GRANTS_CHANGED,
     Reason.KEY_HANDED_OVER,
+    Reason.KEY_ADOPTED,
+    Reason.KEY_FOUND,
+    Reason.KEY_MADE,
     Reason.KEY_REPLACED,
     Reason.PAUSED,
     Reason.POLICY_IN_FORCE,
     Reason.RESUMED,
     Reason.ROLE_BORROWED,
+    Reason.STATE_EDITED,
+    Reason.STATE_NOTED,
     Reason.SWEEP,
 }
 """Reasons of IGNORED records that judge nothing: notes about the guard, a break-glass or an addendum."""

@@ -71,7 +71,8 @@ class Settlement(Struct, frozen=True):
     `state` is None if there is nothing to store. `violations` are those that the run recorded, or found on record.
     `mutated`: this is the end of an attempt, even if AWS refused its calls. `due` is when the target must be checked
     again, None for the next sweep. `tally` is what the run's event adds to its tally; `closes` is the tally whose
-    number is recorded here.
+    number is recorded here. `used` are the keys and nonces of the state that the run relies on: it stores nothing if
+    one of them is not on record.
     """
 
     lines: tuple[Line, ...]
@@ -83,6 +84,7 @@ class Settlement(Struct, frozen=True):
     due: datetime | None = None
     tally: Tally | None = None
     closes: Tally | None = None
+    used: tuple[str, ...] = ()
 
 
 class SettlementDraft:
@@ -102,6 +104,10 @@ class SettlementDraft:
         self.news: tuple[Attribution, ...] = ()
         """The attributions that change with the run's event."""
         self._calls_known = False
+        self.used: tuple[str, ...] = ()
+        """The keys and nonces that the run relies on."""
+        self._note_edits()
+        self._note_found_key()
         if self.must_audit and run.event is not None:
             cause = incidents.cause_of(run.event.trigger)
             self.set(
@@ -283,6 +289,7 @@ class SettlementDraft:
             mutated,
             self.state.due,
             floods.in_full(tally, self.now) if tally else None,
+            used=self.used,
         )
 
     def note_calls(self, actions: tuple[Action, ...]) -> None:
@@ -294,12 +301,25 @@ class SettlementDraft:
 
     def _keep_window(self) -> None:
         """If an attempt ends here whose calls are not all known, keep its window, to recognize their events."""
-        incident = self.known.stored.incident
+        incident = self.known.state.incident
         lease = incident.lease if incident else None
         now_held = self.state.incident.lease if self.state.incident else None
         if incident is None or lease is None or self._calls_known or (now_held and now_held.is_same(lease)):
             return
         self.set(windows=(*self.state.windows, lease.window(incident.planned))[-MOST_WINDOWS:])
+
+    def _note_edits(self) -> None:
+        """Record the values that somebody else wrote into the stored state."""
+        for edit in self.known.edits:
+            self.add(Outcome.IGNORED, reason=Reason.STATE_EDITED, detail={"field": edit.field, "value": edit.value})
+
+    def _note_found_key(self) -> None:
+        """Record the key that this run found by the nonce of the stored intent."""
+        intent = self.known.stored.intent
+        found = [arn for arn in self.known.state.keys_made if arn not in self.known.stored.keys_made]
+        if intent is not None and found:
+            self.used = (intent.nonce,)
+            self.add(Outcome.IGNORED, reason=Reason.KEY_FOUND, detail={"key": found[0]})
 
     def _note_borrowed_role(self) -> None:
         """Record that somebody else uses the guard's role. A run drops the event of an echo before it settles."""

@@ -13,23 +13,16 @@ from enum import StrEnum
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from chalicelib.domain.formats import FIRST_FORMAT, FORMAT
 from chalicelib.domain.lanes import Lane
 from chalicelib.domain.model import Actor, Setting, Subject, Trigger
+from chalicelib.domain.protected import Kept
 from chalicelib.domain.reasons import Outcome, Problem, Reason, Violation
 
 GUARD_CHAIN = "guard"
 """The chain for records of no target: sweeps, anchors, policy digests, unreadable events, pause and resume."""
 
 ZERO_HASH = "0" * 64
-
-FIRST_FORMAT = 1
-"""The format of what was stored before the format had a number."""
-
-FORMAT = 3
-"""The format of what this release stores. It reads this and all lower ones, and refuses a state of a higher one.
-
-Raise it with a change of the stored values that an older release would misread, or would lose by storing a state again.
-"""
 
 
 class Cause(Struct, frozen=True):
@@ -143,7 +136,7 @@ class Suppression(Struct, frozen=True):
 
 
 class Record(Struct, frozen=True):
-    """One immutable line of the audit log. `prev_hash` is part of what is hashed; `hash` is stored next to it."""
+    """One immutable line of the audit log; its hash is stored next to it. Earlier releases stored no `kept`."""
 
     record_id: str
     target: str
@@ -169,6 +162,7 @@ class Record(Struct, frozen=True):
     change: Change | None = None
     attributions: tuple[Attribution, ...] = ()
     format: int = FIRST_FORMAT
+    kept: Kept | None = None
 
 
 class Window(Struct, frozen=True):
@@ -391,10 +385,3 @@ class GuardState(Struct, frozen=True):
     due: None = None
     policy_seq: int | None = None
     format: int = FORMAT
-
-
-class StoredFormat(Struct, frozen=True):
-    """What every stored value of every release has."""
-
-    target: str = ""
-    format: int = FIRST_FORMAT

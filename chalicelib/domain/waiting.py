@@ -40,6 +40,19 @@ INTENT_AGE = timedelta(hours=1)
 """An intent is due long before it is this old, so a key created earlier cannot be its key."""
 
 
+LONGEST_LEASE = timedelta(seconds=960)
+"""A function lives for fifteen minutes at most, and its lease ends a minute later."""
+
+LONGEST_BACKOFF = timedelta(minutes=1440)
+"""The largest `max_backoff_minutes` that the policy's schema allows."""
+
+LONGEST_INCIDENT = max(LONGEST_LEASE, LONGEST_BACKOFF)
+"""An incident is due when its lease ends, when its next attempt is allowed, or sooner."""
+
+LONGEST_INTENT = LONGEST_LEASE + STALE_READS
+"""An intent is due `STALE_READS` after its lease."""
+
+
 class Wait(Struct, frozen=True):
     """When an open incident is due again, and the target's backoffs from then on.
 

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from msgspec import Struct
 
+from chalicelib.domain.edits import without_edits
 from chalicelib.domain.errors import Busy, Conflict
 from chalicelib.domain.floods import tally_of
 from chalicelib.domain.model import ChangeEvent, KeyEvent, Target, Trigger
@@ -67,9 +68,10 @@ class Guard(Struct, frozen=True):
         return Run(target, self.policy.rule_for(target), trigger, setup, event, budget_left)
 
     def known(self, run: Run) -> Known:
-        """Load what is stored about the run's target and its event."""
+        """Load what is stored about the run's target and its event, without the values that somebody else edited."""
         loaded = self.store.load(str(run.target), run.event_id, tally_of(run, self.clock.now()))
-        return Known(loaded.state, loaded.state, loaded.guard, loaded.audited, loaded.tally)
+        state, edits = without_edits(loaded.state, self.clock.now())
+        return Known(loaded.state, state, loaded.guard, loaded.audited, loaded.tally, edits)
 
     def at(self) -> At:
         """Return time and randomness as inputs of a decision."""

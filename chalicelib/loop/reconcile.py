@@ -21,7 +21,17 @@ from msgspec.structs import replace
 
 from chalicelib.domain.attempts import begin
 from chalicelib.domain.echo import is_own
-from chalicelib.domain.errors import AwsError, Busy, Conflict, GuardError, LeaseOver, StoreError, denies_region
+from chalicelib.domain.errors import (
+    AwsError,
+    Busy,
+    Conflict,
+    GuardError,
+    KeyNotOnRecord,
+    LeaseOver,
+    StateEdited,
+    StoreError,
+    denies_region,
+)
 from chalicelib.domain.model import ChangeEvent, KeyEvent, Target, Trigger
 from chalicelib.domain.policy import Policy
 from chalicelib.domain.ports import Reach
@@ -106,7 +116,8 @@ def _reconcile(guard: Guard, run: Run) -> Result:
                 assert incident.lease is not None
                 lease = incident.lease
                 acted_before = known.state.incident is not None and known.state.incident.mutated
-                attempt = Attempt(guard, run, begun, lease, end.decision.held, mutated=acted_before)
+                keys = frozenset(step.key_arn for step in end.decision.steps if step.key_arn)
+                attempt = Attempt(guard, run, begun, lease, keys, end.decision.held, mutated=acted_before)
                 result = attempt.act(end.seen)
             else:
                 result = _settle(guard, run, known, end)
@@ -118,9 +129,8 @@ def _reconcile(guard: Guard, run: Run) -> Result:
             if store_errors > MOST_STORE_ERRORS:
                 raise
         except GuardError as error:
-            end = RegionDenied(error.problem) if denies_region(error) else Failed(error.problem, lease)
             try:
-                return _settle(guard, run, guard.known(run), end)
+                return _fail(guard, run, error, lease)
             except Conflict:
                 continue
         except LeaseOver:
@@ -168,7 +178,7 @@ def _find_out(guard: Guard, run: Run) -> _Found | Result | None:
     if state.incident or not answers:
         # Reads made together with the state may be older than the state. Only later reads may close an incident.
         answers = guard.gather(reads)
-    first = glance(reach, run.rule, answers)
+    first = glance(reach, answers)
     known = learn(guard, reach, known)
     return _Found(known, judge_target(guard, reach, run, run.rule, known, first))
 
@@ -202,6 +212,20 @@ def _settle(guard: Guard, run: Run, known: Known, end: End) -> Result:
     if is_own(run, known.state):
         run = run.without_event()
     return commit(guard, run, known, settle(run, known, end, guard.at()))[1]
+
+
+def _fail(guard: Guard, run: Run, error: GuardError, lease: Lease | None) -> Result:
+    """Record the failure, also in a state that only claims to be of an earlier release."""
+    end = RegionDenied(error.problem) if denies_region(error) else Failed(error.problem, lease)
+    known = guard.known(run)
+    intent = known.state.intent
+    if isinstance(error, KeyNotOnRecord) and intent is not None and error.key == intent.nonce:
+        # Otherwise each check would find the stranger's key again.
+        known = replace(known, state=replace(known.state, intent=None))
+    try:
+        return _settle(guard, run, known, end)
+    except StateEdited as edited:
+        return _settle(guard, run, known.as_of_this_format(), Failed(edited.problem, lease))
 
 
 def _begin(guard: Guard, run: Run, known: Known, judged: Judged) -> Known:

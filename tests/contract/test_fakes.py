@@ -31,11 +31,12 @@ from chalicelib.aws.kms import KeysApi
 from chalicelib.aws.logreads import LogStore
 from chalicelib.aws.xray import XRayApi
 from chalicelib.domain.errors import AwsError, Conflict, FormatTooNew
+from chalicelib.domain.formats import FORMAT
 from chalicelib.domain.keypolicy.wanted import initial_policy
 from chalicelib.domain.model import EncryptionStatus, EncryptionType, Setting, Target, Trigger, TriggerKind
 from chalicelib.domain.ports import Keys, Store, XRay
 from chalicelib.domain.reasons import Outcome, Violation
-from chalicelib.domain.stored import FORMAT, GUARD_CHAIN, Cause, GuardState, Incident, Intent, Lease, Phase, TargetState
+from chalicelib.domain.stored import GUARD_CHAIN, Cause, GuardState, Incident, Intent, Lease, Phase, TargetState
 from sandbox.keys import delete_key, set_key_state
 from sandbox.knobs import KNOBS
 from sandbox.tracing import seed_services

@@ -278,6 +278,7 @@ class TestAlarms:
             "xray-guard-paused",
             "xray-guard-region-denied",
             "xray-guard-role-borrowed",
+            "xray-guard-state-edited",
         ]
         assert all(alarm["AlarmActions"] == [{"Ref": "Alarms"}] for alarm in alarms)
         assert properties(sam, "Alarms")["KmsMasterKeyId"] == {"Ref": "AlarmKey"}
@@ -297,6 +298,7 @@ class TestAlarms:
             ("PausedAlarm", "Paused"),
             ("RegionDeniedAlarm", "RegionDenied"),
             ("RoleBorrowedAlarm", "RoleBorrowed"),
+            ("StateEditedAlarm", "StateEdited"),
             ("SweepAlarm", "SweepCompleted"),
         ):
             alarm = properties(sam, name)
@@ -410,7 +412,7 @@ class TestRights:
         on_audit = [one for one in statements if "xray-guard-audit" in json.dumps(one["Resource"])]
         allowed = {action for one in on_audit if one["Effect"] == "Allow" for action in self.actions(one)}
         denied = {action for one in on_audit if one["Effect"] == "Deny" for action in self.actions(one)}
-        assert allowed == {"dynamodb:BatchGetItem", "dynamodb:PutItem"}
+        assert allowed == {"dynamodb:BatchGetItem", "dynamodb:ConditionCheckItem", "dynamodb:PutItem"}
         assert {"dynamodb:UpdateItem", "dynamodb:DeleteItem", "dynamodb:DeleteTable"} <= denied
 
     def test_the_rights_are_those_of_the_calls_that_the_adapters_make(
@@ -426,6 +428,7 @@ class TestRights:
             "kms:TagResource",  # KMS, for the tags that CreateKey brings
             "dynamodb:PutItem",  # DynamoDB, for a transaction's Put
             "dynamodb:UpdateItem",  # and for its Update
+            "dynamodb:ConditionCheckItem",  # and for its ConditionCheck
             "logs:CreateLogStream",  # Lambda
             "logs:PutLogEvents",
             "sqs:SendMessage",  # Lambda, for what it gives up on

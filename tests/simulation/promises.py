@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections import Counter
 
 from chalicelib.auditlog.chaincheck import verify_chain
+from chalicelib.auditlog.keyrows import named, sort_key
 from chalicelib.domain.keypolicy.judge import Verdict, judge_policy
 from chalicelib.domain.model import EncryptionStatus, EncryptionType, Key, Target
 from chalicelib.domain.ownership import is_own
 from chalicelib.domain.policy import Rule
+from chalicelib.domain.protected import changed_fields
 from chalicelib.domain.reasons import Outcome, Reason
 from chalicelib.domain.stored import GUARD_CHAIN, Action, GuardState, Record, TargetState
 from tests.simulation.fakes import Tables
 from tests.simulation.lambdas import Lambdas
+from tests.simulation.simulatedlog import SimulatedLog
 from tests.simulation.whodunit import Whodunit
 from tests.simulation.world import GUARD_ROLE, HOME, Mutation, Run, World
 
@@ -36,8 +39,10 @@ CLOSING = (
 class Witness:
     """Watches one world. `broken` lists every promise that was seen broken, with where and when.
 
-    `follows_attributions`: who made each violation is compared with what really happened. `former` are the markers
-    that a former version of the guard left, whose records do not say whose own they are.
+    `rolled_back`: a release that does not protect the state stored it, which counts as an edit.
+    `follows_attributions`: who made each violation is compared with what really happened. `follows_key_rows`: nobody
+    edits the stored states, so each key that they name has its row. `former` are the markers that a former version of
+    the guard left, whose records do not say whose own they are.
     """
 
     def __init__(self, world: World, tables: Tables, lambdas: Lambdas, *, rivals: bool = False) -> None:
@@ -45,6 +50,8 @@ class Witness:
         self.rivals = rivals
         self.fresh = True
         self.follows_attributions = False
+        self.rolled_back = False
+        self.follows_key_rows = True
         self.broken: list[str] = []
         self.former: frozenset[tuple[str, str]] = frozenset()
         self.keys_made: Counter[Target] = Counter()
@@ -110,6 +117,7 @@ class Witness:
     def _commit(
         self, run: Run, before: TargetState | GuardState, after: TargetState | GuardState, records: list[Record]
     ) -> None:
+        self._check_protected(before, after, records)
         written_by = self._written_by.get(after.target)
         self._written_by[after.target] = (run, self.world.now)
         if not isinstance(after, TargetState):
@@ -132,6 +140,17 @@ class Witness:
         overtaken = written_by is not None and written_by[0] is not run and written_by[1] > run.told_setting_at
         if closes and overtaken and records and records[-1].outcome in GOOD:
             self._say("P4", f"{records[-1].record_id} closes on a read older than the stored state")
+
+    def _check_protected(
+        self, before: TargetState | GuardState, after: TargetState | GuardState, records: list[Record]
+    ) -> None:
+        """P16: protected fields change only with a record, and each key that the state names has its row."""
+        changed = changed_fields(before, after)
+        if changed and not records:
+            self._say("P16", f"{after.target}: {', '.join(changed)} changed without a record")
+        missing = [name for name in named(after) if (after.target, sort_key(name)) not in self.tables.keys]
+        if missing and self.follows_key_rows:
+            self._say("P16", f"{after.target}: no key row for {', '.join(missing)}")
 
     # --- the target's state ----------------------------------------------------------------------------------------
 
@@ -169,7 +188,8 @@ class Witness:
         for name in (*self.tables.states, GUARD_CHAIN):
             state = self.tables.guard() if name == GUARD_CHAIN else self.tables.state(name)
             findings = verify_chain(name, self.tables.rows.get(name, ()), (state.seq, state.head))
-            broken += [f"P16: {finding}" for finding in findings]
+            findings += SimulatedLog(self.tables).state_findings(name)
+            broken += [f"P16: {each}" for each in findings if not (self.rolled_back and each.code == "STATE_EDITED")]
             if name != GUARD_CHAIN:
                 broken += _unclosed(self.tables.records(name), self.tables.state(name))
                 broken += self._audited_once(name)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
 from chalicelib.auditlog import hashchain
 from chalicelib.auditlog.hashchain import Slice, marker_key
+from chalicelib.auditlog.statecheck import StoredState
+from chalicelib.domain.formats import FIRST_FORMAT
 from chalicelib.domain.model import Trigger, TriggerKind
 from chalicelib.domain.reasons import Outcome
 from chalicelib.domain.stored import ZERO_HASH, Record
@@ -48,8 +51,16 @@ class Logbook:
     def heads(self) -> Iterator[tuple[str, int, str]]:
         yield from ((target, seq, head) for target, (seq, head) in list(self.ends.items()))
 
-    def head(self, target: str) -> tuple[int, str] | None:
-        return self.ends.get(target)
+    def stored_state(self, target: str) -> StoredState | None:
+        """The state as a release stored it that did not protect it."""
+        if target not in self.ends:
+            return None
+        seq, head = self.ends[target]
+        text = json.dumps({"target": target, "version": seq, "seq": seq, "head": head, "format": FIRST_FORMAT})
+        return StoredState(target, seq, seq, head, None, text)
+
+    def key_rows(self, target: str) -> Iterator[tuple[str, int]]:
+        yield from ()
 
     def rows(self, target: str) -> Iterator[hashchain.StoredRow]:
         yield from self._chain(target)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-import msgspec
 from msgspec.structs import replace
 
 from chalicelib.domain.lanes import Lane
@@ -26,7 +25,7 @@ def test_p1_an_incident_that_waits_is_due_at_once_when_its_key_is_given_up() -> 
     state = replace(
         scene.tables.state(HOME), incident=incident, outcome=Outcome.FAILED, backoffs={Lane.SETTING: Backoff(9)}
     )
-    scene.tables.states[str(HOME)] = (state.version, msgspec.json.encode(state), state.due)
+    scene.tables.hold(state)
     replace_key(scene.lambdas.guard(Run("operator", "operator")), HOME, Trigger(TriggerKind.OPERATOR))
     after = scene.tables.state(HOME)
     assert after.incident is not None

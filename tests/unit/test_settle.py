@@ -898,7 +898,8 @@ def learned(end: End, state: TargetState, **changes: Any) -> Settlement:
 
 def test_p2_what_a_run_learned_is_stored_though_its_end_is_silent() -> None:
     found = learned(HEALTHY, SEARCHING, intent=None, keys_made=(OTHER_ARN,))
-    assert (found.lines, stored(found)) == ((), replace(SEARCHING, intent=None, keys_made=(OTHER_ARN,)))
+    assert [line.fields["reason"] for line in found.lines] == [Reason.KEY_FOUND]
+    assert stored(found) == replace(SEARCHING, intent=None, keys_made=(OTHER_ARN,))
 
 
 def test_what_a_run_learned_does_not_change_its_answer() -> None:

@@ -14,9 +14,10 @@ from chalicelib.auditlog.states import read_state
 from chalicelib.auditlog.verify import verify
 from chalicelib.auditlog.views import read_entry
 from chalicelib.domain.errors import FormatTooNew
+from chalicelib.domain.formats import FIRST_FORMAT, FORMAT
 from chalicelib.domain.model import Trigger, TriggerKind
 from chalicelib.domain.reasons import Outcome
-from chalicelib.domain.stored import FIRST_FORMAT, FORMAT, GuardState, Record, TargetState
+from chalicelib.domain.stored import GuardState, Record, TargetState
 from tests.unit.logbook import Logbook
 
 HERE = "111122223333/us-east-1"
@@ -28,9 +29,10 @@ def text(**fields: object) -> str:
 
 
 @pytest.mark.parametrize("stored", [{}, {"format": FIRST_FORMAT}, {"format": FORMAT}])
-def test_a_state_of_this_format_or_a_lower_one_becomes_one_of_this_format(stored: dict[str, int]) -> None:
-    assert read_state(text(**stored), TargetState) == TargetState(HERE, version=3, format=FORMAT)
-    assert read_state(text(**stored), GuardState).format == FORMAT
+def test_a_state_of_this_format_or_a_lower_one_is_read_and_keeps_its_format(stored: dict[str, int]) -> None:
+    known = stored.get("format", FIRST_FORMAT)
+    assert read_state(text(**stored), TargetState) == TargetState(HERE, version=3, format=known)
+    assert read_state(text(**stored), GuardState).format == known
 
 
 @pytest.mark.parametrize("fields", [{}, {"version": "three"}, {"incident": 7}])

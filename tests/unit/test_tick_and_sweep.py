@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
-import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -50,7 +49,7 @@ def guard_of(scene: Stage, **changes: object) -> Guard:
 def remember(scene: Stage, target: Target | str, **fields: object) -> None:
     """Put a target's state into the tables as it is."""
     state = TargetState(str(target), **{"version": 1, **fields})  # type: ignore[arg-type]
-    scene.tables.states[str(target)] = (state.version, msgspec.json.encode(state), state.due)
+    scene.tables.hold(state)
 
 
 def all_due(scene: Stage) -> None:
