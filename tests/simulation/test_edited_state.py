@@ -9,14 +9,21 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from chalicelib.domain.model import GUARD_TAG_KEY, GUARD_TAG_VALUE, NONCE_TAG_KEY
+from chalicelib.domain.attempts import begin
+from chalicelib.domain.model import GUARD_TAG_KEY, GUARD_TAG_VALUE, NONCE_TAG_KEY, Trigger, TriggerKind
 from chalicelib.domain.reasons import Outcome, Reason
 from chalicelib.domain.stored import GUARD_CHAIN, Backoff, Intent, Lease, Pause, Record, Suppression
 from chalicelib.domain.tagvalue import normal
+from chalicelib.loop.attempt import Attempt
+from chalicelib.loop.commit import commit
+from chalicelib.loop.judging import judge_target
 from chalicelib.loop.managed_key import replace_key
+from chalicelib.loop.observe import glance, glance_reads
+from chalicelib.loop.reconcile import reconcile
 from tests.simulation.beginnings import OPERATOR, brake, operate, quiet, records_since, release, ticking
 from tests.simulation.scenarios import ALIAS, Stage
 from tests.simulation.simulatedlog import SimulatedLog, edit
+from tests.simulation.still import still
 from tests.simulation.test_stored_format import TARGETS, loaded
 from tests.simulation.world import HOME, Hazard, Run
 
@@ -152,6 +159,32 @@ def test_p13_p16_a_key_that_is_forged_during_an_attempt_is_not_used_either(scene
     drifts(scene)
     never_touched(scene, arn)
     assert EDITED in found(scene)
+
+
+def test_p13_p16_an_attempt_changes_no_key_that_was_not_in_its_plan_whatever_the_state_names() -> None:
+    """The state that it reads again after a conflict may have been edited."""
+    scene = still()
+    sweep, invocation = Trigger(TriggerKind.SWEEP), Run("sweep/2", "sweep")
+    reconcile(scene.lambdas.guard(Run("sweep/1", "sweep")), HOME, sweep)
+    scene.world.run(1800)
+    scene.world.user_puts(HOME, None)
+    guard = scene.lambdas.guard(invocation)
+    run, reach = guard.run(HOME, sweep), guard.reach(HOME)
+    assert run.rule is not None
+    known = guard.known(run)
+    first = glance(reach, guard.gather(glance_reads(reach, run.rule)))
+    judged = judge_target(guard, reach, run, run.rule, known, first)
+    begun, _ = commit(
+        guard, run, known, begin(run, known, judged.seen, judged.glass, judged.decision, guard.at(), "nonce")
+    )
+    assert begun.state.incident is not None
+    assert begun.state.incident.lease is not None
+    mutations = len(scene.world.mutations)
+    result = Attempt(guard, run, begun, begun.state.incident.lease, frozenset(), frozenset(), mutated=False).act(
+        judged.seen
+    )
+    assert (result.outcome, result.reason) == (Outcome.FAILED, Reason.KEY_NOT_ON_RECORD)
+    assert len(scene.world.mutations) == mutations, scene.witness.story()
 
 
 # --- what would silence the guard ------------------------------------------------------------------------------------

@@ -200,3 +200,24 @@ def test_after_a_rollback_to_the_first_release_this_one_continues() -> None:
     is_brought_to_its_end(scene)
     found = {(finding.target, finding.code) for finding in SimulatedLog(scene.tables).report().findings}
     assert found == {(str(target), "STATE_EDITED") for target in TARGETS}
+
+
+def test_p16_a_rollback_of_protected_states_to_the_first_release_is_on_record_once_and_this_one_continues() -> None:
+    """The first release drops the number of the format, as somebody would who forges a state."""
+    scene = loaded(PRESENT)
+    scene.lambdas.schedule()
+    release(scene)
+    scene.world.run(13 * 3600)
+    kept = json.loads((HERE / FORMER).read_text("utf-8"))
+    for name, (version, state, due) in scene.tables.states.items():
+        now, former = json.loads(state), json.loads(kept["states"][name]["state"])
+        scene.tables.states[name] = (version, json.dumps(as_stored_by_the_former_release(now, former)).encode(), due)
+    before = {target: len(scene.tables.records(target)) for target in TARGETS}
+    for target in TARGETS:
+        scene.world.user_puts(target, None)
+    scene.world.run(3600)
+    for target in TARGETS:
+        assert scene.witness.right(target), scene.witness.story(target)
+        reasons = [record.reason for record in scene.tables.records(target)[before[target] :]]
+        assert reasons.count(Reason.STATE_EDITED) == 1, scene.witness.story(target)
+        assert Reason.KEY_NOT_ON_RECORD not in reasons
