@@ -8,19 +8,22 @@ from typing import TYPE_CHECKING
 import click
 
 from chalicelib.cli.options import common_options, filter_of, moment, pass_operator
-from chalicelib.cli.remarks import say_newer, say_reasons, say_unreadable
+from chalicelib.cli.remarks import say_newer, say_reasons, say_unreadable, say_waiting
 from chalicelib.domain.model import TriggerKind
 from chalicelib.domain.reasons import Outcome, Reason
+from chalicelib.domain.stored import GUARD_CHAIN
 from chalicelib.operators.context import Operator
 from chalicelib.operators.output import Table, emit, emit_lines, print_table, say
 
 if TYPE_CHECKING:
     from chalicelib.auditlog.filters import Filter
     from chalicelib.auditlog.views import Entry
+    from chalicelib.auditlog.waits import Waiting
     from chalicelib.domain.stored import Record
 
 POLL_SECONDS = 3.0
 OUTCOMES = tuple(outcome.value for outcome in Outcome)
+UNFINISHED = (Outcome.REMEDIATING, Outcome.APPLIED, Outcome.FAILED, Outcome.DEFERRED, Outcome.SUPPRESSED)
 HISTORY_COLUMNS = ("time", "target", "outcome", "reason", "actor", "change", "exposure")
 
 
@@ -59,6 +62,8 @@ def history_verb(
     A page reads a bounded part of the log. If there is more, the last line on stderr (or `next_token` in JSON) has the
     token for the next page. Times without a zone are UTC.
     """
+    import msgspec
+
     from chalicelib.auditlog import history
 
     if follow and (until or next_token):
@@ -78,12 +83,27 @@ def history_verb(
     if follow:
         return _follow(operator, wanted, limit)
     page = history.records(operator.store, wanted, operator.now(), limit, next_token)
-    emit(operator.output, page.to_json(), "records", lambda: _print_records(page.entries, wanted))
+    waiting = _waiting(operator, page.entries)
+    document = {**page.to_json(), "waiting": msgspec.to_builtins(waiting)}
+    emit(operator.output, document, "records", lambda: _print_records(page.entries, wanted))
+    for target, waits in waiting.items():
+        say_waiting(target, waits)
     say_unreadable(page.unreadable)
     say_newer(page.entries)
     if page.cursor and operator.output != "json":
         say(f"More records: add --next-token {page.cursor}")
     return 0
+
+
+def _waiting(operator: Operator, entries: tuple[Entry, ...]) -> dict[str, Waiting]:
+    """What the guard waits for now in the targets of the listed records, for those whose incident is open."""
+    from chalicelib.auditlog.waits import waiting
+
+    now = operator.now()
+    unfinished = {entry.record.target for entry in entries if entry.record.outcome in UNFINISHED}
+    loaded = {target: operator.store.load(target) for target in sorted(unfinished - {GUARD_CHAIN})}
+    waits = {target: waiting(found.state, found.guard, now) for target, found in loaded.items()}
+    return {target: found for target, found in waits.items() if found}
 
 
 def _row(entry: Entry, wanted: Filter) -> list[str]:

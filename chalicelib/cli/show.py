@@ -30,7 +30,7 @@ def show_verb(operator: Operator, incident: str) -> int:
     from chalicelib.auditlog import history
 
     try:
-        view = history.incident(operator.store, incident)
+        view = history.incident_now(operator.store, incident, operator.now)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="INCIDENT") from error
     if view is None:
@@ -71,8 +71,11 @@ def _print_incident(operator: Operator, view: IncidentView) -> None:
             line("  changed", persons_change_text(change, target))
     line("rule", view.rule or "none")
     if view.open:
-        open_for = (operator.now() - view.exposed_since).total_seconds()
-        line("exposure", f"{span_text(open_for)} so far, since {time_text(view.exposed_since)}")
+        exposed = f"{span_text(view.exposed_seconds(operator.now()))}, from {time_text(view.exposed_since)}"
+        until = f"to {time_text(view.exposed_until)}" if view.exposed_until else "on"
+        line("exposure", f"{exposed} {until}")
+        if view.waiting:
+            line("waiting", view.waiting.text)
     else:
         known = view.exposure_seconds
         measured = span_text(known) if known is not None else "unknown"

@@ -9,8 +9,9 @@ from typing import Any
 from chalicelib.auditlog import hashchain
 from chalicelib.auditlog.hashchain import Slice, marker_key
 from chalicelib.domain.model import Trigger, TriggerKind
+from chalicelib.domain.ports import Loaded
 from chalicelib.domain.reasons import Outcome
-from chalicelib.domain.stored import ZERO_HASH, Record
+from chalicelib.domain.stored import ZERO_HASH, GuardState, Record, TargetState
 
 
 class Logbook:
@@ -20,6 +21,8 @@ class Logbook:
         self.stored: dict[tuple[str, str], hashchain.StoredRow] = {}
         self.marked: dict[tuple[str, str], int] = {}
         self.ends: dict[str, tuple[int, str]] = {}
+        self.present: dict[str, TargetState] = {}
+        self.guard = GuardState()
         self.items_read = 0
         self.queries = 0
         self.most_per_query: int | None = None
@@ -44,6 +47,9 @@ class Logbook:
         self.stored[(row.target, row.sk)] = row
 
     # --- the store's reads -----------------------------------------------------------------------------------------
+
+    def load(self, target: str) -> Loaded:
+        return Loaded(self.present.get(target, TargetState(target)), self.guard)
 
     def heads(self) -> Iterator[tuple[str, int, str]]:
         yield from ((target, seq, head) for target, (seq, head) in list(self.ends.items()))
