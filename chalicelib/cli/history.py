@@ -18,7 +18,6 @@ from chalicelib.operators.output import Table, emit, emit_lines, print_table, sa
 if TYPE_CHECKING:
     from chalicelib.auditlog.filters import Filter
     from chalicelib.auditlog.views import Entry
-    from chalicelib.auditlog.waits import Waiting
     from chalicelib.domain.stored import Record
 
 POLL_SECONDS = 3.0
@@ -62,8 +61,6 @@ def history_verb(
     A page reads a bounded part of the log. If there is more, the last line on stderr (or `next_token` in JSON) has the
     token for the next page. Times without a zone are UTC.
     """
-    import msgspec
-
     from chalicelib.auditlog import history
 
     if follow and (until or next_token):
@@ -83,11 +80,8 @@ def history_verb(
     if follow:
         return _follow(operator, wanted, limit)
     page = history.records(operator.store, wanted, operator.now(), limit, next_token)
-    waiting = _waiting(operator, page.entries)
-    document = {**page.to_json(), "waiting": msgspec.to_builtins(waiting)}
-    emit(operator.output, document, "records", lambda: _print_records(page.entries, wanted))
-    for target, waits in waiting.items():
-        say_waiting(target, waits)
+    emit(operator.output, page.to_json(), "records", lambda: _print_records(page.entries, wanted))
+    _say_waiting(operator, page.entries)
     say_unreadable(page.unreadable)
     say_newer(page.entries)
     if page.cursor and operator.output != "json":
@@ -95,15 +89,14 @@ def history_verb(
     return 0
 
 
-def _waiting(operator: Operator, entries: tuple[Entry, ...]) -> dict[str, Waiting]:
-    """What the guard waits for now in the targets of the listed records, for those whose incident is open."""
+def _say_waiting(operator: Operator, entries: tuple[Entry, ...]) -> None:
+    """Say what the guard waits for now in the targets of the listed records."""
     from chalicelib.auditlog.waits import waiting
 
-    now = operator.now()
     unfinished = {entry.record.target for entry in entries if entry.record.outcome in UNFINISHED}
-    loaded = {target: operator.store.load(target) for target in sorted(unfinished - {GUARD_CHAIN})}
-    waits = {target: waiting(found.state, found.guard, now) for target, found in loaded.items()}
-    return {target: found for target, found in waits.items() if found}
+    for target in sorted(unfinished - {GUARD_CHAIN}):
+        loaded = operator.store.load(target)
+        say_waiting(target, waiting(loaded.state, loaded.guard, operator.now()))
 
 
 def _row(entry: Entry, wanted: Filter) -> list[str]:

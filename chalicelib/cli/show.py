@@ -71,9 +71,9 @@ def _print_incident(operator: Operator, view: IncidentView) -> None:
             line("  changed", persons_change_text(change, target))
     line("rule", view.rule or "none")
     if view.open:
-        exposed = f"{span_text(view.exposed_seconds(operator.now()))}, from {time_text(view.exposed_since)}"
-        until = f"to {time_text(view.exposed_until)}" if view.exposed_until else "on"
-        line("exposure", f"{exposed} {until}")
+        exposed, since = span_text(view.exposed_seconds(operator.now())), time_text(view.exposed_since)
+        over = f"{exposed}, from {since} to {time_text(view.exposed_until)}; something else remains"
+        line("exposure", over if view.exposed_until else f"{exposed} so far, since {since}")
         if view.waiting:
             line("waiting", view.waiting.text)
     else:

@@ -79,7 +79,6 @@ def said_everywhere(pattern: str) -> None:
         typed("history").err,
         str(typed("status", "--output", "json").json["targets"][0]["waiting"]["text"]),
         str(typed("show", incident.id, "--output", "json").json["waiting"]["text"]),
-        str(typed("history", "--output", "json").json["waiting"][HERE]["text"]),
         str(api("incident", {"id": incident.id})["waiting"]["text"]),
         str(api("target", {"account": account, "region": region})["waiting"]["text"]),
         str(api("targets", {})["targets"][0]["waiting"]["text"]),
@@ -118,4 +117,4 @@ def test_resume_names_what_goes_on_waiting_for_something_else(guarded: None) -> 
 
 def test_a_target_that_waits_for_nothing_says_nothing(guarded: None) -> None:
     assert HERE not in typed("status").err
-    assert typed("history", "--output", "json").json["waiting"] == {}
+    assert HERE not in typed("history").err
