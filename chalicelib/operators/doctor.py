@@ -221,12 +221,12 @@ class Doctor:
             yield GOOD, f"the last sweep was at {time_text(state.swept_at)}"
 
     def _targets(self) -> Iterator[tuple[str, ...]]:
-        now = self._operator.now()
+        now, guard = self._operator.now(), self._operator.guard_state()
         seen = 0
         bad = False
         for state in self._operator.store.states():
             seen += 1
-            view = target_view(state)
+            view = target_view(state, guard, now)
             for arn in view.orphan_keys:
                 bad = True
                 yield (

@@ -172,7 +172,7 @@ class TestReconcile:
         before = state_of_the_world()
         answer = typed("reconcile", HERE, "--dry-run")
         assert answer.code == 0
-        steps = ("1. CreateKey", "2. EnableKeyRotation", "3. CreateAlias", "4. PutEncryptionConfig")
+        steps = ("1. CreateKey", "2. PutEncryptionConfig", "3. EnableKeyRotation", "4. CreateAlias")
         assert [name in answer.out for name in steps] == [True] * 4
         assert state_of_the_world() == before
 

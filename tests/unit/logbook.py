@@ -12,8 +12,9 @@ from chalicelib.auditlog.hashchain import Slice, marker_key
 from chalicelib.auditlog.statecheck import StoredState
 from chalicelib.domain.formats import FIRST_FORMAT
 from chalicelib.domain.model import Trigger, TriggerKind
+from chalicelib.domain.ports import Loaded
 from chalicelib.domain.reasons import Outcome
-from chalicelib.domain.stored import ZERO_HASH, Record
+from chalicelib.domain.stored import ZERO_HASH, GuardState, Record, TargetState
 
 
 class Logbook:
@@ -23,6 +24,8 @@ class Logbook:
         self.stored: dict[tuple[str, str], hashchain.StoredRow] = {}
         self.marked: dict[tuple[str, str], int] = {}
         self.ends: dict[str, tuple[int, str]] = {}
+        self.present: dict[str, TargetState] = {}
+        self.guard = GuardState()
         self.items_read = 0
         self.queries = 0
         self.most_per_query: int | None = None
@@ -47,6 +50,9 @@ class Logbook:
         self.stored[(row.target, row.sk)] = row
 
     # --- the store's reads -----------------------------------------------------------------------------------------
+
+    def load(self, target: str) -> Loaded:
+        return Loaded(self.present.get(target, TargetState(target)), self.guard)
 
     def heads(self) -> Iterator[tuple[str, int, str]]:
         yield from ((target, seq, head) for target, (seq, head) in list(self.ends.items()))

@@ -19,7 +19,7 @@ from chalicelib.domain.policy import KeyKind, Limits, Require, Rule
 from chalicelib.domain.reasons import Outcome, Violation
 from chalicelib.domain.run import At
 from chalicelib.domain.steps import Blocked, Step, StepName, next_step, plan
-from chalicelib.domain.stored import Backoff, Lease, TargetState
+from chalicelib.domain.stored import Backoff, Incident, Lease, Phase, TargetState
 from tests.unit.test_decide import (
     NO_READERS,
     NONE,
@@ -267,6 +267,30 @@ def test_the_first_lane_that_is_free_decides_when_the_target_is_due() -> None:
     waits = state(backoffs=held(Lane.KEY, minutes=3) | held(Lane.UPKEEP, minutes=2) | {Lane.SETTING: Backoff(1, NOW)})
     assert waiting.free_at(waits, [Lane.KEY, Lane.UPKEEP, Lane.SETTING]) == NOW + 2 * MINUTE
     assert waiting.free_at(waits, [Lane.SETTING]) is None
+
+
+def settling(lane: Lane, **backoffs: Backoff) -> TargetState:
+    """The last attempt was stopped in this lane by what passes by itself."""
+    incident = Incident("1", NOW, NONE, Phase.OPEN, settles_until=NOW + MINUTE, settles_in=lane)
+    fought = {Lane(name): backoff for name, backoff in backoffs.items()}
+    return state(incident=incident, outcome=Outcome.DEFERRED, reason="SETTLING", backoffs=fought)
+
+
+def test_p1_the_lane_that_waits_for_aws_is_not_held_and_the_ones_that_are_fought_about_are() -> None:
+    fought = Backoff(4, NOW, NOW + MINUTE)
+    waits = settling(Lane.KEY, key=fought, upkeep=fought, setting=Backoff(2, NOW))
+    assert waiting.held_lanes(waits, NOW) == {Lane.UPKEEP}
+    assert [waiting.is_settling(waits, lane, NOW) for lane in OF_STEPS] == [True, True, False]
+    assert not waiting.is_settling(replace(waits, reason="BACKOFF"), Lane.KEY, NOW)
+    assert not waiting.is_settling(waits, Lane.KEY, NOW + MINUTE)
+
+
+def test_p9_after_a_partial_end_the_time_to_settle_begins_anew_unless_another_lane_is_fought_about() -> None:
+    fought = Backoff(3, NOW, NOW + MINUTE)
+    held_back = settling(Lane.KEY, upkeep=fought, key=Backoff(2, NOW))
+    assert waiting.settles_anew(held_back, frozenset({Lane.UPKEEP})) is None
+    both = settling(Lane.KEY, upkeep=fought, key=fought)
+    assert waiting.settles_anew(both, frozenset({Lane.UPKEEP})) == NOW + MINUTE
 
 
 def test_the_lanes_by_which_x_ray_loses_traces_go_first() -> None:

@@ -15,6 +15,7 @@ from chalicelib.auditlog.verify import verify
 from chalicelib.auditlog.views import read_entry
 from chalicelib.domain.errors import FormatTooNew
 from chalicelib.domain.formats import FIRST_FORMAT, FORMAT
+from chalicelib.domain.lanes import Lane
 from chalicelib.domain.model import Trigger, TriggerKind
 from chalicelib.domain.reasons import Outcome
 from chalicelib.domain.stored import GuardState, Record, TargetState
@@ -33,6 +34,12 @@ def test_a_state_of_this_format_or_a_lower_one_is_read_and_keeps_its_format(stor
     known = stored.get("format", FIRST_FORMAT)
     assert read_state(text(**stored), TargetState) == TargetState(HERE, version=3, format=known)
     assert read_state(text(**stored), GuardState).format == known
+
+
+def test_the_one_backoff_of_a_lower_format_is_dropped_and_those_of_this_format_are_read() -> None:
+    former = {"count": 4, "last_at": "2026-11-20T12:00:00Z", "until": "2026-11-20T12:30:00Z"}
+    assert read_state(text(format=2, backoff=former), TargetState).backoffs == {}
+    assert read_state(text(format=3, backoffs={"key": former}), TargetState).backoffs[Lane.KEY].count == 4
 
 
 @pytest.mark.parametrize("fields", [{}, {"version": "three"}, {"incident": 7}])
