@@ -1,6 +1,6 @@
 """`python -m shipping STAGE` writes build/STAGE/package: `tables.json`, `sam.json` and `deployment.zip`.
 
-Each stage reads only what the previous one wrote: copy what ships, stamp the policy and fill in the roles' permissions
+Each stage reads only what the previous one wrote: copy what ships, stamp the policy and complete the templates
 from it; let Chalice package the copy; rewrite the zip with compiled modules and fixed times, so that the same source
 gives the same bytes; check the zip. The new package replaces the old one only if all stages passed.
 """
@@ -39,7 +39,8 @@ def package(stage: str, project: Path = PROJECT) -> Path:
     told = run([sys.executable, "-m", "chalicelib.operators.policy_check", "stamp", str(source / "policies")], project)
     if told:
         say(told)
-    render(source / ".chalice" / "extras.json", source / "policies")
+    for template in ("extras.json", "tables.json"):
+        render(source / ".chalice" / template, source / "policies")
     say(f"packaging stage {stage} for Python {sys.version_info.major}.{sys.version_info.minor}")
     chalice(stage, source, made)
     shutil.copy(source / ".chalice" / "tables.json", made / "tables.json")

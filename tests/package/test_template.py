@@ -214,17 +214,37 @@ def test_nothing_but_the_tables_is_in_their_stack_so_that_nothing_else_can_fail_
     assert {name: one["Type"] for name, one in tables["Resources"].items()} == dict.fromkeys(
         ("AuditTable", "TargetsTable"), "AWS::DynamoDB::Table"
     )
-    assert set(tables) == {"AWSTemplateFormatVersion", "Description", "Resources"}
+    assert set(tables) == {"AWSTemplateFormatVersion", "Description", "Parameters", "Conditions", "Resources"}
 
 
 def test_a_table_that_exists_can_be_imported(tables: dict[str, Any]) -> None:
     """CloudFormation asks for a name without functions, and for Retain; an import may bring no outputs."""
-    text = json.dumps(tables)
-    assert "Fn::" not in text
-    assert '"Ref"' not in text
+    assert "Outputs" not in tables
     for resource in tables["Resources"].values():
+        plain = {name: value for name, value in resource["Properties"].items() if name != "ResourcePolicy"}
+        assert "Fn::" not in json.dumps(plain)
+        assert '"Ref"' not in json.dumps(plain)
         assert isinstance(resource["Properties"]["TableName"], str)
         assert resource["DeletionPolicy"] == "Retain"
+
+
+def test_p16_the_tables_have_a_policy_only_where_the_deployment_names_who_may_write(tables: dict[str, Any]) -> None:
+    """A policy without the deploying role would shut CloudFormation out of the policy itself."""
+    assert {name: one["Default"] for name, one in tables["Parameters"].items()} == {
+        "PipelineRole": "none",
+        "OperatorRoles": "none",
+    }
+    assert tables["Conditions"]["HasPolicy"] == {
+        "Fn::Or": [{"Condition": "HasPipelineRole"}, {"Condition": "HasOperatorRoles"}]
+    }
+    for name in ("AuditTable", "TargetsTable"):
+        condition, chosen, otherwise = properties(tables, name)["ResourcePolicy"]["Fn::If"]
+        assert (condition, otherwise) == ("HasPolicy", {"Ref": "AWS::NoValue"})
+        for statement in chosen["PolicyDocument"]["Statement"]:
+            assert (statement["Effect"], statement["Principal"]) == ("Deny", "*")
+            never_denied = ("UpdateTable", "DeleteTable", "Backup", "Restore", "TimeToLive", "*")
+            assert not [action for action in statement["Action"] if any(word in action for word in never_denied)]
+            assert statement["Resource"]["Fn::Sub"].endswith(f":table/{properties(tables, name)['TableName']}")
 
 
 def test_the_guards_stack_can_fail_or_go_without_a_table(sam: dict[str, Any], expanded: dict[str, Any]) -> None:
