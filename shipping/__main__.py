@@ -15,10 +15,13 @@ import sys
 from pathlib import Path
 
 from shipping.archive import check, write_anew
-from shipping.rights import render
+from shipping.rights import demand, render
 from shipping.staging import stage_copy
 
 PROJECT = Path(__file__).resolve().parent.parent
+
+DEMANDED = {"prod": ("AnchorBucket",)}
+"""The parameters of the guard's template that have no default in a stage, so that a deployment must name them."""
 
 
 class PackagingError(Exception):
@@ -41,6 +44,7 @@ def package(stage: str, project: Path = PROJECT) -> Path:
         say(told)
     for template in ("extras.json", "tables.json"):
         render(source / ".chalice" / template, source / "policies")
+    demand(source / ".chalice" / "extras.json", DEMANDED.get(stage, ()))
     say(f"packaging stage {stage} for Python {sys.version_info.major}.{sys.version_info.minor}")
     chalice(stage, source, made)
     shutil.copy(source / ".chalice" / "tables.json", made / "tables.json")

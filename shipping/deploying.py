@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from shipping.__main__ import PROJECT, PackagingError, package, say
+from shipping.__main__ import DEMANDED, PROJECT, PackagingError, package, say
 
 POLL_SECONDS = 5
 LONGEST_CREATE_SECONDS = 900
@@ -285,6 +285,12 @@ def deploy(stage: str, settings: Settings, environment: Mapping[str, str]) -> No
         raise DeployError(
             "no bucket is named. CloudFormation reads the zip and the template from a bucket in the guard's Region: "
             "make deploy BUCKET=your-bucket"
+        )
+    if "AnchorBucket" in DEMANDED.get(stage, ()) and not settings.anchor_bucket:
+        raise DeployError(
+            f"no anchor bucket is named, and stage {stage} needs one: anyone who can rewrite both tables can rewrite the "
+            "audit log, unless its anchors are in a bucket with Object Lock (docs/deploy.md says how to create it). "
+            "Name it: make deploy ANCHOR_BUCKET=your-bucket. To do without it: make deploy ANCHOR_BUCKET=none"
         )
     cli = find_cli(environment)
     package(stage)

@@ -9,6 +9,7 @@ file as `${policies/iam-guard.json}`. The file has placeholders for what comes f
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,14 @@ def render(template: Path, policies: Path) -> None:
     }
     filled = fill(json.loads(template.read_text("utf-8")), {**values, **files})
     template.write_text(json.dumps(filled, indent=2) + "\n", "utf-8")
+
+
+def demand(template: Path, parameters: Iterable[str]) -> None:
+    """Take the defaults of the parameters away, in place, so that a deployment must name them."""
+    document = json.loads(template.read_text("utf-8"))
+    for name in parameters:
+        del document["Parameters"][name]["Default"]
+    template.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
 
 
 def completed(rights: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.server import Sandbox
+from shipping.__main__ import DEMANDED
 from shipping.deploying import (
     Cli,
     Deployed,
@@ -26,6 +27,7 @@ from shipping.deploying import (
     observe,
     plan,
 )
+from shipping.rights import demand
 
 SETTINGS = Settings(Path("build/dev/package"), "artifacts")
 MADE_HERE = {"AWS::IAM::Role", "AWS::SQS::Queue", "AWS::SNS::Topic"}
@@ -122,6 +124,24 @@ def test_a_missing_bucket_is_said_at_once_with_what_to_type(project: Path) -> No
     assert done.returncode != 0
     assert "no bucket is named" in done.stderr
     assert "make deploy BUCKET=your-bucket" in done.stderr
+
+
+@pytest.mark.parametrize("stage", ["dev", "prod"])
+def test_p16_cloudformation_demands_an_anchor_bucket_in_prod(stage: str, project: Path, tmp_path: Path) -> None:
+    template = tmp_path / "extras.json"
+    template.write_bytes((project / ".chalice" / "extras.json").read_bytes())
+    demand(template, DEMANDED.get(stage, ()))
+    parameters = json.loads(template.read_text("utf-8"))["Parameters"]
+    assert ("Default" in parameters["AnchorBucket"]) is (stage == "dev")
+    assert all("Default" in parameter for name, parameter in parameters.items() if name != "AnchorBucket")
+
+
+def test_p16_a_deployment_to_prod_without_an_anchor_bucket_stops_and_says_what_to_type(project: Path) -> None:
+    done = make_deploy(dict(os.environ), "STAGE=prod", "BUCKET=artifacts", project=project)
+    assert done.returncode != 0
+    assert "ANCHOR_BUCKET=your-bucket" in done.stderr
+    assert "ANCHOR_BUCKET=none" in done.stderr
+    assert "staging" not in done.stderr
 
 
 def test_a_missing_aws_cli_is_said_with_where_to_get_it(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from cfnlint.config import ManualArgs
 from chalicelib.aws.kms import METHODS
 from chalicelib.domain.events import KEY_EVENTS, KEY_NOTICES
 from chalicelib.domain.policy import parse
+from sandbox.template import Made, Template
 from tests.package.conftest import of_type
 
 FUNCTIONS = {"on_change": "OnChange", "on_key_change": "OnKeyChange", "tick": "Tick", "sweep": "Sweep"}
@@ -126,7 +127,7 @@ class TestConfig:
         for function in guards(sam).values():
             variables = function["Properties"]["Environment"]["Variables"]
             assert variables["XRAY_GUARD_ROLE_ARN"] == {"Fn::GetAtt": ["GuardRole", "Arn"]}
-            assert variables["XRAY_GUARD_ANCHOR_BUCKET"] == {"Ref": "AnchorBucket"}
+            assert variables["XRAY_GUARD_ANCHOR_BUCKET"] == {"Fn::If": ["HasAnchorBucket", {"Ref": "AnchorBucket"}, ""]}
             assert variables["XRAY_GUARD_RIGHTS"] == {"Ref": "Rights"}
 
 
@@ -487,6 +488,11 @@ class TestRights:
         assert sam["Conditions"]["Enforces"] == {"Fn::Equals": [{"Ref": "Rights"}, "enforce"]}
         rights = sam["Parameters"]["Rights"]
         assert (rights["Default"], rights["AllowedValues"]) == ("enforce", ["enforce", "observe"])
+
+    def test_p16_a_bucket_called_none_is_no_bucket(self, sam: dict[str, Any]) -> None:
+        for value, wanted in (("anchors", True), ("none", False), ("", False)):
+            template = Template(sam, {}, Made, {"AnchorBucket": value})
+            assert template.holds("HasAnchorBucket") is wanted
 
     def test_the_rights_fit_into_a_role_with_room_for_a_larger_policy(self, sam: dict[str, Any]) -> None:
         most_characters = 10_240  # of all inline policies of a role together, white space not counted
