@@ -288,8 +288,8 @@ def deploy(stage: str, settings: Settings, environment: Mapping[str, str]) -> No
         )
     if "AnchorBucket" in DEMANDED.get(stage, ()) and not settings.anchor_bucket:
         raise DeployError(
-            f"no anchor bucket is named, and stage {stage} needs one: anyone who can rewrite both tables can rewrite the "
-            "audit log, unless its anchors are in a bucket with Object Lock (docs/deploy.md says how to create it). "
+            f"no anchor bucket is named, and stage {stage} needs one: anyone who can rewrite both tables can rewrite "
+            "the audit log, unless its anchors are in a bucket with Object Lock (docs/deploy.md says how). "
             "Name it: make deploy ANCHOR_BUCKET=your-bucket. To do without it: make deploy ANCHOR_BUCKET=none"
         )
     cli = find_cli(environment)
