@@ -19,7 +19,7 @@ from chalicelib.domain.errors import GuardError
 from chalicelib.domain.events import KEY_EVENTS, KEY_NOTICES, read_change, read_key_event
 from chalicelib.domain.model import Rejected, Trigger, TriggerKind, arn_part
 from chalicelib.domain.policy import PolicyError, load_stamped
-from chalicelib.domain.reasons import Outcome, Problem, Reason
+from chalicelib.domain.reasons import Outcome, Problem, Reason, Violation
 from chalicelib.domain.refusals import passes_by_itself
 from chalicelib.domain.stored import Record
 from chalicelib.loop.batch import Report
@@ -221,6 +221,8 @@ def _emit(record: Record) -> None:
         metrics.add_metric("Flapping", MetricUnit.Count, 1)
     if record.reason == Reason.ROLE_BORROWED:
         metrics.add_metric("RoleBorrowed", MetricUnit.Count, 1)
+    if Violation.KEY_POLICY_OPEN in record.violations:
+        metrics.add_metric("KeyPolicyOpen", MetricUnit.Count, 1)
     if record.reason == Reason.REGION_DENIED and record.before is not None:
         # Alarm only for a Region that the guard could read before, not for one that was always denied.
         metrics.add_metric("RegionDenied", MetricUnit.Count, 1)

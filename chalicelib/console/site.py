@@ -22,7 +22,7 @@ from werkzeug.wrappers import Request, Response
 from chalicelib.auditlog.cursors import BadCursor
 from chalicelib.console import pages, words
 from chalicelib.console.pages import ItemNotFound, Page
-from chalicelib.domain import meanings
+from chalicelib.domain import meanings, outcome_meanings
 from chalicelib.domain.errors import GuardError
 from chalicelib.domain.policy import PolicyError
 from chalicelib.operators import errors, formatting
@@ -214,10 +214,10 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     made.globals |= {
-        "outcome_meanings": meanings.OUTCOMES,
+        "outcome_meanings": outcome_meanings.OUTCOMES,
         "explanation": meanings.explanation,
         "sign": words.sign,
-        "violation_meanings": meanings.VIOLATIONS,
+        "violation_meanings": outcome_meanings.VIOLATIONS,
         "difference": words.difference,
         "ago": words.ago,
     }

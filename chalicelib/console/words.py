@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from chalicelib.auditlog.parts import Participant, Person
-from chalicelib.domain import meanings
+from chalicelib.domain import meanings, outcome_meanings
 from chalicelib.domain.keypolicy import document
 from chalicelib.domain.model import Actor, Setting, arn_part, key_id_of
 from chalicelib.domain.reasons import Outcome, Reason, Violation
@@ -41,7 +41,9 @@ SHAPES = {
 }
 """Each outcome's shape and tone."""
 
-OUTCOMES = {outcome: Sign(shape, meanings.OUTCOMES[outcome].label, tone) for outcome, (shape, tone) in SHAPES.items()}
+OUTCOMES = {
+    outcome: Sign(shape, outcome_meanings.OUTCOMES[outcome].label, tone) for outcome, (shape, tone) in SHAPES.items()
+}
 UNSEEN = Sign("dash", "Not seen", "calm")
 
 LONGEST_IN_LINE = 120
@@ -62,7 +64,7 @@ def code_word(code: object) -> str:
 
 def violation_word(violation: Violation) -> str:
     """Format a violation as its label."""
-    return meanings.VIOLATIONS[violation].label
+    return outcome_meanings.VIOLATIONS[violation].label
 
 
 def attribution_word(attribution: Attribution, target: str) -> str:

@@ -157,7 +157,7 @@ def _maker_of(violation: Violation, rule: Rule, known: Known, seen: Observation)
         return Maker(violation, seen.at, Subject.KEY_STATE, keys, KEY_STATES[violation], good_at)
     if violation is Violation.KEY_ROTATION_OFF:
         return Maker(violation, seen.at, Subject.KEY_ROTATION, keys, ("off",), checked_at)
-    if violation is Violation.KEY_POLICY_INCOMPLETE:
+    if violation in (Violation.KEY_POLICY_INCOMPLETE, Violation.KEY_POLICY_OPEN):
         policies = (key.policy for arn, key in seen.keys.items() if key and key.policy and key_id_of(arn) in keys)
         values = tuple(sorted(map(canonical_digest, policies)))
         return Maker(violation, seen.at, Subject.KEY_POLICY, keys, values, checked_at)

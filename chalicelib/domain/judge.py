@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from chalicelib.domain.keychoice import is_ruled_out, managed_key
 from chalicelib.domain.keypolicy.judge import judge_policy
+from chalicelib.domain.keypolicy.openness import open_statements
 from chalicelib.domain.keypolicy.wanted import XRAY
 from chalicelib.domain.model import EncryptionType, Key, Target, arn_part
 from chalicelib.domain.observation import Observation
@@ -29,6 +30,7 @@ OF_THE_KEY = frozenset(
         Violation.KEY_NOT_FOUND,
         Violation.KEY_ROTATION_OFF,
         Violation.KEY_POLICY_INCOMPLETE,
+        Violation.KEY_POLICY_OPEN,
         Violation.ALIAS_MOVED,
     }
 )
@@ -99,6 +101,8 @@ def _judge_key(key: Key, rule: Rule, target: Target, *, ours: bool) -> list[Viol
         found.append(Violation.KEY_ROTATION_OFF)
     if key.policy is not None and not policy_lets_xray(key, rule, target, ours=ours):
         found.append(Violation.KEY_POLICY_INCOMPLETE)
+    if ours and open_statements(key.policy or "", target):
+        found.append(Violation.KEY_POLICY_OPEN)
     return found
 
 

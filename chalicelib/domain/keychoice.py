@@ -10,12 +10,19 @@ from chalicelib.domain.stored import TargetState
 
 
 def managed_key(state: TargetState, seen: Observation, rule: Rule) -> str | None:
-    """Return the managed key's ARN: the recorded key, else the alias's key, else one created and not yet aliased."""
-    if state.managed_key:
-        return state.managed_key
+    """Return the managed key's ARN: the recorded key, else the latest that the guard made, else the alias's key.
+
+    So nobody can put another key in the place of the first one by moving the alias while the guard makes it.
+    """
+    own = state.managed_key or latest_made(state)
+    if own:
+        return own
     aliased = seen.aliases.get(rule.managed_key.alias)
-    if aliased and aliased not in state.keys_retired:
-        return aliased
+    return aliased if aliased and aliased not in state.keys_retired else None
+
+
+def latest_made(state: TargetState) -> str | None:
+    """Return the latest key that the guard made and no operator gave up; None without one."""
     return next((arn for arn in reversed(state.keys_made) if arn not in state.keys_retired), None)
 
 

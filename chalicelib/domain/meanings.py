@@ -1,11 +1,14 @@
-"""The label, the meaning and the remedy of each code. For people: the functions do not load this module."""
+"""The label, the meaning and the remedy of each reason. For people: the functions do not load this module.
+
+Those of outcomes and violations are in `outcome_meanings`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from chalicelib.domain.reasons import NOTES, Outcome, Reason, Violation
+from chalicelib.domain.reasons import NOTES, Outcome, Reason
 
 
 class Meaning(NamedTuple):
@@ -22,95 +25,6 @@ WAIT_FOR_LEASE = "No action is needed: the guard checks again when the lease end
 CHECK_SENDER = "Find out who sent the event."
 REPORT = "Read the function's log at the time of the record, and report the error to the guard's maintainers."
 FIX_POLICY = "Run `xray-guard policy validate`, then package and deploy again."
-
-OUTCOMES: Mapping[Outcome, Meaning] = {
-    Outcome.COMPLIANT: Meaning("Compliant", "The setting and the key satisfy the rule.", NO_ACTION),
-    Outcome.OBSERVED: Meaning(
-        "Observed",
-        "The target is noncompliant. The guard reports it and changes nothing.",
-        "Read the reason, and remediate by hand.",
-    ),
-    Outcome.REMEDIATING: Meaning(
-        "Remediating",
-        "A remediation is in progress. The guard stores this record before it changes anything.",
-        "Wait for the record of the result.",
-    ),
-    Outcome.SUPPRESSED: Meaning(
-        "Suppressed",
-        "The target is noncompliant, and a break-glass suspends its remediation.",
-        "Close the break-glass when it is no longer needed.",
-    ),
-    Outcome.APPLIED: Meaning("Applied", "X-Ray accepted the required key and is still UPDATING.", WAIT),
-    Outcome.DEFERRED: Meaning(
-        "Deferred", "The target is noncompliant. The remediation waits, and the guard retries it.", "Read the reason."
-    ),
-    Outcome.REMEDIATED: Meaning("Remediated", "X-Ray reports the required key with status ACTIVE.", NO_ACTION),
-    Outcome.FAILED: Meaning(
-        "Failed",
-        "The guard could not read or remediate the target. It retries with backoff.",
-        "Read the reason and the error, and fix the cause.",
-    ),
-    Outcome.IGNORED: Meaning(
-        "Ignored",
-        "The guard had nothing to judge: a failed call, a target outside the policy, or a note about the guard.",
-        "Read the reason.",
-    ),
-}
-
-VIOLATIONS: Mapping[Violation, Meaning] = {
-    Violation.NOT_KMS: Meaning("no KMS key", "X-Ray does not encrypt traces with a KMS key.", NO_ACTION),
-    Violation.AWS_MANAGED_KEY: Meaning(
-        "AWS managed key", "X-Ray uses the AWS managed key, and the rule requires a customer managed key.", NO_ACTION
-    ),
-    Violation.KEY_NOT_ALLOWED: Meaning(
-        "key not allowed",
-        "X-Ray uses a key that the rule does not allow.",
-        "If X-Ray should use this key, add it to the rule's `allowed_keys`.",
-    ),
-    Violation.KEY_NOT_FOUND: Meaning(
-        "key not found", "The key does not exist.", "If the managed key was deleted, run `xray-guard key replace`."
-    ),
-    Violation.KEY_DISABLED: Meaning(
-        "key disabled",
-        "The key is disabled, so X-Ray cannot store traces.",
-        "If the guard is not allowed to change the key, enable it.",
-    ),
-    Violation.KEY_PENDING_DELETION: Meaning(
-        "key pending deletion",
-        "The key is scheduled for deletion, so it cannot be used.",
-        "If the guard is not allowed to change the key, cancel its deletion.",
-    ),
-    Violation.KEY_UNAVAILABLE: Meaning(
-        "key unavailable",
-        "The key cannot be used, and the guard cannot repair it.",
-        "Ask the owner of the key to make it available.",
-    ),
-    Violation.KEY_ASYMMETRIC: Meaning(
-        "key not symmetric",
-        "The key is not a symmetric encryption key, and X-Ray requires one.",
-        "Point the rule's alias to another key.",
-    ),
-    Violation.KEY_FOREIGN_ACCOUNT: Meaning(
-        "key of another account",
-        "The key belongs to another account, and the rule requires a key of the target's account.",
-        NO_ACTION,
-    ),
-    Violation.KEY_ROTATION_OFF: Meaning(
-        "key rotation off",
-        "Automatic rotation of the key is off, and the rule requires it.",
-        "If the guard is not allowed to change the key, enable rotation.",
-    ),
-    Violation.KEY_POLICY_INCOMPLETE: Meaning(
-        "key policy incomplete",
-        "The key policy lacks a required statement, or may deny X-Ray the use of the key.",
-        "If the guard is not allowed to change the key, compare its policy with `policies/key-policy.json`.",
-    ),
-    Violation.ALIAS_MOVED: Meaning(
-        "alias moved",
-        "The rule's alias points to another key than the managed key.",
-        "Find out who moved the alias: `xray-guard history`.",
-    ),
-}
 
 REASONS: Mapping[Reason, Meaning] = {
     Reason.UNGOVERNED: Meaning(
@@ -224,8 +138,8 @@ REASONS: Mapping[Reason, Meaning] = {
     ),
     Reason.KEY_NOT_OURS: Meaning(
         "key not ours",
-        "X-Ray uses an allowed key that works but does not rotate. The guard does not change keys of others.",
-        "Enable rotation, or tag the key `xray-guard=managed` and point the rule's alias to it.",
+        "The key needs a change. The guard changes only keys that it made or that an operator handed over.",
+        "Change the key by hand, or hand it over with `xray-guard key adopt`.",
     ),
     Reason.KEY_NOT_PROVED: Meaning(
         "key not proved",
@@ -239,13 +153,19 @@ REASONS: Mapping[Reason, Meaning] = {
     ),
     Reason.KEY_NOT_TAGGED: Meaning(
         "key not tagged",
-        "The key needs a repair, but does not have the guard's tag. The guard changes only keys with that tag.",
+        "The key lacks the guard's tag, without which the guard's role may not change it.",
         "Tag the key `xray-guard=managed`, or repair it by hand.",
     ),
     Reason.KEY_POLICY_DENIES: Meaning(
         "key policy denies",
         "A Deny statement in the key policy may keep X-Ray from using the key.",
         "Remove the statement that the error names, or restrict it.",
+    ),
+    Reason.KEY_POLICY_OPEN: Meaning(
+        "key policy open",
+        "The key policy lets in principals outside the account, or everybody. The guard does not adopt such a key, and "
+        "never removes a statement.",
+        "Remove or narrow the statement that the record names.",
     ),
     Reason.KEY_POLICY_TOO_LONG: Meaning(
         "key policy too long",
@@ -333,6 +253,11 @@ REASONS: Mapping[Reason, Meaning] = {
         "grants changed",
         "Somebody created, revoked or retired a grant on a key of the target. No rule judges grants.",
         "Check that this change of access was intended.",
+    ),
+    Reason.KEY_HANDED_OVER: Meaning(
+        "key handed over",
+        "An operator made this key the managed key. The guard may change it from now on.",
+        NO_ACTION,
     ),
     Reason.KEY_REPLACED: Meaning(
         "key replaced",

@@ -6,8 +6,8 @@ expected effects, which makes a dry run free.
 The steps are ordered by safety: the key is made usable first, and only then is X-Ray set to it, because X-Ray stops
 storing traces when it cannot use its key
 (https://docs.aws.amazon.com/xray/latest/devguide/xray-console-encryption.html). A new key gets its alias before that,
-so that the alias names one of two workers' keys. A recorded key's alias is moved last: KMS may take minutes to allow
-that, and nobody should be able to delay X-Ray's change by moving the alias.
+if the alias is free. An alias that points elsewhere is moved last: KMS may take minutes to allow that, and nobody
+should be able to delay X-Ray's change by moving the alias.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from chalicelib.domain.judge import judge, judge_setting, policy_lets_xray
 from chalicelib.domain.keychoice import managed_key
 from chalicelib.domain.keypolicy.document import UnreadablePolicy
 from chalicelib.domain.keypolicy.judge import judge_policy
+from chalicelib.domain.keypolicy.openness import open_statements
 from chalicelib.domain.keypolicy.wanted import PolicyTooLong, initial_policy, merge
 from chalicelib.domain.model import (
     GUARD_TAG_KEY,
@@ -33,6 +34,7 @@ from chalicelib.domain.model import (
     arn_part,
 )
 from chalicelib.domain.observation import Observation
+from chalicelib.domain.ownership import is_own, why_not_adopted, why_not_changed, why_unfit
 from chalicelib.domain.policy import Rule
 from chalicelib.domain.reasons import Problem, Reason, Violation
 from chalicelib.domain.stored import TargetState
@@ -87,27 +89,33 @@ def next_step(
     on_managed_key = arn is not None and seen.setting.key_arn == arn
     if setting_is_wrong and not on_managed_key and _works_but_is_not_ours(target, rule, state, seen):
         other = _alias_step(rule, seen, arn) if Violation.ALIAS_MOVED in violations else None
-        return other or _left_alone(seen, violations)
+        return other or _left_alone(state, seen, violations)
     if arn is None:
         text = initial_policy(rule, target, partition)
         return Step(StepName.CREATE_KEY, after=text)
     key = seen.keys.get(arn)
     if key is None:
         return _missing(arn, state)
+    if arn != state.managed_key and not is_own(arn, state):
+        unwanted = why_not_adopted(key, target)
+        if unwanted:
+            return Blocked(unwanted)
     if setting_is_wrong or rule.managed_key.ensure:
-        repair = _repair_step(key, rule, target)
+        repair = _repair_step(key, state, rule, target)
         if repair:
             return repair
     alias_step = _alias_step(rule, seen, arn)
     moves = setting_is_wrong and not on_managed_key
-    if alias_step and not (moves and state.managed_key == arn):
-        return _if_ours(key, alias_step, f"point {rule.managed_key.alias} at it")
+    # A new key gets the alias first, if that is free.
+    comes_first = alias_step is not None and alias_step.name is StepName.CREATE_ALIAS and state.managed_key != arn
+    if alias_step and (comes_first or not moves):
+        return _if_ours(key, state, alias_step, f"point {rule.managed_key.alias} at it")
     if moves:
         unproved = why_not_proved(key, rule, target)
         if unproved:
             return Blocked(unproved)
         return Step(StepName.PUT_SETTING, key_arn=arn, before=seen.setting.key_arn or seen.setting.type, after=arn)
-    return None
+    return _left_open(key, target) if Violation.KEY_POLICY_OPEN in violations else None
 
 
 def _works_but_is_not_ours(target: Target, rule: Rule, state: TargetState, seen: Observation) -> bool:
@@ -115,15 +123,21 @@ def _works_but_is_not_ours(target: Target, rule: Rule, state: TargetState, seen:
     return judge_setting(target, rule, state, seen) == [Violation.KEY_ROTATION_OFF]
 
 
-def _left_alone(seen: Observation, violations: tuple[Violation, ...]) -> Blocked:
+def _left_alone(state: TargetState, seen: Observation, violations: tuple[Violation, ...]) -> Blocked:
     return Blocked(
         Problem(
             Reason.KEY_NOT_OURS,
             f"{seen.setting.key_arn} is allowed and works; its owner must fix {', '.join(violations)}: "
-            f"turn rotation on, or tag it {GUARD_TAG_KEY}={GUARD_TAG_VALUE} and point the rule's alias at it",
+            f"turn rotation on, or hand it over with `xray-guard key adopt {state.target} {seen.setting.key_arn}`",
         ),
         left=True,
     )
+
+
+def _left_open(key: Key, target: Target) -> Blocked:
+    opens = "; ".join(open_statements(key.policy or "", target))
+    message = f"the policy of {key.arn} lets in others: {opens}. Remove or narrow the statement; the guard never does"
+    return Blocked(Problem(Reason.KEY_POLICY_OPEN, message), left=True)
 
 
 def _missing(arn: str, state: TargetState) -> Blocked:
@@ -139,14 +153,16 @@ def _missing(arn: str, state: TargetState) -> Blocked:
     )
 
 
-def _repair_step(key: Key, rule: Rule, target: Target) -> Step | Blocked | None:
-    foreign = _not_repairable(key, target)
+def _repair_step(key: Key, state: TargetState, rule: Rule, target: Target) -> Step | Blocked | None:
+    foreign = why_unfit(key, target)
     if foreign:
         return Blocked(foreign)
     if key.state in ("PendingDeletion", "PendingReplicaDeletion"):
-        return _if_ours(key, Step(StepName.CANCEL_DELETION, key.arn, key.state, "Disabled"), "cancel its deletion")
+        return _if_ours(
+            key, state, Step(StepName.CANCEL_DELETION, key.arn, key.state, "Disabled"), "cancel its deletion"
+        )
     if key.state == "Disabled":
-        return _if_ours(key, Step(StepName.ENABLE_KEY, key.arn, key.state, "Enabled"), "enable it")
+        return _if_ours(key, state, Step(StepName.ENABLE_KEY, key.arn, key.state, "Enabled"), "enable it")
     if key.state != "Enabled":
         return Blocked(Problem(Reason.KEY_UNAVAILABLE, f"{key.arn} is {key.state}, which only its owner can change"))
     verdict = judge_policy(key.policy or "", rule, target, arn_part(key.arn, 1))
@@ -166,52 +182,25 @@ def _repair_step(key: Key, rule: Rule, target: Target) -> Step | Blocked | None:
         except (PolicyTooLong, UnreadablePolicy) as error:
             return Blocked(Problem(Reason.KEY_POLICY_TOO_LONG, f"the policy of {key.arn} cannot be completed: {error}"))
         step = Step(StepName.PUT_KEY_POLICY, key.arn, key.policy, merged)
-        return _if_ours(key, step, f"add the statements {', '.join(verdict.missing)} to its policy")
+        return _if_ours(key, state, step, f"add the statements {', '.join(verdict.missing)} to its policy")
     if rule.require.rotation and key.rotation is False:
         if key.origin != "AWS_KMS":
             return Blocked(
                 Problem(Reason.KEY_NOT_ROTATABLE, f"{key.arn} has origin {key.origin}, which KMS cannot rotate")
             )
         step = Step(StepName.ENABLE_ROTATION, key.arn, "off", f"{rule.managed_key.rotation_days} days")
-        return _if_ours(key, step, "turn its rotation on")
+        return _if_ours(key, state, step, "turn its rotation on")
     return None
 
 
-def _if_ours(key: Key, step: Step, remedy: str) -> Step | Blocked:
-    if key.is_ours:
-        return step
-    return Blocked(
-        Problem(
-            Reason.KEY_NOT_TAGGED,
-            f"{key.arn} does not have the tag {GUARD_TAG_KEY}={GUARD_TAG_VALUE}, so the guard may not change it: "
-            f"{remedy}, or add the tag",
-        )
-    )
-
-
-def _not_repairable(key: Key, target: Target) -> Problem | None:
-    faults = [
-        text
-        for wrong, text in (
-            (key.manager != "CUSTOMER", "is managed by AWS"),
-            (key.account != target.account, f"belongs to account {key.account}"),
-            (key.region != target.region, f"is in Region {key.region}"),
-            (key.spec != "SYMMETRIC_DEFAULT" or key.usage != "ENCRYPT_DECRYPT", f"is {key.spec} for {key.usage}"),
-        )
-        if wrong
-    ]
-    if not faults:
-        return None
-    return Problem(
-        Reason.KEY_BEYOND_REPAIR,
-        f"{key.arn} {' and '.join(faults)}, so it cannot be the managed key: point the rule's alias at another key, "
-        "or run `xray-guard key replace`",
-    )
+def _if_ours(key: Key, state: TargetState, step: Step, remedy: str) -> Step | Blocked:
+    problem = why_not_changed(key, state, remedy)
+    return Blocked(problem) if problem else step
 
 
 def why_not_proved(key: Key, rule: Rule, target: Target) -> Problem | None:
     """Return why X-Ray must not be set to the key, by KMS's last responses; None if the key is proved usable (P13)."""
-    problem = _not_repairable(key, target)
+    problem = why_unfit(key, target)
     if problem:
         return problem
     if key.state != "Enabled":
@@ -250,9 +239,9 @@ def expected(
             state = replace(state, keys_made=(*state.keys_made, arn))
         case StepName.CREATE_ALIAS | StepName.UPDATE_ALIAS:
             aliases[step.after or ""] = arn
-            state = replace(state, managed_key=arn)
         case StepName.PUT_SETTING:
-            return state, replace(seen, setting=Setting(EncryptionType.KMS, arn, EncryptionStatus.UPDATING))
+            on_it = Setting(EncryptionType.KMS, arn, EncryptionStatus.UPDATING)
+            return replace(state, managed_key=arn), replace(seen, setting=on_it)
         case _ if key is None:
             raise AssertionError(f"{step.name} of a key that was not observed")
         case StepName.CANCEL_DELETION:

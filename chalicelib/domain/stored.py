@@ -305,10 +305,11 @@ class TargetState(Struct, frozen=True):
     """The present state of a target, the head of its chain, and what is due. `version` guards every write.
 
     `good_at` is when the target was last compliant, `checked_at` when a deep observation last found it so. `recheck_at`
-    is when everything must be read again; `watch` is set while a break-glass may suppress the target. `effects` are
-    what the latest events changed, `last_seen` what stood there before the next change. `requests` are the ids of the
-    guard's latest calls, and `windows` the times of calls whose ids it does not know: by both it recognizes the events
-    of its own calls. `good_setting_at` is when it last read a compliant setting.
+    is when everything must be read again; `watch` is set while a break-glass may suppress the target. `keys_handed` are
+    keys of others that an operator handed over. `effects` are what the latest events changed, `last_seen` what stood
+    there before the next change. `requests` are the ids of the guard's latest calls, and `windows` the times of calls
+    whose ids it does not know: by both it recognizes the events of its own calls. `good_setting_at` is when it last
+    read a compliant setting.
     """
 
     target: str
@@ -331,6 +332,7 @@ class TargetState(Struct, frozen=True):
     managed_key: str | None = None
     keys_made: tuple[str, ...] = ()
     keys_retired: tuple[str, ...] = ()
+    keys_handed: tuple[str, ...] = ()
     intent: Intent | None = None
     recheck_at: datetime | None = field(default=None, name="look")
     backoff: Backoff = Backoff()

@@ -192,16 +192,13 @@ class Attempt:
         except AwsError as error:
             if error.code != "AlreadyExistsException":
                 raise
-            # KMS did not show the alias yet, or somebody was faster: the alias decides, and our key stays unused.
+            # KMS did not show the alias yet, or somebody was faster: then the next step moves it to our key.
             winner = self.reach.keys.describe(alias)
             if winner is None:
                 raise GuardError(
                     Problem(Reason.NOT_YET_TAKEN, f"{alias} exists, and KMS does not show it yet")
                 ) from error
-            if winner.arn != arn:
-                # The next run checks whose key it is, and its tags, before it records the key.
-                message = f"somebody else created {alias} first, for {winner.arn}: the guard checks that key next"
-                raise GuardError(Problem(Reason.ALIAS_TAKEN, message)) from error
+            return replace(seen, aliases={**seen.aliases, alias: winner.arn})
         return replace(seen, aliases={**seen.aliases, alias: arn})
 
     def _put_setting(self, step: Step, seen: Observation) -> Observation:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 
-from chalicelib.domain.meanings import OUTCOMES, REASONS, VIOLATIONS, Meaning
+from chalicelib.domain.meanings import REASONS, Meaning
+from chalicelib.domain.outcome_meanings import OUTCOMES, VIOLATIONS
 from chalicelib.domain.reasons import Outcome, Reason, Violation
 
 INTRODUCTION = """\

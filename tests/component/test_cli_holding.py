@@ -196,6 +196,26 @@ def test_a_key_is_replaced_only_on_an_operators_word(guarded: None) -> None:
     assert client("kms").describe_key(KeyId=old)["KeyMetadata"]["KeyState"] == "Enabled"
 
 
+def test_a_key_is_handed_over_only_with_its_owners_tag_and_an_operators_word(guarded: None) -> None:
+    kms, former = client("kms"), managed_key()
+    metadata = kms.create_key(Description="theirs")["KeyMetadata"]
+    arn = metadata["Arn"]
+    untagged = typed("key", "adopt", HERE, metadata["KeyId"])
+    assert untagged.code == 254
+    assert f"aws kms tag-resource --region us-east-1 --key-id {arn} --tags" in untagged.err
+    kms.tag_resource(KeyId=arn, Tags=[{"TagKey": "xray-guard", "TagValue": "managed"}])
+    request = typed("key", "adopt", HERE, metadata["KeyId"], "--output", "json")
+    assert (request.code, request.json["adopted"], request.json["done"]) == (0, arn, False)
+    assert managed_key() == former
+    done = typed("key", "adopt", HERE, arn, "--yes", "--output", "json")
+    assert (done.code, done.json["retired"]) == (0, former)
+    assert looked() is Outcome.REMEDIATED
+    assert managed_key() == arn
+    assert client("xray").get_encryption_config()["EncryptionConfig"]["KeyId"] == arn
+    assert kms.describe_key(KeyId="alias/xray-encryption")["KeyMetadata"]["Arn"] == arn
+    assert kms.get_key_rotation_status(KeyId=arn)["KeyRotationEnabled"]
+
+
 def test_there_is_no_key_to_replace_where_none_is_recorded() -> None:
     with world():
         answer = typed("key", "replace", HERE, "--yes")

@@ -17,8 +17,8 @@ import pytest
 from werkzeug.test import Client
 
 from chalicelib.console.site import Site
-from chalicelib.domain.meanings import VIOLATIONS
 from chalicelib.domain.model import Subject
+from chalicelib.domain.outcome_meanings import VIOLATIONS
 from chalicelib.domain.reasons import Violation
 from chalicelib.domain.stored import Record
 from sandbox.gateway import Gateway

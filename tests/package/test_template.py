@@ -314,6 +314,7 @@ class TestAlarms:
         for name, metric in (
             ("FailedAlarm", "Failed"),
             ("FlappingAlarm", "Flapping"),
+            ("KeyPolicyOpenAlarm", "KeyPolicyOpen"),
             ("PausedAlarm", "Paused"),
             ("RegionDeniedAlarm", "RegionDenied"),
             ("RoleBorrowedAlarm", "RoleBorrowed"),

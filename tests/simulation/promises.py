@@ -11,6 +11,7 @@ from collections import Counter
 from chalicelib.auditlog.chaincheck import verify_chain
 from chalicelib.domain.keypolicy.judge import judge_policy
 from chalicelib.domain.model import EncryptionStatus, EncryptionType, Key, Target
+from chalicelib.domain.ownership import is_own
 from chalicelib.domain.policy import Rule
 from chalicelib.domain.reasons import Outcome, Reason
 from chalicelib.domain.stored import GUARD_CHAIN, Action, GuardState, Record, TargetState
@@ -21,6 +22,7 @@ from tests.simulation.world import GUARD_ROLE, HOME, Mutation, Run, World
 
 GOOD = (Outcome.COMPLIANT, Outcome.REMEDIATED)
 UPDATING = "X-Ray is still updating"
+CHANGES_THE_KEY = ("CancelKeyDeletion", "EnableKey", "EnableKeyRotation", "PutKeyPolicy")
 CLOSING = (Outcome.FAILED, Outcome.DEFERRED, Outcome.APPLIED, Outcome.REMEDIATED, Outcome.COMPLIANT)
 
 
@@ -73,6 +75,8 @@ class Witness:
             self.keys_made[mutation.target] += 1
             if self.keys_made[mutation.target] > 1 and not self.rivals:
                 self._say("P2", f"{who} made key number {self.keys_made[mutation.target]}")
+        elif mutation.key_arn is not None and mutation.name in CHANGES_THE_KEY and not is_own(mutation.key_arn, state):
+            self._say("P13", f"{who} changes {mutation.key_arn}, which the guard did not make")
         if mutation.name == "PutEncryptionConfig":
             self._check_proof(mutation, run, who)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
 
 from chalicelib.domain.keypolicy.wanted import initial_policy
-from chalicelib.domain.model import GUARD_TAG_KEY, GUARD_TAG_VALUE
+from chalicelib.domain.model import GUARD_TAG_KEY, GUARD_TAG_VALUE, Trigger, TriggerKind
 from chalicelib.domain.policy import Policy
+from chalicelib.loop.managed_key import adopt_key
 from tests.simulation.fakes import Tables
 from tests.simulation.lambdas import Lambdas, baseline
 from tests.simulation.promises import Witness
@@ -129,6 +131,28 @@ def _aliased(*, tagged: bool, **fields: object) -> Callable[[Stage], None]:
     return before
 
 
+def _handed_over(**fields: object) -> Callable[[Stage], None]:
+    def before(stage: Stage) -> None:
+        hand_over(stage, stage.make_key(tagged=True, **fields))
+        stage.world.run(600)
+
+    return before
+
+
+def hand_over(stage: Stage, arn: str) -> None:
+    """An operator hands the key over, with `xray-guard key adopt`."""
+    operator = Trigger(TriggerKind.OPERATOR)
+    stage.lambdas.invoke("operator", lambda guard, run: adopt_key(guard, HOME, operator, arn), retries=())
+    stage.world.run(1)
+
+
+def opened(policy: str, principal: str = "*") -> str:
+    """Return the key policy with a statement that lets in the principal."""
+    document = json.loads(policy)
+    allow = {"Sid": "Others", "Effect": "Allow", "Principal": {"AWS": principal}, "Action": "kms:*", "Resource": "*"}
+    return json.dumps({**document, "Statement": [*document["Statement"], allow]})
+
+
 def _drift(stage: Stage) -> None:
     stage.world.user_puts(HOME, None)
 
@@ -182,21 +206,37 @@ SCENARIOS = (
     Scenario("two workers, key recorded", _recorded, _two_workers),
     Scenario("key behind the alias, tagged, not recorded", _aliased(tagged=True), _drift, keys_made=0),
     Scenario(
-        "bare key behind the alias, tagged, not recorded",
+        "bare key behind the alias, tagged",
         _aliased(tagged=True, policy=BARE_POLICY, rotation=False),
         _drift,
+        refused="KEY_NOT_OURS",
         keys_made=0,
     ),
+    Scenario(
+        "bare key, handed over",
+        _handed_over(policy=BARE_POLICY, rotation=False),
+        _drift,
+        keys_made=0,
+        shown=1,
+    ),
+    Scenario("disabled key, handed over", _handed_over(state="Disabled"), _drift, keys_made=0, shown=1),
     Scenario("key disabled", _recorded, _key_and_drift(state="Disabled"), shown=2),
     Scenario("key disabled under X-Ray", _recorded, _key_alone(state="Disabled"), shown=2),
     Scenario("key pending deletion", _recorded, _key_and_drift(state="PendingDeletion"), shown=3),
     Scenario("key pending deletion under X-Ray", _recorded, _key_alone(state="PendingDeletion"), shown=3),
     Scenario("alias of an untagged healthy key", _aliased(tagged=False), _drift, keys_made=0),
     Scenario(
-        "alias of an untagged disabled key",
-        _aliased(tagged=False, state="Disabled"),
+        "alias of a tagged disabled key",
+        _aliased(tagged=True, state="Disabled"),
         _drift,
-        refused="KEY_NOT_TAGGED",
+        refused="KEY_NOT_OURS",
+        keys_made=0,
+    ),
+    Scenario(
+        "alias of a tagged open key",
+        _aliased(tagged=True, policy=opened(BARE_POLICY)),
+        _drift,
+        refused="KEY_POLICY_OPEN",
         keys_made=0,
     ),
     Scenario("alias moved", _recorded, _alias_to(other=True), shown=1),

@@ -6,7 +6,7 @@ from chalicelib.domain.model import GUARD_TAG_KEY, GUARD_TAG_VALUE, EncryptionTy
 from chalicelib.domain.reasons import Outcome
 from tests.simulation.lambdas import baseline
 from tests.simulation.scenarios import ALIAS, Stage, stage
-from tests.simulation.world import HOME, Hazard, Run
+from tests.simulation.world import HOME
 
 TAGS = ((GUARD_TAG_KEY, GUARD_TAG_VALUE), ("xray-guard-break-glass", "20261121T180000Z INC-1 so they say"))
 
@@ -22,23 +22,16 @@ def assert_not_suppressed(scene: Stage, arn: str) -> None:
     assert refused == {"FOUND_AT_ADOPTION"}
 
 
-def test_p14_a_key_that_wins_the_alias_while_the_guard_makes_its_own_brings_no_break_glass_along() -> None:
-    scene = stage(rivals=True)
+def test_p14_a_key_that_is_found_behind_the_alias_brings_no_break_glass_along() -> None:
+    scene = stage()
     scene.lambdas.schedule(first_sweep_after=None)
-    made: list[str] = []
-
-    def wins_the_alias(run: Run, number: int, name: str) -> Hazard | None:
-        if name == "EnableKeyRotation" and not made:
-            made.append(scene.make_key(tagged=False, tags=TAGS))
-            with scene.undelivered():
-                scene.world.user_sets_alias(HOME, ALIAS, made[0])
-        return None
-
-    scene.world.hazard = wins_the_alias
+    found = scene.make_key(tagged=False, tags=TAGS)
+    with scene.undelivered():
+        scene.world.user_sets_alias(HOME, ALIAS, found)
     scene.world.user_puts(HOME, None)
     scene.world.run(600)
     assert scene.witness.right(), scene.witness.story()
-    assert_not_suppressed(scene, made[0])
+    assert_not_suppressed(scene, found)
 
 
 def test_p14_a_key_that_gets_the_alias_while_in_use_brings_no_break_glass_along() -> None:

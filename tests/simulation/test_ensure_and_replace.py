@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from chalicelib.domain.model import Trigger, TriggerKind
 from chalicelib.domain.reasons import Outcome
-from chalicelib.loop.key_replacement import replace_key
+from chalicelib.loop.managed_key import replace_key
 from tests.simulation.crashing import CRASHES
 from tests.simulation.lambdas import BASELINE, baseline
 from tests.simulation.scenarios import ALIAS, BARE_POLICY, Stage, stage

@@ -12,7 +12,7 @@ from chalicelib.domain.model import Actor
 from chalicelib.domain.reasons import Outcome
 from chalicelib.domain.stored import Record
 from chalicelib.loop.guard import Guard
-from chalicelib.loop.key_replacement import replace_key
+from chalicelib.loop.managed_key import replace_key
 from tests.simulation.beginnings import OPERATOR, look, operate, quiet, stalls, ticking, worker
 from tests.simulation.scenarios import Stage
 from tests.simulation.world import ACCOUNT, HOME

@@ -12,7 +12,7 @@ def test_p13_a_key_that_kms_shows_to_some_reads_only_is_not_yet_put_to_use() -> 
     scene = stage()
     scene.world.user_puts(HOME, None)
     with scene.undelivered():
-        scene.world.user_sets_alias(HOME, ALIAS, scene.make_key(tagged=True, rotation=False))
+        scene.world.user_sets_alias(HOME, ALIAS, scene.make_key(tagged=True))
     scene.world.run(1)
     ages = iter([0.0, 0.0, 240.0, 0.0])
     scene.world.staleness = lambda rng: next(ages, 240.0)

@@ -12,7 +12,7 @@ from chalicelib.domain.model import EncryptionType
 from chalicelib.domain.reasons import Outcome, Problem
 from chalicelib.domain.stored import Record
 from tests.simulation.lambdas import baseline
-from tests.simulation.scenarios import Stage, stage
+from tests.simulation.scenarios import Stage, hand_over, stage
 from tests.simulation.world import ACCOUNT, HOME, Hazard, Run
 
 GRANT = (
@@ -118,13 +118,13 @@ def test_p3_tags_that_count_for_nothing_at_create_key_are_failed_with_the_remedy
     scene.witness.check_whole()
 
 
-def test_a_key_that_an_operator_makes_is_adopted_and_completed_where_the_guard_may_make_none() -> None:
+def test_a_key_that_an_operator_hands_over_is_completed_where_the_guard_may_make_none() -> None:
     scene = stage(hazard=denied("kms:CreateKey", TAG))
     scene.lambdas.schedule(first_sweep_after=None)
     scene.world.user_puts(HOME, None)
     scene.world.run(WAITS)
     key = scene.make_key(tagged=True, policy=DEFAULT_KEY_POLICY, rotation=False, rotation_days=None)
-    scene.world.user_sets_alias(HOME, "alias/xray-encryption", key)
+    hand_over(scene, key)
     assert scene.converge(LONGEST_BACKOFF), scene.witness.story()
     assert scene.world.setting(HOME).key_arn == key
     assert "CreateKey" not in own_mutations(scene)

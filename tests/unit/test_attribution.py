@@ -144,6 +144,7 @@ def test_an_event_with_another_effect_made_nothing_of_it() -> None:
         (Violation.KEY_UNAVAILABLE, Effect(Subject.KEY_STATE, KEY_ARN, "PendingImport")),
         (Violation.KEY_ROTATION_OFF, Effect(Subject.KEY_ROTATION, KEY_ARN, "off")),
         (Violation.KEY_POLICY_INCOMPLETE, Effect(Subject.KEY_POLICY, KEY_ARN, POLICY.replace(" ", ""))),
+        (Violation.KEY_POLICY_OPEN, Effect(Subject.KEY_POLICY, KEY_ARN, POLICY.replace(" ", ""))),
         (Violation.ALIAS_MOVED, Effect(Subject.ALIAS, ALIAS, OTHER_ARN)),
     ],
 )

@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from chalicelib.domain.meanings import OUTCOMES, REASONS, VIOLATIONS
+from chalicelib.domain.meanings import REASONS
+from chalicelib.domain.outcome_meanings import OUTCOMES, VIOLATIONS
 from chalicelib.domain.reasons import NOTES, Outcome, Problem, Reason, Violation
 from chalicelib.operators.codes import page
 
@@ -23,7 +24,7 @@ CODES_BY_CALL = {"Problem": 0, "PolicyError": 0, "Rejected": 0, "_reject": 1, "_
 
 @pytest.mark.parametrize(("codes", "meanings"), [(Outcome, OUTCOMES), (Violation, VIOLATIONS), (Reason, REASONS)])
 def test_every_code_has_a_label_a_meaning_and_a_remedy_in_whole_sentences(codes: type[StrEnum], meanings: Any) -> None:
-    assert list(meanings) == list(codes), f"meanings.py must have each {codes.__name__}, in the order of reasons.py"
+    assert list(meanings) == list(codes), f"the meanings must have each {codes.__name__}, in the order of reasons.py"
     assert [
         code
         for code, (label, text, remedy) in meanings.items()

@@ -14,7 +14,7 @@ from chalice.app import EventSourceHandler
 
 import app
 from chalicelib.console import site
-from chalicelib.domain import meanings
+from chalicelib.domain import meanings, outcome_meanings
 from chalicelib.domain.attribution import OF_THE_SETTING
 from chalicelib.domain.judge import OF_THE_KEY
 from chalicelib.domain.observation import Observation
@@ -69,16 +69,18 @@ class TestForgottenSteps:
     @pytest.mark.parametrize(
         ("codes", "labelled"),
         [
-            (Outcome, meanings.OUTCOMES),
-            (Violation, meanings.VIOLATIONS),
+            (Outcome, outcome_meanings.OUTCOMES),
+            (Violation, outcome_meanings.VIOLATIONS),
             (Reason, meanings.REASONS),
         ],
     )
     def test_every_code_that_a_face_shows_has_its_label(
         self, codes: type[StrEnum], labelled: Collection[StrEnum]
     ) -> None:
-        assert set(codes) - set(labelled) == set(), "give it its label in chalicelib/domain/meanings.py"
-        assert set(labelled) - set(codes) == set(), "chalicelib/domain/meanings.py has the label of no code"
+        assert set(codes) - set(labelled) == set(), "give it its label in meanings.py or outcome_meanings.py"
+        assert set(labelled) - set(codes) == set(), (
+            "chalicelib/domain/meanings.py or outcome_meanings.py has the label of no code"
+        )
 
     def test_every_violation_has_a_test_of_the_judge(self) -> None:
         tested = {violation for _, violations in judged() for violation in violations}

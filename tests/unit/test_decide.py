@@ -35,6 +35,8 @@ RULE = Rule(
     managed_key=ManagedKey(alias=ALIAS),
 )
 POLICY = initial_policy(RULE, TARGET, "aws")
+ANYBODY = '{"Effect": "Allow", "Principal": "*", "Action": "kms:Decrypt", "Resource": "*"}'
+OPEN = POLICY.replace('"Statement": [', f'"Statement": [{ANYBODY},', 1)
 NONE = Setting(EncryptionType.NONE, None, EncryptionStatus.ACTIVE)
 
 
@@ -61,7 +63,12 @@ def seen(setting: Setting = NONE, *keys: Key, alias: str | None = OURS, theirs: 
 
 
 def state(**changes: Any) -> TargetState:
-    return replace(TargetState(str(TARGET), managed_key=OURS), **changes)
+    return replace(TargetState(str(TARGET), managed_key=OURS, keys_made=(OURS,)), **changes)
+
+
+def nothing_made(**changes: Any) -> TargetState:
+    """A target without a key of the guard's own."""
+    return state(managed_key=None, keys_made=(), **changes)
 
 
 def step(observation: Observation, of: TargetState | None = None, rule: Rule = RULE) -> Step | Blocked | None:
@@ -98,6 +105,7 @@ ASYMMETRIC = {"spec": "RSA_2048", "usage": "SIGN_VERIFY"}
         (seen(on(OURS), key(**ASYMMETRIC)), (Violation.KEY_ASYMMETRIC,)),
         (seen(on(OURS), key(rotation=False)), (Violation.KEY_ROTATION_OFF,)),
         (seen(on(OURS), key(policy='{"Statement": []}')), (Violation.KEY_POLICY_INCOMPLETE,)),
+        (seen(on(OURS), key(policy=OPEN)), (Violation.KEY_POLICY_OPEN,)),
         (seen(on(OURS), key(), alias=OTHER), (Violation.ALIAS_MOVED,)),
         (seen(on(OURS), key(), alias=None), (Violation.ALIAS_MOVED,)),
         (seen(on(OTHER), key(), key(OTHER), theirs=OTHER), ()),
@@ -141,7 +149,7 @@ def test_the_next_step_is_the_one_that_is_safe_now(observation: Observation, exp
 
 
 def test_with_no_key_and_no_alias_a_key_is_made_and_x_ray_moves_last() -> None:
-    steps, blocked = plan(TARGET, RULE, state(managed_key=None), seen(NONE, alias=None), "aws")
+    steps, blocked = plan(TARGET, RULE, nothing_made(), seen(NONE, alias=None), "aws")
     names = [each.name for each in steps]
     assert names == [StepName.CREATE_KEY, StepName.ENABLE_ROTATION, StepName.CREATE_ALIAS, StepName.PUT_SETTING]
     assert blocked is None
@@ -168,10 +176,11 @@ def test_a_key_pending_deletion_is_brought_back_before_x_ray_moves_to_it() -> No
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
-        ({"state": "Disabled"}, "KEY_NOT_TAGGED"),
-        ({"state": "PendingDeletion"}, "KEY_NOT_TAGGED"),
-        ({"rotation": False}, "KEY_NOT_TAGGED"),
-        ({"policy": '{"Statement": []}'}, "KEY_NOT_TAGGED"),
+        ({"state": "Disabled"}, "KEY_NOT_OURS"),
+        ({"state": "PendingDeletion"}, "KEY_NOT_OURS"),
+        ({"rotation": False}, "KEY_NOT_OURS"),
+        ({"policy": '{"Statement": []}'}, "KEY_NOT_OURS"),
+        ({"policy": OPEN}, "KEY_POLICY_OPEN"),
         (ASYMMETRIC, "KEY_BEYOND_REPAIR"),
         ({"state": "Unavailable"}, "KEY_UNAVAILABLE"),
         ({"policy": "not a policy"}, "KEY_POLICY_UNREADABLE"),
@@ -180,14 +189,14 @@ def test_a_key_pending_deletion_is_brought_back_before_x_ray_moves_to_it() -> No
 def test_a_key_that_is_not_handed_over_is_never_changed_nor_used_while_it_is_unfit(
     changes: dict[str, Any], code: str
 ) -> None:
-    untagged = key(tags=(), **changes)
-    found = step(seen(NONE, untagged), state(managed_key=None))
+    """P13: the guard's tag on it proves nothing, for anybody may have set it."""
+    found = step(seen(NONE, key(**changes)), nothing_made())
     assert isinstance(found, Blocked)
     assert found.problem.code == code
 
 
 def test_a_healthy_untagged_key_behind_the_alias_is_adopted_as_it_is() -> None:
-    found = step(seen(NONE, key(tags=())), state(managed_key=None))
+    found = step(seen(NONE, key(tags=())), nothing_made())
     assert found == Step(StepName.PUT_SETTING, OURS, "NONE", OURS)
 
 
@@ -222,7 +231,7 @@ def test_a_key_just_made_that_kms_does_not_show_is_waited_for() -> None:
 @pytest.mark.parametrize(("seconds", "outcome"), [(1, Outcome.DEFERRED), (0, Outcome.REMEDIATING)])
 def test_while_a_key_may_have_been_made_no_other_one_is(seconds: int, outcome: Outcome) -> None:
     """P2: the answer to CreateKey was lost, and not finding the key proves nothing before the intent is due."""
-    intended = state(managed_key=None, intent=Intent("nonce", NOW + timedelta(seconds=seconds)))
+    intended = nothing_made(intent=Intent("nonce", NOW + timedelta(seconds=seconds)))
     decision = decided(seen(NONE, alias=None), intended)
     assert decision.outcome is outcome
     assert (decision.reason == "SETTLING") is (outcome is Outcome.DEFERRED)
@@ -232,7 +241,7 @@ def test_a_retired_key_is_given_up_and_its_alias_taken_over() -> None:
     replaced = state(managed_key=None, keys_made=(OURS,), keys_retired=(OURS,))
     steps, _ = plan(TARGET, RULE, replaced, seen(on(OURS), key(state="Unavailable")), "aws")
     names = [each.name for each in steps]
-    assert names == [StepName.CREATE_KEY, StepName.ENABLE_ROTATION, StepName.UPDATE_ALIAS, StepName.PUT_SETTING]
+    assert names == [StepName.CREATE_KEY, StepName.ENABLE_ROTATION, StepName.PUT_SETTING, StepName.UPDATE_ALIAS]
 
 
 HOLDS: list[tuple[dict[str, Any], Outcome, str]] = [
@@ -296,12 +305,12 @@ IDLE = replace(seen(NONE, alias=None), in_use=False)
 def test_a_sweep_leaves_alone_only_what_was_never_encrypted_and_has_no_traces(
     observation: Observation, of: dict[str, Any], trigger: TriggerKind, rule: Rule, outcome: Outcome
 ) -> None:
-    assert decided(observation, state(managed_key=None, **of), rule, trigger=trigger).outcome is outcome
+    assert decided(observation, nothing_made(**of), rule, trigger=trigger).outcome is outcome
 
 
 def test_a_rule_may_ask_for_the_key_before_there_is_any_drift() -> None:
     ensured = replace(RULE, require=Require(key=KeyKind.ANY_KMS), managed_key=replace(RULE.managed_key, ensure=True))
     observation = seen(on(OTHER), key(OTHER, manager="AWS"), alias=None)
-    steps, blocked = plan(TARGET, ensured, state(managed_key=None), observation, "aws")
+    steps, blocked = plan(TARGET, ensured, nothing_made(), observation, "aws")
     assert [each.name for each in steps] == [StepName.CREATE_KEY, StepName.ENABLE_ROTATION, StepName.CREATE_ALIAS]
     assert blocked is None

@@ -10,7 +10,7 @@ import pytest
 
 from chalicelib import entry
 from chalicelib.domain.model import EncryptionType, Setting, Trigger, TriggerKind
-from chalicelib.domain.reasons import Outcome, Problem
+from chalicelib.domain.reasons import Outcome, Problem, Violation
 from chalicelib.domain.stored import ZERO_HASH, Record
 
 HERE = "111122223333/us-east-1"
@@ -56,6 +56,11 @@ def test_what_settles_by_itself_counts_neither_as_failed_nor_as_flapping() -> No
 
 def test_a_call_by_the_guards_role_that_is_not_the_guards_is_counted() -> None:
     assert counted(Outcome.IGNORED, "ROLE_BORROWED") == {"RoleBorrowed"}
+
+
+def test_a_key_policy_that_lets_in_others_is_counted() -> None:
+    opened = (Violation.NOT_KMS, Violation.KEY_POLICY_OPEN)
+    assert counted(Outcome.OBSERVED, "KEY_POLICY_OPEN", violations=opened) == {"KeyPolicyOpen"}
 
 
 def test_a_region_is_counted_as_denied_only_if_it_could_be_read_before() -> None:

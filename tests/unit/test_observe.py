@@ -30,7 +30,7 @@ OURS = "arn:aws:kms:eu-west-1:111122223333:key/11111111-1111-1111-1111-111111111
 THEIRS = "arn:aws:kms:eu-west-1:111122223333:key/22222222-2222-2222-2222-222222222222"
 FOREIGN = "arn:aws:kms:eu-west-1:444455556666:key/33333333-3333-3333-3333-333333333333"
 RULE = Rule("baseline", ("*",), ("*",), Mode.ENFORCE, require=Require(allowed_keys=(ALIAS,)))
-RECORDED = TargetState(str(TARGET), managed_key=OURS)
+RECORDED = TargetState(str(TARGET), managed_key=OURS, keys_made=(OURS,))
 HEALTHY = Key(
     OURS,
     TARGET.account,

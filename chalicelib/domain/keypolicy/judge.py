@@ -63,8 +63,8 @@ def _judged(text: str, rule: Rule, target: Target, partition: str) -> Verdict:
         return Verdict(missing=tuple(each.name for each in wanted), problem=str(unreadable))
     return Verdict(
         missing=missing_statements(wanted, statements),
-        foreign_denies=tuple(_describe(each) for each in statements if _could_deny_use(each, target)),
-        lockouts=tuple(_describe(each) for each in statements if _locks_out(each, rule, target)),
+        foreign_denies=tuple(describe(each) for each in statements if _could_deny_use(each, target)),
+        lockouts=tuple(describe(each) for each in statements if _locks_out(each, rule, target)),
     )
 
 
@@ -98,10 +98,10 @@ def _could_be_user(kind: str, name: str, target: Target) -> bool:
     # KMS shows the unique id instead of the ARN after the principal was deleted, and that id is never reused.
     if name.startswith(("AROA", "AIDA")) and name.isalnum():
         return False
-    return (_account_of(name) or target.account) == target.account
+    return (account_of(name) or target.account) == target.account
 
 
-def _account_of(principal: str) -> str | None:
+def account_of(principal: str) -> str | None:
     """Return the account that an account id, or a principal's ARN or ARN pattern, certainly belongs to."""
     account = arn_part(principal, 4) or principal
     return account if len(account) == 12 and account.isascii() and account.isdigit() else None
@@ -137,7 +137,7 @@ def _surely_elsewhere(pattern: str, operator: str, target: Target) -> bool:
     head = ":".join(pattern.split(":", 5)[:5])
     if not operator.startswith("arn") and ("*" in head or "?" in head):
         return False
-    return (_account_of(pattern) or target.account) != target.account
+    return (account_of(pattern) or target.account) != target.account
 
 
 def _locks_out(each: Statement, rule: Rule, target: Target) -> bool:
@@ -159,15 +159,17 @@ def _locks_out(each: Statement, rule: Rule, target: Target) -> bool:
     return True
 
 
-def _describe(each: Statement) -> str:
+def describe(each: Statement) -> str:
+    """Return what the statement denies or allows, to whom and under which condition keys, in a short line."""
     name = f"statement {each.number}" + (f" ({each.sid[:60]!r})" if each.sid else "")
     if each.actions is not None:
         what = _shown(each.actions)
     else:
         what = f"all but {_shown(each.not_actions)}" if each.not_actions else "something that cannot be read"
     who = _shown(sorted(name for _, name in each.principals)) if each.principals else "all but some"
+    effect = "allows" if each.allows else "denies"
     under = f" under {_shown([condition.key for condition in each.conditions])}" if each.conditions else ""
-    return f"{name} denies {what} to {who}{under}"
+    return f"{name} {effect} {what} to {who}{under}"
 
 
 def _shown(values: Sequence[str]) -> str:

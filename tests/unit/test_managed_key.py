@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from chalicelib.domain.model import Trigger, TriggerKind
 from chalicelib.domain.reasons import Outcome
 from chalicelib.domain.stored import Backoff, Incident, Phase
-from chalicelib.loop.key_replacement import replace_key
+from chalicelib.loop.managed_key import replace_key
 from chalicelib.loop.reconcile import reconcile
 from tests.simulation.still import still
 from tests.simulation.world import HOME, Run
