@@ -38,9 +38,10 @@ check: $(VENV)/ready ## check lint, format, types and the direction of imports
 
 package: $(PACKAGE)/sam.json ## build the template and the zip to deploy, in build/STAGE/package [STAGE=dev]
 
-deploy: $(VENV)/ready ## package, print the AWS CLI commands and run them [STAGE=dev] BUCKET= [STACK=] [ALARM_EMAIL=] [ANCHOR_BUCKET=] [RIGHTS=observe]
+deploy: $(VENV)/ready ## package, print the AWS CLI commands and run them [STAGE=dev] BUCKET= [STACK=] [ALARM_EMAIL=] [ANCHOR_BUCKET=] [RIGHTS=observe] [PIPELINE_ROLE=] [OPERATOR_ROLES=]
 	@$(VENV)/bin/python -m shipping.deploying --stage '$(STAGE)' --bucket '$(BUCKET)' --stack '$(STACK)' \
-		--alarm-email '$(ALARM_EMAIL)' --anchor-bucket '$(ANCHOR_BUCKET)' --rights '$(RIGHTS)'
+		--alarm-email '$(ALARM_EMAIL)' --anchor-bucket '$(ANCHOR_BUCKET)' --rights '$(RIGHTS)' \
+		--pipeline-role '$(PIPELINE_ROLE)' --operator-roles '$(OPERATOR_ROLES)'
 
 bench: $(VENV)/ready build/dev/package/sam.json ## measure cold start and warm cost against a bare boto3 handler
 	@$(VENV)/bin/python -m bench

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import moto.cloudformation.urls
 import moto.kms.urls
 import moto.xray.urls
+from moto.cloudformation.responses import CloudFormationResponse
 
 from sandbox.keys import KeyResponse
 from sandbox.tracing import TracingResponse
+
+
+class StackResponse(CloudFormationResponse):
+    """CloudFormation, where a change set without changes is accepted: moto refuses it only if it has parameters."""
+
+    def _validate_different_update(self, *_: Any) -> None:
+        """Accept it."""
+
+
+moto.cloudformation.urls.url_paths["{0}/$"] = StackResponse.dispatch
 
 for _path in list(moto.kms.urls.url_paths):
     moto.kms.urls.url_paths[_path] = KeyResponse.dispatch

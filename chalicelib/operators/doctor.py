@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from typing import Any
 
 from chalicelib.auditlog.views import target_view
@@ -12,18 +13,18 @@ from chalicelib.aws.clients import call
 from chalicelib.aws.paging import pages
 from chalicelib.aws.tables import AUDIT_TABLE, TARGETS_TABLE
 from chalicelib.domain.errors import AwsError
+from chalicelib.operators import protection
 from chalicelib.operators.context import Operator
 from chalicelib.operators.dead_letters import Queue
 from chalicelib.operators.errors import OperatorError, operator_error
+from chalicelib.operators.findings import BAD, DEPLOY, GOOD, LONGEST_WITHOUT_SWEEP, UNKNOWN, WARNING
 from chalicelib.operators.formatting import time_text
+from chalicelib.operators.trails import logs_writes_of
 
-GOOD, BAD, UNKNOWN = "good", "bad", "unknown"
 RULE_PREFIX = "xray-guard-"
 RULES = ("xray-guard-on_change", "xray-guard-on_key_change", "xray-guard-tick", "xray-guard-sweep")
-LONGEST_WITHOUT_SWEEP = timedelta(hours=2)
 LONGEST_OVERDUE = timedelta(minutes=10)
 KMS_SOURCE = "kms.amazonaws.com"
-DEPLOY = "deploy the template again (docs/deploy.md)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,10 @@ class Doctor:
             ("trail", self._trail),
             ("rules", self._rules),
             ("functions", self._functions),
-            ("tables", self._protected_tables),
+            ("rights", self._rights),
+            ("tables", self._tables_protected),
+            ("table policies", self._tables_policies),
+            ("anchors", self._anchors),
             ("dead letters", self._queue),
             ("policy", self._policy),
             ("sweep", self._sweep),
@@ -141,33 +145,41 @@ class Doctor:
             else:
                 yield GOOD, f"the function {name} can run"
 
+    @cached_property
+    def _deployed(self) -> dict[str, str]:
+        """The environment variables of the deployed function that sweeps."""
+        answer = call(
+            "lambda:GetFunctionConfiguration",
+            self._reading("lambda").get_function_configuration,
+            FunctionName="xray-guard-sweep",
+        )
+        variables: dict[str, str] = answer.get("Environment", {}).get("Variables", {})
+        return variables
+
+    def _rights(self) -> Iterator[tuple[str, ...]]:
+        if self._deployed.get("XRAY_GUARD_RIGHTS") == "observe":
+            yield (
+                WARNING,
+                "the guard was deployed with Rights=observe: it records drift and remediates nothing",
+                "to let it remediate, make deploy RIGHTS=enforce",
+            )
+        else:
+            yield GOOD, "the guard's role may remediate"
+
     # --- the audit log ---------------------------------------------------------------------------------------------
 
-    def _protected_tables(self) -> Iterator[tuple[str, ...]]:
-        client = self._reading("dynamodb")
+    def _tables_protected(self) -> Iterator[tuple[str, ...]]:
         for name in self._tables:
-            table = call("dynamodb:DescribeTable", client.describe_table, TableName=name)["Table"]
-            backups = call("dynamodb:DescribeContinuousBackups", client.describe_continuous_backups, TableName=name)[
-                "ContinuousBackupsDescription"
-            ]
-            state = backups.get("PointInTimeRecoveryDescription", {}).get("PointInTimeRecoveryStatus")
-            faults = []
-            if not table.get("DeletionProtectionEnabled"):
-                faults.append(
-                    ("can be deleted", f"aws dynamodb update-table --table-name {name} --deletion-protection-enabled")
-                )
-            if state != "ENABLED":
-                faults.append(
-                    (
-                        "has no point-in-time recovery",
-                        "aws dynamodb update-continuous-backups --table-name "
-                        f"{name} --point-in-time-recovery-specification PointInTimeRecoveryEnabled=true",
-                    )
-                )
-            for fault, remedy in faults:
-                yield BAD, f"the table {name} {fault}", remedy
-            if not faults:
-                yield GOOD, f"the table {name} is protected against deletion and can be restored"
+            yield from protection.table(self._reading("dynamodb"), name)
+
+    def _tables_policies(self) -> Iterator[tuple[str, ...]]:
+        for name in self._tables:
+            yield from protection.table_policy(self._reading("dynamodb"), name)
+
+    def _anchors(self) -> Iterator[tuple[str, ...]]:
+        return protection.anchors(
+            self._reading("s3"), self._deployed.get("XRAY_GUARD_ANCHOR_BUCKET"), self._operator.now
+        )
 
     def _queue(self) -> Iterator[tuple[str, ...]]:
         queue = Queue(self._operator)
@@ -251,50 +263,6 @@ class Doctor:
         if not bad:
             targets = "1 target" if seen == 1 else f"{seen} targets"
             yield GOOD, f"{targets}: none overdue, none failed, no unused key"
-
-
-def logs_writes_of(selectors: dict[str, Any], source: str) -> bool:
-    """Whether a trail's event selectors, basic or advanced, include management write events of the source.
-
-    https://docs.aws.amazon.com/awscloudtrail/latest/userguide/logging-management-events-with-cloudtrail.html
-    """
-    return any(
-        one.get("IncludeManagementEvents", True)
-        and one.get("ReadWriteType", "All") in ("All", "WriteOnly")
-        and source not in one.get("ExcludeManagementEventSources", ())
-        for one in selectors.get("EventSelectors") or ()
-    ) or any(_advanced_matches(one, source) for one in selectors.get("AdvancedEventSelectors") or ())
-
-
-def _advanced_matches(selector: dict[str, Any], source: str) -> bool:
-    """A selector matches an event when each of its fields matches."""
-    known = {"eventCategory": "Management", "readOnly": "false", "eventSource": source}
-    names = {field["Field"] for field in selector.get("FieldSelectors", ())}
-    return (
-        "eventCategory" in names
-        and all(
-            _field_matches(field, known[field["Field"]])
-            for field in selector.get("FieldSelectors", ())
-            if field["Field"] in known
-        )
-        and not (names - known.keys() - {"eventType", "sessionCredentialFromConsole", "userIdentity.arn"})
-    )
-
-
-def _field_matches(field: dict[str, Any], value: str) -> bool:
-    wanted = (
-        ("Equals", lambda text: value == text),
-        ("StartsWith", value.startswith),
-        ("EndsWith", value.endswith),
-    )
-    unwanted = (
-        ("NotEquals", lambda text: value == text),
-        ("NotStartsWith", value.startswith),
-        ("NotEndsWith", value.endswith),
-    )
-    given = [any(fits(text) for text in field[name]) for name, fits in wanted if field.get(name)]
-    refused = [any(fits(text) for text in field[name]) for name, fits in unwanted if field.get(name)]
-    return (not given or any(given)) and not any(refused)
 
 
 def table_names(environment: Any) -> tuple[str, str]:

@@ -107,6 +107,7 @@ def make_tables() -> None:
         if resource.get("Type") == "AWS::DynamoDB::Table":
             known = dict(resource["Properties"])
             recovery = known.pop("PointInTimeRecoverySpecification")
+            del known["ResourcePolicy"]  # only where the deployment names who may write
             known["SSESpecification"] = {"Enabled": known["SSESpecification"]["SSEEnabled"]}
             client("dynamodb").create_table(**known)
             client("dynamodb").update_continuous_backups(

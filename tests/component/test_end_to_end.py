@@ -226,13 +226,19 @@ def test_grants_on_the_managed_key_are_on_the_record_and_those_of_x_ray_for_the_
     grantee = f"arn:aws:iam::{ACCOUNT}:root"
     grant = kms.create_grant(KeyId=key, GranteePrincipal=grantee, Operations=["Decrypt"])["GrantId"]
     kms.retire_grant(KeyId=key, GrantId=grant)
+    other = kms.create_grant(KeyId=key, GranteePrincipal=grantee, Operations=["Decrypt"])["GrantId"]
+    kms.revoke_grant(KeyId=key, GrantId=other)
     assert account.idle(40)
-    changes = [record.change for record in records_of(account, HERE)[2:]]
-    assert {(each.subject, each.resource, each.after) for each in changes if each} == {
-        (Subject.GRANTS, key, f"granted to {grantee}: Decrypt (grant {grant})"),
-        (Subject.GRANTS, key, f"retired {grant}"),
+    records = records_of(account, HERE)[2:]
+    assert {
+        (one.reason, one.change.subject, one.change.resource, one.change.after) for one in records if one.change
+    } == {
+        ("GRANTS_CHANGED", Subject.GRANTS, key, f"granted to {grantee}: Decrypt (grant {grant})"),
+        ("GRANTS_CHANGED", Subject.GRANTS, key, f"retired {grant}"),
+        ("GRANTS_CHANGED", Subject.GRANTS, key, f"granted to {grantee}: Decrypt (grant {other})"),
+        ("GRANTS_CHANGED", Subject.GRANTS, key, f"revoked {other}"),
     }
-    assert len(changes) == 2
+    assert len(records) == 4
 
 
 def test_p13_deployed_with_a_role_that_only_reads_the_guard_records_what_happened_and_changes_nothing() -> None:

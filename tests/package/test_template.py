@@ -14,6 +14,7 @@ from cfnlint.config import ManualArgs
 from chalicelib.aws.kms import METHODS
 from chalicelib.domain.events import KEY_EVENTS, KEY_NOTICES
 from chalicelib.domain.policy import parse
+from sandbox.template import Made, Template
 from tests.package.conftest import of_type
 
 FUNCTIONS = {"on_change": "OnChange", "on_key_change": "OnKeyChange", "tick": "Tick", "sweep": "Sweep"}
@@ -126,7 +127,7 @@ class TestConfig:
         for function in guards(sam).values():
             variables = function["Properties"]["Environment"]["Variables"]
             assert variables["XRAY_GUARD_ROLE_ARN"] == {"Fn::GetAtt": ["GuardRole", "Arn"]}
-            assert variables["XRAY_GUARD_ANCHOR_BUCKET"] == {"Ref": "AnchorBucket"}
+            assert variables["XRAY_GUARD_ANCHOR_BUCKET"] == {"Fn::If": ["HasAnchorBucket", {"Ref": "AnchorBucket"}, ""]}
             assert variables["XRAY_GUARD_RIGHTS"] == {"Ref": "Rights"}
 
 
@@ -214,17 +215,37 @@ def test_nothing_but_the_tables_is_in_their_stack_so_that_nothing_else_can_fail_
     assert {name: one["Type"] for name, one in tables["Resources"].items()} == dict.fromkeys(
         ("AuditTable", "TargetsTable"), "AWS::DynamoDB::Table"
     )
-    assert set(tables) == {"AWSTemplateFormatVersion", "Description", "Resources"}
+    assert set(tables) == {"AWSTemplateFormatVersion", "Description", "Parameters", "Conditions", "Resources"}
 
 
 def test_a_table_that_exists_can_be_imported(tables: dict[str, Any]) -> None:
     """CloudFormation asks for a name without functions, and for Retain; an import may bring no outputs."""
-    text = json.dumps(tables)
-    assert "Fn::" not in text
-    assert '"Ref"' not in text
+    assert "Outputs" not in tables
     for resource in tables["Resources"].values():
+        plain = {name: value for name, value in resource["Properties"].items() if name != "ResourcePolicy"}
+        assert "Fn::" not in json.dumps(plain)
+        assert '"Ref"' not in json.dumps(plain)
         assert isinstance(resource["Properties"]["TableName"], str)
         assert resource["DeletionPolicy"] == "Retain"
+
+
+def test_p16_the_tables_have_a_policy_only_where_the_deployment_names_who_may_write(tables: dict[str, Any]) -> None:
+    """A policy without the deploying role would shut CloudFormation out of the policy itself."""
+    assert {name: one["Default"] for name, one in tables["Parameters"].items()} == {
+        "PipelineRole": "none",
+        "OperatorRoles": "none",
+    }
+    assert tables["Conditions"]["HasPolicy"] == {
+        "Fn::Or": [{"Condition": "HasPipelineRole"}, {"Condition": "HasOperatorRoles"}]
+    }
+    for name in ("AuditTable", "TargetsTable"):
+        condition, chosen, otherwise = properties(tables, name)["ResourcePolicy"]["Fn::If"]
+        assert (condition, otherwise) == ("HasPolicy", {"Ref": "AWS::NoValue"})
+        for statement in chosen["PolicyDocument"]["Statement"]:
+            assert (statement["Effect"], statement["Principal"]) == ("Deny", "*")
+            never_denied = ("UpdateTable", "DeleteTable", "Backup", "Restore", "TimeToLive", "*")
+            assert not [action for action in statement["Action"] if any(word in action for word in never_denied)]
+            assert statement["Resource"]["Fn::Sub"].endswith(f":table/{properties(tables, name)['TableName']}")
 
 
 def test_the_guards_stack_can_fail_or_go_without_a_table(sam: dict[str, Any], expanded: dict[str, Any]) -> None:
@@ -471,6 +492,11 @@ class TestRights:
         assert sam["Conditions"]["Enforces"] == {"Fn::Equals": [{"Ref": "Rights"}, "enforce"]}
         rights = sam["Parameters"]["Rights"]
         assert (rights["Default"], rights["AllowedValues"]) == ("enforce", ["enforce", "observe"])
+
+    def test_p16_a_bucket_called_none_is_no_bucket(self, sam: dict[str, Any]) -> None:
+        for value, wanted in (("anchors", True), ("none", False), ("", False)):
+            template = Template(sam, {}, Made, {"AnchorBucket": value})
+            assert template.holds("HasAnchorBucket") is wanted
 
     def test_the_rights_fit_into_a_role_with_room_for_a_larger_policy(self, sam: dict[str, Any]) -> None:
         most_characters = 10_240  # of all inline policies of a role together, white space not counted
