@@ -9,6 +9,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+AT_ONCE = 8
+"""Measured by `make bench`: with more, a sweep is hardly faster, and DynamoDB's client has sixteen connections."""
+
 
 class Threads:
     """Do jobs at the same time, at most `at_once` of one call. They begin in their order.
@@ -17,7 +20,7 @@ class Threads:
     call this, however few threads there are: all calls share at most `most` threads, besides those that call.
     """
 
-    def __init__(self, at_once: int = 8, most: int = 32) -> None:
+    def __init__(self, at_once: int = AT_ONCE, most: int = 32) -> None:
         self._at_once = at_once
         self._pool = ThreadPoolExecutor(most, thread_name_prefix="work")
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from bench.account import REGIONS
 from chalicelib import entry
 from chalicelib.auditlog.verify import verify
 from chalicelib.aws.clients import Clients
@@ -22,26 +23,6 @@ from chalicelib.wiring import make_guard, make_log_store
 from sandbox.server import Sandbox
 from tests.component.guarded import GUARD_ACCOUNT, POLICY, guarded, records_of, setting_of
 from tests.unit.test_functions import Context
-
-REGIONS = (
-    "ap-northeast-1",
-    "ap-northeast-2",
-    "ap-south-1",
-    "ap-southeast-1",
-    "ap-southeast-2",
-    "ca-central-1",
-    "eu-central-1",
-    "eu-north-1",
-    "eu-west-1",
-    "eu-west-2",
-    "eu-west-3",
-    "sa-east-1",
-    "us-east-1",
-    "us-east-2",
-    "us-west-1",
-    "us-west-2",
-    "af-south-1",
-)
 
 
 class Running(Context):
