@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from threading import Lock
 from typing import Any
 
 from aws_lambda_powertools import Logger, Metrics
@@ -50,6 +51,9 @@ metrics = Metrics(
     namespace=os.environ.get("POWERTOOLS_METRICS_NAMESPACE", NAMESPACE),
     service=os.environ.get("POWERTOOLS_SERVICE_NAME", "xray-guard"),
 )
+
+_emitting = Lock()
+"""One record is emitted at a time, because a sweep's targets share Powertools' metrics."""
 
 
 class Incomplete(Exception):
@@ -202,7 +206,16 @@ def _reported(report: Report) -> dict[str, Any]:
 
 
 def _emit(record: Record) -> None:
-    """Log a record and count it. Never log the event itself, nor any free text that came with it."""
+    """Log a record and count it. Never log the event itself, nor any free text that came with it.
+
+    Several threads may call it. The log has the records of one target in their order, and those of different targets,
+    and of the guard's own chain, as they come.
+    """
+    with _emitting:
+        _log_and_count(record)
+
+
+def _log_and_count(record: Record) -> None:
     extra: dict[str, object] = {
         "record_id": record.record_id,
         "incident_id": record.incident_id,

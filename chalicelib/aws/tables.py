@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from threading import Lock
 from typing import Any
 
 import msgspec
@@ -58,14 +59,16 @@ class Tables:
         self._region = region
         self._clock = clock
         self._hooked: Any = None
+        self._hooking = Lock()
 
     @property
     def client(self) -> Any:
         """DynamoDB's client; its calls may be retried."""
         client = self._clients.reading("dynamodb", self._region)
-        if client is not self._hooked:
-            client.meta.events.register("after-call.dynamodb", self._clock.received, unique_id="xray-guard-clock")
-            self._hooked = client
+        with self._hooking:
+            if client is not self._hooked:
+                client.meta.events.register("after-call.dynamodb", self._clock.received, unique_id="xray-guard-clock")
+                self._hooked = client
         return client
 
     def query(self, table: str, **parameters: Any) -> dict[str, Any]:

@@ -299,7 +299,7 @@ REASONS: Mapping[Reason, Meaning] = {
     ),
     Reason.SWEEP: Meaning(
         "sweep",
-        "A sweep ended. The record has its outcomes and the heads of all chains.",
+        "A sweep ended. The record has its outcomes, how long its targets took (`run`), and the heads of all chains.",
         "If it FAILED, read `unreached` in the record.",
     ),
     Reason.ACCOUNT_INVALID: Meaning(

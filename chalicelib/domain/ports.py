@@ -158,7 +158,16 @@ class Clock(Protocol):
 class Gather(Protocol):
     """Issue several reads together and return their results in order; raise the first error."""
 
-    def __call__(self, reads: Sequence[Callable[[], T]]) -> list[T]: ...
+    def __call__(self, reads: Sequence[Callable[[], T]], /) -> list[T]: ...
+
+
+class FanOut(Protocol):
+    """Run jobs over several targets, a few at a time. They begin in their order; it returns when all have ended.
+
+    A job raises nothing.
+    """
+
+    def __call__(self, jobs: Sequence[Callable[[], None]], /) -> object: ...
 
 
 class Reach(Struct, frozen=True):

@@ -20,6 +20,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from chalicelib.domain.attempts import begin
+from chalicelib.domain.decide import decide
 from chalicelib.domain.echo import is_own
 from chalicelib.domain.errors import (
     AwsError,
@@ -78,15 +79,13 @@ def reconcile(
     target: Target,
     trigger: Trigger,
     event: ChangeEvent | KeyEvent | None = None,
-    *,
-    budget_left: bool = True,
 ) -> Result:
     """Make one target compliant, or record why not. Of an addendum, then record what it says.
 
     Raises `Busy` if every attempt conflicted with another writer, and any error that kept the record from being stored.
     Other errors are recorded, and the target is due again.
     """
-    run = guard.run(target, trigger, event, budget_left=budget_left)
+    run = guard.run(target, trigger, event)
     result = _reconcile(guard, run)
     if event is not None and event.addendum_id is not None:
         note_addendum(guard, run)
@@ -95,6 +94,7 @@ def reconcile(
 
 def _reconcile(guard: Guard, run: Run) -> Result:
     store_errors = 0
+    reserved = False
     for _ in range(MOST_CONFLICTS):
         lease: Lease | None = None
         try:
@@ -109,8 +109,17 @@ def _reconcile(guard: Guard, run: Run) -> Result:
             known, end = found.known, found.end
             if isinstance(end, Result):
                 result = end
-            elif isinstance(end, Judged) and end.decision.outcome is Outcome.REMEDIATING:
-                begun = _begin(guard, run, known, end)
+            elif not (isinstance(end, Judged) and end.decision.outcome is Outcome.REMEDIATING):
+                result = _settle(guard, run, known, end)
+            elif not (reserved := reserved or guard.budget.take()):
+                result = _settle(guard, run, known, _beyond_budget(guard, run, known, end))
+            else:
+                try:
+                    begun = _begin(guard, run, known, end)
+                except Conflict:
+                    guard.budget.give_back()
+                    reserved = False
+                    raise
                 incident = begun.state.incident
                 assert incident is not None
                 assert incident.lease is not None
@@ -119,8 +128,6 @@ def _reconcile(guard: Guard, run: Run) -> Result:
                 keys = frozenset(step.key_arn for step in end.decision.steps if step.key_arn)
                 attempt = Attempt(guard, run, begun, lease, keys, end.decision.held, mutated=acted_before)
                 result = attempt.act(end.seen)
-            else:
-                result = _settle(guard, run, known, end)
         except Conflict:
             guard.step_aside()
         except StoreError:
@@ -226,6 +233,12 @@ def _fail(guard: Guard, run: Run, error: GuardError, lease: Lease | None) -> Res
         return _settle(guard, run, known, end)
     except StateEdited as edited:
         return _settle(guard, run, known.as_of_this_format(), Failed(edited.problem, lease))
+
+
+def _beyond_budget(guard: Guard, run: Run, known: Known, judged: Judged) -> Judged:
+    """Decide again, now that the sweep may mutate no other target. Only a run that would mutate takes of the budget."""
+    beyond = replace(run, budget_left=False)
+    return replace(judged, decision=decide(beyond, known, judged.seen, judged.glass.in_force, guard.clock.now()))
 
 
 def _begin(guard: Guard, run: Run, known: Known, judged: Judged) -> Known:

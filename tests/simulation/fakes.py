@@ -36,8 +36,8 @@ class FakeXRay:
 
     def get(self) -> Setting:
         def effect() -> Setting:
-            setting = self._world.setting(self._target)
-            self._run.told_setting, self._run.told_setting_at = setting, self._world.now
+            setting, seen = self._world.setting(self._target), self._run.of(self._target)
+            seen.told_setting, seen.told_setting_at = setting, self._world.now
             return setting
 
         return self._world.call(self._run, "GetEncryptionConfig", effect, self._target)
@@ -88,7 +88,7 @@ class FakeKeys:
 
     def describe(self, key: str) -> Key | None:
         def effect() -> Key | None:
-            self._run.told_kms_at = self._world.now
+            self._run.of(self._target).told_kms_at = self._world.now
             found = self._find(key)
             if found is None:
                 return None
@@ -502,3 +502,13 @@ class Gathered:
         if errors:
             raise errors[min(errors)]
         return [answers[number] for number in range(len(reads))]
+
+
+class FannedOut:
+    """`ports.FanOut`: runs over several targets, as threads of one process."""
+
+    def __init__(self, world: World, at_once: int) -> None:
+        self._world, self._at_once = world, at_once
+
+    def __call__(self, jobs: Sequence[Callable[[], None]]) -> None:
+        self._world.fan_out(jobs, self._at_once)

@@ -79,12 +79,13 @@ class Witness:
         state = self.tables.state(mutation.target)
         lease = state.incident.lease if state.incident else None
         who = f"{mutation.name} by {run.name}"
-        if run.lease_number is None or run.lease_until is None:
+        ours = run.of(mutation.target)
+        if ours.lease_number is None or ours.lease_until is None:
             self._say("P3", f"{who} without a stored REMEDIATING")
-        elif self.world.clock >= run.lease_until:
+        elif self.world.clock >= ours.lease_until:
             self._say("P8", f"{who} after the end of its lease")
-        elif lease is None or lease.number != run.lease_number:
-            self._say("P8", f"{who} under lease {run.lease_number} while {lease and lease.number} holds")
+        elif lease is None or lease.number != ours.lease_number:
+            self._say("P8", f"{who} under lease {ours.lease_number} while {lease and lease.number} holds")
         if mutation.name == "CreateKey":
             self.keys_made[mutation.target] += 1
             if self.keys_made[mutation.target] > 1 and not self.rivals:
@@ -122,6 +123,7 @@ class Witness:
         self._written_by[after.target] = (run, self.world.now)
         if not isinstance(after, TargetState):
             return
+        seen = run.of(after.target)
         if self.follows_attributions:
             rule = self.rule(Target.parse(after.target))
             oracle = self._whodunit.setdefault(after.target, Whodunit(self.world, self.tables, rule))
@@ -129,15 +131,15 @@ class Witness:
         for record in records:
             if record.outcome is Outcome.REMEDIATING:
                 lease = after.incident.lease if after.incident else None
-                run.lease_number, run.lease_until = (lease.number, lease.until) if lease else (None, None)
+                seen.lease_number, seen.lease_until = (lease.number, lease.until) if lease else (None, None)
             if record.outcome is Outcome.REMEDIATED:
-                scene = run.told_setting
+                scene = seen.told_setting
                 if scene is None or scene.type is not EncryptionType.KMS or scene.status is not EncryptionStatus.ACTIVE:
                     self._say("P4", f"{record.record_id} REMEDIATED, but X-Ray last reported {scene}")
                 elif record.after != scene:
                     self._say("P4", f"{record.record_id} says {record.after}, but X-Ray last reported {scene}")
         closes = isinstance(before, TargetState) and before.incident is not None and after.incident is None
-        overtaken = written_by is not None and written_by[0] is not run and written_by[1] > run.told_setting_at
+        overtaken = written_by is not None and written_by[0] is not run and written_by[1] > seen.told_setting_at
         if closes and overtaken and records and records[-1].outcome in GOOD:
             self._say("P4", f"{records[-1].record_id} closes on a read older than the stored state")
 

@@ -148,7 +148,7 @@ def test_p13_p16_a_key_that_is_forged_during_an_attempt_is_not_used_either(scene
     befalls = scene.world.hazard
 
     def hazard(run: Run, number: int, name: str) -> Hazard | None:
-        if name == call and run.lease_number is not None and scene.tables.state(HOME).managed_key == own:
+        if name == call and run.of(HOME).lease_number is not None and scene.tables.state(HOME).managed_key == own:
             version, text, due = scene.tables.states[str(HOME)]
             forged = {**json.loads(text), "managed_key": arn, "version": version + 1}
             scene.tables.states[str(HOME)] = (version + 1, json.dumps(forged).encode(), due)

@@ -197,6 +197,7 @@ def test_p17_what_a_sweep_put_off_is_put_right_at_once_when_its_event_comes() ->
 def test_p17_a_sweep_that_runs_out_of_time_says_so_and_the_next_one_begins_where_it_stopped() -> None:
     scene = everywhere()
     drift_everywhere(scene)
+    scene.lambdas.at_once = 2
     scene.world.latency = lambda rng, name: 1.2
     scene.lambdas.sweep()
     scene.world.run(61)

@@ -152,9 +152,10 @@ class Whodunit:
         made: list[Deed] = []
         nobody = False
         target = Target.parse(after.target)
-        since = until = run.told_setting_at
+        seen = run.of(target)
+        since = until = seen.told_setting_at
         if SUBJECTS[violation] is not Subject.SETTING:
-            since, until = min(since, run.begun_at) - LONGEST_STALENESS_SECONDS, run.told_kms_at
+            since, until = min(since, run.begun_at) - LONGEST_STALENESS_SECONDS, seen.told_kms_at
         resources = {after.managed_key, after.setting.key_arn if after.setting else None}
         if SUBJECTS[violation] is Subject.SETTING:
             resources = {None}
