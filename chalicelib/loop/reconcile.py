@@ -111,14 +111,16 @@ def _reconcile(guard: Guard, run: Run) -> Result:
                 result = end
             elif not (isinstance(end, Judged) and end.decision.outcome is Outcome.REMEDIATING):
                 result = _settle(guard, run, known, end)
-            elif not (reserved := reserved or guard.budget.take()):
+            elif not (reserved or guard.budget.take()):
                 result = _settle(guard, run, known, _beyond_budget(guard, run, known, end))
             else:
+                before, reserved = reserved, True
                 try:
                     begun = _begin(guard, run, known, end)
                 except Conflict:
-                    guard.budget.give_back()
-                    reserved = False
+                    if not before:
+                        guard.budget.give_back()
+                    reserved = before
                     raise
                 incident = begun.state.incident
                 assert incident is not None

@@ -12,13 +12,13 @@ from msgspec.structs import replace
 from chalicelib.auditlog import hashchain
 from chalicelib.auditlog.anchors import anchor_digest, anchored_heads
 from chalicelib.auditlog.verify import verify
-from chalicelib.domain.errors import AwsError, StoreError
+from chalicelib.domain.errors import AwsError, Conflict, StoreError
 from chalicelib.domain.model import EncryptionType, Target, Trigger, TriggerKind
 from chalicelib.domain.ports import Request
 from chalicelib.domain.reasons import Outcome
 from chalicelib.domain.stored import GUARD_CHAIN, GuardState, Record, TargetState
 from chalicelib.loop.batch import Span, figures
-from chalicelib.loop.guard import Guard
+from chalicelib.loop.guard import MOST_CONFLICTS, Guard
 from chalicelib.loop.pause import pause
 from chalicelib.loop.sweep import sweep
 from chalicelib.loop.tick import tick
@@ -273,6 +273,31 @@ def test_p17_a_remediation_that_lost_a_race_before_it_began_takes_one_place_of_t
     sweep(guard_of(scene, store=store), lambda: REGIONS, None, lambda: LONG)
     assert store.lost
     assert put_right(scene) == list(TARGETS[:2])
+
+
+def test_p17_a_target_that_was_mutated_counts_though_its_run_begins_again_and_loses_a_race() -> None:
+    """The answer to its last transaction is lost, and the setting changes again before the run has looked."""
+
+    class Lossy(FakeStore):
+        answer_lost = False
+        races_lost = 0
+
+        def commit(self, before: TargetState, after: TargetState, *written: Any, **more: Any) -> None:  # type: ignore[override]
+            outcome = after.outcome if after.target == str(TARGETS[0]) else None
+            if outcome is Outcome.REMEDIATING and self.answer_lost and self.races_lost < MOST_CONFLICTS:
+                self.races_lost += 1
+                raise Conflict(after.target)
+            super().commit(before, after, *written, **more)
+            if outcome is Outcome.REMEDIATED and not self.answer_lost:
+                self.answer_lost = True
+                scene.world.set_xray(TARGETS[0], EncryptionType.NONE, None)
+                raise StoreError("dynamodb:TransactWriteItems", "NoAnswer", "ReadTimeoutError")
+
+    scene = still(replace(baseline(), limits=replace(baseline().limits, remediations_per_sweep=1)))
+    store = Lossy(scene.world, Run("test/1", "test"), scene.tables)
+    sweep(guard_of(scene, store=store), lambda: REGIONS, None, lambda: LONG)
+    assert store.races_lost == MOST_CONFLICTS
+    assert put_right(scene) == [TARGETS[0]]
 
 
 # --- what a sweep writes down ----------------------------------------------------------------------------------------
