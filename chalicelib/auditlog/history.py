@@ -28,6 +28,7 @@ from chalicelib.auditlog.views import (
 )
 from chalicelib.auditlog.waits import waiting
 from chalicelib.auditlog.walks import MOST_ITEMS, MOST_QUERIES, SLACK, Budget, Reads, walk_back
+from chalicelib.domain.errors import FormatTooNew, StoreError
 from chalicelib.domain.model import Target
 from chalicelib.domain.ports import Loaded
 from chalicelib.domain.stored import GUARD_CHAIN, GuardState, TargetState
@@ -138,11 +139,22 @@ def incident_now(store: LiveReads, incident_id: str, now: Callable[[], datetime]
     view = incident(store, incident_id)
     if view is None or not view.open:
         return view
-    loaded = store.load(view.target)
-    state = loaded.state
-    if state.incident is None or state.incident.id != view.id:
+    loaded = present(store, view.target)
+    open_incident = loaded.state.incident if loaded else None
+    if loaded is None or open_incident is None or open_incident.id != view.id:
         return view
-    return replace(view, exposed_until=state.incident.safe_at, waiting=waiting(state, loaded.guard, now()))
+    return replace(view, exposed_until=open_incident.safe_at, waiting=waiting(loaded.state, loaded.guard, now()))
+
+
+def present(store: LiveReads, target: str) -> Loaded | None:
+    """Read a target's present state; None if it cannot be read, for example because a newer release stored it.
+
+    The log is shown all the same.
+    """
+    try:
+        return store.load(target)
+    except (FormatTooNew, StoreError):
+        return None
 
 
 def targets(

@@ -91,12 +91,13 @@ def history_verb(
 
 def _say_waiting(operator: Operator, entries: tuple[Entry, ...]) -> None:
     """Say what the guard waits for now in the targets of the listed records."""
+    from chalicelib.auditlog import history
     from chalicelib.auditlog.waits import waiting
 
     unfinished = {entry.record.target for entry in entries if entry.record.outcome in UNFINISHED}
     for target in sorted(unfinished - {GUARD_CHAIN}):
-        loaded = operator.store.load(target)
-        say_waiting(target, waiting(loaded.state, loaded.guard, operator.now()))
+        if loaded := history.present(operator.store, target):
+            say_waiting(target, waiting(loaded.state, loaded.guard, operator.now()))
 
 
 def _row(entry: Entry, wanted: Filter) -> list[str]:

@@ -17,7 +17,9 @@ from chalicelib.auditlog import hashchain, history, views, walks
 from chalicelib.auditlog.cursors import BadCursor
 from chalicelib.auditlog.filters import Filter
 from chalicelib.auditlog.views import Entry
+from chalicelib.domain.errors import FormatTooNew
 from chalicelib.domain.model import Actor, EncryptionStatus, EncryptionType, Setting, Trigger, TriggerKind
+from chalicelib.domain.ports import Loaded
 from chalicelib.domain.reasons import Outcome, Violation
 from chalicelib.domain.stored import Action, Cause, GuardState, Incident, Phase, TargetState
 from tests.unit.logbook import Logbook
@@ -414,6 +416,17 @@ class TestIncidents:
         assert view is not None
         assert view.waiting is None
         assert history.incident_now(log, f"{HERE}#7", lambda: T0) is None
+
+    def test_are_shown_though_the_targets_state_cannot_be_read(self) -> None:
+        class Newer(Logbook):
+            def load(self, target: str) -> Loaded:
+                raise FormatTooNew(target, 99, 3)
+
+        log = Newer()
+        log.add(HERE, T0, Outcome.FAILED, incident_id=f"{HERE}#1", reason="AccessDenied")
+        view = history.incident_now(log, f"{HERE}#1", lambda: T0)
+        assert view is not None
+        assert view.waiting is None
 
     def test_that_are_only_held_up_by_a_duplicate_still_stand_as_they_stood(self) -> None:
         log = Logbook()
