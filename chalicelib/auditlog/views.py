@@ -14,7 +14,7 @@ from chalicelib.auditlog.waits import Waiting, waiting
 from chalicelib.auditlog.walks import Budget, Reads
 from chalicelib.domain.incidents import exposed_since
 from chalicelib.domain.model import Actor, Setting
-from chalicelib.domain.reasons import NOT_JUDGED, Outcome, Problem, Violation
+from chalicelib.domain.reasons import NOT_JUDGED, NOTES, Outcome, Problem, Violation
 from chalicelib.domain.stored import Cause, GuardState, Incident, Record, Suppression, TargetState
 from chalicelib.domain.times import seconds
 
@@ -258,7 +258,7 @@ def _closing(record: Record) -> datetime | None:
 def _view(entries: tuple[Entry, ...], closed_at: datetime | None, *, complete: bool) -> IncidentView:
     own = [entry.record for entry in entries]
     first = own[0]
-    significant = [record for record in own if record.reason not in ("IN_PROGRESS", "UPDATING")]
+    significant = [record for record in own if not _says_nothing_of_progress(record)] or own
     until_end = [record for record in significant if closed_at is None or record.at <= closed_at] or significant
     last = until_end[-1]
     cause = next((record.cause for record in reversed(own) if record.cause), None)
@@ -287,6 +287,12 @@ def _view(entries: tuple[Entry, ...], closed_at: datetime | None, *, complete: b
         complete=complete,
         entries=entries,
     )
+
+
+def _says_nothing_of_progress(record: Record) -> bool:
+    """Whether the record does not say how far the incident is: a note, or a change that waits for its attempt."""
+    is_note = record.outcome is Outcome.IGNORED and record.reason in NOTES
+    return is_note or record.reason in ("IN_PROGRESS", "UPDATING")
 
 
 def _plain(value: object) -> Any:

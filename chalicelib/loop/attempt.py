@@ -19,7 +19,7 @@ from chalicelib.domain.attempts import Attempted
 from chalicelib.domain.echo import plan_entry
 from chalicelib.domain.errors import DENIED, AwsError, Busy, Conflict, GuardError, KeyNotOnRecord, LeaseOver
 from chalicelib.domain.lanes import Lane
-from chalicelib.domain.model import GUARD_TAG_KEY, GUARD_TAG_VALUE, NONCE_TAG_KEY, EncryptionStatus, Key
+from chalicelib.domain.model import GUARD_TAG_KEY, GUARD_TAG_VALUE, NONCE_TAG_KEY, EncryptionStatus, Key, Trigger
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.reasons import Outcome, Problem, Reason
 from chalicelib.domain.refusals import may_be_updating, refused_by_kms, refused_by_xray
@@ -309,7 +309,7 @@ class Attempt:
             "policy_digest": self.run.setup.policy_digest,
             "detail": {"key": key_arn},
         }
-        return Line(self.guard.clock.now(), Outcome.IGNORED, self.run.trigger, fields)
+        return Line(self.guard.clock.now(), Outcome.IGNORED, Trigger(self.run.trigger.kind), fields)
 
     def _update(self, change: Callable[[TargetState], TargetState], *lines: Line) -> None:
         """Store a change to the state during an attempt, with its records, even if others write at the same time."""

@@ -257,7 +257,7 @@ class TestHistory:
             ("--target-region", "us-east-1"): 4,
             ("--target-region", "eu-west-1"): 0,
             ("--target", "guard"): 1,
-            ("--actor", "root"): 4,
+            ("--actor", "root"): 2,
             ("--actor", "mallory"): 0,
             ("--rule", "baseline"): 4,
             ("--outcome", "REMEDIATED", "--outcome", "IGNORED"): 4,

@@ -436,6 +436,14 @@ class TestIncidents:
         assert view is not None
         assert (view.open, view.outcome) == (True, Outcome.OBSERVED)
 
+    def test_whose_worker_is_lost_after_it_made_a_key_are_still_being_remediated(self) -> None:
+        log = Logbook()
+        log.add(HERE, T0, Outcome.REMEDIATING, incident_id=f"{HERE}#1")
+        log.add(HERE, T0, Outcome.IGNORED, incident_id=f"{HERE}#1", reason="KEY_MADE")
+        view = history.incident(log, f"{HERE}#1")
+        assert view is not None
+        assert (view.open, view.outcome, view.reason) == (True, Outcome.REMEDIATING, None)
+
 
 class TestTargets:
     def test_show_their_present_with_the_open_incident_and_keys_that_nothing_uses(self) -> None:
