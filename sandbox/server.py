@@ -127,6 +127,8 @@ class Sandbox:
             ("sts", "GetCallerIdentity"): self._get_caller_identity,
         }
         self._unlocked = {("lambda", "Invoke")}
+        self.watchers: list[Callable[[Request, Principal], None]] = []
+        """Each is called with every request before it is carried out, and sees the world as the request finds it."""
         self._started = False
 
     # Life
@@ -399,6 +401,9 @@ class Sandbox:
         resources: list[tuple[str, str]] = []
         token = touched.set(resources)
         try:
+            with self._world:
+                for watch in self.watchers:
+                    watch(request, principal)
             status, headers, answer = self._carry_out(request, principal, environ, body)
         finally:
             touched.reset(token)
