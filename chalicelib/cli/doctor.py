@@ -17,14 +17,16 @@ from chalicelib.operators.output import Progress, Table, emit, print_table, say
 def doctor_verb(operator: Operator) -> int:
     """Check that the guard can work, and name remedies.
 
-    Checks that a trail logs management write events, KMS included; the rules and schedules are enabled; the functions
-    can run; the tables are protected; the dead-letter queue is empty; the policy is valid and is the one that the
-    guard enforces; the last sweep is recent; and no target is overdue, failed, or has an unused key.
+    Checks that a trail logs management write events, KMS included, in every Region; the rules and schedules are
+    enabled; every other enabled Region forwards its events to the guard; the functions can run; the tables are
+    protected; the dead-letter queue is empty; the policy is valid and is the one that the guard enforces; the last
+    sweep is recent; and no target is overdue, failed, or has an unused key.
     Changes nothing. Exits with 1 if a check failed or could not run.
     """
     from dataclasses import asdict
 
-    from chalicelib.operators.doctor import GOOD, Doctor, table_names
+    from chalicelib.operators.doctor import Doctor, table_names
+    from chalicelib.operators.findings import GOOD
     from chalicelib.operators.formatting import NOTHING
 
     where = f"account {operator.identity.account}, Region {operator.region}"

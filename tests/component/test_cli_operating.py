@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from chalicelib.operators.dead_letters import QUEUE_NAME, read_message
+from chalicelib.operators.dead_letters import FORWARD_QUEUE_NAME, QUEUE_NAME, read_message
 from chalicelib.operators.doctor import RULES, logs_writes_of
+from chalicelib.operators.forwarding import FORWARD_RULE, RECEIVING_RULES
 from tests.component.operated import (
     ACCOUNT,
     CREDENTIALS,
@@ -64,9 +65,23 @@ def deployed() -> Iterator[None]:
             client("events").put_rule(Name=name, EventPattern='{"source": ["aws.xray"]}')
             client("events").put_targets(Rule=name, Targets=[{"Id": "1", "Arn": made["FunctionArn"]}])
         client("sqs").create_queue(QueueName=QUEUE_NAME)
+        forwarded()
         delivered(event())
         swept()
         yield
+
+
+def forwarded() -> None:
+    """Every other Region forwards its events to the guard's bus."""
+    pattern = '{"source": ["aws.xray"]}'
+    bus = client("events").create_event_bus(Name="xray-guard")["EventBusArn"]
+    for name in RECEIVING_RULES:
+        client("events").put_rule(Name=name, EventBusName="xray-guard", EventPattern=pattern)
+    both = json.dumps({"$or": [json.loads(pattern)] * 2})
+    for region in {one["RegionName"] for one in client("ec2").describe_regions()["Regions"]} - {REGION}:
+        client("events", region).put_rule(Name=FORWARD_RULE, EventPattern=both)
+        client("events", region).put_targets(Rule=FORWARD_RULE, Targets=[{"Id": "guard", "Arn": bus}])
+        client("sqs", region).create_queue(QueueName=FORWARD_QUEUE_NAME)
 
 
 def bad(*options: str) -> dict[str, str]:
@@ -99,7 +114,13 @@ class TestDoctor:
                 "trail",
                 "excludes KMS",
             ),
+            (
+                lambda: client("cloudtrail").update_trail(Name="organization", IsMultiRegionTrail=False),
+                "trail",
+                "--name organization --is-multi-region-trail",
+            ),
             (lambda: client("events").disable_rule(Name=RULES[0]), "rules", "enable-rule"),
+            (lambda: client("events", "eu-west-1").disable_rule(Name=FORWARD_RULE), "other Regions", "eu-west-1"),
             (lambda: client("events").remove_targets(Rule=RULES[-1], Ids=["1"]), "rules", "has no targets"),
             (
                 lambda: client("lambda").delete_function(FunctionName=RULES[-1]),
@@ -172,7 +193,17 @@ class TestDoctor:
     def test_without_anything_deployed_says_so_of_everything_and_goes_on(self) -> None:
         with world(tables=False):
             found = bad()
-        assert {"trail", "rules", "functions", "tables", "dead letters", "policy", "sweep", "targets"} == set(found)
+        assert set(found) == {
+            "trail",
+            "rules",
+            "other Regions",
+            "functions",
+            "tables",
+            "dead letters",
+            "policy",
+            "sweep",
+            "targets",
+        }
 
     def test_changes_nothing(self, deployed: None) -> None:
         before = (setting(), client("dynamodb").scan(TableName="xray-guard-targets")["Items"])
