@@ -1,8 +1,9 @@
-"""`python -m shipping STAGE` writes build/STAGE/package: `tables.json`, `sam.json` and `deployment.zip`.
+"""`python -m shipping STAGE` writes build/STAGE/package: three templates and `deployment.zip`.
 
-Each stage reads only what the previous one wrote: copy what ships, stamp the policy and complete the templates
-from it; let Chalice package the copy; rewrite the zip with compiled modules and fixed times, so that the same source
-gives the same bytes; check the zip. The new package replaces the old one only if all stages passed.
+The templates are `tables.json`, `sam.json` and, for the other Regions, `spoke-region.json`. Each stage reads only what
+the previous one wrote: copy what ships, stamp the policy and complete the templates from it; let Chalice package the
+copy; fill in the event patterns; rewrite the zip with compiled modules and fixed times, so that the same source gives
+the same bytes; check the zip. The new package replaces the old one only if all stages passed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from shipping import patterns
 from shipping.archive import check, write_anew
 from shipping.rights import demand, render
 from shipping.staging import stage_copy
@@ -47,7 +49,9 @@ def package(stage: str, project: Path = PROJECT) -> Path:
     demand(source / ".chalice" / "extras.json", DEMANDED.get(stage, ()))
     say(f"packaging stage {stage} for Python {sys.version_info.major}.{sys.version_info.minor}")
     chalice(stage, source, made)
-    shutil.copy(source / ".chalice" / "tables.json", made / "tables.json")
+    for template in ("tables.json", "spoke-region.json"):
+        shutil.copy(source / ".chalice" / template, made / template)
+    patterns.render(made)
     write_anew(made / "deployment.zip")
     problems = check(made / "deployment.zip")
     if problems:

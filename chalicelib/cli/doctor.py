@@ -17,10 +17,11 @@ from chalicelib.operators.output import Progress, Table, emit, print_table, say
 def doctor_verb(operator: Operator) -> int:
     """Check that the guard can work, and name remedies.
 
-    Checks that a trail logs management write events, KMS included; the rules and schedules are enabled; the functions
-    can run, with a role that may remediate; the tables are protected, and their resource policies limit who writes
-    them; anchors are recent, under Object Lock; the dead-letter queue is empty; the policy is valid and is the one that
-    the guard enforces; the last sweep is recent; and no target is overdue, failed, or has an unused key.
+    Checks that a trail logs management write events, KMS included, in every Region; the rules and schedules are
+    enabled; every other enabled Region forwards its events to the guard; the functions can run, with a role that may
+    remediate; the tables are protected, and their resource policies limit who writes them; anchors are recent, under
+    Object Lock; the dead-letter queue is empty; the policy is valid and is the one that the guard enforces; the last
+    sweep is recent; and no target is overdue, failed, or has an unused key.
     Changes nothing. Exits with 1 if a check failed or could not run; a warning says what the deployment does without.
     """
     from dataclasses import asdict

@@ -154,17 +154,20 @@ class StoreError(AwsError):
 
 
 def denies_region(error: GuardError) -> bool:
-    """Whether a service control policy denies the guard GetEncryptionConfig, and thus the Region.
-
-    AWS's message names the type of the policy that denied the call:
-    https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
-    """
+    """Whether a service control policy denies the guard GetEncryptionConfig, and thus the Region."""
     return (
         isinstance(error, AwsError)
         and error.operation.endswith("GetEncryptionConfig")
-        and error.code in DENIED
-        and "service control policy" in error.problem.message
+        and denied_by_organization(error)
     )
+
+
+def denied_by_organization(error: AwsError) -> bool:
+    """Whether a service control policy denied the call: AWS's message names the type of the policy.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
+    """
+    return error.code in DENIED and "service control policy" in error.problem.message
 
 
 class Conflict(Exception):

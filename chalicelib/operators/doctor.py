@@ -3,38 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from chalicelib.auditlog.views import target_view
 from chalicelib.aws.clients import call
 from chalicelib.aws.paging import pages
+from chalicelib.aws.regions import enabled_regions
 from chalicelib.aws.tables import AUDIT_TABLE, TARGETS_TABLE
-from chalicelib.domain.errors import AwsError
+from chalicelib.domain.errors import AwsError, denied_by_organization
 from chalicelib.operators import protection
 from chalicelib.operators.context import Operator
 from chalicelib.operators.dead_letters import Queue
 from chalicelib.operators.errors import OperatorError, operator_error
-from chalicelib.operators.findings import BAD, DEPLOY, GOOD, LONGEST_WITHOUT_SWEEP, UNKNOWN, WARNING
+from chalicelib.operators.findings import BAD, DEPLOY, GOOD, LONGEST_WITHOUT_SWEEP, UNKNOWN, WARNING, Finding
 from chalicelib.operators.formatting import time_text
+from chalicelib.operators.forwarding import Forwarding
 from chalicelib.operators.trails import logs_writes_of
 
 RULE_PREFIX = "xray-guard-"
 RULES = ("xray-guard-on_change", "xray-guard-on_key_change", "xray-guard-tick", "xray-guard-sweep")
 LONGEST_OVERDUE = timedelta(minutes=10)
 KMS_SOURCE = "kms.amazonaws.com"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The result of one check. `remedy` is set unless the status is good."""
-
-    check: str
-    status: str
-    message: str
-    remedy: str | None = None
 
 
 class Doctor:
@@ -62,6 +53,7 @@ class Doctor:
         return [
             ("trail", self._trail),
             ("rules", self._rules),
+            ("other Regions", partial(Forwarding(self._operator).results, DEPLOY)),
             ("functions", self._functions),
             ("rights", self._rights),
             ("tables", self._tables_protected),
@@ -79,20 +71,8 @@ class Doctor:
     # --- events ----------------------------------------------------------------------------------------------------
 
     def _trail(self) -> Iterator[tuple[str, ...]]:
-        client = self._reading("cloudtrail")
         region = self._operator.region
-        trails = call("cloudtrail:DescribeTrails", client.describe_trails, includeShadowTrails=True)["trailList"]
-        local = [one for one in trails if one.get("IsMultiRegionTrail") or one.get("HomeRegion") == region]
-        writes, with_kms = [], []
-        for trail in local:
-            arn = trail["TrailARN"]
-            if not call("cloudtrail:GetTrailStatus", client.get_trail_status, Name=arn).get("IsLogging"):
-                continue
-            selectors = call("cloudtrail:GetEventSelectors", client.get_event_selectors, TrailName=arn)
-            if logs_writes_of(selectors, "xray.amazonaws.com"):
-                writes.append(trail["Name"])
-                if logs_writes_of(selectors, KMS_SOURCE):
-                    with_kms.append(trail["Name"])
+        writes, with_kms = self._logging(region)
         if not writes:
             yield (
                 BAD,
@@ -105,8 +85,48 @@ class Doctor:
                 f"{', '.join(writes)} excludes KMS events: the guard notices changes to keys only at the next sweep",
                 f"remove {KMS_SOURCE} from the trail's excluded event sources",
             )
+        elif not any(with_kms.values()) and (deaf := self._regions_without_trail()):
+            yield (
+                BAD,
+                f"no trail logs management write events, KMS included, in {', '.join(deaf)}: the guard notices changes "
+                "there only at the next sweep",
+                f"aws cloudtrail update-trail --name {next(iter(with_kms))} --is-multi-region-trail",
+            )
         else:
             yield GOOD, f"{', '.join(with_kms)} logs management write events, KMS included"
+
+    def _regions_without_trail(self) -> list[str]:
+        """Return the other enabled Regions, without those that the organization denies, in which no trail logs KMS."""
+        found = []
+        for region in enabled_regions(self._operator.clients, self._operator.region):
+            try:
+                if region != self._operator.region and not self._logging(region)[1]:
+                    found.append(region)
+            except AwsError as error:
+                if not denied_by_organization(error):
+                    raise
+        return found
+
+    def _logging(self, region: str) -> tuple[list[str], dict[str, bool]]:
+        """Return the trails that log management write events in a Region.
+
+        Returns all of them, and those that include KMS's events, each with whether it covers every Region.
+        """
+        client = self._operator.clients.reading("cloudtrail", region)
+        writes: list[str] = []
+        with_kms: dict[str, bool] = {}
+        trails = call("cloudtrail:DescribeTrails", client.describe_trails, includeShadowTrails=True)["trailList"]
+        local = [one for one in trails if one.get("IsMultiRegionTrail") or one.get("HomeRegion") == region]
+        for trail in local:
+            arn = trail["TrailARN"]
+            if not call("cloudtrail:GetTrailStatus", client.get_trail_status, Name=arn).get("IsLogging"):
+                continue
+            selectors = call("cloudtrail:GetEventSelectors", client.get_event_selectors, TrailName=arn)
+            if logs_writes_of(selectors, "xray.amazonaws.com"):
+                writes.append(trail["Name"])
+                if logs_writes_of(selectors, KMS_SOURCE):
+                    with_kms[trail["Name"]] = bool(trail.get("IsMultiRegionTrail"))
+        return writes, with_kms
 
     def _rules(self) -> Iterator[tuple[str, ...]]:
         client = self._reading("events")

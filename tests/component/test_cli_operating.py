@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from chalicelib.operators.dead_letters import QUEUE_NAME, read_message
+from chalicelib.operators.dead_letters import FORWARD_QUEUE_NAME, QUEUE_NAME, read_message
 from chalicelib.operators.doctor import RULES
+from chalicelib.operators.forwarding import FORWARD_RULE, RECEIVING_RULES
 from chalicelib.operators.trails import logs_writes_of
 from tests.component.operated import (
     ACCOUNT,
@@ -104,9 +105,23 @@ def deployed() -> Iterator[None]:
         for table in TABLES:
             client("dynamodb").put_resource_policy(ResourceArn=table, Policy=json.dumps(ONLY_THE_GUARD_WRITES))
         anchored("anchors", locked=True)
+        forwarded()
         delivered(event())
         swept()
         yield
+
+
+def forwarded() -> None:
+    """Every other Region forwards its events to the guard's bus."""
+    pattern = '{"source": ["aws.xray"]}'
+    bus = client("events").create_event_bus(Name="xray-guard")["EventBusArn"]
+    for name in RECEIVING_RULES:
+        client("events").put_rule(Name=name, EventBusName="xray-guard", EventPattern=pattern)
+    both = json.dumps({"$or": [json.loads(pattern)] * 2})
+    for region in {one["RegionName"] for one in client("ec2").describe_regions()["Regions"]} - {REGION}:
+        client("events", region).put_rule(Name=FORWARD_RULE, EventPattern=both)
+        client("events", region).put_targets(Rule=FORWARD_RULE, Targets=[{"Id": "guard", "Arn": bus}])
+        client("sqs", region).create_queue(QueueName=FORWARD_QUEUE_NAME)
 
 
 def bad(*options: str) -> dict[str, str]:
@@ -139,7 +154,13 @@ class TestDoctor:
                 "trail",
                 "excludes KMS",
             ),
+            (
+                lambda: client("cloudtrail").update_trail(Name="organization", IsMultiRegionTrail=False),
+                "trail",
+                "--name organization --is-multi-region-trail",
+            ),
             (lambda: client("events").disable_rule(Name=RULES[0]), "rules", "enable-rule"),
+            (lambda: client("events", "eu-west-1").disable_rule(Name=FORWARD_RULE), "other Regions", "eu-west-1"),
             (lambda: client("events").remove_targets(Rule=RULES[-1], Ids=["1"]), "rules", "has no targets"),
             (
                 lambda: client("lambda").delete_function(FunctionName=RULES[0]),
@@ -255,7 +276,7 @@ class TestDoctor:
         with world(tables=False):
             found = bad()
         of_the_guard = {"rules", "functions", "rights", "dead letters", "policy", "sweep", "targets"}
-        assert set(found) == of_the_guard | {"trail", "tables", "table policies", "anchors"}
+        assert set(found) == of_the_guard | {"trail", "other Regions", "tables", "table policies", "anchors"}
 
     def test_changes_nothing(self, deployed: None) -> None:
         before = (setting(), client("dynamodb").scan(TableName="xray-guard-targets")["Items"])

@@ -88,8 +88,10 @@ def test_doctor_finds_what_ships_in_order(deployed: Sandbox) -> None:
     assert deployed.idle(120)
     answer = json.loads(run("doctor", "--output", "json").stdout)
     amiss = {one["check"]: one["status"] for one in answer["findings"] if one["status"] != "good"}
-    # The sandbox tells of every call without a trail, and the guard in it is deployed without protection.
+    # The sandbox tells of every call without a trail, forwards no other Region's events here, and the guard in it is
+    # deployed without protection.
     assert amiss.pop("trail", "bad") == "bad"
+    assert amiss.pop("other Regions", "bad") == "bad"
     assert amiss == {"anchors": "warning", "table policies": "warning"}
 
 

@@ -62,6 +62,20 @@ def observing_rights() -> Policy:
 
 
 @pytest.fixture(scope="session")
+def forward_rights() -> Policy:
+    """The policy of the role that forwards events."""
+    return _deployed("iam-forward.json")
+
+
+@pytest.fixture(scope="session")
+def bus_policy() -> Policy:
+    """The policy of the guard's event bus."""
+    template = json.loads((PROJECT / ".chalice" / "extras.json").read_text("utf-8"))
+    policy: Policy = resolved(template["Resources"]["Bus"]["Properties"]["Policy"], frozenset())
+    return policy
+
+
+@pytest.fixture(scope="session")
 def api_rights() -> Policy:
     """The API's role's policy."""
     return _deployed("iam-api.json")

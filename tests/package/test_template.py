@@ -60,7 +60,7 @@ def test_the_template_has_just_the_functions_that_are_tested_here(sam: dict[str,
 
 
 @pytest.mark.parametrize("region", ["us-east-1", "eu-central-1", "us-gov-west-1", "cn-north-1"])
-@pytest.mark.parametrize("form", ["sam", "expanded", "tables"])
+@pytest.mark.parametrize("form", ["sam", "expanded", "tables", "spoke_region"])
 def test_the_template_lints_clean_as_written_and_as_expanded(
     form: str, region: str, request: pytest.FixtureRequest
 ) -> None:
@@ -115,7 +115,7 @@ class TestConfig:
 
     def test_chalice_makes_no_role_of_its_own(self, sam: dict[str, Any]) -> None:
         roles = sorted(name for name, one in sam["Resources"].items() if one["Type"] == "AWS::IAM::Role")
-        assert roles == ["ApiRole", "GuardRole"]
+        assert roles == ["ApiRole", "ForwardRole", "GuardRole"]
         for function in guards(sam).values():
             assert function["Properties"]["Role"] == {"Fn::GetAtt": ["GuardRole", "Arn"]}
 
@@ -155,7 +155,7 @@ class TestTriggers:
 
     def test_what_a_rule_cannot_deliver_goes_to_the_dead_letters(self, expanded: dict[str, Any]) -> None:
         rules = [one for one in expanded["Resources"].values() if one["Type"] == "AWS::Events::Rule"]
-        assert len(rules) == len(FUNCTIONS)
+        assert len(rules) == len(FUNCTIONS) + 2  # two functions receive forwarded events, too
         for rule in rules:
             assert rule["Properties"]["Name"].startswith("xray-guard-")  # the queue's policy knows the rules by it
             for target in rule["Properties"]["Targets"]:
@@ -196,7 +196,8 @@ class TestTriggers:
             if one["Effect"] == "Allow"
         ]
         assert [one["Principal"] for one in allowed] == [{"Service": "events.amazonaws.com"}]
-        assert "rule/xray-guard-*" in allowed[0]["Condition"]["ArnLike"]["aws:SourceArn"]["Fn::Sub"]
+        sources = [one["Fn::Sub"].partition("rule/")[2] for one in allowed[0]["Condition"]["ArnLike"]["aws:SourceArn"]]
+        assert sources == ["xray-guard-*", "xray-guard/xray-guard-*"]  # on the default bus, and on the guard's
 
 
 @pytest.mark.parametrize("name", ["AuditTable", "TargetsTable"])
