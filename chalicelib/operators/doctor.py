@@ -19,7 +19,7 @@ from chalicelib.operators.formatting import time_text
 
 GOOD, BAD, UNKNOWN = "good", "bad", "unknown"
 RULE_PREFIX = "xray-guard-"
-RULES = ("xray-guard-on_change", "xray-guard-on_key_change", "xray-guard-tick", "xray-guard-sweep")
+RULES = tuple(f"xray-guard-{name}" for name in ("on_change", "on_key_change", "tick", "sweep", "event_history"))
 LONGEST_WITHOUT_SWEEP = timedelta(hours=2)
 LONGEST_OVERDUE = timedelta(minutes=10)
 KMS_SOURCE = "kms.amazonaws.com"
