@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from chalicelib.domain.lookups import Progress
 from chalicelib.operators.dead_letters import QUEUE_NAME, read_message
 from chalicelib.operators.doctor import RULES, logs_writes_of
 from tests.component.operated import (
@@ -21,6 +23,7 @@ from tests.component.operated import (
     client,
     delivered,
     event,
+    histories,
     setting,
     swept,
     typed,
@@ -154,6 +157,32 @@ class TestDoctor:
         (tmp_path / "policy.json").write_text("{}", "utf-8")
         assert "not a valid policy" in bad("--policy", str(tmp_path))["policy"]
 
+    def test_finds_a_deaf_target_and_a_history_that_is_not_read(self, deployed: None) -> None:
+        now = datetime.now(UTC)
+        histories().keep(HERE, Progress(until=now - timedelta(hours=4), deaf_since=now - timedelta(hours=5)))
+        messages = [
+            one["message"]
+            for one in typed("doctor", "--output", "json").json["findings"]
+            if one["check"] == "event history"
+        ]
+        assert [message.split(HERE)[0] for message in messages] == [
+            "the guard has received no event from ",
+            "Event history of ",
+        ]
+        histories().keep(HERE, Progress(until=now))
+        assert bad() == {}
+
+    def test_finds_that_ids_differ_on_both_ways(self, deployed: None) -> None:
+        now = datetime.now(UTC)
+        histories().keep(HERE, Progress(until=now, matched_otherwise=3))
+        assert "other ids in Event history" in bad()["event history"]
+        histories().keep(HERE, Progress(until=now, matched_otherwise=3, matched_by_id=1))
+        assert bad() == {}
+
+    def test_finds_a_target_whose_history_was_never_read(self, deployed: None) -> None:
+        change_state(HERE, lambda state: {**state, "first_seen": "2026-01-01T00:00:00Z"})
+        assert "was not read since 2026-01-01" in bad()["event history"]
+
     def test_finds_targets_that_failed_or_are_overdue_and_keys_that_nothing_uses(self, deployed: None) -> None:
         lost = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/lost"
 
@@ -172,7 +201,8 @@ class TestDoctor:
     def test_without_anything_deployed_says_so_of_everything_and_goes_on(self) -> None:
         with world(tables=False):
             found = bad()
-        assert {"trail", "rules", "functions", "tables", "dead letters", "policy", "sweep", "targets"} == set(found)
+        of_the_stack = {"trail", "rules", "functions", "tables", "dead letters"}
+        assert set(found) == of_the_stack | {"policy", "sweep", "targets", "event history"}
 
     def test_changes_nothing(self, deployed: None) -> None:
         before = (setting(), client("dynamodb").scan(TableName="xray-guard-targets")["Items"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -51,6 +52,11 @@ def clients(account: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Clients:
 def now(sandbox: Sandbox) -> datetime:
     """AWS's time."""
     return datetime.now(UTC) - timedelta(seconds=sandbox.state()["knobs"]["clock_behind_seconds"])
+
+
+def around(sandbox: Sandbox) -> tuple[datetime, datetime]:
+    """An hour before and after now."""
+    return now(sandbox) - timedelta(hours=1), now(sandbox) + timedelta(hours=1)
 
 
 def run(sandbox: Sandbox, schedule: str) -> None:
@@ -178,21 +184,31 @@ def test_event_history_comes_in_pages_of_fifty_by_one_attribute_and_twice_a_seco
     assert code_of(refused) == "InvalidLookupAttributesException"
 
 
-def test_the_adapter_returns_each_event_with_its_record(account: Sandbox, clients: Clients) -> None:
+def test_the_adapter_reads_page_after_page(account: Sandbox, clients: Clients) -> None:
     for _ in range(51):
         account.client("xray").put_encryption_config(Type="NONE")
-    history = EventHistoryApi(clients, "us-east-1")
-    since, until = now(account) - timedelta(hours=1), now(account) + timedelta(hours=1)
-    attribute = ("EventName", "PutEncryptionConfig")
-    page = history.lookup(attribute, since, until)
+    history, (since, until) = EventHistoryApi(clients, "us-east-1"), around(account)
+    page = history.lookup(("EventName", "PutEncryptionConfig"), since, until)
     assert len(page.events) == 50
-    assert page.events[0].event_id in page.events[0].text
-    rest = history.lookup(attribute, since, until, page.token)
+    rest = history.lookup(("EventName", "PutEncryptionConfig"), since, until, page.token)
     assert (len(rest.events), rest.token) == (1, None)
-    found = history.lookup(("EventId", rest.events[0].event_id), since, until)
-    assert found.events == rest.events
-    account.turn(history_delay_seconds=3600)
-    assert history.lookup(attribute, since, until).events == ()
+
+
+def test_the_adapter_finds_an_event_by_its_id_with_cloudtrails_record(account: Sandbox, clients: Clients) -> None:
+    account.client("xray", AWAY).put_encryption_config(Type="NONE")
+    history, (since, until) = EventHistoryApi(clients, AWAY), around(account)
+    (event,) = history.lookup(("EventName", "PutEncryptionConfig"), since, until).events
+    assert history.lookup(("EventId", event.event_id), since, until).events == (event,)
+    assert json.loads(event.text)["eventID"] == event.event_id
+
+
+def test_event_history_shows_an_event_after_its_delay(account: Sandbox, clients: Clients) -> None:
+    account.turn(history_delay_seconds=600)
+    account.client("xray", AWAY).put_encryption_config(Type="NONE")
+    history, (since, until) = EventHistoryApi(clients, AWAY), around(account)
+    assert history.lookup(("EventName", "PutEncryptionConfig"), since, until).events == ()
+    account.let_go_by(900)
+    assert len(history.lookup(("EventName", "PutEncryptionConfig"), since, until).events) == 1
 
 
 def test_progress_is_kept_and_an_unreadable_one_starts_anew(account: Sandbox, clients: Clients) -> None:
