@@ -26,6 +26,7 @@ from chalicelib.domain.stored import Record
 from chalicelib.loop.guard import Guard
 
 if TYPE_CHECKING:
+    from chalicelib.aws.historystore import DynamoHistory
     from chalicelib.aws.logreads import LogStore
 
 POLICIES = Path(__file__).parent.parent / "policies"
@@ -41,6 +42,13 @@ def make_log_store(clients: Clients, region: str, clock: AwsClock) -> LogStore:
     from chalicelib.aws.logreads import LogStore
 
     return LogStore(clients, region, clock, *_table_names())
+
+
+def make_history_store(clients: Clients, region: str, clock: AwsClock) -> DynamoHistory:
+    """Return the store of the function `event_history`, and of the faces that show what it found."""
+    from chalicelib.aws.historystore import DynamoHistory
+
+    return DynamoHistory(clients, region, clock, *_table_names())
 
 
 def _table_names() -> tuple[str, str]:

@@ -47,6 +47,7 @@ from sandbox.functions import (
 from sandbox.identity import Principal, principal_of
 from sandbox.knobs import DEFAULT_ACCOUNT, DEFAULT_REGION, KNOBS, aws_now
 from sandbox.later import Later
+from sandbox.lookups import LookupRefused, Lookups
 from sandbox.stack import Stack
 from sandbox.trail import Trail
 
@@ -148,6 +149,7 @@ class Sandbox:
             self.functions = Functions(self.later, self.say)
             self.bus = Bus(self._hand_to_function, self.say)
             self.trail = Trail(self.later, self._deliver)
+            self.lookups = Lookups(self.trail.records)
             self.control = Control(self)
             self._server: BaseWSGIServer = make_server(
                 "127.0.0.1", self._port, self._serve, threaded=True, request_handler=_Handler
@@ -526,13 +528,10 @@ class Sandbox:
         return 200, {"content-type": "application/x-amz-json-1.1"}, json.dumps(answer).encode()
 
     def _lookup_events(self, request: Request, principal: Principal, environ: dict[str, Any], body: bytes) -> _Answer:
-        names = {
-            each["AttributeKey"]: each["AttributeValue"] for each in request.parameters.get("LookupAttributes", [])
-        }
-        if set(names) - {"EventName"}:
-            return _failure(400, "InvalidLookupAttributesException", "the sandbox looks events up by EventName only")
-        events = self.trail.events(principal.account, request.region, names.get("EventName"))
-        answer = {"Events": events[: request.parameters.get("MaxResults", 50)]}
+        try:
+            answer = self.lookups.lookup(principal.account, request.region, request.parameters)
+        except LookupRefused as refused:
+            return _failure(400, refused.code, refused.message)
         return 200, {"content-type": "application/x-amz-json-1.1"}, json.dumps(answer).encode()
 
     def _describe_regions(

@@ -13,6 +13,9 @@ from chalicelib.operators.context import Operator
 from chalicelib.operators.output import Table, emit, print_table, say
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
     from chalicelib.auditlog.views import TargetView
     from chalicelib.domain.stored import GuardState
 
@@ -31,19 +34,22 @@ def status_verb(operator: Operator, account: str | None, target_region: str | No
     guard = operator.guard_state()
     wanted = filter_of(None, account, target_region)
     views = history.targets(operator.store.states(), guard, operator.now(), wanted)
+    histories = operator.read_histories([view.target for view in views])
+    deaf = {name: each.deaf_since for name, each in sorted(histories.items()) if each.deaf_since}
     document = {
         "targets": [view.to_json() for view in views],
         "guard": {
             "policy_digest": guard.policy_digest,
             "swept_at": msgspec.to_builtins(guard.swept_at),
             "paused": msgspec.to_builtins(guard.paused),
+            "deaf": msgspec.to_builtins(deaf),
         },
     }
-    emit(operator.output, document, "targets", lambda: _print_status(operator, guard, views))
+    emit(operator.output, document, "targets", lambda: _print_status(operator, guard, views, deaf))
     return 0
 
 
-def _print_status(operator: Operator, guard: GuardState, views: list[TargetView]) -> None:
+def _print_status(operator: Operator, guard: GuardState, views: list[TargetView], deaf: Mapping[str, datetime]) -> None:
     from chalicelib.operators.formatting import NOTHING, setting_text, span_text, time_text
 
     now = operator.now()
@@ -70,5 +76,7 @@ def _print_status(operator: Operator, guard: GuardState, views: list[TargetView]
     if views:
         swept = time_text(guard.swept_at)
         say(f"{compliant} of {len(views)} targets compliant, {ignored} ignored. Last sweep: {swept}.")
+    for target, since in deaf.items():
+        say(f"DEAF since {time_text(since)}: the guard receives no events from {target}. Run xray-guard doctor.")
     if guard.paused:
         say(f"PAUSED since {time_text(guard.paused.at)} by {guard.paused.by}: {guard.paused.reason}")

@@ -75,6 +75,7 @@ def overview(operator: Operator, around: Frame, arguments: Mapping[str, str]) ->
     """The state of all targets, the open incidents, and the figures over time."""
     days = next((days for days in RANGES if str(days) == arguments.get("days")), 30)
     targets = history.targets(operator.store.states(), around.guard, around.now)
+    histories = operator.read_histories([view.target for view in targets])
     today = around.now.date()
     summary = summarize(operator.store, today - timedelta(days=days - 1), today)
     return Page(
@@ -83,6 +84,7 @@ def overview(operator: Operator, around: Frame, arguments: Mapping[str, str]) ->
             "targets": targets,
             "judged": [view for view in targets if view.outcome is not Outcome.IGNORED],
             "open": sorted((view for view in targets if view.incident), key=_most_urgent_first),
+            "deaf": {name: each.deaf_since for name, each in sorted(histories.items()) if each.deaf_since},
             "breaks": [BreakGlassInForce(view, one) for view in targets for one in view.suppressions],
             "accounts": sorted({view.account for view in targets}),
             "regions": sorted({view.region for view in targets}),

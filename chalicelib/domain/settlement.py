@@ -114,6 +114,8 @@ class SettlementDraft:
                 effects=attribution.remember(self.state.effects, attribution.effect_of(run.event, cause)),
                 last_seen=lastseen.with_event(self.state, run.rule, run.event),
             )
+        if self.must_audit and run.trigger.kind is TriggerKind.HISTORY:
+            self.add(Outcome.IGNORED, reason=Reason.MISSED_EVENT)
         if self.must_audit and run.is_by_own_role:
             self._note_borrowed_role()
         if glass is not None:

@@ -23,7 +23,8 @@ from chalicelib.operators.forwarding import Forwarding
 from chalicelib.operators.trails import logs_writes_of
 
 RULE_PREFIX = "xray-guard-"
-RULES = ("xray-guard-on_change", "xray-guard-on_key_change", "xray-guard-tick", "xray-guard-sweep")
+RULES = tuple(f"xray-guard-{name}" for name in ("on_change", "on_key_change", "tick", "sweep", "event_history"))
+LONGEST_UNREAD = timedelta(hours=3)
 LONGEST_OVERDUE = timedelta(minutes=10)
 KMS_SOURCE = "kms.amazonaws.com"
 
@@ -63,6 +64,7 @@ class Doctor:
             ("policy", self._policy),
             ("sweep", self._sweep),
             ("targets", self._targets),
+            ("event history", self._event_history),
         ]
 
     def _reading(self, service: str) -> Any:
@@ -283,6 +285,43 @@ class Doctor:
         if not bad:
             targets = "1 target" if seen == 1 else f"{seen} targets"
             yield GOOD, f"{targets}: none overdue, none failed, no unused key"
+
+    def _event_history(self) -> Iterator[tuple[str, ...]]:
+        now = self._operator.now()
+        first_seen = {state.target: state.first_seen for state in self._operator.store.states()}
+        read = self._operator.read_histories(sorted(first_seen))
+        bad = False
+        for target, since in sorted(first_seen.items()):
+            progress = read.get(target)
+            until = (progress.until if progress else None) or since
+            if progress and progress.deaf_since:
+                bad = True
+                yield (
+                    BAD,
+                    f"the guard has received no event from {target} since {time_text(progress.deaf_since)}",
+                    "check the rules and functions above, and the forwarding of events from that Region",
+                )
+            if until is not None and now - until > LONGEST_UNREAD:
+                bad = True
+                yield (
+                    BAD,
+                    f"Event history of {target} was not read since {time_text(until)}",
+                    "check the logs of xray-guard-event_history, and that the guard's role may call "
+                    "cloudtrail:LookupEvents there",
+                )
+        if any(each.matched_otherwise for each in read.values()) and not any(
+            each.matched_by_id for each in read.values()
+        ):
+            bad = True
+            yield (
+                BAD,
+                "events have other ids in Event history than on EventBridge, so an event that arrives more than 20 "
+                "minutes late may be recorded twice",
+                "report it to the guard's maintainers: docs/aws-assumptions.md has the assumption",
+            )
+        if not bad:
+            targets = "1 target" if len(read) == 1 else f"{len(read)} targets"
+            yield GOOD, f"Event history was read of {targets}, and no event is being missed"
 
 
 def table_names(environment: Any) -> tuple[str, str]:

@@ -19,12 +19,14 @@ from msgspec.structs import replace
 
 import sandbox.additions  # noqa: F401 - puts X-Ray's setting and AWS's KMS in moto's place
 from chalicelib.aws.clients import Clients
+from chalicelib.aws.clock import AwsClock
+from chalicelib.aws.historystore import DynamoHistory
 from chalicelib.cli import cli
 from chalicelib.domain.model import ChangeEvent, Target
 from chalicelib.domain.policy import parse
 from chalicelib.loop.guard import Guard
 from chalicelib.operators.context import Operator
-from chalicelib.wiring import make_guard
+from chalicelib.wiring import make_guard, make_history_store
 from sandbox.knobs import KNOBS
 
 PROJECT = Path(__file__).parents[2]
@@ -114,6 +116,12 @@ def make_tables() -> None:
             client("dynamodb").update_continuous_backups(
                 TableName=known["TableName"], PointInTimeRecoverySpecification=recovery
             )
+
+
+def histories() -> DynamoHistory:
+    """What the guard keeps of Event history."""
+    session = with_models(botocore.session.Session())
+    return make_history_store(Clients(session), REGION, AwsClock())
 
 
 def client(service: str, region: str = REGION) -> Any:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from chalicelib.domain.lookups import Progress
 from chalicelib.operators.dead_letters import FORWARD_QUEUE_NAME, QUEUE_NAME, read_message
 from chalicelib.operators.doctor import RULES
 from chalicelib.operators.forwarding import FORWARD_RULE, RECEIVING_RULES
@@ -24,6 +25,7 @@ from tests.component.operated import (
     client,
     delivered,
     event,
+    histories,
     setting,
     swept,
     typed,
@@ -257,6 +259,32 @@ class TestDoctor:
         (tmp_path / "policy.json").write_text("{}", "utf-8")
         assert "not a valid policy" in bad("--policy", str(tmp_path))["policy"]
 
+    def test_finds_a_deaf_target_and_a_history_that_is_not_read(self, deployed: None) -> None:
+        now = datetime.now(UTC)
+        histories().keep(HERE, Progress(until=now - timedelta(hours=4), deaf_since=now - timedelta(hours=5)))
+        messages = [
+            one["message"]
+            for one in typed("doctor", "--output", "json").json["findings"]
+            if one["check"] == "event history"
+        ]
+        assert [message.split(HERE)[0] for message in messages] == [
+            "the guard has received no event from ",
+            "Event history of ",
+        ]
+        histories().keep(HERE, Progress(until=now))
+        assert bad() == {}
+
+    def test_finds_that_ids_differ_on_both_ways(self, deployed: None) -> None:
+        now = datetime.now(UTC)
+        histories().keep(HERE, Progress(until=now, matched_otherwise=3))
+        assert "other ids in Event history" in bad()["event history"]
+        histories().keep(HERE, Progress(until=now, matched_otherwise=3, matched_by_id=1))
+        assert bad() == {}
+
+    def test_finds_a_target_whose_history_was_never_read(self, deployed: None) -> None:
+        change_state(HERE, lambda state: {**state, "first_seen": "2026-01-01T00:00:00Z"})
+        assert "was not read since 2026-01-01" in bad()["event history"]
+
     def test_finds_targets_that_failed_or_are_overdue_and_keys_that_nothing_uses(self, deployed: None) -> None:
         lost = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/lost"
 
@@ -275,7 +303,7 @@ class TestDoctor:
     def test_without_anything_deployed_says_so_of_everything_and_goes_on(self) -> None:
         with world(tables=False):
             found = bad()
-        of_the_guard = {"rules", "functions", "rights", "dead letters", "policy", "sweep", "targets"}
+        of_the_guard = {"rules", "functions", "rights", "dead letters", "policy", "sweep", "targets", "event history"}
         assert set(found) == of_the_guard | {"trail", "other Regions", "tables", "table policies", "anchors"}
 
     def test_changes_nothing(self, deployed: None) -> None:

@@ -12,6 +12,7 @@ from unittest.mock import ANY
 
 import pytest
 
+from chalicelib.domain.lookups import Progress
 from chalicelib.domain.model import Actor
 from chalicelib.domain.reasons import Outcome
 from chalicelib.operators.context import Identity, Operator
@@ -27,6 +28,7 @@ from tests.component.operated import (
     delivered,
     event,
     guard,
+    histories,
     setting,
     swept,
     target,
@@ -436,6 +438,14 @@ class TestStatus:
         assert [one["compliant"] for one in document["targets"]] == [False, True]
         assert document["guard"]["policy_digest"] == guard().policy.digest
         assert datetime.fromisoformat(document["guard"]["swept_at"]).tzinfo == UTC
+
+    def test_names_the_targets_whose_events_are_not_received(self, swept_twice: None) -> None:
+        assert "DEAF" not in typed("status").err
+        histories().keep(HERE, Progress(deaf_since=datetime(2026, 11, 20, 12, tzinfo=UTC)))
+        answer = typed("status")
+        assert answer.code == 0
+        assert f"DEAF since 2026-11-20T12:00:00Z: the guard receives no events from {HERE}." in answer.err
+        assert typed("status", "--output", "json").json["guard"]["deaf"] == {HERE: "2026-11-20T12:00:00Z"}
 
     def test_is_narrowed_to_an_account_or_region(self, swept_twice: None) -> None:
         assert len(typed("status", "--target-region", "eu-west-1", "-o", "jsonl").lines) == 1

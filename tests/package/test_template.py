@@ -17,7 +17,13 @@ from chalicelib.domain.policy import parse
 from sandbox.template import Made, Template
 from tests.package.conftest import of_type
 
-FUNCTIONS = {"on_change": "OnChange", "on_key_change": "OnKeyChange", "tick": "Tick", "sweep": "Sweep"}
+FUNCTIONS = {
+    "on_change": "OnChange",
+    "on_key_change": "OnKeyChange",
+    "tick": "Tick",
+    "sweep": "Sweep",
+    "event_history": "EventHistory",
+}
 """The guard's own. The API's is tested in test_api_template.py."""
 
 ON_PUT_ENCRYPTION_CONFIG = {
@@ -121,7 +127,7 @@ class TestConfig:
 
     def test_the_functions_live_as_long_as_their_work_may_take(self, sam: dict[str, Any]) -> None:
         timeouts = {name: properties(sam, logical)["Timeout"] for name, logical in FUNCTIONS.items()}
-        assert timeouts == {"on_change": 60, "on_key_change": 60, "tick": 60, "sweep": 300}
+        assert timeouts == {"on_change": 60, "on_key_change": 60, "tick": 60, "sweep": 300, "event_history": 300}
 
     def test_the_functions_are_told_which_role_is_the_guards_own(self, sam: dict[str, Any]) -> None:
         for function in guards(sam).values():
@@ -138,9 +144,14 @@ class TestTriggers:
         assert rule["Targets"][0]["Arn"] == {"Fn::GetAtt": ["OnChange", "Arn"]}
 
     @pytest.mark.parametrize(
-        ("rule", "rate"), [("TickTickEvent", "rate(1 minute)"), ("SweepSweepEvent", "rate(1 hour)")]
+        ("rule", "rate"),
+        [
+            ("TickTickEvent", "rate(1 minute)"),
+            ("SweepSweepEvent", "rate(1 hour)"),
+            ("EventHistoryEventHistoryEvent", "rate(1 hour)"),
+        ],
     )
-    def test_tick_and_sweep_run_by_the_clock(self, rule: str, rate: str, expanded: dict[str, Any]) -> None:
+    def test_the_schedules_run_by_the_clock(self, rule: str, rate: str, expanded: dict[str, Any]) -> None:
         assert properties(expanded, rule)["ScheduleExpression"] == rate
 
     def test_key_changes_wake_a_function_only_when_they_may_matter(self, expanded: dict[str, Any]) -> None:
@@ -285,22 +296,26 @@ def test_tables_have_the_keys_and_indexes_that_the_store_uses(tables: dict[str, 
 
 
 class TestAlarms:
-    def test_eleven_alarms_tell_one_encrypted_topic(self, sam: dict[str, Any]) -> None:
+    def test_all_alarms_tell_one_encrypted_topic(self, sam: dict[str, Any]) -> None:
         alarms = [one["Properties"] for one in sam["Resources"].values() if one["Type"] == "AWS::CloudWatch::Alarm"]
         assert sorted(alarm["AlarmName"] for alarm in alarms) == [
             "xray-guard-dead-letters",
+            "xray-guard-deaf",
             "xray-guard-errors-api",
+            "xray-guard-errors-event_history",
             "xray-guard-errors-on_change",
             "xray-guard-errors-on_key_change",
             "xray-guard-errors-sweep",
             "xray-guard-errors-tick",
             "xray-guard-failed",
             "xray-guard-flapping",
+            "xray-guard-key-policy-open",
             "xray-guard-no-sweep",
             "xray-guard-paused",
             "xray-guard-region-denied",
             "xray-guard-role-borrowed",
             "xray-guard-state-edited",
+            "xray-guard-unconfirmed",
         ]
         assert all(alarm["AlarmActions"] == [{"Ref": "Alarms"}] for alarm in alarms)
         assert properties(sam, "Alarms")["KmsMasterKeyId"] == {"Ref": "AlarmKey"}
@@ -314,6 +329,7 @@ class TestAlarms:
 
     def test_the_guards_own_metrics_are_those_that_the_functions_write(self, sam: dict[str, Any]) -> None:
         for name, metric in (
+            ("DeafAlarm", "Deaf"),
             ("FailedAlarm", "Failed"),
             ("FlappingAlarm", "Flapping"),
             ("KeyPolicyOpenAlarm", "KeyPolicyOpen"),
@@ -322,6 +338,7 @@ class TestAlarms:
             ("RoleBorrowedAlarm", "RoleBorrowed"),
             ("StateEditedAlarm", "StateEdited"),
             ("SweepAlarm", "SweepCompleted"),
+            ("UnconfirmedAlarm", "Unconfirmed"),
         ):
             alarm = properties(sam, name)
             assert alarm["MetricName"] == metric
@@ -359,6 +376,11 @@ class TestAlarms:
             name = alarm["Properties"]["AlarmName"]
             assert name in explained or name.replace("xray-guard-errors", "…") in explained, name
 
+    def test_deafness_is_an_alarm_from_one_hourly_run_to_the_next(self, sam: dict[str, Any]) -> None:
+        alarm = properties(sam, "DeafAlarm")
+        assert alarm["TreatMissingData"] == "notBreaching"
+        assert (alarm["Period"], alarm["EvaluationPeriods"], alarm["DatapointsToAlarm"]) == (3600, 2, 1)
+
     def test_silence_of_the_sweep_is_an_alarm(self, sam: dict[str, Any]) -> None:
         alarm = properties(sam, "SweepAlarm")
         assert alarm["TreatMissingData"] == "breaching"
@@ -370,6 +392,7 @@ class TestRights:
 
     NO_ARN: frozenset[str] = frozenset(
         {
+            "cloudtrail:LookupEvents",
             "ec2:DescribeRegions",
             "kms:ListKeys",
             "xray:GetEncryptionConfig",
@@ -434,14 +457,19 @@ class TestRights:
         on_audit = [one for one in statements if "xray-guard-audit" in json.dumps(one["Resource"])]
         allowed = {action for one in on_audit if one["Effect"] == "Allow" for action in self.actions(one)}
         denied = {action for one in on_audit if one["Effect"] == "Deny" for action in self.actions(one)}
-        assert allowed == {"dynamodb:BatchGetItem", "dynamodb:ConditionCheckItem", "dynamodb:PutItem"}
+        assert allowed == {
+            "dynamodb:BatchGetItem",
+            "dynamodb:ConditionCheckItem",
+            "dynamodb:PutItem",
+            "dynamodb:Query",
+        }
         assert {"dynamodb:UpdateItem", "dynamodb:DeleteItem", "dynamodb:DeleteTable"} <= denied
 
     def test_the_rights_are_those_of_the_calls_that_the_adapters_make(
         self, statements: list[dict[str, Any]], project: Path
     ) -> None:
         text = "".join(path.read_text("utf-8") for path in (project / "chalicelib/aws").glob("*.py"))
-        called = set(re.findall(r'"((?:dynamodb|ec2|iam|s3|sqs|xray):[A-Z]\w+)"', text))
+        called = set(re.findall(r'"((?:cloudtrail|dynamodb|ec2|iam|s3|sqs|xray):[A-Z]\w+)"', text))
         called |= {f"kms:{operation}" for operation in METHODS}
         called.remove("iam:ListUserTags")  # policy.json names no user
         called.remove("dynamodb:TransactWriteItems")  # is authorized as the actions of its parts

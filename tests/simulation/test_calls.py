@@ -71,6 +71,19 @@ def test_what_has_nothing_to_say_writes_nothing(path: object) -> None:
     assert (taken.mutations, taken.transactions, taken.records) == ((), 0, 0)
 
 
+def test_event_history_of_a_region_with_nothing_missed_costs_one_lookup_and_one_record_of_the_run() -> None:
+    path = calls.history_as_before()
+    assert path.run.calls == [
+        "BatchGetItem",
+        "LookupEvents",
+        "Query",
+        "PutItem",
+        "BatchGetItem",
+        "TransactWriteItems",
+    ]
+    assert path.records == 0
+
+
 def test_a_take_over_ends_the_lost_attempt_and_begins_its_own_in_one_transaction() -> None:
     path = calls.take_over()
     assert (path.transactions, path.records) == (2, 3)

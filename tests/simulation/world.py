@@ -195,7 +195,8 @@ class World:
     `hazard(run, call number, name)` returns a call's fault. `latency` and `staleness` draw seconds; `delivery` draws
     the delays of a change's event: none for a lost one, several for duplicates. `settling` draws how long X-Ray is
     UPDATING after a change; `refuses_while_updating`: it refuses another change meanwhile. `denies_bypass`: a service
-    control policy denies creating a key that bypasses KMS's lock-out safety check.
+    control policy denies creating a key that bypasses KMS's lock-out safety check. `appearing` draws how long it takes
+    until Event history shows an event; `history` are its events, each with the time from which it is shown.
     """
 
     def __init__(
@@ -209,7 +210,10 @@ class World:
         settling: Callable[[Random], float] = lambda rng: 1.0,
         refuses_while_updating: bool = False,
         denies_bypass: bool = False,
+        appearing: Callable[[Random], float] = lambda rng: 60.0,
     ) -> None:
+        self.appearing = appearing
+        self.history: list[tuple[float, ChangeEvent | KeyEvent]] = []
         self.rng = Random(seed)
         self.hazard = hazard
         self.latency = latency
@@ -481,6 +485,7 @@ class World:
 
     def _note(self, event: ChangeEvent | KeyEvent) -> None:
         self.events.append(event)
+        self.history.append((self.now + self.appearing(self.rng), event))
         actor, event_id = event.trigger.actor, event.trigger.event_id
         if event.effect is not None and actor is not None and event_id is not None:
             self.deeds.append(Deed(self.now, event.target, actor, event_id, event.effect))

@@ -71,3 +71,13 @@ def test_p16_an_edit_of_the_stored_state_is_counted() -> None:
 def test_a_region_is_counted_as_denied_only_if_it_could_be_read_before() -> None:
     assert counted(Outcome.IGNORED, "REGION_DENIED") == set()
     assert counted(Outcome.IGNORED, "REGION_DENIED", before=Setting(EncryptionType.NONE)) == {"RegionDenied"}
+
+
+def test_an_unconfirmed_event_counts_as_such() -> None:
+    assert counted(Outcome.IGNORED, "UNCONFIRMED") == {"Unconfirmed"}
+
+
+@pytest.mark.parametrize("reason", ["MISSED_EVENT", "DEAF", "HEARING", "EVENT_HISTORY"])
+def test_other_notes_about_event_history_count_nothing(reason: str) -> None:
+    """Deafness is counted every hour while it lasts."""
+    assert counted(Outcome.IGNORED, reason) == set()
