@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from threading import Lock
 from typing import Any
 
 from aws_lambda_powertools import Logger, Metrics
@@ -51,6 +52,9 @@ metrics = Metrics(
     namespace=os.environ.get("POWERTOOLS_METRICS_NAMESPACE", NAMESPACE),
     service=os.environ.get("POWERTOOLS_SERVICE_NAME", "xray-guard"),
 )
+
+_emitting = Lock()
+"""One record is emitted at a time, because a sweep's targets share Powertools' metrics."""
 
 
 class Incomplete(Exception):
@@ -239,7 +243,16 @@ def _raise_unreached(bugs: list[Exception], unreached: dict[str, Problem]) -> No
 
 
 def _emit(record: Record) -> None:
-    """Log a record and count it. Never log the event itself, nor any free text that came with it."""
+    """Log a record and count it. Never log the event itself, nor any free text that came with it.
+
+    Several threads may call it. The log has the records of one target in their order, and those of different targets,
+    and of the guard's own chain, as they come.
+    """
+    with _emitting:
+        _log_and_count(record)
+
+
+def _log_and_count(record: Record) -> None:
     extra: dict[str, object] = {
         "record_id": record.record_id,
         "incident_id": record.incident_id,
@@ -262,6 +275,8 @@ def _emit(record: Record) -> None:
         metrics.add_metric("Unconfirmed", MetricUnit.Count, 1)
     if Violation.KEY_POLICY_OPEN in record.violations:
         metrics.add_metric("KeyPolicyOpen", MetricUnit.Count, 1)
+    if record.reason in (Reason.STATE_EDITED, Reason.KEY_NOT_ON_RECORD):
+        metrics.add_metric("StateEdited", MetricUnit.Count, 1)
     if record.reason == Reason.REGION_DENIED and record.before is not None:
         # Alarm only for a Region that the guard could read before, not for one that was always denied.
         metrics.add_metric("RegionDenied", MetricUnit.Count, 1)

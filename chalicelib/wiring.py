@@ -73,14 +73,14 @@ def make_guard(
     """Return a guard that acts with the clients' identity. `region` is the Region of its tables."""
     clock = AwsClock()
     store = make_store(clients, region, clock)
-    gather = Threads()
+    threads = Threads()
 
-    @cache
+    @cache  # two threads may make a Reach of the same target each, which costs nothing: it makes its clients later
     def reach(target: Target) -> Reach:
         return Reach(
             target,
             XRayApi(clients, target.region),
-            KeysApi(clients, target.region, gather),
+            KeysApi(clients, target.region, threads),
             PrincipalsApi(clients, target),
         )
 
@@ -92,7 +92,8 @@ def make_guard(
         store=store,
         clock=clock,
         reach=reach,
-        gather=gather,
+        gather=threads,
+        fan_out=threads,
         sleep=time.sleep,
         random=random.random,
         new_id=lambda: str(uuid.uuid4()),

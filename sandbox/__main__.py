@@ -26,6 +26,7 @@ A simulated AWS on this machine, account {account}. To use it with any AWS clien
     aws xray get-encryption-config
     .venv/bin/xray-guard history
 
+Regions: {region}, where the guard is, and {others}, which forward their events to it
 REST API: {api} (sign requests for the service execute-api; /v1/openapi.json describes it)
 Console: {console}
 Functions: {functions}
@@ -76,6 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
         account=options.account,
         region=options.region,
         regions=tuple(options.regions.split(",")),
+        forwarding=() if package is None else tuple(set(options.regions.split(",")) - {options.region}),
         package=package,
         say=say_unless_past,
         settle_seconds=options.settle_seconds,
@@ -96,6 +98,7 @@ def main(arguments: list[str] | None = None) -> int:
                 account=options.account,
                 url=sandbox.url,
                 region=options.region,
+                others=", ".join(sorted(sandbox.forwarding)) or "no others",
                 api=gateway.url if gateway else "none",
                 console=beside.url if beside and beside.url else "none (.venv/bin/xray-guard console serves one)",
                 functions=f"{names} (run by {sandbox.runtime})" if package else names,

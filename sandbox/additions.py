@@ -2,11 +2,41 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import moto.cloudformation.urls
+import moto.ec2.urls
 import moto.kms.urls
 import moto.xray.urls
+from moto.cloudformation.responses import CloudFormationResponse
+from moto.core.responses import ActionResult
+from moto.ec2.responses import EC2Response
 
 from sandbox.keys import KeyResponse
+from sandbox.knobs import KNOBS
 from sandbox.tracing import TracingResponse
+
+
+class StackResponse(CloudFormationResponse):
+    """CloudFormation, where a change set without changes is accepted: moto refuses it only if it has parameters."""
+
+    def _validate_different_update(self, *_: Any) -> None:
+        """Accept it."""
+
+
+moto.cloudformation.urls.url_paths["{0}/$"] = StackResponse.dispatch
+
+
+class EnabledRegions(EC2Response):
+    """EC2's API, with the Regions that the account has enabled."""
+
+    def describe_regions(self) -> ActionResult:
+        """Return the enabled Regions."""
+        regions = self.ec2_backend.describe_regions(self._get_param("RegionNames", []))
+        return ActionResult({"Regions": [region for region in regions if region.name in KNOBS.regions]})
+
+
+moto.ec2.urls.url_paths = {"{0}/": EnabledRegions.dispatch}
 
 for _path in list(moto.kms.urls.url_paths):
     moto.kms.urls.url_paths[_path] = KeyResponse.dispatch

@@ -18,7 +18,10 @@ from moto.events.models import Rule, events_backends
 from moto.events.utils import EventTemplateParser
 from moto.sns.models import sns_backends
 from moto.sqs.models import sqs_backends
+from moto.utilities.utils import get_partition
 
+from sandbox.forwarding import denies_putting, why_not_forwarded
+from sandbox.identity import Principal
 from sandbox.knobs import KNOBS, aws_now
 from sandbox.patterns import matches
 from sandbox.trail import event as new_event
@@ -31,10 +34,7 @@ _LOOK_SECONDS = 0.2
 def send_to_queue(arn: str, body: str, attributes: dict[str, str] | None = None) -> None:
     """Put a message into an SQS queue. Raises moto's error if there is no such queue."""
     _, _, _, region, account, name = arn.split(":", 5)
-    message = {
-        name: {"data_type": "String", "string_value": value, "type": b"\x01"}
-        for name, value in (attributes or {}).items()
-    }
+    message = {name: {"DataType": "String", "StringValue": value} for name, value in (attributes or {}).items()}
     sqs_backends[account][region].send_message(name, body, message_attributes=message)
 
 
@@ -68,10 +68,19 @@ class Bus:
         """Restart all schedules."""
         self._fired.clear()
 
-    def deliver(self, event: dict[str, Any], account: str = "", region: str = "", bus: str = "default") -> int:
+    def deliver(
+        self,
+        event: dict[str, Any],
+        account: str = "",
+        region: str = "",
+        bus: str = "default",
+        *,
+        forwarded: bool = False,
+    ) -> int:
         """Apply the rules of a bus to an event; by default the bus of the event's own account and Region.
 
-        Returns the number of targets that the event was sent to.
+        No rule forwards an event that was `forwarded` to this bus. Returns the number of targets that the event was
+        sent to.
         """
         backend = events_backends[account or event["account"]][region or event["region"]]
         rules = list(backend.event_buses[bus].rules.values()) if bus in backend.event_buses else []
@@ -81,12 +90,23 @@ class Bus:
             if rule.state == "DISABLED" or not pattern or not matches(pattern, event):
                 continue
             for target in list(rule.targets):
-                self._send(target, event)
+                if forwarded and ":event-bus/" in target["Arn"]:
+                    self.say(f"EventBridge does not forward an event again: {rule.name}")
+                    continue
+                self._send(rule, target, event)
                 sent += 1
         return sent
 
-    def put_events(self, entries: list[dict[str, Any]], account: str, region: str) -> dict[str, Any]:
-        """PutEvents by a customer, who may not use AWS's event sources."""
+    def put_events(self, entries: list[dict[str, Any]], principal: Principal, region: str) -> dict[str, Any]:
+        """PutEvents by a customer, who may not use AWS's event sources. Raises PermissionError if a bus denies it."""
+        account = principal.account
+        for entry in entries:
+            bus_arn = _bus_arn(entry, account, region)
+            if denies_putting(bus_arn, principal, str(entry.get("Source"))):
+                raise PermissionError(
+                    f"User: {principal.arn} is not authorized to perform: events:PutEvents on resource: {bus_arn} "
+                    "with an explicit deny in a resource-based policy"
+                )
         answers: list[dict[str, str]] = []
         for entry in entries:
             problem = _entry_problem(entry)
@@ -101,8 +121,7 @@ class Bus:
                 json.loads(entry["Detail"]),
                 entry.get("Resources", []),
             )
-            bus = str(entry.get("EventBusName") or "default").rsplit("/", 1)[-1]
-            self.deliver(message, bus=bus)
+            self.deliver(message, bus=_bus_arn(entry, account, region).rsplit("/", 1)[-1])
             answers.append({"EventId": message["id"]})
         return {"FailedEntryCount": sum("ErrorCode" in each for each in answers), "Entries": answers}
 
@@ -148,9 +167,9 @@ class Bus:
     def _fire(self, rule: Rule) -> None:
         message = new_event("aws.events", "Scheduled Event", rule.account_id, rule.region_name, {}, [rule.arn])
         for target in list(rule.targets):
-            self._send(target, message)
+            self._send(rule, target, message)
 
-    def _send(self, target: dict[str, Any], event: dict[str, Any]) -> None:
+    def _send(self, rule: Rule, target: dict[str, Any], event: dict[str, Any]) -> None:
         arn = str(target["Arn"])
         service = arn.split(":", 5)[2] if arn.count(":") >= 5 else ""
         body = _input(target, event)
@@ -163,8 +182,11 @@ class Bus:
             elif service == "sns":
                 send_to_topic(arn, body)
             elif service == "events":
+                refusal = why_not_forwarded(rule, target.get("RoleArn") or "", arn, event)
+                if refusal:
+                    raise PermissionError(refusal)
                 parts = arn.split(":", 5)
-                self.deliver(event, account=parts[4], region=parts[3], bus=parts[5].rsplit("/", 1)[-1])
+                self.deliver(event, parts[4], parts[3], parts[5].rsplit("/", 1)[-1], forwarded=True)
             else:
                 raise LookupError(f"targets such as {arn} are not served here")
         except Exception as error:
@@ -191,6 +213,16 @@ def _input(target: dict[str, Any], event: dict[str, Any]) -> str:
         )
         return json.dumps(filled)
     return json.dumps(event)
+
+
+def _bus_arn(entry: dict[str, Any], account: str, region: str) -> str:
+    """Return the ARN of the bus that an entry of PutEvents names, by name or by ARN."""
+    named = str(entry.get("EventBusName") or "default")
+    return (
+        named
+        if named.startswith("arn:")
+        else f"arn:{get_partition(region)}:events:{region}:{account}:event-bus/{named}"
+    )
 
 
 def _entry_problem(entry: dict[str, Any]) -> tuple[str, str] | None:

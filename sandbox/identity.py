@@ -117,6 +117,14 @@ def policies_of(principal: Principal) -> list[str]:
     return [policy for role in roles if role.arn == principal.role_arn for policy in role.policies.values()]
 
 
+def trust_of(role_arn: str) -> str | None:
+    """Return the role's trust policy, or None if moto's IAM has no such role."""
+    parts = role_arn.split(":", 5)
+    backend = iam_backends[parts[4]].get(parts[1]) if len(parts) == 6 and parts[4] in iam_backends else None
+    roles = list(backend.roles.values()) if backend is not None else []
+    return next((str(role.assume_role_policy_document) for role in roles if role.arn == role_arn), None)
+
+
 def role_with_arn(arn: str) -> dict[str, str] | None:
     """Return the role's id and ARN, or None if moto's IAM has no such role."""
     return _entity(arn, "roles")

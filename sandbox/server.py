@@ -87,8 +87,8 @@ class _Handler(MotoRequestHandler):
 class Sandbox:
     """A simulated AWS on one machine. Use it as a context manager; `url` is its endpoint.
 
-    `package` is a folder with `tables.json`, `sam.json` and `deployment.zip`, or None to deploy nothing. `say` receives
-    a line for everything that happens.
+    `package` is a folder with the templates and `deployment.zip`, or None to deploy nothing. Events of the Regions in
+    `forwarding` are forwarded to the guard. `say` receives a line for everything that happens.
     """
 
     _in_use = threading.Lock()
@@ -101,6 +101,7 @@ class Sandbox:
         region: str = DEFAULT_REGION,
         package: Path | None = None,
         parameters: dict[str, Any] | None = None,
+        forwarding: Iterable[str] = (),
         say: Callable[[str], None] = lambda line: None,
         warm: bool = True,
         **knobs: Any,
@@ -112,6 +113,7 @@ class Sandbox:
         self.region = region
         self.package = package
         self.parameters = parameters or {}
+        self.forwarding = tuple(forwarding)
         self.say = say
         self.calls: deque[Call] = deque(maxlen=20_000)
         self.faults: list[Fault] = []
@@ -128,6 +130,8 @@ class Sandbox:
             ("sts", "GetCallerIdentity"): self._get_caller_identity,
         }
         self._unlocked = {("lambda", "Invoke")}
+        self.watchers: list[Callable[[Request, Principal], None]] = []
+        """Each is called with every request before it is carried out, and sees the world as the request finds it."""
         self._started = False
 
     # Life
@@ -220,12 +224,24 @@ class Sandbox:
         Stack(*where, file="tables.json", name="xray-guard-tables").deploy()
         for definition in Stack(*where, parameters=self.parameters).deploy():
             self.functions.add(Function(definition, self.url, self.folder, self.say))
+        for region in self.forwarding:
+            self._deploy_forwarding(self.package, region)
         self.calls.clear()
         if self._warm:
             for function in self.functions:
                 # The API's function starts with its first request; events and schedules wait for the others.
                 if function.definition.short_name != "app":
                     threading.Thread(target=function.warm, daemon=True).start()
+
+    def _deploy_forwarding(self, package: Path, region: str) -> None:
+        """Deploy the template of the other Regions to one of them."""
+
+        def client(service: str) -> Any:
+            return self.client(service, region)
+
+        where = (package, self.account, region, client, self.folder, self.say)
+        home = {"HomeRegion": self.region}
+        Stack(*where, file="spoke-region.json", name="xray-guard-region", parameters=home).deploy()
 
     # For callers
 
@@ -402,6 +418,9 @@ class Sandbox:
         resources: list[tuple[str, str]] = []
         token = touched.set(resources)
         try:
+            with self._world:
+                for watch in self.watchers:
+                    watch(request, principal)
             status, headers, answer = self._carry_out(request, principal, environ, body)
         finally:
             touched.reset(token)
@@ -503,7 +522,10 @@ class Sandbox:
         entries = request.parameters.get("Entries", [])
         if not 1 <= len(entries) <= 10:
             return _failure(400, "ValidationException", "Entries takes from 1 to 10 events")
-        answer = self.bus.put_events(entries, principal.account, request.region)
+        try:
+            answer = self.bus.put_events(entries, principal, request.region)
+        except PermissionError as error:
+            return _failure(400, "AccessDeniedException", str(error))
         return 200, {"content-type": "application/x-amz-json-1.1"}, json.dumps(answer).encode()
 
     def _lookup_events(self, request: Request, principal: Principal, environ: dict[str, Any], body: bytes) -> _Answer:

@@ -227,23 +227,34 @@ class Stack:
         )
         return Made(name, {"Arn": f"arn:{get_partition(self.region)}:s3:::{name}"})
 
+    def _bus(self, logical_id: str, properties: dict[str, Any]) -> Made:
+        name = properties["Name"]
+        events = self.client("events")
+        arn = events.create_event_bus(Name=name)["EventBusArn"]
+        if "Policy" in properties:
+            events.put_permission(EventBusName=name, Policy=json.dumps(properties["Policy"]))
+        return Made(name, {"Arn": arn, "Name": name})
+
     def _rule(self, logical_id: str, properties: dict[str, Any]) -> Made:
         name = properties.get("Name") or self._name(logical_id)
-        self._put_rule(name, properties, properties.get("Targets", []))
-        return Made(name, {"Arn": self._arn("events", f"rule/{name}")})
+        return Made(name, {"Arn": self._put_rule(name, properties, properties.get("Targets", []))})
 
-    def _put_rule(self, name: str, properties: dict[str, Any], targets: list[dict[str, Any]]) -> None:
+    def _put_rule(self, name: str, properties: dict[str, Any], targets: list[dict[str, Any]]) -> str:
+        """Create a rule with its targets, and return its ARN."""
         events = self.client("events")
         pattern = properties.get("EventPattern")
         schedule = properties.get("ScheduleExpression")
-        events.put_rule(
+        bus = {"EventBusName": properties["EventBusName"]} if "EventBusName" in properties else {}
+        arn: str = events.put_rule(
             Name=name,
+            **bus,
             State=properties.get("State", "ENABLED"),
             **({"EventPattern": json.dumps(pattern)} if pattern else {}),
             **({"ScheduleExpression": schedule} if schedule else {}),
-        )
+        )["RuleArn"]
         if targets:
-            events.put_targets(Rule=name, Targets=targets)
+            events.put_targets(Rule=name, Targets=targets, **bus)
+        return arn
 
     def _function(self, logical_id: str, properties: dict[str, Any]) -> Made:
         shared = self.template.resolve(self.template.document.get("Globals", {}).get("Function", {}))
@@ -334,7 +345,8 @@ class Stack:
                 target["DeadLetterConfig"] = {"Arn": dead_letters}
             state = properties.get("State") or ("ENABLED" if properties.get("Enabled", True) else "DISABLED")
             if event["Type"] in ("CloudWatchEvent", "EventBridgeRule"):
-                self._put_rule(name, {"EventPattern": properties["Pattern"], "State": state}, [target])
+                bus = {"EventBusName": properties["EventBusName"]} if "EventBusName" in properties else {}
+                self._put_rule(name, {"EventPattern": properties["Pattern"], "State": state, **bus}, [target])
             elif event["Type"] == "Schedule":
                 self._put_rule(name, {"ScheduleExpression": properties["Schedule"], "State": state}, [target])
             else:
@@ -349,6 +361,7 @@ def _text(value: Any) -> str:
 
 _MAKERS: dict[str, Callable[[Stack, str, dict[str, Any]], Made]] = {
     "AWS::DynamoDB::Table": Stack._table,
+    "AWS::Events::EventBus": Stack._bus,
     "AWS::Events::Rule": Stack._rule,
     "AWS::IAM::ManagedPolicy": Stack._managed_policy,
     "AWS::IAM::Policy": Stack._role_policy,

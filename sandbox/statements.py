@@ -157,7 +157,7 @@ def _condition_fits(operator: str, key: str, wanted: Any, request: Request) -> b
         return not hit if negated else hit
 
     if given is None:
-        return if_exists or negated or quantifier == "forallvalues"
+        return if_exists or quantifier == "forallvalues" or (negated and quantifier != "foranyvalue")
     if quantifier == "forallvalues":
         return all(one(value) for value in given)
     return any(one(value) for value in given)

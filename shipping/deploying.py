@@ -7,6 +7,7 @@ stacks: the tables' and the guard's. Why, and why a change set creates the table
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 import shutil
@@ -17,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from shipping.__main__ import PROJECT, PackagingError, package, say
+from shipping.__main__ import DEMANDED, PROJECT, PackagingError, package, say
 
 POLL_SECONDS = 5
 LONGEST_CREATE_SECONDS = 900
@@ -47,11 +48,25 @@ class Settings:
     alarm_email: str = ""
     anchor_bucket: str = ""
     rights: str = ""
+    pipeline_role: str = ""
+    operator_roles: str = ""
 
     @property
     def tables_stack(self) -> str:
         """The name of the tables' stack."""
         return f"{self.stack}-tables"
+
+    @property
+    def guard_parameters(self) -> dict[str, str]:
+        """The parameters of the guard's stack that are given."""
+        given = {"AlarmEmail": self.alarm_email, "AnchorBucket": self.anchor_bucket, "Rights": self.rights}
+        return {name: value for name, value in given.items() if value}
+
+    @property
+    def tables_parameters(self) -> dict[str, str]:
+        """The parameters of the tables' stack that are given."""
+        given = {"PipelineRole": self.pipeline_role, "OperatorRoles": self.operator_roles}
+        return {name: value for name, value in given.items() if value}
 
 
 @dataclass(frozen=True)
@@ -84,49 +99,47 @@ def plan(settings: Settings, deployed: Deployed, change_set: str) -> list[Step]:
     template = str(settings.folder / "deploy.json")
     upload = Step(
         "upload the zip, and write the template that names it",
-        _cloudformation(
+        cloudformation(
             *("package", "--template-file", str(settings.folder / "sam.json"), "--s3-bucket", settings.bucket),
             *("--use-json", "--output-template-file", template),
         ),
     )
-    parameters = [
-        f"{name}={value}"
-        for name, value in (
-            ("AlarmEmail", settings.alarm_email),
-            ("AnchorBucket", settings.anchor_bucket),
-            ("Rights", settings.rights),
-        )
-        if value
-    ]
     guard = Step(
         "create or update the guard",
-        _cloudformation(
+        cloudformation(
             *("deploy", "--template-file", template, "--stack-name", settings.stack),
             *("--s3-bucket", settings.bucket, "--no-fail-on-empty-changeset"),
             *("--capabilities", "CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"),
-            *(("--parameter-overrides", *parameters) if parameters else ()),
+            *_overrides(settings.guard_parameters),
         ),
     )
     tables = _tables(settings, deployed, change_set)
     removals = [
-        *_removal(settings.tables_stack, deployed.tables),
-        *_removal(settings.stack, deployed.guard),
+        *removal(settings.tables_stack, deployed.tables),
+        *removal(settings.stack, deployed.guard),
     ]
     # A table can be imported only after it has left its former stack. A new guard needs its tables from the start.
     ordered = [guard, *tables] if deployed.tables_in_guard_stack else [*tables, guard]
     return [upload, *removals, *ordered]
 
 
-def _removal(stack: str, status: str) -> list[Step]:
-    """Return the steps that delete a stack whose first create failed: CloudFormation cannot update or recreate it."""
+def removal(stack: str, status: str, region: str = "") -> list[Step]:
+    """Return the steps that delete a stack whose first create failed: CloudFormation cannot update or recreate it.
+
+    Without `region`, the stack is in the AWS CLI's Region. Raises DeployError for a stack that a person must fix.
+    """
+    named = _named(stack, region)
     if status in ABSENT | UPDATABLE:
         return []
     if status == "ROLLBACK_COMPLETE":
         return [
-            Step(f"delete the stack {stack}, whose first create failed; tables stay", _delete(stack)),
-            Step("wait until it is deleted", _cloudformation("wait", "stack-delete-complete", "--stack-name", stack)),
+            Step(
+                f"delete the stack {stack}, whose first create failed; tables stay",
+                cloudformation("delete-stack", *named),
+            ),
+            Step("wait until it is deleted", cloudformation("wait", "stack-delete-complete", *named)),
         ]
-    events = shlex.join(_cloudformation("describe-stack-events", "--stack-name", stack))
+    events = shlex.join(cloudformation("describe-stack-events", *named))
     remedy = (
         "Wait until the operation has ended, then run this again"
         if status.endswith("_IN_PROGRESS")
@@ -139,39 +152,48 @@ def _tables(settings: Settings, deployed: Deployed, change_set: str) -> list[Ste
     stack = ("--stack-name", settings.tables_stack)
     template = settings.folder / "tables.json"
     if deployed.tables in UPDATABLE:
-        update = _cloudformation("deploy", "--template-file", str(template), *stack, "--no-fail-on-empty-changeset")
-        return [Step("update the tables", update)]
+        update = cloudformation("deploy", "--template-file", str(template), *stack, "--no-fail-on-empty-changeset")
+        return [Step("update the tables", (*update, *_overrides(settings.tables_parameters)))]
     named = (*stack, "--change-set-name", change_set)
+    given = [{"ParameterKey": key, "ParameterValue": value} for key, value in settings.tables_parameters.items()]
     return [
         Step(
             "create the tables, or import those that exist",
-            _cloudformation(
+            cloudformation(
                 *("create-change-set", *named, "--change-set-type", "CREATE", "--import-existing-resources"),
                 *("--template-body", f"file://{template}"),
+                *(("--parameters", json.dumps(given)) if given else ()),
             ),
         ),
-        Step("wait for the change set", _cloudformation("wait", "change-set-create-complete", *named)),
-        Step("execute it", _cloudformation("execute-change-set", *named)),
-        Step("wait for the tables", _status(settings.tables_stack), until_settled=True),
+        Step("wait for the change set", cloudformation("wait", "change-set-create-complete", *named)),
+        Step("execute it", cloudformation("execute-change-set", *named)),
+        Step("wait for the tables", status_of(settings.tables_stack), until_settled=True),
     ]
 
 
-def _cloudformation(*arguments: str) -> tuple[str, ...]:
+def _overrides(parameters: Mapping[str, str]) -> tuple[str, ...]:
+    """The options of `aws cloudformation deploy` for these parameters; each other one keeps its value."""
+    return ("--parameter-overrides", *(f"{name}={value}" for name, value in parameters.items())) if parameters else ()
+
+
+def cloudformation(*arguments: str) -> tuple[str, ...]:
+    """Return a command of the AWS CLI for CloudFormation."""
     return ("aws", "cloudformation", *arguments)
 
 
-def _delete(stack: str) -> tuple[str, ...]:
-    return _cloudformation("delete-stack", "--stack-name", stack)
+def _named(stack: str, region: str) -> tuple[str, ...]:
+    return (*(("--region", region) if region else ()), "--stack-name", stack)
 
 
-def _status(stack: str) -> tuple[str, ...]:
+def status_of(stack: str, region: str = "") -> tuple[str, ...]:
+    """Return the command that prints a stack's status."""
     query = ("--query", "Stacks[0].StackStatus", "--output", "text")
-    return _cloudformation("describe-stacks", "--stack-name", stack, *query)
+    return cloudformation("describe-stacks", *_named(stack, region), *query)
 
 
 def _table_status(stack: str) -> tuple[str, ...]:
     query = ("--query", "StackResourceDetail.ResourceStatus", "--output", "text")
-    return _cloudformation("describe-stack-resource", "--stack-name", stack, "--logical-resource-id", AUDIT, *query)
+    return cloudformation("describe-stack-resource", "--stack-name", stack, "--logical-resource-id", AUDIT, *query)
 
 
 @dataclass(frozen=True)
@@ -236,7 +258,7 @@ def observe(cli: Cli, settings: Settings) -> Deployed:
             f"and your credentials must reach it. {error}"
         ) from error
     guard, tables = (
-        cli.read(_status(stack), absent="does not exist") for stack in (settings.stack, settings.tables_stack)
+        cli.read(status_of(stack), absent="does not exist") for stack in (settings.stack, settings.tables_stack)
     )
     held = "" if guard in ABSENT else cli.read(_table_status(settings.stack), absent="does not exist")
     return Deployed(guard, tables, held != "" and not held.startswith("DELETE"))
@@ -273,6 +295,12 @@ def deploy(stage: str, settings: Settings, environment: Mapping[str, str]) -> No
             "no bucket is named. CloudFormation reads the zip and the template from a bucket in the guard's Region: "
             "make deploy BUCKET=your-bucket"
         )
+    if "AnchorBucket" in DEMANDED.get(stage, ()) and not settings.anchor_bucket:
+        raise DeployError(
+            f"no anchor bucket is named, and stage {stage} needs one: anyone who can rewrite both tables can rewrite "
+            "the audit log, unless its anchors are in a bucket with Object Lock (docs/deploy.md says how). "
+            "Name it: make deploy ANCHOR_BUCKET=your-bucket. To do without it: make deploy ANCHOR_BUCKET=none"
+        )
     cli = find_cli(environment)
     package(stage)
     deploy_package(cli, settings, f"tables-{int(time.time())}")
@@ -298,10 +326,19 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--alarm-email", default="")
     parser.add_argument("--anchor-bucket", default="")
     parser.add_argument("--rights", default="", help="enforce, or observe: a role that only reads")
+    parser.add_argument("--pipeline-role", default="", help="ARN of the role that deploys, for the tables' policies")
+    parser.add_argument("--operator-roles", default="", help="ARNs of the operators' roles, separated by commas")
     options = parser.parse_args(arguments)
     folder = Path("build") / options.stage / "package"
     settings = Settings(
-        folder, options.bucket, options.stack, options.alarm_email, options.anchor_bucket, options.rights
+        folder,
+        options.bucket,
+        options.stack,
+        options.alarm_email,
+        options.anchor_bucket,
+        options.rights,
+        options.pipeline_role,
+        options.operator_roles,
     )
     try:
         deploy(options.stage, settings, os.environ)

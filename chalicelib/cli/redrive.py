@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 @click.option(
     "--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="Maximum number of messages"
 )
+@click.option(
+    "--from-region", metavar="REGION", help="Another Region, whose events could not be forwarded to the guard"
+)
 @common_options
 @pass_operator
-def redrive_verb(operator: Operator, yes: bool, limit: int) -> int:
+def redrive_verb(operator: Operator, yes: bool, limit: int, from_region: str | None) -> int:
     """List or redrive dead-letter messages.
 
     Without --yes, lists the messages and changes nothing. With --yes, sends each message to its function again and
@@ -30,7 +33,7 @@ def redrive_verb(operator: Operator, yes: bool, limit: int) -> int:
     """
     from chalicelib.operators.dead_letters import Queue
 
-    queue = Queue(operator)
+    queue = Queue(operator, from_region)
     messages = list(queue.receive(limit))
     fates: dict[str, str] = {}
     for message in messages:
@@ -39,7 +42,8 @@ def redrive_verb(operator: Operator, yes: bool, limit: int) -> int:
     emit(operator.output, document, "letters", lambda: print_table(_table(messages, fates, queue.name)))
     if messages and not yes:
         count = "1 dead-letter message" if len(messages) == 1 else f"{len(messages)} dead-letter messages"
-        say(f"{count}. To redrive, run `xray-guard redrive --yes`.")
+        of_region = f" --from-region {from_region}" if from_region else ""
+        say(f"{count}. To redrive, run `xray-guard redrive{of_region} --yes`.")
     return 1 if yes and any(fate != "sent" for fate in fates.values()) else 0
 
 

@@ -154,17 +154,20 @@ class StoreError(AwsError):
 
 
 def denies_region(error: GuardError) -> bool:
-    """Whether a service control policy denies the guard GetEncryptionConfig, and thus the Region.
-
-    AWS's message names the type of the policy that denied the call:
-    https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
-    """
+    """Whether a service control policy denies the guard GetEncryptionConfig, and thus the Region."""
     return (
         isinstance(error, AwsError)
         and error.operation.endswith("GetEncryptionConfig")
-        and error.code in DENIED
-        and "service control policy" in error.problem.message
+        and denied_by_organization(error)
     )
+
+
+def denied_by_organization(error: AwsError) -> bool:
+    """Whether a service control policy denied the call: AWS's message names the type of the policy.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
+    """
+    return error.code in DENIED and "service control policy" in error.problem.message
 
 
 class Conflict(Exception):
@@ -184,6 +187,29 @@ class FormatTooNew(GuardError):
             f"up to {known}, so it changed nothing. Use the newer release."
         )
         super().__init__(Problem(Reason.FORMAT_TOO_NEW, message, retryable=False))
+
+
+class StateEdited(GuardError):
+    """The stored state of `name` claims the format of an earlier release, and was protected before."""
+
+    def __init__(self, name: str) -> None:
+        message = (
+            f"somebody edited the stored state of {name}: it claims to be of an earlier release, but this release has "
+            "stored it before. The guard changed nothing. Run `xray-guard audit verify`, and follow docs/deploy.md."
+        )
+        super().__init__(Problem(Reason.STATE_EDITED, message, retryable=False))
+
+
+class KeyNotOnRecord(GuardError):
+    """The stored state of `name` names `key`, an ARN or a nonce, and the audit log has no row of it."""
+
+    def __init__(self, name: str, key: str) -> None:
+        message = (
+            f"somebody edited the stored state of {name}: it names {key}, which the guard never recorded. The guard "
+            "changed nothing. Run `xray-guard audit verify`, and follow docs/deploy.md."
+        )
+        super().__init__(Problem(Reason.KEY_NOT_ON_RECORD, message, retryable=False))
+        self.key = key
 
 
 class Busy(GuardError):

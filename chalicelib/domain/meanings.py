@@ -78,8 +78,8 @@ REASONS: Mapping[Reason, Meaning] = {
     ),
     Reason.BACKOFF: Meaning(
         "backoff",
-        "Another principal keeps undoing the remediation. The target is still noncompliant. The guard waits longer "
-        "before each attempt.",
+        "Another principal keeps undoing the remediation. What remains is still noncompliant. The guard waits longer "
+        "before each attempt, and remediates everything else at once.",
         "Stop the automation that the record names under `against`, or open a break-glass. `xray-guard reconcile` does "
         "not wait for the backoff to end.",
     ),
@@ -182,6 +182,12 @@ REASONS: Mapping[Reason, Meaning] = {
         "The key is in a state that only its owner can change.",
         "Ask the owner of the key to make it available.",
     ),
+    Reason.KEY_NOT_ON_RECORD: Meaning(
+        "key not on record",
+        "The stored state names a key that the guard never recorded: somebody edited the state. The guard changed "
+        "nothing.",
+        "Run `xray-guard audit verify`, find out who can write the tables, and follow docs/deploy.md.",
+    ),
     Reason.NO_MANAGED_KEY: Meaning(
         "no managed key", "The target has no managed key to replace.", "Run `xray-guard status`."
     ),
@@ -272,6 +278,15 @@ REASONS: Mapping[Reason, Meaning] = {
         "An operator made this key the managed key. The guard may change it from now on.",
         NO_ACTION,
     ),
+    Reason.KEY_ADOPTED: Meaning(
+        "key adopted", "The guard recorded the target's managed key before it set X-Ray to it.", NO_ACTION
+    ),
+    Reason.KEY_FOUND: Meaning(
+        "key found",
+        "The guard found a key that it had created: the response to CreateKey was lost.",
+        NO_ACTION,
+    ),
+    Reason.KEY_MADE: Meaning("key made", "The guard created a key.", NO_ACTION),
     Reason.KEY_REPLACED: Meaning(
         "key replaced",
         "An operator replaced the managed key.",
@@ -292,9 +307,18 @@ REASONS: Mapping[Reason, Meaning] = {
         "The guard's role made a call that the guard did not make.",
         "Treat the role's credentials as stolen: revoke its sessions, and check who can change the functions.",
     ),
+    Reason.STATE_EDITED: Meaning(
+        "state edited",
+        "Somebody else edited the stored state: it has a value that the guard never stores. The guard does not use it. "
+        "The record names it.",
+        "Run `xray-guard audit verify`, find out who can write the tables, and follow docs/deploy.md.",
+    ),
+    Reason.STATE_NOTED: Meaning(
+        "state noted", "Protected fields of the state changed, and no other record says so.", NO_ACTION
+    ),
     Reason.SWEEP: Meaning(
         "sweep",
-        "A sweep ended. The record has its outcomes and the heads of all chains.",
+        "A sweep ended. The record has its outcomes, how long its targets took (`run`), and the heads of all chains.",
         "If it FAILED, read `unreached` in the record.",
     ),
     Reason.UNCONFIRMED: Meaning(

@@ -147,7 +147,7 @@ class Operator:
         """One read that shows whether the tables exist, and sets the clock, whatever release stored the states."""
         from chalicelib.domain.stored import GUARD_CHAIN
 
-        self.store.head(GUARD_CHAIN)
+        self.store.stored_state(GUARD_CHAIN)
 
     @cached_property
     def role_arn(self) -> str:

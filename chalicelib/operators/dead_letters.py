@@ -1,7 +1,8 @@
-"""The dead-letter queue: list its messages, and redrive them to their functions.
+"""The dead-letter queues: list their messages, and redrive them to their functions.
 
-The queue holds two kinds of messages. EventBridge sends an event that it could not deliver, with the reason in the
-message's attributes; Lambda sends an event that a function failed on, with the event as `requestPayload`.
+The guard's queue holds two kinds of messages. EventBridge sends an event that it could not deliver, with the reason in
+the message's attributes; Lambda sends an event that a function failed on, with the event as `requestPayload`. The queue
+of another Region holds events that EventBridge could not forward to the guard's bus.
 https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-rule-dlq.html
 https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html
 """
@@ -23,6 +24,9 @@ from chalicelib.operators.context import Operator
 from chalicelib.operators.errors import CONFIGURATION, OperatorError
 
 QUEUE_NAME = "xray-guard-dead-letters"
+FORWARD_QUEUE_NAME = "xray-guard-forward-dead-letters"
+FUNCTION_OF_SOURCE = {"aws.xray": "xray-guard-on_change", "aws.kms": "xray-guard-on_key_change"}
+"""The function that an event would have invoked, had it been forwarded, by the event's source."""
 VISIBILITY_SECONDS = 120
 """How long a received message stays invisible to other consumers."""
 
@@ -50,29 +54,36 @@ class DeadLetter:
 
 
 class Queue:
-    """The queue, found by XRAY_GUARD_DLQ_URL or by the template's name for it."""
+    """The guard's queue, found by XRAY_GUARD_DLQ_URL or by the template's name for it.
 
-    def __init__(self, operator: Operator) -> None:
+    With `region`, the queue of events that could not be forwarded from that Region.
+    """
+
+    def __init__(self, operator: Operator, region: str | None = None) -> None:
         self._operator = operator
+        self._region = region
 
     @property
     def _client(self) -> Any:
-        return self._operator.clients.reading("sqs", self._operator.region)
+        return self._operator.clients.reading("sqs", self._region or self._operator.region)
 
     @cached_property
     def url(self) -> str:
         """The queue's URL. Raises OperatorError where the queue does not exist."""
         configured = os.environ.get("XRAY_GUARD_DLQ_URL")
-        if configured:
+        if configured and not self._region:
             return configured
+        name = FORWARD_QUEUE_NAME if self._region else QUEUE_NAME
         try:
-            return str(call("sqs:GetQueueUrl", self._client.get_queue_url, QueueName=QUEUE_NAME)["QueueUrl"])
+            return str(call("sqs:GetQueueUrl", self._client.get_queue_url, QueueName=name)["QueueUrl"])
         except AwsError as error:
             if error.code not in ("AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"):
                 raise
             raise OperatorError(
-                f"the queue {QUEUE_NAME} does not exist in {self._operator.region}",
-                "name the Region where the guard is deployed (--region), or set XRAY_GUARD_DLQ_URL",
+                f"the queue {name} does not exist in {self._region or self._operator.region}",
+                f"deploy it: make forward REGIONS={self._region}"
+                if self._region
+                else "name the Region where the guard is deployed (--region), or set XRAY_GUARD_DLQ_URL",
                 CONFIGURATION,
             ) from error
 
@@ -153,7 +164,7 @@ def read_message(message: dict[str, Any]) -> DeadLetter:
         error = response.get("errorMessage") or response.get("errorType") if isinstance(response, dict) else None
         reason = f"{context.get('condition') or 'failed'}: {error or 'no error message'}"
     elif "TARGET_ARN" in attributes:
-        function = _function_name(attributes["TARGET_ARN"])
+        function = _function_name(attributes["TARGET_ARN"]) or _function_of(read)
         payload = body
         reason = ": ".join(attributes[name] for name in ("ERROR_CODE", "ERROR_MESSAGE") if attributes.get(name))
     return DeadLetter(message["MessageId"], sent_at, function, reason[:500], payload, message["ReceiptHandle"])
@@ -165,6 +176,12 @@ def _function_name(arn: object) -> str | None:
         return None
     kind, _, rest = arn_part(arn, 5).partition(":")
     return rest.partition(":")[0] if kind == "function" and rest else None
+
+
+def _function_of(event: Any) -> str | None:
+    """The function that an event is for that was to be forwarded to the guard's bus."""
+    source = event.get("source") if isinstance(event, dict) else None
+    return FUNCTION_OF_SOURCE.get(source) if isinstance(source, str) else None
 
 
 def _decoded(text: str) -> Any:

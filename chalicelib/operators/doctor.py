@@ -3,38 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property, partial
 from typing import Any
 
 from chalicelib.auditlog.views import target_view
 from chalicelib.aws.clients import call
 from chalicelib.aws.paging import pages
+from chalicelib.aws.regions import enabled_regions
 from chalicelib.aws.tables import AUDIT_TABLE, TARGETS_TABLE
-from chalicelib.domain.errors import AwsError
+from chalicelib.domain.errors import AwsError, denied_by_organization
+from chalicelib.operators import protection
 from chalicelib.operators.context import Operator
 from chalicelib.operators.dead_letters import Queue
 from chalicelib.operators.errors import OperatorError, operator_error
+from chalicelib.operators.findings import BAD, DEPLOY, GOOD, LONGEST_WITHOUT_SWEEP, UNKNOWN, WARNING, Finding
 from chalicelib.operators.formatting import time_text
+from chalicelib.operators.forwarding import Forwarding
+from chalicelib.operators.trails import logs_writes_of
 
-GOOD, BAD, UNKNOWN = "good", "bad", "unknown"
 RULE_PREFIX = "xray-guard-"
 RULES = tuple(f"xray-guard-{name}" for name in ("on_change", "on_key_change", "tick", "sweep", "event_history"))
-LONGEST_WITHOUT_SWEEP = timedelta(hours=2)
 LONGEST_UNREAD = timedelta(hours=3)
 LONGEST_OVERDUE = timedelta(minutes=10)
 KMS_SOURCE = "kms.amazonaws.com"
-DEPLOY = "deploy the template again (docs/deploy.md)"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The result of one check. `remedy` is set unless the status is good."""
-
-    check: str
-    status: str
-    message: str
-    remedy: str | None = None
 
 
 class Doctor:
@@ -62,8 +54,12 @@ class Doctor:
         return [
             ("trail", self._trail),
             ("rules", self._rules),
+            ("other Regions", partial(Forwarding(self._operator).results, DEPLOY)),
             ("functions", self._functions),
-            ("tables", self._protected_tables),
+            ("rights", self._rights),
+            ("tables", self._tables_protected),
+            ("table policies", self._tables_policies),
+            ("anchors", self._anchors),
             ("dead letters", self._queue),
             ("policy", self._policy),
             ("sweep", self._sweep),
@@ -77,20 +73,8 @@ class Doctor:
     # --- events ----------------------------------------------------------------------------------------------------
 
     def _trail(self) -> Iterator[tuple[str, ...]]:
-        client = self._reading("cloudtrail")
         region = self._operator.region
-        trails = call("cloudtrail:DescribeTrails", client.describe_trails, includeShadowTrails=True)["trailList"]
-        local = [one for one in trails if one.get("IsMultiRegionTrail") or one.get("HomeRegion") == region]
-        writes, with_kms = [], []
-        for trail in local:
-            arn = trail["TrailARN"]
-            if not call("cloudtrail:GetTrailStatus", client.get_trail_status, Name=arn).get("IsLogging"):
-                continue
-            selectors = call("cloudtrail:GetEventSelectors", client.get_event_selectors, TrailName=arn)
-            if logs_writes_of(selectors, "xray.amazonaws.com"):
-                writes.append(trail["Name"])
-                if logs_writes_of(selectors, KMS_SOURCE):
-                    with_kms.append(trail["Name"])
+        writes, with_kms = self._logging(region)
         if not writes:
             yield (
                 BAD,
@@ -103,8 +87,48 @@ class Doctor:
                 f"{', '.join(writes)} excludes KMS events: the guard notices changes to keys only at the next sweep",
                 f"remove {KMS_SOURCE} from the trail's excluded event sources",
             )
+        elif not any(with_kms.values()) and (deaf := self._regions_without_trail()):
+            yield (
+                BAD,
+                f"no trail logs management write events, KMS included, in {', '.join(deaf)}: the guard notices changes "
+                "there only at the next sweep",
+                f"aws cloudtrail update-trail --name {next(iter(with_kms))} --is-multi-region-trail",
+            )
         else:
             yield GOOD, f"{', '.join(with_kms)} logs management write events, KMS included"
+
+    def _regions_without_trail(self) -> list[str]:
+        """Return the other enabled Regions, without those that the organization denies, in which no trail logs KMS."""
+        found = []
+        for region in enabled_regions(self._operator.clients, self._operator.region):
+            try:
+                if region != self._operator.region and not self._logging(region)[1]:
+                    found.append(region)
+            except AwsError as error:
+                if not denied_by_organization(error):
+                    raise
+        return found
+
+    def _logging(self, region: str) -> tuple[list[str], dict[str, bool]]:
+        """Return the trails that log management write events in a Region.
+
+        Returns all of them, and those that include KMS's events, each with whether it covers every Region.
+        """
+        client = self._operator.clients.reading("cloudtrail", region)
+        writes: list[str] = []
+        with_kms: dict[str, bool] = {}
+        trails = call("cloudtrail:DescribeTrails", client.describe_trails, includeShadowTrails=True)["trailList"]
+        local = [one for one in trails if one.get("IsMultiRegionTrail") or one.get("HomeRegion") == region]
+        for trail in local:
+            arn = trail["TrailARN"]
+            if not call("cloudtrail:GetTrailStatus", client.get_trail_status, Name=arn).get("IsLogging"):
+                continue
+            selectors = call("cloudtrail:GetEventSelectors", client.get_event_selectors, TrailName=arn)
+            if logs_writes_of(selectors, "xray.amazonaws.com"):
+                writes.append(trail["Name"])
+                if logs_writes_of(selectors, KMS_SOURCE):
+                    with_kms[trail["Name"]] = bool(trail.get("IsMultiRegionTrail"))
+        return writes, with_kms
 
     def _rules(self) -> Iterator[tuple[str, ...]]:
         client = self._reading("events")
@@ -143,33 +167,41 @@ class Doctor:
             else:
                 yield GOOD, f"the function {name} can run"
 
+    @cached_property
+    def _deployed(self) -> dict[str, str]:
+        """The environment variables of the deployed function that sweeps."""
+        answer = call(
+            "lambda:GetFunctionConfiguration",
+            self._reading("lambda").get_function_configuration,
+            FunctionName="xray-guard-sweep",
+        )
+        variables: dict[str, str] = answer.get("Environment", {}).get("Variables", {})
+        return variables
+
+    def _rights(self) -> Iterator[tuple[str, ...]]:
+        if self._deployed.get("XRAY_GUARD_RIGHTS") == "observe":
+            yield (
+                WARNING,
+                "the guard was deployed with Rights=observe: it records drift and remediates nothing",
+                "to let it remediate, make deploy RIGHTS=enforce",
+            )
+        else:
+            yield GOOD, "the guard's role may remediate"
+
     # --- the audit log ---------------------------------------------------------------------------------------------
 
-    def _protected_tables(self) -> Iterator[tuple[str, ...]]:
-        client = self._reading("dynamodb")
+    def _tables_protected(self) -> Iterator[tuple[str, ...]]:
         for name in self._tables:
-            table = call("dynamodb:DescribeTable", client.describe_table, TableName=name)["Table"]
-            backups = call("dynamodb:DescribeContinuousBackups", client.describe_continuous_backups, TableName=name)[
-                "ContinuousBackupsDescription"
-            ]
-            state = backups.get("PointInTimeRecoveryDescription", {}).get("PointInTimeRecoveryStatus")
-            faults = []
-            if not table.get("DeletionProtectionEnabled"):
-                faults.append(
-                    ("can be deleted", f"aws dynamodb update-table --table-name {name} --deletion-protection-enabled")
-                )
-            if state != "ENABLED":
-                faults.append(
-                    (
-                        "has no point-in-time recovery",
-                        "aws dynamodb update-continuous-backups --table-name "
-                        f"{name} --point-in-time-recovery-specification PointInTimeRecoveryEnabled=true",
-                    )
-                )
-            for fault, remedy in faults:
-                yield BAD, f"the table {name} {fault}", remedy
-            if not faults:
-                yield GOOD, f"the table {name} is protected against deletion and can be restored"
+            yield from protection.table(self._reading("dynamodb"), name)
+
+    def _tables_policies(self) -> Iterator[tuple[str, ...]]:
+        for name in self._tables:
+            yield from protection.table_policy(self._reading("dynamodb"), name)
+
+    def _anchors(self) -> Iterator[tuple[str, ...]]:
+        return protection.anchors(
+            self._reading("s3"), self._deployed.get("XRAY_GUARD_ANCHOR_BUCKET"), self._operator.now
+        )
 
     def _queue(self) -> Iterator[tuple[str, ...]]:
         queue = Queue(self._operator)
@@ -223,12 +255,12 @@ class Doctor:
             yield GOOD, f"the last sweep was at {time_text(state.swept_at)}"
 
     def _targets(self) -> Iterator[tuple[str, ...]]:
-        now = self._operator.now()
+        now, guard = self._operator.now(), self._operator.guard_state()
         seen = 0
         bad = False
         for state in self._operator.store.states():
             seen += 1
-            view = target_view(state)
+            view = target_view(state, guard, now)
             for arn in view.orphan_keys:
                 bad = True
                 yield (
@@ -290,50 +322,6 @@ class Doctor:
         if not bad:
             targets = "1 target" if len(read) == 1 else f"{len(read)} targets"
             yield GOOD, f"Event history was read of {targets}, and no event is being missed"
-
-
-def logs_writes_of(selectors: dict[str, Any], source: str) -> bool:
-    """Whether a trail's event selectors, basic or advanced, include management write events of the source.
-
-    https://docs.aws.amazon.com/awscloudtrail/latest/userguide/logging-management-events-with-cloudtrail.html
-    """
-    return any(
-        one.get("IncludeManagementEvents", True)
-        and one.get("ReadWriteType", "All") in ("All", "WriteOnly")
-        and source not in one.get("ExcludeManagementEventSources", ())
-        for one in selectors.get("EventSelectors") or ()
-    ) or any(_advanced_matches(one, source) for one in selectors.get("AdvancedEventSelectors") or ())
-
-
-def _advanced_matches(selector: dict[str, Any], source: str) -> bool:
-    """A selector matches an event when each of its fields matches."""
-    known = {"eventCategory": "Management", "readOnly": "false", "eventSource": source}
-    names = {field["Field"] for field in selector.get("FieldSelectors", ())}
-    return (
-        "eventCategory" in names
-        and all(
-            _field_matches(field, known[field["Field"]])
-            for field in selector.get("FieldSelectors", ())
-            if field["Field"] in known
-        )
-        and not (names - known.keys() - {"eventType", "sessionCredentialFromConsole", "userIdentity.arn"})
-    )
-
-
-def _field_matches(field: dict[str, Any], value: str) -> bool:
-    wanted = (
-        ("Equals", lambda text: value == text),
-        ("StartsWith", value.startswith),
-        ("EndsWith", value.endswith),
-    )
-    unwanted = (
-        ("NotEquals", lambda text: value == text),
-        ("NotStartsWith", value.startswith),
-        ("NotEndsWith", value.endswith),
-    )
-    given = [any(fits(text) for text in field[name]) for name, fits in wanted if field.get(name)]
-    refused = [any(fits(text) for text in field[name]) for name, fits in unwanted if field.get(name)]
-    return (not given or any(given)) and not any(refused)
 
 
 def table_names(environment: Any) -> tuple[str, str]:

@@ -193,7 +193,7 @@ def lost_event(stage: Stage, alice: Person) -> None:
     target = f"{stage.sandbox.account}/{ELSEWHERE}"
     stage.voice.chapter(
         f"A change without an event, in {ELSEWHERE}",
-        "EventBridge rules are regional, and events can be lost: the hourly sweep checks every Region.",
+        "This Region does not forward its events, and events can be lost: the hourly sweep checks every Region.",
     )
     with stage.step(alice.name, f"xray PutEncryptionConfig KMS alias/aws/xray, in {ELSEWHERE}"):
         stage.client(alice, "xray", ELSEWHERE).put_encryption_config(Type="KMS", KeyId="alias/aws/xray")

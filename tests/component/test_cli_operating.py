@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from chalicelib.domain.lookups import Progress
-from chalicelib.operators.dead_letters import QUEUE_NAME, read_message
-from chalicelib.operators.doctor import RULES, logs_writes_of
+from chalicelib.operators.dead_letters import FORWARD_QUEUE_NAME, QUEUE_NAME, read_message
+from chalicelib.operators.doctor import RULES
+from chalicelib.operators.forwarding import FORWARD_RULE, RECEIVING_RULES
+from chalicelib.operators.trails import logs_writes_of
 from tests.component.operated import (
     ACCOUNT,
     CREDENTIALS,
@@ -32,6 +34,40 @@ from tests.component.operated import (
 
 MANAGEMENT = {"ReadWriteType": "All", "IncludeManagementEvents": True}
 ON_CHANGE = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:xray-guard-on_change"
+
+
+TABLES = [f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/xray-guard-{name}" for name in ("audit", "targets")]
+ONLY_THE_GUARD_WRITES = {"Statement": [{"Effect": "Deny", "Principal": "*", "Action": ["dynamodb:PutItem"]}]}
+
+
+def anchored(bucket: str, *, locked: bool) -> None:
+    """Make a bucket with versions and an anchor of now, and with a default retention or without Object Lock."""
+    s3 = client("s3")
+    s3.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=locked)
+    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    if locked:
+        retention = {"ObjectLockEnabled": "Enabled", "Rule": {"DefaultRetention": {"Mode": "COMPLIANCE", "Days": 400}}}
+        s3.put_object_lock_configuration(Bucket=bucket, ObjectLockConfiguration=retention)
+    s3.put_object(Bucket=bucket, Key=f"anchors/{datetime.now(UTC):%Y/%m/%d/%H%M%S}-1.json", Body=b"{}")
+
+
+def move_anchors() -> None:
+    """Let sweeps write their anchors to a bucket without Object Lock."""
+    anchored("unlocked", locked=False)
+    configure(XRAY_GUARD_ANCHOR_BUCKET="unlocked")
+
+
+def configure(**variables: str) -> None:
+    """Change the environment of the deployed function that sweeps."""
+    client("lambda").update_function_configuration(
+        FunctionName="xray-guard-sweep", Environment={"Variables": variables}
+    )
+
+
+def no_anchor_of_these_days() -> None:
+    """Remove the latest anchor, as if no sweep had written one."""
+    for each in client("s3").list_object_versions(Bucket="anchors")["Versions"]:
+        client("s3").delete_object(Bucket="anchors", Key=each["Key"])
 
 
 @pytest.fixture(autouse=True)
@@ -63,13 +99,31 @@ def deployed() -> Iterator[None]:
                 Role=role,
                 Handler="app.x",
                 Code={"ZipFile": b"not run here"},
+                Environment={"Variables": {"XRAY_GUARD_RIGHTS": "enforce", "XRAY_GUARD_ANCHOR_BUCKET": "anchors"}},
             )
             client("events").put_rule(Name=name, EventPattern='{"source": ["aws.xray"]}')
             client("events").put_targets(Rule=name, Targets=[{"Id": "1", "Arn": made["FunctionArn"]}])
         client("sqs").create_queue(QueueName=QUEUE_NAME)
+        for table in TABLES:
+            client("dynamodb").put_resource_policy(ResourceArn=table, Policy=json.dumps(ONLY_THE_GUARD_WRITES))
+        anchored("anchors", locked=True)
+        forwarded()
         delivered(event())
         swept()
         yield
+
+
+def forwarded() -> None:
+    """Every other Region forwards its events to the guard's bus."""
+    pattern = '{"source": ["aws.xray"]}'
+    bus = client("events").create_event_bus(Name="xray-guard")["EventBusArn"]
+    for name in RECEIVING_RULES:
+        client("events").put_rule(Name=name, EventBusName="xray-guard", EventPattern=pattern)
+    both = json.dumps({"$or": [json.loads(pattern)] * 2})
+    for region in {one["RegionName"] for one in client("ec2").describe_regions()["Regions"]} - {REGION}:
+        client("events", region).put_rule(Name=FORWARD_RULE, EventPattern=both)
+        client("events", region).put_targets(Rule=FORWARD_RULE, Targets=[{"Id": "guard", "Arn": bus}])
+        client("sqs", region).create_queue(QueueName=FORWARD_QUEUE_NAME)
 
 
 def bad(*options: str) -> dict[str, str]:
@@ -102,10 +156,16 @@ class TestDoctor:
                 "trail",
                 "excludes KMS",
             ),
+            (
+                lambda: client("cloudtrail").update_trail(Name="organization", IsMultiRegionTrail=False),
+                "trail",
+                "--name organization --is-multi-region-trail",
+            ),
             (lambda: client("events").disable_rule(Name=RULES[0]), "rules", "enable-rule"),
+            (lambda: client("events", "eu-west-1").disable_rule(Name=FORWARD_RULE), "other Regions", "eu-west-1"),
             (lambda: client("events").remove_targets(Rule=RULES[-1], Ids=["1"]), "rules", "has no targets"),
             (
-                lambda: client("lambda").delete_function(FunctionName=RULES[-1]),
+                lambda: client("lambda").delete_function(FunctionName=RULES[0]),
                 "functions",
                 "does not exist in us-east-1",
             ),
@@ -129,6 +189,20 @@ class TestDoctor:
                 "tables",
                 "PointInTimeRecoveryEnabled=true",
             ),
+            (
+                lambda: client("dynamodb").put_resource_policy(ResourceArn=TABLES[0], Policy='{"Statement": []}'),
+                "table policies",
+                "does not limit who writes",
+            ),
+            (
+                lambda: client("s3").put_bucket_versioning(
+                    Bucket="anchors", VersioningConfiguration={"Status": "Suspended"}
+                ),
+                "anchors",
+                "no versioning",
+            ),
+            (move_anchors, "anchors", "no Object Lock with a default retention"),
+            (no_anchor_of_these_days, "anchors", "the latest anchor in anchors is more than a day old"),
             (lambda: send("{}"), "dead letters", "xray-guard redrive"),
             (lambda: client("sqs").delete_queue(QueueUrl=queue()), "dead letters", "XRAY_GUARD_DLQ_URL"),
         ],
@@ -140,6 +214,34 @@ class TestDoctor:
         found = bad()
         assert list(found) == [check]
         assert result in found[check]
+
+    @pytest.mark.parametrize(
+        ("choice", "check", "result"),
+        [
+            (lambda: configure(XRAY_GUARD_ANCHOR_BUCKET=""), "anchors", "NO ANCHOR BUCKET"),
+            (
+                lambda: configure(XRAY_GUARD_ANCHOR_BUCKET="anchors", XRAY_GUARD_RIGHTS="observe"),
+                "rights",
+                "RIGHTS=enforce",
+            ),
+            (
+                lambda: client("dynamodb").delete_resource_policy(ResourceArn=TABLES[1]),
+                "table policies",
+                "the table xray-guard-targets has no resource policy",
+            ),
+        ],
+    )
+    def test_warns_of_what_the_deployment_chose_to_do_without(
+        self, deployed: None, choice: Callable[[], object], check: str, result: str
+    ) -> None:
+        choice()
+        answer = typed("doctor", "--output", "json")
+        assert (answer.code, answer.json["healthy"]) == (0, True)
+        (warned,) = [one for one in answer.json["findings"] if one["status"] != "good"]
+        assert (warned["check"], warned["status"]) == (check, "warning")
+        assert result in f"{warned['message']} | {warned['remedy']}"
+        assert f"WARNING: {warned['message']}" in answer.err
+        assert "all checks passed, 1 with a warning" in answer.err
 
     def test_finds_a_sweep_that_is_late_and_a_pause(self, deployed: None) -> None:
         change_state("guard", lambda state: {**state, "swept_at": "2026-01-01T00:00:00Z"})
@@ -201,8 +303,8 @@ class TestDoctor:
     def test_without_anything_deployed_says_so_of_everything_and_goes_on(self) -> None:
         with world(tables=False):
             found = bad()
-        of_the_stack = {"trail", "rules", "functions", "tables", "dead letters"}
-        assert set(found) == of_the_stack | {"policy", "sweep", "targets", "event history"}
+        of_the_guard = {"rules", "functions", "rights", "dead letters", "policy", "sweep", "targets", "event history"}
+        assert set(found) == of_the_guard | {"trail", "other Regions", "tables", "table policies", "anchors"}
 
     def test_changes_nothing(self, deployed: None) -> None:
         before = (setting(), client("dynamodb").scan(TableName="xray-guard-targets")["Items"])

@@ -6,6 +6,7 @@ import json
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -164,15 +165,74 @@ def test_a_disabled_rule_hears_nothing_and_an_enabled_one_hears_again(sandbox: S
     assert len(received(sandbox, url)) == 1
 
 
-def test_a_rule_forwards_to_the_bus_of_another_region_and_the_event_keeps_its_own(sandbox: Sandbox) -> None:
+BUS = "arn:aws:events:us-east-1:123456789012:event-bus/default"
+RULE = "arn:aws:events:eu-west-1:123456789012:rule/forward"
+SENDS = {"Effect": "Allow", "Action": "events:PutEvents", "Resource": BUS}
+
+
+def role_that(sandbox: Sandbox, may: dict[str, Any], trusted: str = "events.amazonaws.com", **condition: Any) -> str:
+    """The ARN of a new role that the service may assume under the condition, with these rights."""
+    iam = sandbox.client("iam")
+    trust = {"Effect": "Allow", "Principal": {"Service": trusted}, "Action": "sts:AssumeRole", **condition}
+    role = iam.create_role(RoleName="forward", AssumeRolePolicyDocument=policy_of(trust))["Role"]
+    iam.put_role_policy(RoleName="forward", PolicyName="p", PolicyDocument=policy_of(may))
+    return str(role["Arn"])
+
+
+def policy_of(statement: dict[str, Any]) -> str:
+    """A policy with one statement."""
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+
+
+def forwarded(sandbox: Sandbox, **target: Any) -> list[dict[str, Any]]:
+    """What arrives here when X-Ray's setting changes in another Region, whose rule has this target."""
     here = queue_for(sandbox, "changes", CHANGES)
     there = sandbox.client("events", "eu-west-1")
     there.put_rule(Name="forward", EventPattern=json.dumps(CHANGES))
-    bus = "arn:aws:events:us-east-1:123456789012:event-bus/default"
-    there.put_targets(Rule="forward", Targets=[{"Id": "bus", "Arn": bus}])
+    there.put_targets(Rule="forward", Targets=[{"Id": "bus", "Arn": BUS, **target}])
     sandbox.client("xray", "eu-west-1").put_encryption_config(Type="NONE")
-    (event,) = received(sandbox, here)
-    assert event["region"] == "eu-west-1"
+    return received(sandbox, here)
+
+
+def test_a_rule_forwards_to_the_bus_of_another_region_and_the_event_keeps_its_own(sandbox: Sandbox) -> None:
+    (event,) = forwarded(sandbox, RoleArn=role_that(sandbox, SENDS))
+    assert (event["account"], event["region"]) == ("123456789012", "eu-west-1")
+
+
+def test_a_role_that_trusts_only_this_rule_forwards_for_it(sandbox: Sandbox) -> None:
+    condition = {"ArnLike": {"aws:SourceArn": RULE}, "StringEquals": {"aws:SourceAccount": "123456789012"}}
+    assert len(forwarded(sandbox, RoleArn=role_that(sandbox, SENDS, Condition=condition))) == 1
+
+
+def test_a_rule_without_a_role_forwards_where_the_bus_allows_it(sandbox: Sandbox) -> None:
+    statement = {"Sid": "a", **SENDS, "Principal": {"AWS": "123456789012"}}
+    sandbox.client("events").put_permission(Policy=policy_of(statement))
+    assert len(forwarded(sandbox)) == 1
+
+
+@pytest.mark.parametrize(
+    "role",
+    [
+        lambda sandbox: {},
+        lambda sandbox: {"RoleArn": "arn:aws:iam::123456789012:role/gone"},
+        lambda sandbox: {"RoleArn": role_that(sandbox, {**SENDS, "Resource": BUS.replace("default", "other")})},
+        lambda sandbox: {"RoleArn": role_that(sandbox, {**SENDS, "Action": "events:PutRule"})},
+        lambda sandbox: {"RoleArn": role_that(sandbox, SENDS, "lambda.amazonaws.com")},
+        lambda sandbox: {"RoleArn": role_that(sandbox, SENDS, Condition={"ArnLike": {"aws:SourceArn": RULE + "-not"}})},
+    ],
+    ids=["none", "gone", "for another bus", "other action", "other service", "for another rule"],
+)
+def test_a_rule_that_may_not_forward_does_not(sandbox: Sandbox, role: Callable[[Sandbox], dict[str, str]]) -> None:
+    assert forwarded(sandbox, **role(sandbox)) == []
+
+
+def test_a_bus_that_denies_a_source_refuses_it_from_rules_and_principals(sandbox: Sandbox) -> None:
+    condition = {"StringNotEquals": {"events:source": ["aws.kms"]}}
+    statement = {"Sid": "d", **SENDS, "Effect": "Deny", "Principal": "*", "Condition": condition}
+    sandbox.client("events").put_permission(Policy=policy_of(statement))
+    assert forwarded(sandbox, RoleArn=role_that(sandbox, SENDS)) == []
+    with pytest.raises(ClientError, match="AccessDenied"):
+        sandbox.client("events").put_events(Entries=[{"Source": "my.app", "DetailType": "x", "Detail": "{}"}])
 
 
 def test_events_can_be_lost_or_come_twice(sandbox: Sandbox) -> None:

@@ -72,6 +72,7 @@ CALLS: list[tuple[str, str, Context]] = [
     ("iam:ListRoleTags", BREAK_GLASS, NOTHING),
     ("dynamodb:BatchGetItem", AUDIT, NOTHING),
     ("dynamodb:BatchGetItem", TARGETS, NOTHING),
+    ("dynamodb:ConditionCheckItem", AUDIT, NOTHING),
     ("dynamodb:PutItem", AUDIT, NOTHING),
     ("dynamodb:PutItem", TARGETS, NOTHING),
     ("dynamodb:Query", f"{TARGETS}/index/by_due", NOTHING),

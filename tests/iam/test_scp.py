@@ -26,10 +26,12 @@ BREAK_GLASS = f"{ROLE}SecurityBreakGlass"
 PIPELINE = f"{ROLE}InfrastructurePipeline"
 GUARD = f"{ROLE}xray-guard"
 API = f"{ROLE}xray-guard-api"
+FORWARD = f"{ROLE}xray-guard-forward"
 OTHERS = (f"{ROLE}Administrator", f"{ROLE}Developer", f"arn:aws:iam::{ACCOUNT}:root", f"{ROLE}xray-guard-2")
 ALL_THREE = (BREAK_GLASS, PIPELINE, GUARD)
-AND_THE_API = (*ALL_THREE, API)
-"""The API's role, too: it writes requests to the targets table. Its own rights keep it from all else."""
+AND_THE_API = (*ALL_THREE, API, FORWARD)
+"""The API's role, too, which writes requests to the targets table, and the role that forwards events to the guard's
+bus. Their own rights keep them from all else."""
 
 MOST_CHARACTERS = 5120
 """https://docs.aws.amazon.com/organizations/latest/userguide/orgs_reference_limits.html"""
@@ -79,7 +81,7 @@ SHIELDED: list[tuple[str, str, Context, tuple[str, ...]]] = [
     ),
     *(
         (f"iam:{action}", role, {}, (PIPELINE,))
-        for role in (BREAK_GLASS, GUARD, API)
+        for role in (BREAK_GLASS, GUARD, API, FORWARD)
         for action in (
             "UpdateAssumeRolePolicy",
             "AttachRolePolicy",
@@ -127,6 +129,16 @@ SHIELDED: list[tuple[str, str, Context, tuple[str, ...]]] = [
         for action in ("DisableRule", "DeleteRule", "PutRule", "PutTargets", "RemoveTargets")
     ),
     *(
+        (f"events:{action}", f"arn:aws:events:{region}:{ACCOUNT}:rule/{rule}", {}, AND_THE_API)
+        for region, rule in (("us-east-1", "xray-guard/xray-guard-on_change"), ("eu-west-1", "xray-guard-forward"))
+        for action in ("DisableRule", "DeleteRule", "PutRule", "PutTargets", "RemoveTargets")
+    ),
+    *(
+        (f"events:{action}", regional("events", "event-bus/xray-guard"), {}, AND_THE_API)
+        for action in ("DeleteEventBus", "PutEvents", "UpdateEventBus")
+    ),
+    ("sqs:PurgeQueue", f"arn:aws:sqs:eu-west-1:{ACCOUNT}:xray-guard-forward-dead-letters", {}, AND_THE_API),
+    *(
         (f"cloudwatch:{action}", regional("cloudwatch", f"alarm:xray-guard-{name}"), {}, AND_THE_API)
         for name in ("failed", "errors-sweep")
         for action in ("PutMetricAlarm", "DeleteAlarms", "DisableAlarmActions", "SetAlarmState")
@@ -157,7 +169,7 @@ SHIELDED: list[tuple[str, str, Context, tuple[str, ...]]] = [
     ("sqs:DeleteQueue", regional("sqs", "xray-guard-dead-letters"), {}, AND_THE_API),
     *(
         (f"cloudformation:{action}", regional("cloudformation", f"stack/{stack}/0a1b"), {}, AND_THE_API)
-        for stack in ("xray-guard", "xray-guard-tables")
+        for stack in ("xray-guard", "xray-guard-region", "xray-guard-tables")
         for action in ("DeleteStack", "UpdateStack")
     ),
 ]
@@ -202,6 +214,8 @@ LEFT_ALONE: list[tuple[str, str, Context]] = [
     ("dynamodb:GetResourcePolicy", regional("dynamodb", "table/xray-guard-audit"), {}),
     ("events:DescribeRule", regional("events", "rule/xray-guard-tick"), {}),
     ("events:DisableRule", regional("events", "rule/shop"), {}),
+    ("events:DescribeRule", f"arn:aws:events:eu-west-1:{ACCOUNT}:rule/xray-guard-forward", {}),
+    ("events:PutEvents", regional("events", "event-bus/default"), {}),
     ("sqs:ReceiveMessage", regional("sqs", "xray-guard-dead-letters"), {}),
     ("cloudformation:DescribeStacks", regional("cloudformation", "stack/xray-guard/0a1b"), {}),
 ]
@@ -248,7 +262,7 @@ def test_every_role_of_the_template_is_shielded_and_spared_where_it_acts(scps: l
     roles = [one["Properties"] for one in template["Resources"].values() if one.get("Type") == "AWS::IAM::Role"]
     arns = {f"arn:*:iam::*:role/{one['RoleName']}" for one in roles}
     statements = {each["Sid"]: each for scp in scps for each in scp["Statement"]}
-    assert arns == {"arn:*:iam::*:role/xray-guard", "arn:*:iam::*:role/xray-guard-api"}
+    assert arns == {f"arn:*:iam::*:role/xray-guard{name}" for name in ("", "-api", "-forward")}
     assert arns <= set(statements["BreakGlassAndGuardRoles"]["Resource"])
     assert arns <= set(statements["TheGuardItself"]["Condition"]["ArnNotLike"]["aws:PrincipalArn"])
 

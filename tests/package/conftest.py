@@ -50,6 +50,13 @@ def tables(package: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
+def spoke_region(package: Path) -> dict[str, Any]:
+    """The template of the other Regions."""
+    template: dict[str, Any] = json.loads((package / "spoke-region.json").read_text("utf-8"))
+    return template
+
+
+@pytest.fixture(scope="session")
 def expanded(sam: dict[str, Any]) -> dict[str, Any]:
     """What CloudFormation makes of the template: SAM's shorthand written out."""
     located = copy.deepcopy(sam)

@@ -14,6 +14,7 @@ from cfnlint.config import ManualArgs
 from chalicelib.aws.kms import METHODS
 from chalicelib.domain.events import KEY_EVENTS, KEY_NOTICES
 from chalicelib.domain.policy import parse
+from sandbox.template import Made, Template
 from tests.package.conftest import of_type
 
 FUNCTIONS = {
@@ -65,7 +66,7 @@ def test_the_template_has_just_the_functions_that_are_tested_here(sam: dict[str,
 
 
 @pytest.mark.parametrize("region", ["us-east-1", "eu-central-1", "us-gov-west-1", "cn-north-1"])
-@pytest.mark.parametrize("form", ["sam", "expanded", "tables"])
+@pytest.mark.parametrize("form", ["sam", "expanded", "tables", "spoke_region"])
 def test_the_template_lints_clean_as_written_and_as_expanded(
     form: str, region: str, request: pytest.FixtureRequest
 ) -> None:
@@ -120,7 +121,7 @@ class TestConfig:
 
     def test_chalice_makes_no_role_of_its_own(self, sam: dict[str, Any]) -> None:
         roles = sorted(name for name, one in sam["Resources"].items() if one["Type"] == "AWS::IAM::Role")
-        assert roles == ["ApiRole", "GuardRole"]
+        assert roles == ["ApiRole", "ForwardRole", "GuardRole"]
         for function in guards(sam).values():
             assert function["Properties"]["Role"] == {"Fn::GetAtt": ["GuardRole", "Arn"]}
 
@@ -132,7 +133,7 @@ class TestConfig:
         for function in guards(sam).values():
             variables = function["Properties"]["Environment"]["Variables"]
             assert variables["XRAY_GUARD_ROLE_ARN"] == {"Fn::GetAtt": ["GuardRole", "Arn"]}
-            assert variables["XRAY_GUARD_ANCHOR_BUCKET"] == {"Ref": "AnchorBucket"}
+            assert variables["XRAY_GUARD_ANCHOR_BUCKET"] == {"Fn::If": ["HasAnchorBucket", {"Ref": "AnchorBucket"}, ""]}
             assert variables["XRAY_GUARD_RIGHTS"] == {"Ref": "Rights"}
 
 
@@ -165,7 +166,7 @@ class TestTriggers:
 
     def test_what_a_rule_cannot_deliver_goes_to_the_dead_letters(self, expanded: dict[str, Any]) -> None:
         rules = [one for one in expanded["Resources"].values() if one["Type"] == "AWS::Events::Rule"]
-        assert len(rules) == len(FUNCTIONS)
+        assert len(rules) == len(FUNCTIONS) + 2  # two functions receive forwarded events, too
         for rule in rules:
             assert rule["Properties"]["Name"].startswith("xray-guard-")  # the queue's policy knows the rules by it
             for target in rule["Properties"]["Targets"]:
@@ -206,7 +207,8 @@ class TestTriggers:
             if one["Effect"] == "Allow"
         ]
         assert [one["Principal"] for one in allowed] == [{"Service": "events.amazonaws.com"}]
-        assert "rule/xray-guard-*" in allowed[0]["Condition"]["ArnLike"]["aws:SourceArn"]["Fn::Sub"]
+        sources = [one["Fn::Sub"].partition("rule/")[2] for one in allowed[0]["Condition"]["ArnLike"]["aws:SourceArn"]]
+        assert sources == ["xray-guard-*", "xray-guard/xray-guard-*"]  # on the default bus, and on the guard's
 
 
 @pytest.mark.parametrize("name", ["AuditTable", "TargetsTable"])
@@ -225,17 +227,37 @@ def test_nothing_but_the_tables_is_in_their_stack_so_that_nothing_else_can_fail_
     assert {name: one["Type"] for name, one in tables["Resources"].items()} == dict.fromkeys(
         ("AuditTable", "TargetsTable"), "AWS::DynamoDB::Table"
     )
-    assert set(tables) == {"AWSTemplateFormatVersion", "Description", "Resources"}
+    assert set(tables) == {"AWSTemplateFormatVersion", "Description", "Parameters", "Conditions", "Resources"}
 
 
 def test_a_table_that_exists_can_be_imported(tables: dict[str, Any]) -> None:
     """CloudFormation asks for a name without functions, and for Retain; an import may bring no outputs."""
-    text = json.dumps(tables)
-    assert "Fn::" not in text
-    assert '"Ref"' not in text
+    assert "Outputs" not in tables
     for resource in tables["Resources"].values():
+        plain = {name: value for name, value in resource["Properties"].items() if name != "ResourcePolicy"}
+        assert "Fn::" not in json.dumps(plain)
+        assert '"Ref"' not in json.dumps(plain)
         assert isinstance(resource["Properties"]["TableName"], str)
         assert resource["DeletionPolicy"] == "Retain"
+
+
+def test_p16_the_tables_have_a_policy_only_where_the_deployment_names_who_may_write(tables: dict[str, Any]) -> None:
+    """A policy without the deploying role would shut CloudFormation out of the policy itself."""
+    assert {name: one["Default"] for name, one in tables["Parameters"].items()} == {
+        "PipelineRole": "none",
+        "OperatorRoles": "none",
+    }
+    assert tables["Conditions"]["HasPolicy"] == {
+        "Fn::Or": [{"Condition": "HasPipelineRole"}, {"Condition": "HasOperatorRoles"}]
+    }
+    for name in ("AuditTable", "TargetsTable"):
+        condition, chosen, otherwise = properties(tables, name)["ResourcePolicy"]["Fn::If"]
+        assert (condition, otherwise) == ("HasPolicy", {"Ref": "AWS::NoValue"})
+        for statement in chosen["PolicyDocument"]["Statement"]:
+            assert (statement["Effect"], statement["Principal"]) == ("Deny", "*")
+            never_denied = ("UpdateTable", "DeleteTable", "Backup", "Restore", "TimeToLive", "*")
+            assert not [action for action in statement["Action"] if any(word in action for word in never_denied)]
+            assert statement["Resource"]["Fn::Sub"].endswith(f":table/{properties(tables, name)['TableName']}")
 
 
 def test_the_guards_stack_can_fail_or_go_without_a_table(sam: dict[str, Any], expanded: dict[str, Any]) -> None:
@@ -292,6 +314,7 @@ class TestAlarms:
             "xray-guard-paused",
             "xray-guard-region-denied",
             "xray-guard-role-borrowed",
+            "xray-guard-state-edited",
             "xray-guard-unconfirmed",
         ]
         assert all(alarm["AlarmActions"] == [{"Ref": "Alarms"}] for alarm in alarms)
@@ -313,6 +336,7 @@ class TestAlarms:
             ("PausedAlarm", "Paused"),
             ("RegionDeniedAlarm", "RegionDenied"),
             ("RoleBorrowedAlarm", "RoleBorrowed"),
+            ("StateEditedAlarm", "StateEdited"),
             ("SweepAlarm", "SweepCompleted"),
             ("UnconfirmedAlarm", "Unconfirmed"),
         ):
@@ -433,7 +457,12 @@ class TestRights:
         on_audit = [one for one in statements if "xray-guard-audit" in json.dumps(one["Resource"])]
         allowed = {action for one in on_audit if one["Effect"] == "Allow" for action in self.actions(one)}
         denied = {action for one in on_audit if one["Effect"] == "Deny" for action in self.actions(one)}
-        assert allowed == {"dynamodb:BatchGetItem", "dynamodb:PutItem", "dynamodb:Query"}
+        assert allowed == {
+            "dynamodb:BatchGetItem",
+            "dynamodb:ConditionCheckItem",
+            "dynamodb:PutItem",
+            "dynamodb:Query",
+        }
         assert {"dynamodb:UpdateItem", "dynamodb:DeleteItem", "dynamodb:DeleteTable"} <= denied
 
     def test_the_rights_are_those_of_the_calls_that_the_adapters_make(
@@ -449,6 +478,7 @@ class TestRights:
             "kms:TagResource",  # KMS, for the tags that CreateKey brings
             "dynamodb:PutItem",  # DynamoDB, for a transaction's Put
             "dynamodb:UpdateItem",  # and for its Update
+            "dynamodb:ConditionCheckItem",  # and for its ConditionCheck
             "logs:CreateLogStream",  # Lambda
             "logs:PutLogEvents",
             "sqs:SendMessage",  # Lambda, for what it gives up on
@@ -491,6 +521,11 @@ class TestRights:
         assert sam["Conditions"]["Enforces"] == {"Fn::Equals": [{"Ref": "Rights"}, "enforce"]}
         rights = sam["Parameters"]["Rights"]
         assert (rights["Default"], rights["AllowedValues"]) == ("enforce", ["enforce", "observe"])
+
+    def test_p16_a_bucket_called_none_is_no_bucket(self, sam: dict[str, Any]) -> None:
+        for value, wanted in (("anchors", True), ("none", False), ("", False)):
+            template = Template(sam, {}, Made, {"AnchorBucket": value})
+            assert template.holds("HasAnchorBucket") is wanted
 
     def test_the_rights_fit_into_a_role_with_room_for_a_larger_policy(self, sam: dict[str, Any]) -> None:
         most_characters = 10_240  # of all inline policies of a role together, white space not counted

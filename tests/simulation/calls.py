@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from chalicelib.domain.model import Trigger, TriggerKind
+from chalicelib.domain.model import ChangeEvent, Trigger, TriggerKind
 from tests.simulation.scenarios import ALIAS, Stage, stage
 from tests.simulation.world import HOME, MUTATIONS, Hazard, Run
 
@@ -72,7 +72,7 @@ def paths() -> list[Path]:
 
 def own_echo() -> Path:
     scene = well()
-    echo = scene.world.events[-1]
+    echo = [event for event in scene.world.events if isinstance(event, ChangeEvent)][-1]
     return taken("own echo", scene, lambda scene: scene.lambdas.deliver(echo))
 
 

@@ -27,6 +27,7 @@ from tests.simulation.fakes import (
     FakeRequests,
     FakeStore,
     FakeXRay,
+    FannedOut,
     Gathered,
     Tables,
 )
@@ -61,6 +62,7 @@ class Lambdas:
         self.shuffled = shuffled
         self.regions: tuple[str, ...] = (HOME.region,)
         self.observe_only = False
+        self.at_once = 8
         self.emitted: list[Record] = []
         self.runs: list[Run] = []
         self.results: list[Result | Report | HistoryReport] = []
@@ -90,6 +92,7 @@ class Lambdas:
             clock=FakeClock(world, world.rng.random()),
             reach=reach,
             gather=Gathered(world, run, shuffled=self.shuffled),
+            fan_out=FannedOut(world, self.at_once),
             sleep=world.wait,
             random=world.rng.random,
             new_id=lambda: world.new_id("nonce"),

@@ -52,10 +52,10 @@ def test_a_drift_with_a_healthy_key_costs_one_remediating_and_one_closing_transa
     assert path.run.rounds <= 6
 
 
-def test_a_drift_without_a_key_makes_exactly_one_and_puts_x_ray_on_it_last() -> None:
+def test_a_drift_without_a_key_makes_exactly_one_and_puts_x_ray_on_it_before_any_upkeep() -> None:
     path = calls.drift_without_key()
-    assert path.mutations == ("CreateKey", "EnableKeyRotation", "CreateAlias", "PutEncryptionConfig")
-    assert path.records == 2
+    assert path.mutations == ("CreateKey", "PutEncryptionConfig", "EnableKeyRotation", "CreateAlias")
+    assert path.records == 4, "REMEDIATING, the key made, the key adopted, REMEDIATED"
     assert path.run.rounds <= 11
 
 
