@@ -88,6 +88,10 @@ class Lookups:
             answer["NextToken"] = base64.b64encode(json.dumps([request, first + most]).encode()).decode()
         return answer
 
+    def forget(self) -> None:
+        """Forget which requests were sent lately."""
+        self._sent.clear()
+
     def _limit(self, account: str, region: str) -> None:
         with self._sending:
             sent, now = self._sent[account, region], time.monotonic()

@@ -148,8 +148,8 @@ class Sandbox:
             self.later = Later(self.say)
             self.functions = Functions(self.later, self.say)
             self.bus = Bus(self._hand_to_function, self.say)
-            self.trail = Trail(self.later, self._deliver)
-            self.lookups = Lookups(self.trail.records)
+            trail = Trail(self.later, self._deliver)
+            self.trail, self.lookups = trail, Lookups(trail.records)
             self.control = Control(self)
             self._server: BaseWSGIServer = make_server(
                 "127.0.0.1", self._port, self._serve, threaded=True, request_handler=_Handler
@@ -213,6 +213,7 @@ class Sandbox:
         self.faults.clear()
         if hasattr(self, "trail"):
             self.trail.records.clear()
+            self.lookups.forget()
             self.bus.forget()
 
     def _deploy(self) -> None:

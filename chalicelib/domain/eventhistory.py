@@ -30,6 +30,9 @@ MAY_STILL_APPEAR = timedelta(hours=2)
 OVERLAP = timedelta(minutes=30)
 """How far each look goes back before what was read already, for events that Event history showed late."""
 
+LONGEST_UNCHECKED = timedelta(hours=6)
+"""A look goes back no further for records to confirm: after a storm, missed events must not wait for them."""
+
 FIRST_LOOK = timedelta(hours=24)
 OLDEST = timedelta(days=89)
 """Event history has ninety days."""
@@ -65,8 +68,8 @@ def next_look(progress: Progress, now: datetime) -> Look:
         return replace(progress.look, resumed=True)
     if progress.until is None:
         return Look(now - FIRST_LOOK, now)
-    unconfirmed_since = progress.checked_until or progress.until
-    return Look(max(min(progress.until, unconfirmed_since) - OVERLAP, now - OLDEST), now)
+    unchecked_since = max(progress.checked_until or progress.until, progress.until - LONGEST_UNCHECKED)
+    return Look(max(min(progress.until, unchecked_since) - OVERLAP, now - OLDEST), now)
 
 
 def finished(progress: Progress, look: Look) -> Progress:
@@ -74,7 +77,8 @@ def finished(progress: Progress, look: Look) -> Progress:
 
     Only a look whose pages were all read in one run can show that an event is absent.
     """
-    checked_until = progress.checked_until if look.resumed else look.until - MAY_STILL_APPEAR
+    unchecked_since = progress.checked_until or look.since + OVERLAP
+    checked_until = unchecked_since if look.resumed else look.until - MAY_STILL_APPEAR
     return replace(progress, look=None, until=look.until, checked_until=checked_until)
 
 
@@ -185,12 +189,14 @@ def judged(progress: Progress, event: ChangeEvent, *, received: bool, by_id: boo
     `received`: EventBridge delivered it. `by_id`: how its record was found, None if it has none. `expected`: this
     Region's events should be received even if none ever was.
     """
-    at = event.trigger.event_time
-    if at is None or (progress.judged_at is not None and at <= progress.judged_at):
+    at, event_id = event.trigger.event_time, own_id(event) or ""
+    latest, of_that_second = progress.judged_at, progress.judged_ids
+    if at is None or (latest is not None and (at < latest or (at == latest and event_id in of_that_second))):
         return progress
     progress = replace(
         progress,
         judged_at=at,
+        judged_ids=(*of_that_second, event_id) if at == latest else (event_id,),
         matched_by_id=progress.matched_by_id + (received and by_id is True),
         matched_otherwise=progress.matched_otherwise + (received and by_id is False),
     )

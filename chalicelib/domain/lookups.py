@@ -73,8 +73,9 @@ class Progress(Struct, frozen=True):
     """How far a target's Event history was read, and what that says about the delivery of its events.
 
     Every event before `until` was read, and every record before `checked_until` was compared with the events. `look` is
-    unfinished. `judged_at` is the time of the latest event that is part of `missed_in_a_row`, `heard` (an event was
-    ever received) and of the two counts: events whose id, or only whose request or time, is that of their record.
+    unfinished. `judged_at` is the time, in whole seconds, of the latest events, `judged_ids`, that are part of
+    `missed_in_a_row`, `heard` (an event was ever received) and of the two counts: events whose id, or only whose
+    request or time, is that of their record.
     `deaf_since`: the target receives no events.
     """
 
@@ -82,6 +83,7 @@ class Progress(Struct, frozen=True):
     checked_until: datetime | None = None
     look: Look | None = None
     judged_at: datetime | None = None
+    judged_ids: tuple[str, ...] = ()
     missed_in_a_row: int = 0
     heard: bool = False
     deaf_since: datetime | None = None

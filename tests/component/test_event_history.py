@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -143,10 +144,23 @@ def test_p6_of_lost_late_and_doubled_events_each_is_on_the_record_once(account: 
     assert len({each.trigger.event_id for each in own}) == 4
 
 
+def test_p6_a_deaf_region_is_counted_every_hour_for_its_alarm(account: Sandbox) -> None:
+    account.turn(lose_events=2)
+    for _ in range(2):
+        account.client("xray").put_encryption_config(Type="NONE")
+    for hours in (0.5, 1):
+        account.let_go_by(hours * HOUR)
+        run(account, "event_history")
+        (sent,) = re.findall(r'"Deaf": ?\[([0-9.]+)\]', account.log("event_history").rpartition("START")[2])
+        assert float(sent) == 1
+    here = records_of(account, f"{GUARD_ACCOUNT}/us-east-1")
+    assert len([each for each in here if each.reason == Reason.DEAF]) == 1
+
+
 # --- the adapters ----------------------------------------------------------------------------------------------------
 
 
-def impatient(sandbox: Sandbox, region: str = "us-east-1") -> Any:
+def impatient(sandbox: Sandbox, region: str) -> Any:
     """A client that does not retry."""
     return boto3.client(
         "cloudtrail",
@@ -163,19 +177,19 @@ def code_of(refused: pytest.ExceptionInfo[ClientError]) -> str:
 
 
 def test_event_history_comes_in_pages_of_fifty_by_one_attribute_and_twice_a_second(account: Sandbox) -> None:
-    xray = account.client("xray")
+    xray = account.client("xray", AWAY)
     for _ in range(60):
         xray.put_encryption_config(Type="NONE")
-    client = impatient(account)
+    client = impatient(account, AWAY)
     first = client.lookup_events(LookupAttributes=NAME)
     assert len(first["Events"]) == 50
     rest = client.lookup_events(LookupAttributes=NAME, NextToken=first["NextToken"])
     assert len(rest["Events"]) == 10
     assert "NextToken" not in rest
     with pytest.raises(ClientError) as refused:
-        client.lookup_events(LookupAttributes=NAME)
+        [client.lookup_events(LookupAttributes=NAME) for _ in range(20)]
     assert code_of(refused) == "ThrottlingException"
-    client = impatient(account, AWAY)  # the limit is of one Region
+    client = impatient(account, "us-east-1")  # the limit is of one Region
     with pytest.raises(ClientError) as refused:
         client.lookup_events(LookupAttributes=NAME, StartTime=datetime(2020, 1, 1), NextToken=first["NextToken"])
     assert code_of(refused) == "InvalidNextTokenException"
@@ -186,8 +200,8 @@ def test_event_history_comes_in_pages_of_fifty_by_one_attribute_and_twice_a_seco
 
 def test_the_adapter_reads_page_after_page(account: Sandbox, clients: Clients) -> None:
     for _ in range(51):
-        account.client("xray").put_encryption_config(Type="NONE")
-    history, (since, until) = EventHistoryApi(clients, "us-east-1"), around(account)
+        account.client("xray", AWAY).put_encryption_config(Type="NONE")
+    history, (since, until) = EventHistoryApi(clients, AWAY), around(account)
     page = history.lookup(("EventName", "PutEncryptionConfig"), since, until)
     assert len(page.events) == 50
     rest = history.lookup(("EventName", "PutEncryptionConfig"), since, until, page.token)

@@ -178,6 +178,31 @@ def test_p7_calls_of_the_guard_itself_are_not_missed() -> None:
     assert scene.lambdas.histories.of(HOME).missed_in_a_row == 0
 
 
+def test_p7_a_call_whose_worker_died_before_its_record_is_not_missed() -> None:
+    scene = ticking(quiet())
+    scene.world.delivery = lambda rng: [2.0]
+    died: list[str] = []
+
+    def dies(run: Run, number: int, name: str) -> Hazard | None:
+        if name == "PutEncryptionConfig" and not died:
+            died.append(run.name)
+            return Hazard("crash", late=True)
+        return None
+
+    scene.world.hazard = dies
+    scene.world.user_puts(HOME, None)
+    scene.world.run(30 * MINUTE)
+    assert died
+    own = [each for each in scene.world.events if each.trigger.request_id in scene.world.guards_requests]
+    known = {action.request_id for record in scene.tables.records(HOME) for action in record.actions}
+    assert {each.trigger.request_id for each in own if isinstance(each, ChangeEvent)} - known, (
+        "one call is on no record"
+    )
+    assert reading(scene).missed == 0
+    assert scene.lambdas.histories.of(HOME).missed_in_a_row == 0
+    scene.witness.check_whole()
+
+
 def test_p5_refused_calls_that_were_only_counted_are_not_missed() -> None:
     scene = quiet()
     scene.world.delivery = lambda rng: [2.0]
@@ -186,7 +211,7 @@ def test_p5_refused_calls_that_were_only_counted_are_not_missed() -> None:
         scene.world.run(5)
     since = len(scene.tables.records(HOME))
     scene.world.run(30 * MINUTE)
-    reading(scene)
+    assert reading(scene).missed == 0
     assert len(scene.tables.records(HOME)) == since
     scene.witness.check_whole()
 
@@ -336,6 +361,16 @@ def test_p6_two_missed_events_in_a_row_make_the_home_region_deaf_until_the_next_
     scene.witness.check_whole()
 
 
+def test_p6_two_missed_events_of_one_second_make_a_region_deaf_and_count_once() -> None:
+    scene = quiet()
+    with scene.undelivered():
+        for _ in range(2):
+            scene.world.user_puts(HOME, scene.managed_key())
+    hourly(scene, 3)
+    assert len(noted(scene, Reason.DEAF)) == 1
+    assert scene.lambdas.histories.of(HOME).missed_in_a_row == 2
+
+
 def test_p6_one_missed_event_between_received_ones_is_not_deafness() -> None:
     scene = quiet()
     for delays in ([2.0], [], [2.0], [], [2.0]):
@@ -344,6 +379,10 @@ def test_p6_one_missed_event_between_received_ones_is_not_deafness() -> None:
         scene.world.run(2 * MINUTE)
     hourly(scene, 4)
     assert len(noted(scene, Reason.MISSED_EVENT)) == 2
+    delivered_after(scene, [])
+    scene.world.user_puts(HOME, scene.managed_key())
+    hourly(scene, 3)
+    assert len(noted(scene, Reason.MISSED_EVENT)) == 3
     assert not noted(scene, Reason.DEAF)
 
 
@@ -379,6 +418,23 @@ def forged(scene: Stage, actor: Actor, setting: Setting, seconds_ago: float = 0.
     event = ChangeEvent(HOME, trigger, setting)
     scene.lambdas.deliver(event)
     return event
+
+
+def test_p14_only_a_look_that_one_run_read_completely_refutes_a_record() -> None:
+    scene = quiet()
+    scene.world.delivery = lambda rng: [0.5]
+    for _ in range(20):
+        scene.world.user_puts(HOME, scene.managed_key())
+        scene.world.run(2)
+    event = forged(scene, ADMIN, Setting(EncryptionType.KMS, scene.managed_key()))
+    scene.lambdas.shown.page = 2
+    scene.world.run(3 * HOUR)
+    assert reading(scene, timeout=106).unfinished == [str(HOME)]
+    scene.world.run(HOUR)
+    reading(scene, timeout=112)
+    assert not noted(scene, Reason.UNCONFIRMED)
+    hourly(scene, 2)
+    assert [note.trigger.event_id for note in noted(scene, Reason.UNCONFIRMED)] == [event.trigger.event_id]
 
 
 def test_p14_a_forged_event_is_unconfirmed_and_its_suppression_ends() -> None:
