@@ -10,7 +10,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 AT_ONCE = 8
-"""Measured by `make bench`: with more, a sweep is hardly faster, and DynamoDB's client has sixteen connections."""
+"""With more, a sweep is little faster (`docs/performance.md`), and DynamoDB's client has sixteen connections."""
 
 
 class Threads:

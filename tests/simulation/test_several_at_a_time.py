@@ -277,7 +277,7 @@ def test_p8_the_end_of_the_functions_time_ends_all_its_targets_and_each_is_remed
     frozen: list[Run] = []
 
     def hazard(run: Run, number: int, name: str) -> None:
-        if name == "CreateAlias" and (not frozen or run in frozen):
+        if name == "PutEncryptionConfig" and (not frozen or run in frozen):
             frozen.append(run)
             scene.world.wait(10 * FUNCTION_SECONDS)
 
