@@ -83,9 +83,13 @@ def is_placeholder(part: Any, values: dict[str, Any]) -> bool:
 
 
 def fill(part: Any, values: dict[str, Any]) -> Any:
-    """Return the same structure with each placeholder replaced by its value, in a list by the value's elements."""
+    """Return the same structure with each placeholder replaced by its value; in a list, a list by its elements."""
     if isinstance(part, dict):
         return {name: fill(value, values) for name, value in part.items()}
     if isinstance(part, list):
-        return [each for one in part for each in (values[one] if is_placeholder(one, values) else [fill(one, values)])]
+        return [each for one in part for each in _elements(fill(one, values), is_placeholder(one, values))]
     return values.get(part, part) if isinstance(part, str) else part
+
+
+def _elements(filled: Any, was_placeholder: bool) -> list[Any]:
+    return filled if was_placeholder and isinstance(filled, list) else [filled]
