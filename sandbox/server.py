@@ -58,7 +58,7 @@ _Answer = tuple[int, dict[str, str], bytes]
 
 @dataclass
 class Fault:
-    """An injected failure: the next `times` calls of an action return an error.
+    """An injected failure: the next `times` calls of an action return an error, in one Region if one is named.
 
     `carried_out`: the call takes effect, as if only its response was lost.
     """
@@ -70,6 +70,7 @@ class Fault:
     status: int = 400
     times: int = 1
     carried_out: bool = False
+    region: str | None = None
 
 
 class _Handler(MotoRequestHandler):
@@ -452,7 +453,8 @@ class Sandbox:
 
     def _fault(self, request: Request) -> Fault | None:
         for fault in self.faults:
-            if fault.times > 0 and fault.service == request.service and fault.action in ("*", request.action):
+            here = fault.region in (None, request.region) and fault.service == request.service
+            if fault.times > 0 and here and fault.action in ("*", request.action):
                 fault.times -= 1
                 return fault
         return None

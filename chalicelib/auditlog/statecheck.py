@@ -38,13 +38,18 @@ class StoredState(Struct, frozen=True):
 
 
 def verify_state(
-    target: str, stored: StoredState | None, kept: Mapping[int, Kept | None], keys: Mapping[str, int]
+    target: str,
+    stored: StoredState | None,
+    kept: Mapping[int, Kept | None],
+    keys: Mapping[str, int],
+    *,
+    newer: bool = False,
 ) -> list[Finding]:
     """Findings about edits of a chain's state that the guard's own writes cannot explain, in order.
 
     `kept` has the digests of each record by its number, None for one that does not cover the state or is not sound.
-    `keys` has the record's number of each key row by its sort key. Read the state first, then the key rows, then the
-    records.
+    `keys` has the record's number of each key row by its sort key. `newer`: a later release stored a record here.
+    Read the state first, then the key rows, then the records.
 
     STATE_EDITED            the protected fields were changed without a record, or the state contradicts itself
     KEY_ROW_MISSING         the state names a key that has no key row
@@ -57,7 +62,7 @@ def verify_state(
             findings.append(Finding(target, seq, "KEY_ROW_WITHOUT_RECORD", message))
     if stored is None:
         return findings
-    state, wrong = _read(stored, keys)
+    state, wrong = _read(stored, keys, newer=newer)
     if state is not None:
         wrong += _contradictions(stored, state, kept.get(stored.seq))
         missing = [name for name in (*named(state), None) if (sort_key(name) if name else UPGRADED) not in keys]
@@ -86,7 +91,9 @@ def _broken_links(kept: Mapping[int, Kept | None]) -> Iterator[tuple[int, str]]:
         last = (seq, now.after) if now is not None else None
 
 
-def _read(stored: StoredState, keys: Mapping[str, int]) -> tuple[TargetState | GuardState | None, list[str]]:
+def _read(
+    stored: StoredState, keys: Mapping[str, int], *, newer: bool
+) -> tuple[TargetState | GuardState | None, list[str]]:
     """Return the state, None if this release does not protect it or cannot read it; and what is wrong with its text."""
     try:
         document: dict[str, Any] = json.loads(stored.text)
@@ -95,12 +102,16 @@ def _read(stored: StoredState, keys: Mapping[str, int]) -> tuple[TargetState | G
             for name in ("target", "version", "seq", "head")
             if document.get(name) != getattr(stored, name)
         ]
+        if stored.version < 1:
+            wrong.append(f"the state has version {stored.version}, which nothing stores")
         state: TargetState | GuardState = (
             read_state(stored.text, GuardState)
             if stored.target == GUARD_CHAIN
             else read_state(stored.text, TargetState)
         )
     except FormatTooNew:
+        if not newer:
+            wrong.append("the state claims the format of a later release, which stored no record here")
         return None, wrong
     except (ValueError, AttributeError, RecursionError):
         return None, ["the state cannot be read"]

@@ -200,7 +200,7 @@ class _Chain:
             self.counts = Counter(markers=len(markers), keys=len(keys))
             head = (state.seq, state.head) if state else None
             findings = verify_chain(self._name, self._rows(), head, anchors) + self._compare_markers(markers)
-            findings += verify_state(self._name, state, self._kept, keys)
+            findings += verify_state(self._name, state, self._kept, keys, newer=bool(self.counts["newer"]))
             if LATE.isdisjoint(finding.code for finding in findings):
                 break
             # A record may have been appended since the state was read: read the state and the chain again.

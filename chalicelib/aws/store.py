@@ -100,7 +100,7 @@ class DynamoStore:
         raced = len(writes)
         if keys.marks is not None:
             writes.append(self._tables.mark_protected(after.target, keys.marks))
-        writes += [self._tables.check_key(after.target, key) for key in keys.checks]
+        writes += [self._tables.check_key(after.target, check) for check in keys.checks]
         additions = daily_totals.additions(before, after, [record for record, _, _ in records])
         for _ in range(MOST_SHARDS_TRIED):
             shard = random.randrange(daily_totals.SHARDS)
@@ -234,4 +234,5 @@ def _refused(target: str, keys: keyrows.KeyWrites, reasons: Sequence[str]) -> Gu
         return None
     if keys.marks is not None:
         return StateEdited(target)
-    return KeyNotOnRecord(target, keys.checks[reasons.index("ConditionalCheckFailed")].removeprefix(keyrows.PREFIX))
+    check = keys.checks[reasons.index("ConditionalCheckFailed")]
+    return KeyNotOnRecord(target, check.sk.removeprefix(keyrows.PREFIX))

@@ -22,7 +22,7 @@ import msgspec
 
 from chalicelib.auditlog import hashchain, states
 from chalicelib.auditlog.daily_totals import Addition
-from chalicelib.auditlog.keyrows import KeyRow
+from chalicelib.auditlog.keyrows import KeyCheck, KeyRow
 from chalicelib.aws.clients import Clients, call
 from chalicelib.aws.clock import AwsClock
 from chalicelib.aws.paging import pages
@@ -143,12 +143,13 @@ class Tables:
         put["Put"]["ConditionExpression"] = "attribute_not_exists(sk)"
         return put
 
-    def check_key(self, target: str, key: str) -> dict[str, Any]:
-        """Return the check that a key row exists, by its sort key."""
-        place = {"target": {"S": target}, "sk": {"S": key}}
-        return {
-            "ConditionCheck": {"TableName": self.audit, "Key": place, "ConditionExpression": "attribute_exists(sk)"}
-        }
+    def check_key(self, target: str, check: KeyCheck) -> dict[str, Any]:
+        """Return the check of a key row, or the write of what it becomes, on that condition."""
+        condition = {"ConditionExpression": "how = :how", "ExpressionAttributeValues": {":how": {"S": check.how}}}
+        if check.becomes is not None:
+            return {"Put": {**self.put_key(target, check.becomes)["Put"], **condition}}
+        place = {"target": {"S": target}, "sk": {"S": check.sk}}
+        return {"ConditionCheck": {"TableName": self.audit, "Key": place, **condition}}
 
     def enrol(self, target: str) -> dict[str, Any]:
         """Return the write that adds a chain's name to the roster."""

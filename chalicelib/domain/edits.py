@@ -39,6 +39,9 @@ def without_edits(state: TargetState, now: datetime) -> tuple[TargetState, tuple
         else each
         for lane, each in state.backoffs.items()
     }
+    for name in ("checked_at", "good_at", "good_setting_at"):
+        if found.is_late(name, getattr(state, name), timedelta()):
+            changes[name] = None
     changes["suppressions"] = tuple(found.checked(each) for each in state.suppressions)
     return (replace(state, **changes) if found.edits else state), tuple(found.edits)
 

@@ -22,6 +22,8 @@ PROTECTED = (
     "suppressions",
     "backoffs",
     "lease_number",
+    "requests",
+    "windows",
     "paused",
 )
 """The fields of the states of targets and of the guard, as they are stored."""

@@ -61,11 +61,11 @@ def plan_reads(
 ) -> ReadPlan:
     """Return what the second round must read; `deep` overrides how deep it goes.
 
-    Raises KMS's refusal to describe the managed alias's key if the guard has recorded no key: it is unknown then which
-    key is meant. A recorded key needs no alias, so nobody can stop the guard by pointing the alias at a closed key.
+    Raises KMS's refusal to describe the managed alias's key if the guard never had a key here: it is unknown then which
+    key is meant. Otherwise it needs no alias, so nobody can stop the guard by pointing the alias at a closed key.
     """
     meant = first.aliases[rule.managed_key.alias]
-    if isinstance(meant, AwsError) and state.managed_key is None:
+    if isinstance(meant, AwsError) and state.managed_key is None and not (state.keys_made or state.keys_retired):
         raise meant
     if deep is None:
         deep = not _is_as_before(state, first, kind, now)

@@ -30,6 +30,7 @@ from chalicelib.domain.policy import Policy, parse
 from chalicelib.domain.ports import Reach
 from chalicelib.domain.stored import Backoff, Record
 from chalicelib.loop.guard import Guard
+from chalicelib.loop.managed_key import adopt_key
 from chalicelib.loop.pause import pause, resume
 from chalicelib.loop.reconcile import reconcile
 from chalicelib.wiring import make_guard, make_store
@@ -126,6 +127,9 @@ class Day:
     def passes(self) -> None:
         for cell in CELLS:
             self._makes_compliant(cell)
+        self._sweeps(CELLS)
+        for cell in CELLS:
+            adopt_key(self._guard(), cell.target, Trigger(TriggerKind.OPERATOR), cell.key_arn)
         self._sweeps(CELLS)
         # In the second of an observation it is not known which came first, a change or what was seen.
         self.sandbox.turn(clock_behind_seconds=24 * HOUR - 10)

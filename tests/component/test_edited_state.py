@@ -80,6 +80,8 @@ def test_p16_what_the_guard_stored_verifies_whole_and_covers_every_record() -> N
         ("keys_handed", ["arn:aws:kms:us-east-1:123456789012:key/x"]),
         ("backoffs", {"setting": {"count": 9}}),
         ("lease_number", 99),
+        ("requests", ["00000000-0000-0000-0000-000000000000"]),
+        ("windows", [{"since": None, "until": "2999-01-01T00:00:00Z"}]),
     ],
 )  # fmt: skip
 def test_p16_an_edit_of_each_protected_field_is_found(name: str, value: object) -> None:
@@ -94,6 +96,12 @@ def test_p16_a_state_that_claims_an_earlier_format_is_found_and_then_on_record()
     assert findings() == {(HERE, "STATE_EDITED")}
     delivered(event())
     assert "STATE_EDITED" in reasons()
+
+
+@pytest.mark.parametrize("claims", [{"format": 99}, {"version": 0}])
+def test_p16_a_state_that_no_release_stored_is_found(claims: dict[str, int]) -> None:
+    edit(HERE, **claims)
+    assert (HERE, "STATE_EDITED") in findings()
 
 
 def test_p16_an_edit_of_the_pause_is_found() -> None:

@@ -193,6 +193,10 @@ class Story:
         item = self.account.client("dynamodb").get_item(TableName="xray-guard-targets", Key=key)["Item"]
         return "due_at" in item
 
+    def event_history_is_read(self) -> None:
+        self._run("event_history")
+        assert records_of(self.account, "guard")[-1].reason == "EVENT_HISTORY"
+
     def an_event_that_cannot_be_stored(self) -> None:
         self.account.fail("dynamodb", "TransactWriteItems", "InternalServerError", status=500, times=10_000)
         self._drift()

@@ -130,6 +130,7 @@ def test_the_other_functions_start_without_the_api(project: Path) -> None:
     assert {name for name in loaded if name.startswith("chalicelib.auditlog.")} == {
         "chalicelib.auditlog.anchors",
         "chalicelib.auditlog.hashchain",
+        "chalicelib.auditlog.keyrows",
         "chalicelib.auditlog.states",
         "chalicelib.auditlog.draft",
         "chalicelib.auditlog.daily_totals",

@@ -375,9 +375,11 @@ class FakeStore:
             if writes.marks is not None and (after.target, UPGRADED) in tables.keys:
                 raise StateEdited(after.target)
             for check in writes.checks:
-                if (after.target, check) not in tables.keys:
-                    raise KeyNotOnRecord(after.target, check.removeprefix(PREFIX))
-            for row in (*writes.rows, *([writes.marks] if writes.marks else [])):
+                row = tables.keys.get((after.target, check.sk))
+                if row is None or row.how != check.how:
+                    raise KeyNotOnRecord(after.target, check.sk.removeprefix(PREFIX))
+            becoming = [check.becomes for check in writes.checks if check.becomes]
+            for row in (*writes.rows, *becoming, *([writes.marks] if writes.marks else [])):
                 tables.keys[after.target, row.sk] = row
             for record, body, digest in records:
                 index = hashchain.time_index(record.target, record.seq, record.at)

@@ -17,7 +17,7 @@ from chalicelib.domain.model import Trigger, TriggerKind
 from chalicelib.domain.protected import PROTECTED, Kept, digest_of, protected_digest
 from chalicelib.domain.reasons import Outcome
 from chalicelib.domain.settlement import RecordFields
-from chalicelib.domain.stored import Backoff, GuardState, Intent, Pause, Record, Suppression, TargetState
+from chalicelib.domain.stored import Backoff, GuardState, Intent, Pause, Record, Suppression, TargetState, Window
 from tests.unit.targets import NOW, TARGET
 
 
@@ -65,13 +65,15 @@ EDITS: dict[str, object] = {
     "keys_handed": ("arn:c",),
     "backoffs": {Lane.SETTING: Backoff(1, NOW, NOW)},
     "lease_number": 7,
+    "requests": ("request-1",),
+    "windows": (Window(None, NOW),),
     "paused": Pause(NOW, "somebody", "because"),
 }
 OPEN = {
     *("target", "version", "seq", "head", "format"),  # the chain's own; verified by themselves
     *("incident", "recheck_at", "watch", "due"),  # bounded, see `edits`
     *("first_seen", "setting", "ever_used", "outcome", "reason", "violations", "rule", "policy_digest"),
-    *("checked_at", "good_at", "good_setting_at", "past", "requests", "windows", "effects", "last_seen"),
+    *("checked_at", "good_at", "good_setting_at", "past", "effects", "last_seen"),
     *("swept_at", "policy_seq"),
 }
 

@@ -52,6 +52,9 @@ def full(beyond: timedelta) -> TargetState:
         intent=Intent("nonce", late + waiting.LONGEST_INTENT),
         recheck_at=late + waiting.STALE_READS,
         watch=late,
+        checked_at=late,
+        good_at=late,
+        good_setting_at=late,
         backoffs={Lane.KEY: Backoff(3, NOW, late + waiting.LONGEST_BACKOFF)},
         suppressions=(Suppression("key", "v", "r", NOW, None, NOW + LONGEST_BREAK_GLASS + beyond),),
     )
@@ -71,6 +74,9 @@ def test_p16_each_time_beyond_its_maximum_is_named_and_not_obeyed() -> None:
         "intent.due",
         "recheck_at",
         "watch",
+        "checked_at",
+        "good_at",
+        "good_setting_at",
         "backoffs.key.until",
         "suppressions.until",
     }

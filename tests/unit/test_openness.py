@@ -104,6 +104,19 @@ def test_in_doubt_it_is_open(condition: dict[str, Any]) -> None:
     assert opens("*", condition)
 
 
+@pytest.mark.parametrize(
+    "condition",
+    [
+        {"StringEquals": {"aws:SourceAccount": OTHER}},
+        {"ArnLike": {"aws:SourceArn": f"arn:aws:logs:us-east-1:{OTHER}:log-group:*"}},
+    ],
+)
+def test_a_service_that_acts_for_another_account_opens_the_key(condition: dict[str, Any]) -> None:
+    assert opens({"Service": "logs.amazonaws.com"}, condition)
+    own = json.loads(json.dumps(condition).replace(OTHER, OWN))
+    assert opens({"Service": "logs.amazonaws.com"}, own) == ()
+
+
 def test_a_deny_opens_nothing() -> None:
     assert opens("*", Effect="Deny") == ()
 

@@ -34,8 +34,16 @@ def open_statements(text: str, target: Target) -> tuple[str, ...]:
 
 
 def _is_open(each: Statement, target: Target) -> bool:
+    if any(_names_another(condition, target) for condition in each.conditions or ()):
+        return True
     outside = each.principals is None or any(_is_outside(kind, name, target) for kind, name in each.principals)
     return outside and not any(_keeps_in(condition, target) for condition in each.conditions or ())
+
+
+def _names_another(condition: Condition, target: Target) -> bool:
+    """Whether a service may act for another account: the statement says so."""
+    source = condition.key in ("aws:sourceaccount", "aws:sourcearn")
+    return source and any(account_of(each) not in (None, target.account) for each in condition.values)
 
 
 def _is_outside(kind: str, name: str, target: Target) -> bool:
