@@ -272,10 +272,10 @@ def read_back(stage: Stage) -> None:
 def tampered(stage: Stage) -> None:
     """A change by a principal with write access to the table."""
     stage.voice.chapter("A user edits the audit log", "Alice replaces her name with bob's.")
-    place = {"target": {"S": stage.target}, "sk": {"S": f"r#{2:012d}"}}
+    place = {"target": {"S": stage.target}, "sk": {"S": f"r#{1:012d}"}}
     dynamodb: Any = stage.sandbox.client("dynamodb")
     body: str = dynamodb.get_item(TableName=AUDIT_TABLE, Key=place)["Item"]["body"]["S"]
-    with stage.step("user/alice", "dynamodb UpdateItem: in record 2, user/alice becomes user/bob"):
+    with stage.step("user/alice", "dynamodb UpdateItem: in record 1, user/alice becomes user/bob"):
         dynamodb.update_item(
             TableName=AUDIT_TABLE,
             Key=place,
@@ -284,7 +284,7 @@ def tampered(stage: Stage) -> None:
         )
     stage.command("audit", "verify", exits=1)
     found = [(finding["target"], finding["seq"]) for finding in stage.json_of("audit", "verify")["findings"]]
-    stage.prove(found == [(stage.target, 2)], f"Detected: record 2 of {stage.target} was edited. Exit code 1", found)
+    stage.prove(found == [(stage.target, 1)], f"Detected: record 1 of {stage.target} was edited. Exit code 1", found)
 
 
 def _code(call: Any) -> str:

@@ -337,7 +337,9 @@ def refused(answers: dict[Call, str]) -> list[tuple[str, str, str, str]]:
 
 def test_every_function_was_at_work(recorded: Recorded) -> None:
     by = {function for functions in recorded.recorder.calls.values() for function in functions}
-    assert by == {f"xray-guard-{name}" for name in ("on_change", "on_key_change", "tick", "sweep", "api")}
+    assert by == {
+        f"xray-guard-{name}" for name in ("on_change", "on_key_change", "tick", "sweep", "event_history", "api")
+    }
     assert recorded.recorder.unresolved == {"kms:DescribeKey"}, "only an alias that does not exist yet names no key"
 
 
