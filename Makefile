@@ -38,9 +38,10 @@ check: $(VENV)/ready ## check lint, format, types and the direction of imports
 
 package: $(PACKAGE)/sam.json ## build the template and the zip to deploy, in build/STAGE/package [STAGE=dev]
 
-deploy: $(VENV)/ready ## package, print the AWS CLI commands and run them [STAGE=dev] BUCKET= [STACK=] [ALARM_EMAIL=] [ANCHOR_BUCKET=] [RIGHTS=observe] [FORWARD=no]
+deploy: $(VENV)/ready ## package, print the AWS CLI commands and run them [STAGE=dev] BUCKET= [STACK=] [ALARM_EMAIL=] [ANCHOR_BUCKET=] [RIGHTS=observe] [PIPELINE_ROLE=] [OPERATOR_ROLES=] [FORWARD=no]
 	@$(VENV)/bin/python -m shipping.deploying --stage '$(STAGE)' --bucket '$(BUCKET)' --stack '$(STACK)' \
-		--alarm-email '$(ALARM_EMAIL)' --anchor-bucket '$(ANCHOR_BUCKET)' --rights '$(RIGHTS)'
+		--alarm-email '$(ALARM_EMAIL)' --anchor-bucket '$(ANCHOR_BUCKET)' --rights '$(RIGHTS)' \
+		--pipeline-role '$(PIPELINE_ROLE)' --operator-roles '$(OPERATOR_ROLES)'
 	@$(if $(filter no,$(FORWARD)),,$(VENV)/bin/python -m shipping.regions --stage '$(STAGE)' --stack '$(STACK)')
 
 forward: $(PACKAGE)/sam.json ## forward the events of other Regions to the guard; `make deploy` does it, too [STAGE=dev] [STACK=] [REGIONS=name,name]

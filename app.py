@@ -56,7 +56,13 @@ def sweep(event: UnreadEvent) -> Any:
     return entry.sweep(event.to_dict(), event.context)
 
 
-for handler in (on_change, on_key_change, tick, sweep):
+@app.schedule("rate(1 hour)")
+def event_history(event: UnreadEvent) -> Any:
+    """Record the changes whose events were lost."""
+    return entry.event_history(event.to_dict(), event.context)
+
+
+for handler in (on_change, on_key_change, tick, sweep, event_history):
     handler.event_class = UnreadEvent
 
 

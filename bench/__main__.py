@@ -1,5 +1,7 @@
 """`python -m bench`: what the shipped package costs, as ratios to a bare boto3 handler that makes the same AWS calls.
 
+Of a sweep over many Regions it measures how close its time comes to what the round trips alone take.
+
 A ratio is that of the medians of alternating measurements in one run; its quartiles are printed next to it. CPU time is
 what matters: on a busy machine, and on a function with a third of a processor, wall time follows it.
 """
@@ -19,13 +21,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from bench.account import CALL_SECONDS, LEAST_SECONDS, REGIONS, SWEEP
 from bench.imports import shares
 from bench.measure import Bench, Cold, Subject, WrongAnswer
 from bench.sandboxed import seconds_in_sandbox
 from bench.world import Scene, scenes
 
 PROJECT = Path(__file__).parent.parent
-COLD_AIM, COLD_ALONE_AIM, WARM_AIM = 1.5, 1.25, 1.3
+COLD_AIM, COLD_ALONE_AIM, WARM_AIM, SWEEP_AIM = 1.5, 1.25, 1.3, 0.95
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--invocations", type=int, default=15, help="warm invocations per handler and round")
     parser.add_argument("--no-sandbox", action="store_true", help="skip the run against the whole sandbox")
     parser.add_argument("--output", type=Path, default=PROJECT / "build" / "bench.json")
+    parser.add_argument("--sweeps", type=int, default=40, help="warm sweeps")
     options = parser.parse_args(arguments)
     if not (options.package / "deployment.zip").is_file():
         print(f"There is no package in {options.package}; run `make package STAGE=dev`.", file=sys.stderr)
@@ -47,6 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
             with Bench(options.package, scenes(PROJECT / "tests" / "events"), Path(folder)) as bench:
                 figures["calls"] = bench.calls
                 figures["warm"] = measure_warm(bench, options.rounds, options.invocations)
+                figures["sweep"] = measure_sweep(bench, options.sweeps)
                 figures["cold"] = measure_cold(bench, options.cold_starts)
                 figures["imports"] = measure_imports(bench, max(3, options.cold_starts // 3))
         except WrongAnswer as error:
@@ -151,6 +156,28 @@ def measure_warm(bench: Bench, rounds: int, invocations: int) -> list[dict[str, 
     return rows
 
 
+def measure_sweep(bench: Bench, times: int) -> dict[str, float]:
+    """Measure sweeps of an account whose every response takes its time, one cold and the others warm."""
+    say(f"{SWEEP.name}: {times} times")
+    cold = bench.cold(bench.sweep, SWEEP)
+    with bench.warm(bench.sweep, SWEEP) as warm:
+        warm.timed(2)
+        taken = warm.timed(times)
+    ratios = [LEAST_SECONDS / wall for _, wall in taken]
+    low, middle, high = statistics.quantiles(ratios, n=4) if times > 1 else ratios * 3
+    return {
+        "seconds": statistics.median(wall for _, wall in taken),
+        "least_seconds": LEAST_SECONDS,
+        "ratio": middle,
+        "low": low,
+        "high": high,
+        "cpu_ms_per_target": statistics.median(cpu for cpu, _ in taken) * 1000 / len(REGIONS),
+        "cold_seconds": cold.wall,
+        "cold_cpu_seconds": cold.cpu,
+        "aim": SWEEP_AIM,
+    }
+
+
 def ratio(guard: Sequence[float], bare: Sequence[float], round_length: int) -> dict[str, float]:
     """Return the ratio of the medians, and the quartiles of the rounds' ratios."""
 
@@ -210,6 +237,25 @@ def report(figures: dict[str, Any]) -> str:
                 *_ratio_cells(row),
             )
             for row in figures["warm"]
+        ],
+    )
+    swept = figures["sweep"]
+    lines += [
+        "",
+        f"Warm {SWEEP.name}, {CALL_SECONDS * 1000:.0f} ms a call; the ratio is the least seconds to those taken",
+    ]
+    lines += table(
+        ("", "seconds", "least", "ratio", "quartiles", "aim", "CPU ms a target", "cold seconds", "cold CPU"),
+        [
+            (
+                "sweep",
+                f"{swept['seconds']:.3f}",
+                f"{swept['least_seconds']:.3f}",
+                *_ratio_cells(swept),
+                f"{swept['cpu_ms_per_target']:.2f}",
+                f"{swept['cold_seconds']:.2f}",
+                f"{swept['cold_cpu_seconds']:.2f}",
+            )
         ],
     )
     for name, owners in figures["imports"].items():

@@ -18,6 +18,7 @@ from typing import IO
 
 from botocore import xform_name
 
+from bench.account import REGIONS, SWEEP, Account
 from bench.world import ROLE_ARN, TARGET, Endpoint, Scene
 from chalicelib.domain.policy import load_stamped
 from sandbox.functions import build_runtime_folder, has_runtime_client
@@ -59,7 +60,7 @@ class Cold:
 
 
 class Bench:
-    """The shipped package, unzipped next to what Lambda's image has, and one endpoint per scene.
+    """The shipped package, unzipped next to what Lambda's image has, and one endpoint per scene and for the sweep.
 
     Use it as a context manager; entering it raises WrongAnswer if a handler does not do what its scene requires.
     """
@@ -76,15 +77,19 @@ class Bench:
         build_runtime_folder(folder / "runtime")
         self.guard = Subject("guard", "app.on_change", guard_root)
         self.bare = Subject("bare", "bare.handler", bare_root)
+        self.sweep = Subject("sweep", "app.sweep", guard_root)
         # Here both start with Chalice and Powertools loaded, so what these share with boto3 does not count either.
         self.guard_alone = replace(self.guard, name="guard alone", loaded_before=(*RUNTIME, *FRAMEWORKS))
         self.bare_alone = replace(self.bare, name="bare alone", loaded_before=(*RUNTIME, *FRAMEWORKS))
-        self._endpoints: dict[str, Endpoint] = {}
+        self._endpoints: dict[str, Endpoint | Account] = {}
+        self.account: Account
         self.calls: dict[str, list[str]] = {}
 
     def __enter__(self) -> Bench:
         policy = load_stamped(self.guard.root / "policies")
         try:
+            self.account = self._endpoints[SWEEP.name] = Account(policy)
+            self._file(SWEEP, "event").write_text("{}", "utf-8")
             for scene in self.scenes:
                 self._endpoints[scene.name] = Endpoint(scene, policy)
                 self._file(scene, "event").write_text(json.dumps(scene.event), "utf-8")
@@ -145,6 +150,8 @@ class Bench:
         output = json.loads(line)
         answer = output.pop("answer")
         if "outcome" in answer and (answer["outcome"], answer["reason"]) != (scene.outcome, scene.reason):
+            raise WrongAnswer(f"{subject.name}, {scene.name}: {answer}")
+        if subject is self.sweep and answer != {"targets": len(REGIONS), "outcomes": {scene.outcome: len(REGIONS)}}:
             raise WrongAnswer(f"{subject.name}, {scene.name}: {answer}")
         return Cold(**output)
 
@@ -211,9 +218,12 @@ class Warm:
 
     def invoke(self, times: int) -> list[float]:
         """Return the CPU seconds of each invocation."""
+        return [cpu for cpu, _ in self.timed(times)]
+
+    def timed(self, times: int) -> list[tuple[float, float]]:
+        """Return the seconds of CPU and wall time of each invocation."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(f"{times}\n")
         self._process.stdin.flush()
-        seconds: list[float] = json.loads(self._process.stdout.readline())
-        return seconds
+        return [(cpu, wall) for cpu, wall in json.loads(self._process.stdout.readline())]

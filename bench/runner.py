@@ -2,8 +2,8 @@
 
 Arguments: the handler, the file with the event, the function's ARN, and modules to load before the clock starts. Prints
 one JSON object for the cold start (seconds of CPU and wall time, from the handler's import to its response). Then, for
-each number read from stdin, prints a list with the CPU seconds of that many warm invocations. CPU time is that of the
-process, all threads together.
+each number read from stdin, prints a list with the seconds of CPU and wall time of that many warm invocations. CPU time
+is that of the process, all threads together.
 """
 
 from __future__ import annotations
@@ -66,10 +66,10 @@ def _imported(name: str) -> Any:
     return sys.modules[name]
 
 
-def _warm(function: Any, event: Any, context: Any) -> float:
-    began = time.process_time()
+def _warm(function: Any, event: Any, context: Any) -> tuple[float, float]:
+    began, began_cpu = time.perf_counter(), time.process_time()
     function(event, context)
-    return time.process_time() - began
+    return time.process_time() - began_cpu, time.perf_counter() - began
 
 
 if __name__ == "__main__":

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -77,16 +79,10 @@ def scenes(events: Path) -> tuple[Scene, ...]:
     )
 
 
-class Endpoint:
-    """The scene's AWS, on 127.0.0.1. `received` has every call received since it was last cleared."""
+class Loopback:
+    """An AWS on 127.0.0.1. `answer(path, headers, body)` returns a response's body, in the thread of its connection."""
 
-    def __init__(self, scene: Scene, policy: Policy) -> None:
-        self.received: list[Request] = []
-        self._found = scene.found
-        self._setting = scene.found
-        self._turn = threading.Lock()
-        self._answers = _answers(policy)
-        endpoint = self
+    def __init__(self, answer: Callable[[str, Message, bytes], bytes]) -> None:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -98,13 +94,13 @@ class Endpoint:
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                answer = endpoint._answer(_request(self.path, self.headers.get("X-Amz-Target"), body))
+                response = answer(self.path, self.headers, body)
                 self.send_response(200)
                 self.send_header("Content-Type", "application/x-amz-json-1.1")
                 self.send_header("x-amzn-RequestId", "5d1ff3ad-0f5c-4d3c-9e46-7c2f1d4b3a99")
-                self.send_header("Content-Length", str(len(answer)))
+                self.send_header("Content-Length", str(len(response)))
                 self.end_headers()
-                self.wfile.write(answer)
+                self.wfile.write(response)
 
         class Server(ThreadingHTTPServer):
             daemon_threads = True
@@ -121,7 +117,20 @@ class Endpoint:
         self._server.shutdown()
         self._server.server_close()
 
-    def _answer(self, request: Request) -> bytes:
+
+class Endpoint(Loopback):
+    """The scene's AWS. `received` has every call received since it was last cleared."""
+
+    def __init__(self, scene: Scene, policy: Policy) -> None:
+        super().__init__(self._answer)
+        self.received: list[Request] = []
+        self._found = scene.found
+        self._setting = scene.found
+        self._turn = threading.Lock()
+        self._answers = _answers(policy)
+
+    def _answer(self, path: str, headers: Message, body: bytes) -> bytes:
+        request = read_request(path, headers.get("X-Amz-Target"), body)
         with self._turn:
             self.received.append(request)
             match request.operation:
@@ -136,7 +145,8 @@ class Endpoint:
             return self._answers[request.operation]
 
 
-def _request(path: str, action: str | None, body: bytes) -> Request:
+def read_request(path: str, action: str | None, body: bytes) -> Request:
+    """Return the AWS call of an HTTP request to X-Ray, KMS or DynamoDB."""
     parameters = json.loads(body) if body else {}
     parameters.pop("ClientRequestToken", None)  # botocore puts a new one into every transaction
     if action is None:
@@ -152,31 +162,17 @@ def _answers(policy: Policy) -> dict[str, bytes]:
         raise ValueError("the packaged policy governs no account; there is nothing to measure")
     now = datetime.now(UTC)
     states: dict[str, TargetState | GuardState] = {
-        str(TARGET): _kept_state(rule.id, policy.digest, now),
-        GUARD_CHAIN: GuardState(version=3, seq=3, head="c" * 64, policy_digest=policy.digest, swept_at=now),
+        str(TARGET): kept_state(TARGET, rule.id, policy.digest, now),
+        GUARD_CHAIN: guard_state(policy.digest, now),
     }
     items = [
         {"target": {"S": name}, "state": {"S": msgspec.json.encode(state).decode()}} for name, state in states.items()
     ]
-    key = {
-        "AWSAccountId": TARGET.account,
-        "Arn": KEY_ARN,
-        "KeyId": KEY_ID,
-        "KeyState": "Enabled",
-        "KeySpec": "SYMMETRIC_DEFAULT",
-        "KeyUsage": "ENCRYPT_DECRYPT",
-        "KeyManager": "CUSTOMER",
-        "Origin": "AWS_KMS",
-        "Description": rule.managed_key.description,
-        "Enabled": True,
-        "MultiRegion": False,
-        "CreationDate": now.timestamp(),
-    }
     tags = {**rule.managed_key.tags, GUARD_TAG_KEY: GUARD_TAG_VALUE}
     answers = {
         "BatchGetItem": {"Responses": {TARGETS_TABLE: items, AUDIT_TABLE: []}, "UnprocessedKeys": {}},
         "TransactWriteItems": {},
-        "DescribeKey": {"KeyMetadata": key},
+        "DescribeKey": {"KeyMetadata": key_metadata(TARGET, rule.managed_key.description, now)},
         "GetKeyPolicy": {"Policy": initial_policy(rule, TARGET, "aws"), "PolicyName": "default"},
         "GetKeyRotationStatus": {
             "KeyId": KEY_ARN,
@@ -191,13 +187,42 @@ def _answers(policy: Policy) -> dict[str, bytes]:
     return {operation: json.dumps(answer).encode() for operation, answer in answers.items()}
 
 
-def _kept_state(rule: str, digest: str, now: datetime) -> TargetState:
+def key_arn(target: Target) -> str:
+    """Return the ARN of the target's managed key."""
+    return f"arn:aws:kms:{target.region}:{target.account}:key/{KEY_ID}"
+
+
+def key_metadata(target: Target, description: str, made_at: datetime) -> dict[str, Any]:
+    """Return the target's managed key as DescribeKey returns it."""
+    return {
+        "AWSAccountId": target.account,
+        "Arn": key_arn(target),
+        "KeyId": KEY_ID,
+        "KeyState": "Enabled",
+        "KeySpec": "SYMMETRIC_DEFAULT",
+        "KeyUsage": "ENCRYPT_DECRYPT",
+        "KeyManager": "CUSTOMER",
+        "Origin": "AWS_KMS",
+        "Description": description,
+        "Enabled": True,
+        "MultiRegion": False,
+        "CreationDate": made_at.timestamp(),
+    }
+
+
+def guard_state(digest: str, now: datetime) -> GuardState:
+    """Return the guard's own state."""
+    return GuardState(version=3, seq=3, head="c" * 64, policy_digest=digest, swept_at=now)
+
+
+def kept_state(target: Target, rule: str, digest: str, now: datetime) -> TargetState:
     """Return the state of a compliant target that was remediated three times before."""
-    drifted, wanted = Setting(EncryptionType.NONE), Setting(EncryptionType.KMS, KEY_ARN, EncryptionStatus.ACTIVE)
+    arn = key_arn(target)
+    drifted, wanted = Setting(EncryptionType.NONE), Setting(EncryptionType.KMS, arn, EncryptionStatus.ACTIVE)
     times = [now - timedelta(days=days) for days in (9, 5, 2)]
     past = tuple(
         PastIncident(
-            f"{TARGET}#{number * 3}",
+            f"{target}#{number * 3}",
             at,
             at + timedelta(seconds=3),
             drifted,
@@ -206,7 +231,7 @@ def _kept_state(rule: str, digest: str, now: datetime) -> TargetState:
         for number, at in enumerate(times, start=1)
     )
     return TargetState(
-        str(TARGET),
+        str(target),
         version=12,
         seq=11,
         head="b" * 64,
@@ -221,6 +246,6 @@ def _kept_state(rule: str, digest: str, now: datetime) -> TargetState:
         past=past,
         lease_number=3,
         requests=(ECHO_REQUEST_ID,),
-        managed_key=KEY_ARN,
-        keys_made=(KEY_ARN,),
+        managed_key=arn,
+        keys_made=(arn,),
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from threading import Lock
 from typing import Any
 
 from aws_lambda_powertools import Logger, Metrics
@@ -15,6 +16,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from msgspec.structs import replace
 
 from chalicelib.aws.clients import Clients
+from chalicelib.aws.clock import AwsClock
 from chalicelib.domain.errors import GuardError
 from chalicelib.domain.events import KEY_EVENTS, KEY_NOTICES, read_change, read_key_event
 from chalicelib.domain.model import Rejected, Trigger, TriggerKind, arn_part
@@ -50,6 +52,9 @@ metrics = Metrics(
     namespace=os.environ.get("POWERTOOLS_METRICS_NAMESPACE", NAMESPACE),
     service=os.environ.get("POWERTOOLS_SERVICE_NAME", "xray-guard"),
 )
+
+_emitting = Lock()
+"""One record is emitted at a time, because a sweep's targets share Powertools' metrics."""
 
 
 class Incomplete(Exception):
@@ -101,6 +106,11 @@ def sweep(event: object, context: Any) -> dict[str, Any]:
     return _invoked(context, lambda guard: _sweep(guard, context))
 
 
+def event_history(event: object, context: Any) -> dict[str, Any]:
+    """Record the changes that CloudTrail knows and whose events the guard did not receive."""
+    return _invoked(context, lambda guard: _event_history(guard, context))
+
+
 def _on_change(guard: Guard, event: object) -> dict[str, Any]:
     change = read_change(event)
     if isinstance(change, Rejected):
@@ -141,6 +151,32 @@ def _sweep(guard: Guard, context: Any) -> dict[str, Any]:
     answer = _reported(report)
     metrics.add_metric("SweepCompleted", MetricUnit.Count, 1)
     return answer
+
+
+def _event_history(guard: Guard, context: Any) -> dict[str, Any]:
+    # As in `_sweep`: no other function needs these.
+    from chalicelib.aws.cloudtrail import EventHistoryApi
+    from chalicelib.aws.regions import enabled_regions
+    from chalicelib.loop.event_history import event_history as read_event_history
+    from chalicelib.wiring import make_history_store
+
+    clients, region = _the_process().clients, arn_part(context.invoked_function_arn, 3)
+    assert isinstance(guard.clock, AwsClock)
+    report = read_event_history(
+        guard,
+        lambda: enabled_regions(clients, region),
+        lambda target: EventHistoryApi(clients, target.region),
+        make_history_store(clients, region, guard.clock),
+        _seconds_left(context),
+        home_region=region,
+    )
+    if report.deaf:
+        # Every hour, so that the alarm lasts as long as the cause.
+        metrics.add_metric("Deaf", MetricUnit.Count, len(report.deaf))
+    if report.refused:
+        logger.warning("Event history not read", extra={"targets": report.refused})
+    _raise_unreached(report.bugs, report.unreached)
+    return {"targets": report.targets, "events": report.events, "missed": report.missed}
 
 
 def _rejected(guard: Guard, kind: TriggerKind, rejected: Rejected) -> dict[str, Any]:
@@ -191,18 +227,32 @@ def _told(result: Result) -> dict[str, Any]:
 
 
 def _reported(report: Report) -> dict[str, Any]:
-    for bug in report.bugs:
-        # The targets' records refer to this log.
-        logger.error("internal error of the guard", exc_info=bug)
-    if report.unreached:
-        first, problem = next(iter(report.unreached.items()))
-        logger.error("targets not reached", extra={"targets": sorted(report.unreached), "first": problem.code})
-        raise Incomplete(f"{len(report.unreached)} targets not reached, the first {first}: {problem.code}")
+    _raise_unreached(report.bugs, report.unreached)
     return {"targets": len(report.results), "outcomes": report.outcomes}
 
 
+def _raise_unreached(bugs: list[Exception], unreached: dict[str, Problem]) -> None:
+    """Log what failed, and raise Incomplete if the results of any target could not be stored."""
+    for bug in bugs:
+        # The targets' records refer to this log.
+        logger.error("internal error of the guard", exc_info=bug)
+    if unreached:
+        first, problem = next(iter(unreached.items()))
+        logger.error("targets not reached", extra={"targets": sorted(unreached), "first": problem.code})
+        raise Incomplete(f"{len(unreached)} targets not reached, the first {first}: {problem.code}")
+
+
 def _emit(record: Record) -> None:
-    """Log a record and count it. Never log the event itself, nor any free text that came with it."""
+    """Log a record and count it. Never log the event itself, nor any free text that came with it.
+
+    Several threads may call it. The log has the records of one target in their order, and those of different targets,
+    and of the guard's own chain, as they come.
+    """
+    with _emitting:
+        _log_and_count(record)
+
+
+def _log_and_count(record: Record) -> None:
     extra: dict[str, object] = {
         "record_id": record.record_id,
         "incident_id": record.incident_id,
@@ -221,8 +271,12 @@ def _emit(record: Record) -> None:
         metrics.add_metric("Flapping", MetricUnit.Count, 1)
     if record.reason == Reason.ROLE_BORROWED:
         metrics.add_metric("RoleBorrowed", MetricUnit.Count, 1)
+    if record.reason == Reason.UNCONFIRMED:
+        metrics.add_metric("Unconfirmed", MetricUnit.Count, 1)
     if Violation.KEY_POLICY_OPEN in record.violations:
         metrics.add_metric("KeyPolicyOpen", MetricUnit.Count, 1)
+    if record.reason in (Reason.STATE_EDITED, Reason.KEY_NOT_ON_RECORD):
+        metrics.add_metric("StateEdited", MetricUnit.Count, 1)
     if record.reason == Reason.REGION_DENIED and record.before is not None:
         # Alarm only for a Region that the guard could read before, not for one that was always denied.
         metrics.add_metric("RegionDenied", MetricUnit.Count, 1)

@@ -26,6 +26,7 @@ from chalicelib.domain.stored import Record
 from chalicelib.loop.guard import Guard
 
 if TYPE_CHECKING:
+    from chalicelib.aws.historystore import DynamoHistory
     from chalicelib.aws.logreads import LogStore
 
 POLICIES = Path(__file__).parent.parent / "policies"
@@ -41,6 +42,13 @@ def make_log_store(clients: Clients, region: str, clock: AwsClock) -> LogStore:
     from chalicelib.aws.logreads import LogStore
 
     return LogStore(clients, region, clock, *_table_names())
+
+
+def make_history_store(clients: Clients, region: str, clock: AwsClock) -> DynamoHistory:
+    """Return the store of the function `event_history`, and of the faces that show what it found."""
+    from chalicelib.aws.historystore import DynamoHistory
+
+    return DynamoHistory(clients, region, clock, *_table_names())
 
 
 def _table_names() -> tuple[str, str]:
@@ -65,14 +73,14 @@ def make_guard(
     """Return a guard that acts with the clients' identity. `region` is the Region of its tables."""
     clock = AwsClock()
     store = make_store(clients, region, clock)
-    gather = Threads()
+    threads = Threads()
 
-    @cache
+    @cache  # two threads may make a Reach of the same target each, which costs nothing: it makes its clients later
     def reach(target: Target) -> Reach:
         return Reach(
             target,
             XRayApi(clients, target.region),
-            KeysApi(clients, target.region, gather),
+            KeysApi(clients, target.region, threads),
             PrincipalsApi(clients, target),
         )
 
@@ -84,7 +92,8 @@ def make_guard(
         store=store,
         clock=clock,
         reach=reach,
-        gather=gather,
+        gather=threads,
+        fan_out=threads,
         sleep=time.sleep,
         random=random.random,
         new_id=lambda: str(uuid.uuid4()),

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import moto.cloudformation.urls
 import moto.ec2.urls
 import moto.kms.urls
 import moto.xray.urls
+from moto.cloudformation.responses import CloudFormationResponse
 from moto.core.responses import ActionResult
 from moto.ec2.responses import EC2Response
 
 from sandbox.keys import KeyResponse
 from sandbox.knobs import KNOBS
 from sandbox.tracing import TracingResponse
+
+
+class StackResponse(CloudFormationResponse):
+    """CloudFormation, where a change set without changes is accepted: moto refuses it only if it has parameters."""
+
+    def _validate_different_update(self, *_: Any) -> None:
+        """Accept it."""
+
+
+moto.cloudformation.urls.url_paths["{0}/$"] = StackResponse.dispatch
 
 
 class EnabledRegions(EC2Response):

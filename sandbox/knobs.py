@@ -21,10 +21,12 @@ class Knobs:
 
     `settle_seconds`: how long X-Ray's setting stays UPDATING. `stale_seconds`: how old the responses of KMS's reads
     are. `event_delay_seconds`: from a call to its event on the bus; `event_copies`: how often that event is delivered
-    (0: lost, 2: twice). `retry_seconds`: Lambda's waits before an asynchronous invocation's first and second retry (one
-    and two minutes in AWS). `schedules`: whether schedules run by themselves. `clock_behind_seconds`: how far AWS's
-    clock (the `Date` of its responses, CloudTrail's times) is behind the host's, so that a demo can skip hours; delays,
-    schedules and X-Ray's UPDATING still take real time.
+    (0: lost, 2: twice). `lose_events`, `double_events` and `delay_events` (by `late_seconds`) befall single events of
+    X-Ray and KMS: a number below 1 is the share of the events, 1 or more means the next so many. Event history keeps
+    every event, and shows it after `history_delay_seconds`. `retry_seconds`: Lambda's waits before an asynchronous
+    invocation's first and second retry (one and two minutes in AWS). `schedules`: whether schedules run by themselves.
+    `clock_behind_seconds`: how far AWS's clock (the `Date` of its responses, CloudTrail's times) is behind the host's,
+    so that a demo can skip hours; delays, schedules and X-Ray's UPDATING still take real time.
 
     `regions` are those that the account has enabled; in `denied_regions` the organization denies all calls to X-Ray and
     KMS. `updates_while_updating`: whether X-Ray accepts a change while it is UPDATING, which AWS does not document.
@@ -34,6 +36,11 @@ class Knobs:
     stale_seconds: float = 0.0
     event_delay_seconds: float = 0.1
     event_copies: int = 1
+    lose_events: float = 0.0
+    double_events: float = 0.0
+    delay_events: float = 0.0
+    late_seconds: float = 60.0
+    history_delay_seconds: float = 0.0
     retry_seconds: tuple[float, ...] = (1.0, 2.0)
     schedules: bool = True
     clock_behind_seconds: float = 0.0
@@ -63,6 +70,14 @@ class Knobs:
                 wanted[name] = type(now)(value)
         for name, value in wanted.items():
             setattr(self, name, value)
+
+    def happens(self, name: str, drawn: float) -> bool:
+        """Whether what a knob says befalls the next event: one of the next so many, or a share of all."""
+        value: float = getattr(self, name)
+        if value < 1:
+            return drawn < value
+        setattr(self, name, value - 1)
+        return True
 
     def reset(self) -> None:
         """Reset everything to the defaults."""

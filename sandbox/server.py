@@ -47,6 +47,7 @@ from sandbox.functions import (
 from sandbox.identity import Principal, principal_of
 from sandbox.knobs import DEFAULT_ACCOUNT, DEFAULT_REGION, KNOBS, aws_now
 from sandbox.later import Later
+from sandbox.lookups import LookupRefused, Lookups
 from sandbox.stack import Stack
 from sandbox.trail import Trail
 
@@ -132,6 +133,8 @@ class Sandbox:
             ("sts", "GetCallerIdentity"): self._get_caller_identity,
         }
         self._unlocked = {("lambda", "Invoke")}
+        self.watchers: list[Callable[[Request, Principal], None]] = []
+        """Each is called with every request before it is carried out, and sees the world as the request finds it."""
         self._started = False
 
     # Life
@@ -148,7 +151,8 @@ class Sandbox:
             self.later = Later(self.say)
             self.functions = Functions(self.later, self.say)
             self.bus = Bus(self._hand_to_function, self.say)
-            self.trail = Trail(self.later, self._deliver)
+            trail = Trail(self.later, self._deliver)
+            self.trail, self.lookups = trail, Lookups(trail.records)
             self.control = Control(self)
             self._server: BaseWSGIServer = make_server(
                 "127.0.0.1", self._port, self._serve, threaded=True, request_handler=_Handler
@@ -212,6 +216,7 @@ class Sandbox:
         self.faults.clear()
         if hasattr(self, "trail"):
             self.trail.records.clear()
+            self.lookups.forget()
             self.bus.forget()
 
     def _deploy(self) -> None:
@@ -416,6 +421,9 @@ class Sandbox:
         resources: list[tuple[str, str]] = []
         token = touched.set(resources)
         try:
+            with self._world:
+                for watch in self.watchers:
+                    watch(request, principal)
             status, headers, answer = self._carry_out(request, principal, environ, body)
         finally:
             touched.reset(token)
@@ -527,13 +535,10 @@ class Sandbox:
         return 200, {"content-type": "application/x-amz-json-1.1"}, json.dumps(answer).encode()
 
     def _lookup_events(self, request: Request, principal: Principal, environ: dict[str, Any], body: bytes) -> _Answer:
-        names = {
-            each["AttributeKey"]: each["AttributeValue"] for each in request.parameters.get("LookupAttributes", [])
-        }
-        if set(names) - {"EventName"}:
-            return _failure(400, "InvalidLookupAttributesException", "the sandbox looks events up by EventName only")
-        events = self.trail.events(principal.account, request.region, names.get("EventName"))
-        answer = {"Events": events[: request.parameters.get("MaxResults", 50)]}
+        try:
+            answer = self.lookups.lookup(principal.account, request.region, request.parameters)
+        except LookupRefused as refused:
+            return _failure(400, refused.code, refused.message)
         return 200, {"content-type": "application/x-amz-json-1.1"}, json.dumps(answer).encode()
 
     def _describe_regions(

@@ -6,11 +6,10 @@ record contents", and the public records that `docs/aws-assumptions.md` names.
 
 from __future__ import annotations
 
-import json
+import random
 import uuid
 from collections import deque
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
 from sandbox.calls import Call, as_cloudtrail, service_model
@@ -59,21 +58,6 @@ class Trail:
             self._tell("aws.kms", CALL_DETAIL_TYPE, grant_record(call), [])
         self._tell(f"aws.{service}", CALL_DETAIL_TYPE, call_record(call), [])
 
-    def events(self, account: str, region: str, name: str | None) -> list[dict[str, Any]]:
-        """Return CloudTrail's Event history as LookupEvents does, newest first; all events if no name is given."""
-        return [
-            {
-                "EventId": record["eventID"],
-                "EventName": record["eventName"],
-                "EventSource": record["eventSource"],
-                "EventTime": datetime.fromisoformat(record["eventTime"]).timestamp(),
-                "CloudTrailEvent": json.dumps(record),
-            }
-            for record in reversed(self.records)
-            if (record["recipientAccountId"], record["awsRegion"]) == (account, region)
-            and name in (None, record["eventName"])
-        ]
-
     def key_deleted(self, account: str, region: str, arn: str) -> None:
         """Send the events of a deleted key: a service event, and one from KMS itself. Source: KMS developer guide."""
         record = {
@@ -106,8 +90,12 @@ class Trail:
         self._send(event(source, detail_type, account, region, record, resources))
 
     def _send(self, event: dict[str, Any]) -> None:
-        for _ in range(KNOBS.event_copies):
-            self._later.after(KNOBS.event_delay_seconds, lambda: self._deliver(event))
+        if KNOBS.happens("lose_events", random.random()):
+            return
+        copies = KNOBS.event_copies + KNOBS.happens("double_events", random.random())
+        late = KNOBS.late_seconds if KNOBS.happens("delay_events", random.random()) else 0.0
+        for _ in range(copies):
+            self._later.after(KNOBS.event_delay_seconds + late, lambda: self._deliver(event))
 
 
 def event(

@@ -1,9 +1,9 @@
 """`python -m shipping STAGE` writes build/STAGE/package: three templates and `deployment.zip`.
 
 The templates are `tables.json`, `sam.json` and, for the other Regions, `spoke-region.json`. Each stage reads only what
-the previous one wrote: copy what ships, stamp the policy and fill in the roles' permissions from it; let Chalice
-package the copy; fill in the event patterns; rewrite the zip with compiled modules and fixed times, so that the same
-source gives the same bytes; check the zip. The new package replaces the old one only if all stages passed.
+the previous one wrote: copy what ships, stamp the policy and complete the templates from it; let Chalice package the
+copy; fill in the event patterns; rewrite the zip with compiled modules and fixed times, so that the same source gives
+the same bytes; check the zip. The new package replaces the old one only if all stages passed.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ from pathlib import Path
 
 from shipping import patterns
 from shipping.archive import check, write_anew
-from shipping.rights import render
+from shipping.rights import demand, render
 from shipping.staging import stage_copy
 
 PROJECT = Path(__file__).resolve().parent.parent
+
+DEMANDED = {"prod": ("AnchorBucket",)}
+"""The parameters of the guard's template that have no default in a stage, so that a deployment must name them."""
 
 
 class PackagingError(Exception):
@@ -41,7 +44,9 @@ def package(stage: str, project: Path = PROJECT) -> Path:
     told = run([sys.executable, "-m", "chalicelib.operators.policy_check", "stamp", str(source / "policies")], project)
     if told:
         say(told)
-    render(source / ".chalice" / "extras.json", source / "policies")
+    for template in ("extras.json", "tables.json"):
+        render(source / ".chalice" / template, source / "policies")
+    demand(source / ".chalice" / "extras.json", DEMANDED.get(stage, ()))
     say(f"packaging stage {stage} for Python {sys.version_info.major}.{sys.version_info.minor}")
     chalice(stage, source, made)
     for template in ("tables.json", "spoke-region.json"):

@@ -7,6 +7,7 @@ stacks: the tables' and the guard's. Why, and why a change set creates the table
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 import shutil
@@ -17,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from shipping.__main__ import PROJECT, PackagingError, package, say
+from shipping.__main__ import DEMANDED, PROJECT, PackagingError, package, say
 
 POLL_SECONDS = 5
 LONGEST_CREATE_SECONDS = 900
@@ -47,11 +48,25 @@ class Settings:
     alarm_email: str = ""
     anchor_bucket: str = ""
     rights: str = ""
+    pipeline_role: str = ""
+    operator_roles: str = ""
 
     @property
     def tables_stack(self) -> str:
         """The name of the tables' stack."""
         return f"{self.stack}-tables"
+
+    @property
+    def guard_parameters(self) -> dict[str, str]:
+        """The parameters of the guard's stack that are given."""
+        given = {"AlarmEmail": self.alarm_email, "AnchorBucket": self.anchor_bucket, "Rights": self.rights}
+        return {name: value for name, value in given.items() if value}
+
+    @property
+    def tables_parameters(self) -> dict[str, str]:
+        """The parameters of the tables' stack that are given."""
+        given = {"PipelineRole": self.pipeline_role, "OperatorRoles": self.operator_roles}
+        return {name: value for name, value in given.items() if value}
 
 
 @dataclass(frozen=True)
@@ -89,22 +104,13 @@ def plan(settings: Settings, deployed: Deployed, change_set: str) -> list[Step]:
             *("--use-json", "--output-template-file", template),
         ),
     )
-    parameters = [
-        f"{name}={value}"
-        for name, value in (
-            ("AlarmEmail", settings.alarm_email),
-            ("AnchorBucket", settings.anchor_bucket),
-            ("Rights", settings.rights),
-        )
-        if value
-    ]
     guard = Step(
         "create or update the guard",
         cloudformation(
             *("deploy", "--template-file", template, "--stack-name", settings.stack),
             *("--s3-bucket", settings.bucket, "--no-fail-on-empty-changeset"),
             *("--capabilities", "CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"),
-            *(("--parameter-overrides", *parameters) if parameters else ()),
+            *_overrides(settings.guard_parameters),
         ),
     )
     tables = _tables(settings, deployed, change_set)
@@ -147,20 +153,27 @@ def _tables(settings: Settings, deployed: Deployed, change_set: str) -> list[Ste
     template = settings.folder / "tables.json"
     if deployed.tables in UPDATABLE:
         update = cloudformation("deploy", "--template-file", str(template), *stack, "--no-fail-on-empty-changeset")
-        return [Step("update the tables", update)]
+        return [Step("update the tables", (*update, *_overrides(settings.tables_parameters)))]
     named = (*stack, "--change-set-name", change_set)
+    given = [{"ParameterKey": key, "ParameterValue": value} for key, value in settings.tables_parameters.items()]
     return [
         Step(
             "create the tables, or import those that exist",
             cloudformation(
                 *("create-change-set", *named, "--change-set-type", "CREATE", "--import-existing-resources"),
                 *("--template-body", f"file://{template}"),
+                *(("--parameters", json.dumps(given)) if given else ()),
             ),
         ),
         Step("wait for the change set", cloudformation("wait", "change-set-create-complete", *named)),
         Step("execute it", cloudformation("execute-change-set", *named)),
         Step("wait for the tables", status_of(settings.tables_stack), until_settled=True),
     ]
+
+
+def _overrides(parameters: Mapping[str, str]) -> tuple[str, ...]:
+    """The options of `aws cloudformation deploy` for these parameters; each other one keeps its value."""
+    return ("--parameter-overrides", *(f"{name}={value}" for name, value in parameters.items())) if parameters else ()
 
 
 def cloudformation(*arguments: str) -> tuple[str, ...]:
@@ -282,6 +295,12 @@ def deploy(stage: str, settings: Settings, environment: Mapping[str, str]) -> No
             "no bucket is named. CloudFormation reads the zip and the template from a bucket in the guard's Region: "
             "make deploy BUCKET=your-bucket"
         )
+    if "AnchorBucket" in DEMANDED.get(stage, ()) and not settings.anchor_bucket:
+        raise DeployError(
+            f"no anchor bucket is named, and stage {stage} needs one: anyone who can rewrite both tables can rewrite "
+            "the audit log, unless its anchors are in a bucket with Object Lock (docs/deploy.md says how). "
+            "Name it: make deploy ANCHOR_BUCKET=your-bucket. To do without it: make deploy ANCHOR_BUCKET=none"
+        )
     cli = find_cli(environment)
     package(stage)
     deploy_package(cli, settings, f"tables-{int(time.time())}")
@@ -307,10 +326,19 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--alarm-email", default="")
     parser.add_argument("--anchor-bucket", default="")
     parser.add_argument("--rights", default="", help="enforce, or observe: a role that only reads")
+    parser.add_argument("--pipeline-role", default="", help="ARN of the role that deploys, for the tables' policies")
+    parser.add_argument("--operator-roles", default="", help="ARNs of the operators' roles, separated by commas")
     options = parser.parse_args(arguments)
     folder = Path("build") / options.stage / "package"
     settings = Settings(
-        folder, options.bucket, options.stack, options.alarm_email, options.anchor_bucket, options.rights
+        folder,
+        options.bucket,
+        options.stack,
+        options.alarm_email,
+        options.anchor_bucket,
+        options.rights,
+        options.pipeline_role,
+        options.operator_roles,
     )
     try:
         deploy(options.stage, settings, os.environ)

@@ -148,7 +148,7 @@ def _incident(service: Service, written: str) -> IncidentView:
     if len(written) > 64:
         raise missing
     try:
-        view = history.incident(service.store, written)
+        view = history.incident_now(service.store, written, service.now)
     except ValueError as error:
         raise missing from error
     if view is None:
@@ -177,7 +177,8 @@ def get_targets(service: Service, request: Request, query: TargetsQuery) -> dict
     after = _last_target_of(query.next_token)
     limit = query.limit
     guard = _guard(service)
-    views = [view for view in history.targets(service.store.states(), query.filter()) if view.target > after]
+    found = history.targets(service.store.states(), guard, service.now(), query.filter())
+    views = [view for view in found if view.target > after]
     return {
         "targets": [view.to_json() for view in views[:limit]],
         "guard": {
@@ -204,10 +205,10 @@ def _last_target_of(token: str | None) -> str:
 def get_target(service: Service, request: Request, query: NoQuery) -> dict[str, Any]:
     """The current state of one target."""
     target = _target(request)
-    state = service.store.load(str(target)).state
-    if state.version == 0:
+    loaded = service.store.load(str(target))
+    if loaded.state.version == 0:
         raise Refused(404, "NO_SUCH_TARGET", "The guard has not seen this target.", ["account", "region"])
-    return views.target_view(state).to_json()
+    return views.target_view(loaded.state, loaded.guard, service.now()).to_json()
 
 
 def post_reconcile(service: Service, request: Request, query: NoQuery) -> Response:

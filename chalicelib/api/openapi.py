@@ -173,12 +173,13 @@ def _schemas() -> dict[str, Any]:
     )
     view = schemas.pop("IncidentView")["properties"]
     del view["entries"], schemas["Entry"]
+    present = {name: view.pop(name) for name in views.OF_THE_PRESENT}
     place = {"account": {"type": "string"}, "region": {"type": "string"}}
     state = schemas["Incident"]
     schemas["OpenIncident"] = {**state, "title": "OpenIncident"}
     schemas["IncidentLine"] = _object("An incident, derived from its records", {**view, **place})
     records = {"records": {"type": "array", "items": _ref("RecordLine")}}
-    schemas["Incident"] = _object("An incident with its records, oldest first", {**view, **place, **records})
+    schemas["Incident"] = _object("An incident with its records, oldest first", {**view, **present, **place, **records})
     target = schemas.pop("TargetView")["properties"]
     target["incident"] = {"anyOf": [_ref("OpenIncident"), {"type": "null"}]}
     schemas["Target"] = _object("The current state of a target", {**target, "compliant": {"type": "boolean"}})

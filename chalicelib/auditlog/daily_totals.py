@@ -83,7 +83,7 @@ def _add_end(sums: _Sums, before: TargetState, record: Record, exposure_seconds:
     past = next((each for each in before.past if each.id == record.incident_id), None)
     if past is not None:
         # It was counted from its detection; now the time of the change is known.
-        if past.cause is None and record.trigger.kind in (TriggerKind.CHANGE, TriggerKind.KEY):
+        if past.cause is None and record.trigger.kind in (TriggerKind.CHANGE, TriggerKind.KEY, TriggerKind.HISTORY):
             day = _day(FIGURES, past.closed_at)
             sums.add(day, f"exposure:{bucket(seconds(past.closed_at - past.opened_at))}", -1)
             sums.add(day, f"exposure:{bucket(exposure_seconds)}")

@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field, structs
 
-from chalicelib.domain.stored import FORMAT, Record, StoredFormat
+from chalicelib.domain.formats import FORMAT, StoredFormat
+from chalicelib.domain.stored import Record
 
 LONGEST_EVENT_ID = 256
 

@@ -8,9 +8,10 @@ A record may become visible late if a clock or the index lags: `Follower` reads 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Protocol
 
 from chalicelib.auditlog.cursors import read_cursor, write_cursor
 from chalicelib.auditlog.filters import Filter
@@ -25,9 +26,12 @@ from chalicelib.auditlog.views import (
     read_entry,
     target_view,
 )
+from chalicelib.auditlog.waits import waiting
 from chalicelib.auditlog.walks import MOST_ITEMS, MOST_QUERIES, SLACK, Budget, Reads, walk_back
+from chalicelib.domain.errors import FormatTooNew, StoreError
 from chalicelib.domain.model import Target
-from chalicelib.domain.stored import GUARD_CHAIN, TargetState
+from chalicelib.domain.ports import Loaded
+from chalicelib.domain.stored import GUARD_CHAIN, GuardState, TargetState
 
 LARGEST_PAGE = 500
 
@@ -123,11 +127,43 @@ def incident(store: Reads, incident_id: str) -> IncidentView | None:
     return incident_from(store, first, Budget(MOST_ITEMS, MOST_QUERIES), MOST_ITEMS)
 
 
-def targets(states: Iterable[TargetState], wanted: Filter | None = None) -> list[TargetView]:
+class LiveReads(Reads, Protocol):
+    """The reads of the store that also has the targets' present states."""
+
+    def load(self, target: str) -> Loaded:
+        """Read the target's and the guard's state."""
+
+
+def incident_now(store: LiveReads, incident_id: str, now: Callable[[], datetime]) -> IncidentView | None:
+    """Like `incident`, and what the guard waits for if the incident is open. `now` returns AWS's time."""
+    view = incident(store, incident_id)
+    if view is None or not view.open:
+        return view
+    loaded = present(store, view.target)
+    open_incident = loaded.state.incident if loaded else None
+    if loaded is None or open_incident is None or open_incident.id != view.id:
+        return view
+    return replace(view, exposed_until=open_incident.safe_at, waiting=waiting(loaded.state, loaded.guard, now()))
+
+
+def present(store: LiveReads, target: str) -> Loaded | None:
+    """Read a target's present state; None if it cannot be read, for example because a newer release stored it.
+
+    The log is shown all the same.
+    """
+    try:
+        return store.load(target)
+    except (FormatTooNew, StoreError):
+        return None
+
+
+def targets(
+    states: Iterable[TargetState], guard: GuardState, now: datetime, wanted: Filter | None = None
+) -> list[TargetView]:
     """The current state of the targets, by account and Region. Of the filter, only target, rule and outcome apply."""
     views = []
     for state in states:
-        view = target_view(state)
+        view = target_view(state, guard, now)
         if wanted is None or (
             wanted.matches_target(view.target)
             and (wanted.rule is None or view.rule == wanted.rule)

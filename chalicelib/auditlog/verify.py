@@ -1,13 +1,13 @@
 """Verify the integrity of the whole audit log.
 
-Every chain is compared with its head, with the anchors that the sweeps stored (in the guard's own chain, and in a
-bucket with Object Lock if there is one), and with the event markers. Every record is read once, one chain at a time;
-only its position and its hash stay in memory.
+Every chain is compared with its state, with the anchors that the sweeps stored (in the guard's own chain, and in a
+bucket with Object Lock if there is one), with the event markers and with the key rows. Every record is read once, one
+chain at a time; only its position and its hashes stay in memory.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain as chain_of
@@ -17,8 +17,11 @@ import msgspec
 
 from chalicelib.auditlog.anchors import Anchored, anchored_heads
 from chalicelib.auditlog.chaincheck import Finding, verify_chain
-from chalicelib.auditlog.hashchain import RECORD_SORT_KEY, StoredRow, is_newer, marker_key, unseal
+from chalicelib.auditlog.hashchain import RECORD_SORT_KEY, StoredRow, digest, is_newer, marker_key, unseal
+from chalicelib.auditlog.keyrows import PREFIX
+from chalicelib.auditlog.statecheck import StoredState, verify_state
 from chalicelib.domain.model import TriggerKind
+from chalicelib.domain.protected import Kept
 from chalicelib.domain.reasons import BREAK_GLASS_NOTES
 from chalicelib.domain.stored import GUARD_CHAIN, Record
 
@@ -35,14 +38,17 @@ class Log(Protocol):
     def heads(self) -> Iterable[tuple[str, int, str]]:
         """(chain, seq, hash) of every chain."""
 
-    def head(self, target: str) -> tuple[int, str] | None:
-        """(seq, hash) of one chain's head."""
+    def stored_state(self, target: str) -> StoredState | None:
+        """One chain's state as it is stored, with its head."""
 
     def rows(self, target: str) -> Iterable[StoredRow]:
         """Every record of a chain, in order."""
 
     def markers(self, target: str) -> Iterable[tuple[str, int]]:
         """(sort key, seq) of every event marker of a chain."""
+
+    def key_rows(self, target: str) -> Iterable[tuple[str, int]]:
+        """(sort key, seq) of every key row of a chain."""
 
     def row_keys(self) -> Iterable[tuple[str, str]]:
         """(chain, sort key) of every item in the table."""
@@ -53,7 +59,8 @@ class Report:
     """The result of a verification. The log is whole exactly if there is no finding.
 
     `newer` counts the records that a newer release stored: their hashes and links are verified like all others, but
-    anchors in them may be in a form that this release cannot read.
+    anchors in them may be in a form that this release cannot read. `uncovered` counts the records that do not cover the
+    state: edits of the state before the first record that does are not found. `keys` counts the key rows.
     """
 
     chains: int
@@ -62,6 +69,8 @@ class Report:
     anchors: int
     findings: tuple[Finding, ...]
     newer: int = 0
+    uncovered: int = 0
+    keys: int = 0
 
     @property
     def whole(self) -> bool:
@@ -88,16 +97,17 @@ def verify(
     """Verify all chains, or with `only` one chain.
 
     `extra_anchors` are (chain, head) from outside the table, and `extra_findings` are findings about them. `on_chain`
-    is called with the name of each chain before it is read. Codes, besides those of `chaincheck.verify_chain`:
+    is called with the name of each chain before it is read. Codes, besides those of `chaincheck.verify_chain` and
+    `statecheck.verify_state`:
 
-    UNKNOWN_ROW            a row that is neither a record nor an event's marker
+    UNKNOWN_ROW            a row that is neither a record nor an event's marker nor a key row
     MARKER_MISSING         a change's record without the marker that keeps the change from being recorded twice
     MARKER_WITHOUT_RECORD  a marker that points at no record
     MARKER_OF_ANOTHER      a marker that points at another event's record
 
     Raises NoSuchChain where `only` names a chain that nothing knows.
     """
-    heads = {target: (seq, head) for target, seq, head in store.heads()}
+    stored = {target for target, _, _ in store.heads()}
     present, findings = _present(store)
     findings += extra_findings
     anchors: dict[str, list[Anchored]] = defaultdict(list)
@@ -106,23 +116,21 @@ def verify(
         # Most sweeps find a chain unchanged since the previous one: one anchor is enough.
         if not known or (known[-1].seq, known[-1].hash) != (anchored.seq, anchored.hash):
             known.append(anchored)
-    names = sorted({*heads, *anchors, *present})
+    names = sorted({*stored, *anchors, *present})
     if only is not None:
         if only not in names:
             raise NoSuchChain(only)
         names = [only]
-    records = markers = newer = 0
+    counts: Counter[str] = Counter()
     for name in names:
         on_chain(name)
-        one = _Chain(store, name, heads.get(name))
+        one = _Chain(store, name)
         findings += one.verify(anchors[name])
-        records += one.records
-        markers += one.markers
-        newer += one.newer
+        counts.update(one.counts)
     return Report(
         chains=len(names),
-        records=records,
-        markers=markers,
+        records=counts["records"],
+        markers=counts["markers"],
         anchors=sum(len(anchors[name]) for name in names),
         findings=tuple(
             sorted(
@@ -130,7 +138,9 @@ def verify(
                 key=lambda finding: (finding.target, finding.seq, finding.code),
             )
         ),
-        newer=newer,
+        newer=counts["newer"],
+        uncovered=counts["uncovered"],
+        keys=counts["keys"],
     )
 
 
@@ -140,8 +150,8 @@ def _present(store: Log) -> tuple[set[str], list[Finding]]:
     findings = []
     for target, sort_key in store.row_keys():
         present.add(target)
-        if not sort_key.startswith(("r#", "e#")):
-            message = f"the row {sort_key[:40]!r} is neither a record nor an event marker"
+        if not sort_key.startswith(("r#", "e#", PREFIX)):
+            message = f"the row {sort_key[:40]!r} is neither a record nor an event marker nor a key row"
             findings.append(Finding(target, 0, "UNKNOWN_ROW", message))
     return present, findings
 
@@ -165,45 +175,51 @@ class _Triggered(msgspec.Struct):
     trigger: _Trigger
     reason: str | None = None
     change: object = None
+    kept: Kept | None = None
 
 
 class _Chain:
-    """One chain. The head is read first, then the markers, then the rows.
+    """One chain. The state is read first, then the markers and the key rows, then the rows of records.
 
-    So the rows include every record that the head and the markers point to.
+    So the rows include every record that the others point to.
     """
 
-    def __init__(self, store: Log, name: str, head: tuple[int, str] | None) -> None:
+    def __init__(self, store: Log, name: str) -> None:
         self._store = store
         self._name = name
-        self._head = head
         self._markers_of_records: dict[int, tuple[str | None, bool]] = {}
-        self.records = 0
-        self.markers = 0
-        self.newer = 0
+        self._kept: dict[int, Kept | None] = {}
+        self.counts: Counter[str] = Counter()
 
     def verify(self, anchors: list[Anchored]) -> list[Finding]:
         findings: list[Finding] = []
         for _ in range(MOST_READS):
+            state = self._store.stored_state(self._name)
             markers = dict(self._store.markers(self._name))
-            self.markers = len(markers)
-            findings = verify_chain(self._name, self._rows(), self._head, anchors) + self._compare_markers(markers)
+            keys = dict(self._store.key_rows(self._name))
+            self.counts = Counter(markers=len(markers), keys=len(keys))
+            head = (state.seq, state.head) if state else None
+            findings = verify_chain(self._name, self._rows(), head, anchors) + self._compare_markers(markers)
+            findings += verify_state(self._name, state, self._kept, keys)
             if LATE.isdisjoint(finding.code for finding in findings):
                 break
-            # A record may have been appended since the head was read: read the head and the chain again.
-            self._head = self._store.head(self._name)
+            # A record may have been appended since the state was read: read the state and the chain again.
         return findings
 
     def _rows(self) -> Iterator[StoredRow]:
-        """The rows. Collects what `_compare_markers` needs."""
-        self._markers_of_records, self.records, self.newer = {}, 0, 0
+        """The rows. Collects what the comparison with markers, state and key rows needs."""
+        self._markers_of_records, self._kept = {}, {}
         for row in self._store.rows(self._name):
-            self.records += 1
-            self.newer += is_newer(row.body)
-            marker, is_change = _marker_of(row)
+            self.counts["records"] += 1
+            self.counts["newer"] += is_newer(row.body)
+            record = _triggered(row)
             key = RECORD_SORT_KEY.fullmatch(row.sk)
             if key:
-                self._markers_of_records[int(key[1])] = (marker, is_change)
+                self._markers_of_records[int(key[1])] = _marker_of(record)
+            if key:
+                sound = record is not None and digest(row.body) == row.hash
+                self._kept[int(key[1])] = record.kept if sound and record else None
+                self.counts["uncovered"] += sound and self._kept[int(key[1])] is None
             yield row
 
     def _compare_markers(self, markers: dict[str, int]) -> list[Finding]:
@@ -228,15 +244,21 @@ class _Chain:
         return Finding(self._name, seq, code, message[:400])
 
 
-def _marker_of(row: StoredRow) -> tuple[str | None, bool]:
+def _triggered(row: StoredRow) -> _Triggered | None:
+    """The fields of a record's row that are verified here; None if its body is not a record."""
+    try:
+        return msgspec.json.decode(row.body, type=_Triggered)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _marker_of(record: _Triggered | None) -> tuple[str | None, bool]:
     """The sort key of the marker of the record's event, None without an event, and whether the marker must exist.
 
     It must for changes. A note about a break-glass is stored before its event is audited, and if the worker is lost in
     between, the event may never be.
     """
-    try:
-        record = msgspec.json.decode(row.body, type=_Triggered)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    if record is None:
         return None, False
     trigger = record.trigger
     marker = marker_key(trigger.event_id) if trigger.event_id is not None else None

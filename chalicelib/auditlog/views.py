@@ -10,10 +10,16 @@ import msgspec
 
 from chalicelib.auditlog import hashchain
 from chalicelib.auditlog.parts import Participant, Person, participants, people_of
+from chalicelib.auditlog.waits import Waiting, waiting
 from chalicelib.auditlog.walks import Budget, Reads
+from chalicelib.domain.incidents import exposed_since
 from chalicelib.domain.model import Actor, Setting
-from chalicelib.domain.reasons import NOT_JUDGED, Outcome, Problem, Violation
-from chalicelib.domain.stored import Cause, Incident, Record, Suppression, TargetState
+from chalicelib.domain.reasons import NOT_JUDGED, NOTES, Outcome, Problem, Violation
+from chalicelib.domain.stored import Cause, GuardState, Incident, Record, Suppression, TargetState
+from chalicelib.domain.times import seconds
+
+OF_THE_PRESENT = ("exposed_until", "waiting")
+"""The fields of an incident that its records do not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +63,9 @@ class Entry:
 class IncidentView:
     """An incident, derived from its records.
 
-    `outcome` and `reason` are its current ones. `exposure_seconds` is known after its end. `exposed_since` is the time
+    `outcome` and `reason` are its current ones. `exposure_seconds` is known after its end; of an open incident,
+    `exposed_until` is set if the exposure is over, and `waiting` is what the guard waits for, both from the target's
+    state, as only `history.incident_now` reads it. `exposed_since` is the time
     of the change, or of its detection if the change is unknown. `people` are all who have a part in it. `complete`: all
     its records were read.
     """
@@ -84,10 +92,16 @@ class IncidentView:
     people: tuple[Participant, ...] = ()
     complete: bool = True
     entries: tuple[Entry, ...] = ()
+    exposed_until: datetime | None = None
+    waiting: Waiting | None = None
+
+    def exposed_seconds(self, now: datetime) -> float:
+        """How long an open incident has been exposed."""
+        return seconds((self.exposed_until or now) - self.exposed_since)
 
     def to_json(self, *, timeline: bool = False) -> dict[str, Any]:
-        """The fields by their names; `timeline` adds the incident's records, oldest first."""
-        document = _shallow(self, without=("entries",))
+        """The fields by their names; `timeline` adds the records, oldest first, and what is of the present."""
+        document = _shallow(self, without=("entries",) if timeline else ("entries", *OF_THE_PRESENT))
         account, _, region = self.target.partition("/")
         document |= {"account": account, "region": region}
         return {**document, "records": [entry.to_json() for entry in self.entries]} if timeline else document
@@ -95,7 +109,10 @@ class IncidentView:
 
 @dataclass(frozen=True, slots=True)
 class TargetView:
-    """The current state of a target."""
+    """The current state of a target. `exposed_until` is set if the exposure is over and the incident still open.
+
+    `waiting` is what the guard waits for.
+    """
 
     target: str
     account: str
@@ -116,6 +133,12 @@ class TargetView:
     suppressions: tuple[Suppression, ...]
     due: datetime | None
     records: int
+    exposed_until: datetime | None = None
+    waiting: Waiting | None = None
+
+    def exposed_seconds(self, now: datetime) -> float | None:
+        """How long the target has been exposed in its open incident; None without one."""
+        return seconds((self.exposed_until or now) - self.exposed_since) if self.exposed_since else None
 
     @property
     def compliant(self) -> bool:
@@ -155,8 +178,8 @@ class IncidentPage:
         return {"incidents": [incident.to_json() for incident in self.incidents], "next_token": self.cursor}
 
 
-def target_view(state: TargetState) -> TargetView:
-    """The view of a target's stored state."""
+def target_view(state: TargetState, guard: GuardState, now: datetime) -> TargetView:
+    """The view of a target's stored state. `now` is AWS's time."""
     account, _, region = state.target.partition("/")
     kept = {state.managed_key, *state.keys_retired}
     return TargetView(
@@ -173,12 +196,14 @@ def target_view(state: TargetState) -> TargetView:
         checked_at=state.checked_at,
         good_at=state.good_at,
         incident=state.incident,
-        exposed_since=_exposed_since(state.incident) if state.incident else None,
+        exposed_since=exposed_since(state.incident) if state.incident else None,
         managed_key=state.managed_key,
         orphan_keys=tuple(arn for arn in state.keys_made if arn not in kept),
         suppressions=tuple(one for one in state.suppressions if one.closed is None and one.refused is None),
         due=state.due,
         records=state.seq,
+        exposed_until=state.incident.safe_at if state.incident else None,
+        waiting=waiting(state, guard, now),
     )
 
 
@@ -233,7 +258,7 @@ def _closing(record: Record) -> datetime | None:
 def _view(entries: tuple[Entry, ...], closed_at: datetime | None, *, complete: bool) -> IncidentView:
     own = [entry.record for entry in entries]
     first = own[0]
-    significant = [record for record in own if record.reason not in ("IN_PROGRESS", "UPDATING")]
+    significant = [record for record in own if not _says_nothing_of_progress(record)] or own
     until_end = [record for record in significant if closed_at is None or record.at <= closed_at] or significant
     last = until_end[-1]
     cause = next((record.cause for record in reversed(own) if record.cause), None)
@@ -264,8 +289,10 @@ def _view(entries: tuple[Entry, ...], closed_at: datetime | None, *, complete: b
     )
 
 
-def _exposed_since(open_incident: Incident) -> datetime:
-    return open_incident.cause.at if open_incident.cause else open_incident.opened_at
+def _says_nothing_of_progress(record: Record) -> bool:
+    """Whether the record does not say how far the incident is: a note, or a change that waits for its attempt."""
+    is_note = record.outcome is Outcome.IGNORED and record.reason in NOTES
+    return is_note or record.reason in ("IN_PROGRESS", "UPDATING")
 
 
 def _plain(value: object) -> Any:

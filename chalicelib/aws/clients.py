@@ -48,6 +48,9 @@ class Clients:
 
     def _client(self, service: str, region: str, config: Config, *, mutating: bool) -> Any:
         key = (service, region, mutating)
+        made = self._clients.get(key)
+        if made is not None:
+            return made  # without waiting for another thread that makes a client of another Region
         with self._making:
             if key not in self._clients:
                 self._clients[key] = self._session.create_client(service, region_name=region, config=config)

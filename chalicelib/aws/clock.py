@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from threading import Lock
 from typing import Any
 
 
@@ -13,12 +14,13 @@ class AwsClock:
     """AWS's time: the `Date` header of the latest responses, advanced by the host's monotonic clock.
 
     The header has whole seconds, so it is up to a second behind. Before the first response it is the host's own time,
-    which no decision uses: every run begins with a read.
+    which no decision uses: every run begins with a read. Threads may share it.
     """
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._at: tuple[datetime, float] | None = None
+        self._setting = Lock()
 
     def received(self, http_response: Any = None, **_: object) -> None:
         """Read the time from a response. This is botocore's `after-call` hook."""
@@ -31,12 +33,14 @@ class AwsClock:
             return
         server_time = server_time.astimezone(UTC)
         # Never step back within a run: of two responses, the one with the later time is more accurate.
-        if self._at is None or server_time > self.now() or self.now() - server_time > timedelta(seconds=5):
-            self._at = (server_time, self._monotonic())
+        with self._setting:
+            if self._at is None or server_time > self.now() or self.now() - server_time > timedelta(seconds=5):
+                self._at = (server_time, self._monotonic())
 
     def now(self) -> datetime:
         """Aware, UTC."""
-        if self._at is None:
+        at = self._at
+        if at is None:
             return datetime.now(UTC)
-        server_time, then = self._at
+        server_time, then = at
         return server_time + timedelta(seconds=self._monotonic() - then)

@@ -7,27 +7,32 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from chalicelib.auditlog import daily_totals, hashchain
+from chalicelib.auditlog import daily_totals, hashchain, keyrows
+from chalicelib.auditlog.statecheck import StoredState
 from chalicelib.aws.clients import call
 from chalicelib.aws.store import DynamoStore
-from chalicelib.aws.tables import ASKED_PREFIX, ASKED_SHARD, TIME_INDEX, read_row, stamp
+from chalicelib.aws.tables import ASKED_PREFIX, ASKED_SHARD, DUE_SHARD, TIME_INDEX, read_row
+from chalicelib.domain.times import stamp
 
 
 class LogStore(DynamoStore):
     """The store with the reads of `history`, `summary`, `verify` and `export`, which the loop does not need."""
 
-    def head(self, target: str) -> tuple[int, str] | None:
-        """Return (seq, hash) of one chain's head, read consistently; None if the chain has no state."""
+    def stored_state(self, target: str) -> StoredState | None:
+        """Return one chain's state as it is stored, read consistently; None if the chain has no state."""
         answer = call(
             "dynamodb:GetItem",
             self._tables.client.get_item,
             TableName=self._tables.targets,
             Key={"target": {"S": target}},
-            ProjectionExpression="seq, head",
             ConsistentRead=True,
         )
         item = answer.get("Item")
-        return (int(item["seq"]["N"]), item["head"]["S"]) if item else None
+        if item is None:
+            return None
+        due = item["due_at"]["S"] if item.get("due_shard") == {"S": DUE_SHARD} and "due_at" in item else None
+        version, seq = (int(item[name]["N"]) for name in ("version", "seq"))
+        return StoredState(target, version, seq, item["head"]["S"], due, item["state"]["S"])
 
     def ask(self, target: str, at: datetime, by: str) -> None:
         """PutItem: request that the next tick checks a target. `by` is the operator's ARN."""
@@ -63,6 +68,12 @@ class LogStore(DynamoStore):
                 continue
             seq = item.get("seq", {}).get("N", "0")
             yield item["sk"]["S"], int(seq) if seq.isdigit() else 0
+
+    def key_rows(self, target: str) -> Iterator[tuple[str, int]]:
+        """Yield (sort key, number of the record stored with it) of each key row of a chain."""
+        for item in self._chain(target, keyrows.PREFIX):
+            seq = item.get("seq", {}).get("N", "-1")
+            yield item["sk"]["S"], int(seq) if seq.isdigit() else -1
 
     def row_keys(self) -> Iterator[tuple[str, str]]:
         """Scan the audit table: yield (target, sort key) of every item, in no order."""

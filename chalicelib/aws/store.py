@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from chalicelib.auditlog import daily_totals, hashchain
+from chalicelib.auditlog import daily_totals, hashchain, keyrows
 from chalicelib.aws.clients import Clients, call
 from chalicelib.aws.clock import AwsClock
 from chalicelib.aws.tables import (
@@ -28,11 +28,11 @@ from chalicelib.aws.tables import (
     Tables,
     read_state,
     read_tally,
-    stamp,
 )
-from chalicelib.domain.errors import AwsError, Conflict
+from chalicelib.domain.errors import AwsError, Conflict, GuardError, KeyNotOnRecord, StateEdited
 from chalicelib.domain.ports import Loaded, Request
 from chalicelib.domain.stored import GUARD_CHAIN, GuardState, Record, Tally, TargetState
+from chalicelib.domain.times import stamp
 
 LOST_RACES = frozenset({"ConditionalCheckFailed", "TransactionConflict"})
 CROWDED = frozenset({"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"})
@@ -78,8 +78,9 @@ class DynamoStore:
         event_id: str | None = None,
         tally: Tally | None = None,
         closes: Tally | None = None,
+        used: Sequence[str] = (),
     ) -> None:
-        """One TransactWriteItems. Raises Conflict if another writer was faster; then nothing was written.
+        """One TransactWriteItems. Raises Conflict, KeyNotOnRecord or StateEdited; then nothing was written.
 
         The figures never prevent a record from being stored. If another target adds to the same shard at this moment,
         another shard is used; what DynamoDB refuses to add is omitted.
@@ -94,6 +95,12 @@ class DynamoStore:
             writes.append(self._tables.add_to_tally(tally))
         if closes is not None:
             writes.append(self._tables.close_tally(closes))
+        keys = keyrows.key_writes(before, after, used)
+        writes += [self._tables.put_key(after.target, row) for row in keys.rows]
+        raced = len(writes)
+        if keys.marks is not None:
+            writes.append(self._tables.mark_protected(after.target, keys.marks))
+        writes += [self._tables.check_key(after.target, key) for key in keys.checks]
         additions = daily_totals.additions(before, after, [record for record, _, _ in records])
         for _ in range(MOST_SHARDS_TRIED):
             shard = random.randrange(daily_totals.SHARDS)
@@ -110,8 +117,11 @@ class DynamoStore:
                     raise
                 reasons = error.cancellation_reasons
                 of_writes, of_adds = reasons[: len(writes)], reasons[len(writes) :]
-                if not LOST_RACES.isdisjoint(of_writes):
+                if not LOST_RACES.isdisjoint(of_writes[:raced]) or "TransactionConflict" in of_writes:
                     raise Conflict(str(after.target)) from error
+                refused = _refused(after.target, keys, of_writes[raced:])
+                if refused is not None:
+                    raise refused from error
                 if len(of_adds) != len(adds) or set(of_writes) != {"None"} or set(of_adds) <= {"None"}:
                     raise
                 additions = [
@@ -216,3 +226,12 @@ class DynamoStore:
 
     def _each(self, names: Sequence[str], **parameters: Any) -> Iterator[dict[str, Any]]:
         return self._tables.get_all(names, ConsistentRead=True, **parameters)
+
+
+def _refused(target: str, keys: keyrows.KeyWrites, reasons: Sequence[str]) -> GuardError | None:
+    """Return what a failed condition on a key row means. `reasons` are those of the mark, if any, and of the checks."""
+    if "ConditionalCheckFailed" not in reasons:
+        return None
+    if keys.marks is not None:
+        return StateEdited(target)
+    return KeyNotOnRecord(target, keys.checks[reasons.index("ConditionalCheckFailed")].removeprefix(keyrows.PREFIX))

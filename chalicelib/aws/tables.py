@@ -1,7 +1,8 @@
 """The two DynamoDB tables: their names, the format of their items, and reading them page by page.
 
-audit    pk `target`, sk `r#<seq>` for a record (`body` as it was hashed, `hash`, and the time index's attributes) or
-         `e#<event id>` for the marker that an event was audited
+audit    pk `target`, sk `r#<seq>` for a record (`body` as it was hashed, `hash`, and the time index's attributes),
+         `e#<event id>` for the marker that an event was audited, or `k#<ARN or nonce>` for a key row, see
+         `auditlog.keyrows`
 targets  pk `target`; `state` as JSON, and as attributes what is queried: `version`, `seq`, `head`, and `due_shard` with
          `due_at` while something is due. Other items: the figures of `daily_totals`; `ask#<target>`, an operator's
          request from the API, the only items that the API may write; `roster#<shard>`, the names of every chain, so
@@ -14,17 +15,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from threading import Lock
 from typing import Any
 
 import msgspec
 
 from chalicelib.auditlog import hashchain, states
 from chalicelib.auditlog.daily_totals import Addition
+from chalicelib.auditlog.keyrows import KeyRow
 from chalicelib.aws.clients import Clients, call
 from chalicelib.aws.clock import AwsClock
 from chalicelib.aws.paging import pages
 from chalicelib.domain.errors import StoreError
 from chalicelib.domain.stored import COUNTING_TIME, GuardState, Record, Tally, TargetState
+from chalicelib.domain.times import STAMP, stamp
 
 AUDIT_TABLE = "xray-guard-audit"
 TARGETS_TABLE = "xray-guard-targets"
@@ -38,9 +42,6 @@ TALLY_PREFIX = "tally#"
 ROSTER = "roster"
 ROSTER_SHARDS = 16
 """An item holds about sixteen thousand names. To add shards, keep the old ones: the number decides a name's shard."""
-
-STAMP = "%Y-%m-%dT%H:%M:%S.%fZ"
-"""The form of times in attributes that are sorted by."""
 
 MOST_BATCHES = 5
 MOST_KEYS_A_BATCH = 100  # BatchGetItem's limit
@@ -58,14 +59,16 @@ class Tables:
         self._region = region
         self._clock = clock
         self._hooked: Any = None
+        self._hooking = Lock()
 
     @property
     def client(self) -> Any:
         """DynamoDB's client; its calls may be retried."""
         client = self._clients.reading("dynamodb", self._region)
-        if client is not self._hooked:
-            client.meta.events.register("after-call.dynamodb", self._clock.received, unique_id="xray-guard-clock")
-            self._hooked = client
+        with self._hooking:
+            if client is not self._hooked:
+                client.meta.events.register("after-call.dynamodb", self._clock.received, unique_id="xray-guard-clock")
+                self._hooked = client
         return client
 
     def query(self, table: str, **parameters: Any) -> dict[str, Any]:
@@ -128,6 +131,24 @@ class Tables:
         item: dict[str, Any] = {"target": {"S": target}, "sk": {"S": hashchain.marker_key(event_id)}}
         item |= {"counted": {"BOOL": True}} if seq is None else {"seq": {"N": str(seq)}}
         return {"Put": {"TableName": self.audit, "Item": item, "ConditionExpression": "attribute_not_exists(sk)"}}
+
+    def put_key(self, target: str, row: KeyRow) -> dict[str, Any]:
+        """Return the write of a key row; one that exists is written again."""
+        item = {"target": {"S": target}, "sk": {"S": row.sk}, "seq": {"N": str(row.seq)}, "how": {"S": row.how}}
+        return {"Put": {"TableName": self.audit, "Item": item}}
+
+    def mark_protected(self, target: str, row: KeyRow) -> dict[str, Any]:
+        """Return the write of the row that says that a chain's state is protected; it is written once."""
+        put = self.put_key(target, row)
+        put["Put"]["ConditionExpression"] = "attribute_not_exists(sk)"
+        return put
+
+    def check_key(self, target: str, key: str) -> dict[str, Any]:
+        """Return the check that a key row exists, by its sort key."""
+        place = {"target": {"S": target}, "sk": {"S": key}}
+        return {
+            "ConditionCheck": {"TableName": self.audit, "Key": place, "ConditionExpression": "attribute_exists(sk)"}
+        }
 
     def enrol(self, target: str) -> dict[str, Any]:
         """Return the write that adds a chain's name to the roster."""
@@ -239,8 +260,3 @@ def read_state(text: str, kind: type[states.AnyState]) -> states.AnyState:
         raise StoreError(
             "dynamodb:BatchGetItem", "UnreadableState", f"the stored {kind.__name__} cannot be read: {error}"
         ) from error
-
-
-def stamp(at: datetime) -> str:
-    """Format a time (UTC) so that texts sort like times."""
-    return at.strftime(STAMP)

@@ -1,30 +1,54 @@
-"""Parallel reads in a few threads that live as long as the process."""
+"""Work in a few threads that live as long as the process: the reads of one target, and runs over several targets."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
 
+AT_ONCE = 8
+"""With more, a sweep is little faster (`docs/performance.md`), and DynamoDB's client has sixteen connections."""
+
 
 class Threads:
-    """Gather reads in a few threads that live as long as the process."""
+    """Do jobs at the same time, at most `at_once` of one call. They begin in their order.
 
-    def __init__(self, most: int = 8) -> None:
-        self._pool = ThreadPoolExecutor(most, thread_name_prefix="read")
+    The calling thread works, too, and a job of one that is waiting never waits for a free thread. So a job may itself
+    call this, however few threads there are: all calls share at most `most` threads, besides those that call.
+    """
 
-    def __call__(self, reads: Sequence[Callable[[], T]]) -> list[T]:
-        if len(reads) < 2:
-            return [read() for read in reads]
-        futures = [self._pool.submit(read) for read in reads[1:]]
-        # The first read runs in this thread: one thread less to wake, and its error, if any, is the one raised.
+    def __init__(self, at_once: int = AT_ONCE, most: int = 32) -> None:
+        self._at_once = at_once
+        self._pool = ThreadPoolExecutor(most, thread_name_prefix="work")
+
+    def __call__(self, jobs: Sequence[Callable[[], T]]) -> list[T]:
+        """Return the results in the jobs' order. Raises the error of the first job that failed, when all have ended."""
+        waiting = deque(enumerate(jobs))
+        results: dict[int, T] = {}
+        errors: dict[int, Exception] = {}
+
+        def work() -> None:
+            while True:
+                try:
+                    number, job = waiting.popleft()
+                except IndexError:
+                    return
+                try:
+                    results[number] = job()
+                except Exception as error:
+                    errors[number] = error
+
+        helpers = [self._pool.submit(work) for _ in range(min(self._at_once, len(jobs)) - 1)]
         try:
-            first = reads[0]()
+            work()
         finally:
-            settled = [future.exception() for future in futures]
-        for error in settled:
-            if error is not None:
-                raise error
-        return [first, *(future.result() for future in futures)]
+            waiting.clear()  # nothing is left, unless this thread was interrupted
+            for helper in helpers:
+                if not helper.cancel():
+                    helper.result()
+        if errors:
+            raise errors[min(errors)]
+        return [results[number] for number in range(len(jobs))]

@@ -46,9 +46,9 @@ def _chain(context: click.Context, parameter: click.Parameter, value: str | None
 def verify(operator: Operator, chain: str | None, anchor_bucket: str | None) -> int:
     """Check the integrity of the audit log.
 
-    Finds edited, deleted, reordered and missing records. Compares every chain with its head, with the anchors of the
-    sweeps, with the anchors in the bucket if you name one, and with the event markers. Exits with 1 if there is a
-    finding.
+    Finds edited, deleted, reordered and missing records, and edits of the guard's stored state. Compares every chain
+    with its state, with the anchors of the sweeps, with the anchors in the bucket if you name one, with the event
+    markers and with the key rows. Exits with 1 if there is a finding.
     """
     from chalicelib.auditlog.verify import NoSuchChain, verify
     from chalicelib.operators.errors import NO, OperatorError
@@ -82,12 +82,18 @@ def verify(operator: Operator, chain: str | None, anchor_bucket: str | None) -> 
             f"A newer release of the guard stored {report.newer} of the records. Their hashes were checked. To check "
             "against all anchors in them, use that release."
         )
+    if report.uncovered:
+        say(
+            f"Earlier releases of the guard stored {report.uncovered} of the records. These do not cover the stored "
+            "state: edits of the state in their time are not found."
+        )
     return 0 if report.whole else 1
 
 
 def _print_report(report: Report) -> None:
     checked = (
-        f"{report.records} records in {report.chains} chains, {report.markers} markers, {report.anchors} anchored heads"
+        f"{report.records} records in {report.chains} chains, {report.markers} markers, {report.keys} key rows, "
+        f"{report.anchors} anchored heads"
     )
     if report.whole:
         click.echo(f"Verified: no tampering found in {checked}")

@@ -18,26 +18,31 @@ def doctor_verb(operator: Operator) -> int:
     """Check that the guard can work, and name remedies.
 
     Checks that a trail logs management write events, KMS included, in every Region; the rules and schedules are
-    enabled; every other enabled Region forwards its events to the guard; the functions can run; the tables are
-    protected; the dead-letter queue is empty; the policy is valid and is the one that the guard enforces; the last
+    enabled; every other enabled Region forwards its events to the guard; the functions can run, with a role that may
+    remediate; the tables are protected, and their resource policies limit who writes them; anchors are recent, under
+    Object Lock; the dead-letter queue is empty; the policy is valid and is the one that the guard enforces; the last
     sweep is recent; and no target is overdue, failed, or has an unused key.
-    Changes nothing. Exits with 1 if a check failed or could not run.
+    Changes nothing. Exits with 1 if a check failed or could not run; a warning says what the deployment does without.
     """
     from dataclasses import asdict
 
     from chalicelib.operators.doctor import Doctor, table_names
-    from chalicelib.operators.findings import GOOD
+    from chalicelib.operators.findings import GOOD, WARNING
     from chalicelib.operators.formatting import NOTHING
 
     where = f"account {operator.identity.account}, Region {operator.region}"
     progress = Progress()
     findings = Doctor(operator, table_names(os.environ)).findings(progress)
     progress.done()
-    healthy = all(finding.status == GOOD for finding in findings)
+    wrong = sum(finding.status not in (GOOD, WARNING) for finding in findings)
+    warnings = [finding for finding in findings if finding.status == WARNING]
+    healthy = not wrong
     document = {"healthy": healthy, "findings": [asdict(finding) for finding in findings]}
     rows = [[finding.check, finding.status, finding.message, finding.remedy or NOTHING] for finding in findings]
     table = Table(("check", "status", "finding", "remedy"), rows, "")
     emit(operator.output, document, "findings", lambda: print_table(table))
-    wrong = sum(finding.status != GOOD for finding in findings)
-    say(f"{where}: " + ("all checks passed." if healthy else f"{wrong} of {len(findings)} checks failed."))
+    for finding in warnings:
+        say(f"WARNING: {finding.message}. {finding.remedy}.")
+    result = f"{wrong} of {len(findings)} checks failed" if wrong else "all checks passed"
+    say(f"{where}: {result}" + (f", {len(warnings)} with a warning." if warnings else "."))
     return 0 if healthy else 1

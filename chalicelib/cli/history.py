@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from chalicelib.cli.options import common_options, filter_of, moment, pass_operator
-from chalicelib.cli.remarks import say_newer, say_reasons, say_unreadable
+from chalicelib.cli.remarks import say_newer, say_reasons, say_unreadable, say_waiting
 from chalicelib.domain.model import TriggerKind
 from chalicelib.domain.reasons import Outcome, Reason
+from chalicelib.domain.stored import GUARD_CHAIN
 from chalicelib.operators.context import Operator
 from chalicelib.operators.output import Table, emit, emit_lines, print_table, say
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 3.0
 OUTCOMES = tuple(outcome.value for outcome in Outcome)
+UNFINISHED = (Outcome.REMEDIATING, Outcome.APPLIED, Outcome.FAILED, Outcome.DEFERRED, Outcome.SUPPRESSED)
 HISTORY_COLUMNS = ("time", "target", "outcome", "reason", "actor", "change", "exposure")
 
 
@@ -79,11 +81,23 @@ def history_verb(
         return _follow(operator, wanted, limit)
     page = history.records(operator.store, wanted, operator.now(), limit, next_token)
     emit(operator.output, page.to_json(), "records", lambda: _print_records(page.entries, wanted))
+    _say_waiting(operator, page.entries)
     say_unreadable(page.unreadable)
     say_newer(page.entries)
     if page.cursor and operator.output != "json":
         say(f"More records: add --next-token {page.cursor}")
     return 0
+
+
+def _say_waiting(operator: Operator, entries: tuple[Entry, ...]) -> None:
+    """Say what the guard waits for now in the targets of the listed records."""
+    from chalicelib.auditlog import history
+    from chalicelib.auditlog.waits import waiting
+
+    unfinished = {entry.record.target for entry in entries if entry.record.outcome in UNFINISHED}
+    for target in sorted(unfinished - {GUARD_CHAIN}):
+        if loaded := history.present(operator.store, target):
+            say_waiting(target, waiting(loaded.state, loaded.guard, operator.now()))
 
 
 def _row(entry: Entry, wanted: Filter) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from chalicelib.cli.options import common_options, pass_operator
+from chalicelib.cli.remarks import say_waiting
 from chalicelib.operators.context import Operator
 from chalicelib.operators.output import emit, say
 
@@ -35,14 +36,20 @@ def pause_verb(operator: Operator, reason: str) -> int:
 def resume_verb(operator: Operator) -> int:
     """End a pause.
 
-    Pending remediations restart at the next check or when backoff ends. Exits with 1 if the guard was not paused.
+    The scheduled check remediates within a minute what was deferred because of the pause, unless a break-glass is in
+    force, a sweep must do it, or the guard backs off: then it says until when. Exits with 1 if the guard was not
+    paused.
     """
+    from chalicelib.auditlog import history
     from chalicelib.loop.pause import resume as resume_guard
 
     guard = operator.acting_guard(lambda record: None, operator.file_policy)
     record = resume_guard(guard, operator.trigger, str(operator.actor))
-    done = "Resumed: pending remediations restart at the next check or when backoff ends."
-    return _report(operator, record is not None, done, "The guard was not paused.")
+    done = "Resumed: the scheduled check takes up within a minute what was deferred because of the pause."
+    code = _report(operator, record is not None, done, "The guard was not paused.")
+    for view in history.targets(operator.store.states(), operator.guard_state(), operator.now()):
+        say_waiting(view.target, view.waiting)
+    return code
 
 
 def _report(operator: Operator, moved: bool, done: str, otherwise: str) -> int:

@@ -30,7 +30,7 @@ def show_verb(operator: Operator, incident: str) -> int:
     from chalicelib.auditlog import history
 
     try:
-        view = history.incident(operator.store, incident)
+        view = history.incident_now(operator.store, incident, operator.now)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="INCIDENT") from error
     if view is None:
@@ -71,8 +71,11 @@ def _print_incident(operator: Operator, view: IncidentView) -> None:
             line("  changed", persons_change_text(change, target))
     line("rule", view.rule or "none")
     if view.open:
-        open_for = (operator.now() - view.exposed_since).total_seconds()
-        line("exposure", f"{span_text(open_for)} so far, since {time_text(view.exposed_since)}")
+        exposed, since = span_text(view.exposed_seconds(operator.now())), time_text(view.exposed_since)
+        over = f"{exposed}, from {since} to {time_text(view.exposed_until)}; something else remains"
+        line("exposure", over if view.exposed_until else f"{exposed} so far, since {since}")
+        if view.waiting:
+            line("waiting", view.waiting.text)
     else:
         known = view.exposure_seconds
         measured = span_text(known) if known is not None else "unknown"

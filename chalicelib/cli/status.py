@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 import click
 
 from chalicelib.cli.options import common_options, filter_of, pass_operator
-from chalicelib.cli.remarks import say_reasons
+from chalicelib.cli.remarks import say_reasons, say_waiting
 from chalicelib.domain.reasons import Outcome
 from chalicelib.operators.context import Operator
 from chalicelib.operators.output import Table, emit, print_table, say
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
     from chalicelib.auditlog.views import TargetView
     from chalicelib.domain.stored import GuardState
 
@@ -30,20 +33,23 @@ def status_verb(operator: Operator, account: str | None, target_region: str | No
 
     guard = operator.guard_state()
     wanted = filter_of(None, account, target_region)
-    views = history.targets(operator.store.states(), wanted)
+    views = history.targets(operator.store.states(), guard, operator.now(), wanted)
+    histories = operator.read_histories([view.target for view in views])
+    deaf = {name: each.deaf_since for name, each in sorted(histories.items()) if each.deaf_since}
     document = {
         "targets": [view.to_json() for view in views],
         "guard": {
             "policy_digest": guard.policy_digest,
             "swept_at": msgspec.to_builtins(guard.swept_at),
             "paused": msgspec.to_builtins(guard.paused),
+            "deaf": msgspec.to_builtins(deaf),
         },
     }
-    emit(operator.output, document, "targets", lambda: _print_status(operator, guard, views))
+    emit(operator.output, document, "targets", lambda: _print_status(operator, guard, views, deaf))
     return 0
 
 
-def _print_status(operator: Operator, guard: GuardState, views: list[TargetView]) -> None:
+def _print_status(operator: Operator, guard: GuardState, views: list[TargetView], deaf: Mapping[str, datetime]) -> None:
     from chalicelib.operators.formatting import NOTHING, setting_text, span_text, time_text
 
     now = operator.now()
@@ -54,7 +60,7 @@ def _print_status(operator: Operator, guard: GuardState, views: list[TargetView]
             view.outcome.value if view.outcome else "unknown",
             view.reason or " ".join(view.violations) or NOTHING,
             setting_text(view.setting, view.target),
-            span_text((now - view.exposed_since).total_seconds()) if view.exposed_since else NOTHING,
+            span_text(view.exposed_seconds(now)),
             view.incident.id if view.incident else NOTHING,
             time_text(view.good_at),
         ]
@@ -63,10 +69,14 @@ def _print_status(operator: Operator, guard: GuardState, views: list[TargetView]
     columns = ("account", "region", "outcome", "reason", "setting", "exposed for", "incident", "last compliant")
     print_table(Table(columns, rows, "The guard has not seen any target yet. Its first sweep will find them."))
     say_reasons((view.outcome, view.reason) for view in views)
+    for view in views:
+        say_waiting(view.target, view.waiting)
     compliant = sum(view.compliant for view in views)
     ignored = sum(view.outcome is Outcome.IGNORED for view in views)
     if views:
         swept = time_text(guard.swept_at)
         say(f"{compliant} of {len(views)} targets compliant, {ignored} ignored. Last sweep: {swept}.")
+    for target, since in deaf.items():
+        say(f"DEAF since {time_text(since)}: the guard receives no events from {target}. Run xray-guard doctor.")
     if guard.paused:
         say(f"PAUSED since {time_text(guard.paused.at)} by {guard.paused.by}: {guard.paused.reason}")

@@ -74,7 +74,8 @@ def frame(operator: Operator) -> Frame:
 def overview(operator: Operator, around: Frame, arguments: Mapping[str, str]) -> Page:
     """The state of all targets, the open incidents, and the figures over time."""
     days = next((days for days in RANGES if str(days) == arguments.get("days")), 30)
-    targets = history.targets(operator.store.states())
+    targets = history.targets(operator.store.states(), around.guard, around.now)
+    histories = operator.read_histories([view.target for view in targets])
     today = around.now.date()
     summary = summarize(operator.store, today - timedelta(days=days - 1), today)
     return Page(
@@ -83,6 +84,7 @@ def overview(operator: Operator, around: Frame, arguments: Mapping[str, str]) ->
             "targets": targets,
             "judged": [view for view in targets if view.outcome is not Outcome.IGNORED],
             "open": sorted((view for view in targets if view.incident), key=_most_urgent_first),
+            "deaf": {name: each.deaf_since for name, each in sorted(histories.items()) if each.deaf_since},
             "breaks": [BreakGlassInForce(view, one) for view in targets for one in view.suppressions],
             "accounts": sorted({view.account for view in targets}),
             "regions": sorted({view.region for view in targets}),
@@ -124,11 +126,11 @@ def _choices() -> dict[str, Any]:
     return {"outcomes": list(Outcome), "spans": filters.SPANS}
 
 
-def incident(operator: Operator, account: str, region: str, seq: int) -> Page:
+def incident(operator: Operator, around: Frame, account: str, region: str, seq: int) -> Page:
     """One incident with its timeline. Raises ItemNotFound."""
     name = f"{account}/{region}#{seq}"
     try:
-        found = history.incident(operator.store, name)
+        found = history.incident_now(operator.store, name, lambda: around.now)
     except ValueError as error:
         raise ItemNotFound(str(error)) from error
     if found is None:
@@ -178,7 +180,7 @@ def target(operator: Operator, around: Frame, account: str, region: str) -> Page
     if state.version == 0:
         raise ItemNotFound(f"The guard has not seen {named} yet.")
     latest = history.incidents(operator.store, Filter(target=str(named)), around.now, 10)
-    return Page("target.html", {"view": views.target_view(state), "latest": latest})
+    return Page("target.html", {"view": views.target_view(state, around.guard, around.now), "latest": latest})
 
 
 def policy(operator: Operator) -> Page:

@@ -175,7 +175,7 @@ def _page_of(
         case "incidents":
             return pages.incidents(operator, around, arguments)
         case "incident":
-            return pages.incident(operator, **values)
+            return pages.incident(operator, around, **values)
         case "records":
             return pages.records(operator, around, arguments)
         case "record":

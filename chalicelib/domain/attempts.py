@@ -15,26 +15,30 @@ from chalicelib.domain import incidents, waiting
 from chalicelib.domain.breakglass import Weighed
 from chalicelib.domain.decide import Decision
 from chalicelib.domain.echo import plan_entry
+from chalicelib.domain.judge import judge, lanes_of
 from chalicelib.domain.keychoice import managed_key
+from chalicelib.domain.lanes import Lane
 from chalicelib.domain.model import EncryptionStatus
 from chalicelib.domain.observation import Observation
-from chalicelib.domain.reasons import SETTLING_CODES, Outcome, Problem, Reason
+from chalicelib.domain.reasons import SETTLING_CODES, Outcome, Problem, Reason, Violation
 from chalicelib.domain.run import At, Known, Run
 from chalicelib.domain.settlement import Settlement, SettlementDraft
-from chalicelib.domain.steps import StepName
+from chalicelib.domain.steps import StepName, why_only_observed
 from chalicelib.domain.stored import Action, Intent, Lease, Phase, TargetState
 
 
 class Attempted(Struct, frozen=True):
-    """The result of an attempt. `problem` says why it stopped early; None if X-Ray reported the required key.
+    """The result of an attempt. `problem` says why it stopped early, in `lane`; None if nothing was left to do.
 
-    `mutated`: a call that was sent in this incident may have taken effect.
+    In the lanes `held` it took no step. `mutated`: a call that was sent in this incident may have taken effect.
     """
 
     seen: Observation
     problem: Problem | None
     actions: tuple[Action, ...]
     mutated: bool
+    lane: Lane = Lane.UPKEEP
+    held: frozenset[Lane] = frozenset()
 
 
 def begin(
@@ -49,9 +53,8 @@ def begin(
     incident = draft.joined(incident)
     ends = waiting.lease_end(at.now, run.setup.lease_seconds)
     lease = Lease(run.setup.worker, state.lease_number + 1, ends, at.now)
-    backoff = state.backoff
-    if not waiting.is_settling(state, at.now):
-        backoff = waiting.backoff_after_attempt(backoff, at, run.setup.limits)
+    lanes = {step.lane for step in decision.steps}
+    fought = [lane for lane in lanes if not waiting.is_settling(state, lane, at.now)]
     makes_key = any(step.name is StepName.CREATE_KEY for step in decision.steps)
     incident = replace(
         incident,
@@ -69,7 +72,7 @@ def begin(
         incident=incident,
         lease_number=lease.number,
         intent=Intent(nonce, waiting.intent_due(lease)) if makes_key else state.intent,
-        backoff=backoff,
+        backoffs=waiting.counted(draft.state.backoffs, fought, at, run.setup.limits),
         outcome=Outcome.REMEDIATING,
         reason=None,
         violations=decision.violations,
@@ -81,6 +84,7 @@ def begin(
         suppression=glass.refusal,
         actions=(),
     )
+    draft.used += tuple(step.key_arn for step in decision.steps if step.key_arn)
     return draft.settled(Outcome.REMEDIATING)
 
 
@@ -96,7 +100,7 @@ def learn_of_intent(state: TargetState, found: str | None, now: datetime) -> Tar
 
 
 def end(run: Run, known: Known, attempted: Attempted, at: At) -> Settlement:
-    """Return REMEDIATED, APPLIED, DEFERRED while AWS settles, or FAILED."""
+    """Return REMEDIATED, APPLIED, DEFERRED while AWS settles, or FAILED; if violations remain, DEFERRED or OBSERVED."""
     draft = SettlementDraft(run, known, at, attempted.seen)
     draft.note_calls(attempted.actions)
     if attempted.actions:
@@ -104,7 +108,9 @@ def end(run: Run, known: Known, attempted: Attempted, at: At) -> Settlement:
         draft.set(recheck_at=waiting.recheck_after(draft.state.recheck_at, at.now))
     if attempted.problem is not None:
         return _stopped_short(draft, attempted, attempted.problem)
-    return _applied(draft, attempted)
+    assert run.rule is not None
+    remaining = judge(run.target, run.rule, draft.state, attempted.seen)
+    return _partly_done(draft, attempted, remaining) if remaining else _applied(draft, attempted)
 
 
 def _stopped_short(draft: SettlementDraft, attempted: Attempted, problem: Problem) -> Settlement:
@@ -116,11 +122,19 @@ def _stopped_short(draft: SettlementDraft, attempted: Attempted, problem: Proble
     outcome, reason = Outcome.FAILED, problem.code
     if passing and until is not None and now < until:
         outcome, reason = Outcome.DEFERRED, Reason.SETTLING
-    wait = waiting.after_attempt(state.backoff, outcome, draft.at, draft.run.setup.limits)
+    due = waiting.after_attempt(state, attempted.lane, outcome, draft.at, draft.run.setup.limits)
     # If every call was refused, the guard did not end the incident.
-    incident = replace(incident, mutated=attempted.mutated)
+    incident = draft.with_safety(replace(incident, mutated=attempted.mutated), attempted.seen)
     draft.set(
-        incident=replace(incident, phase=Phase.OPEN, lease=None, unended=False, due=wait.due, settles_until=until),
+        incident=replace(
+            incident,
+            phase=Phase.OPEN,
+            lease=None,
+            unended=False,
+            due=due,
+            settles_until=until,
+            settles_in=attempted.lane,
+        ),
         outcome=outcome,
         reason=reason,
     )
@@ -132,6 +146,53 @@ def _stopped_short(draft: SettlementDraft, attempted: Attempted, problem: Proble
         error=problem,
         reason=reason,
         actions=attempted.actions,
+    )
+    return draft.settled(outcome, reason, mutated=True)
+
+
+def _partly_done(draft: SettlementDraft, attempted: Attempted, remaining: tuple[Violation, ...]) -> Settlement:
+    """Return DEFERRED until the first of the held lanes is free, or OBSERVED if the guard only observes what remains.
+
+    Until X-Ray reports ACTIVE, nothing is remediated, and each tick reads the setting again.
+    """
+    former, seen = draft.state.incident, attempted.seen
+    assert former is not None
+    assert draft.run.rule is not None
+    lanes = lanes_of(draft.run.target, draft.run.rule, draft.state, seen)
+    observed = None if lanes else why_only_observed(draft.run.rule, draft.run.target, draft.state, seen)
+    outcome, reason = (Outcome.OBSERVED, observed.code) if observed else (Outcome.DEFERRED, Reason.BACKOFF)
+    held = attempted.held.intersection(lanes.values())
+    active = seen.setting.status is EncryptionStatus.ACTIVE
+    gone = [each for each in former.violations if each not in remaining]
+    incident, _ = draft.incident(seen, remaining)
+    draft.note_setting()
+    draft.set(
+        incident=replace(
+            incident,
+            phase=Phase.OPEN,
+            lease=None,
+            unended=False,
+            due=waiting.free_at(draft.state, held) if active else draft.now,
+            settles_until=waiting.settles_anew(draft.state, held),
+            violations=remaining,
+            mutated=attempted.mutated,
+        ),
+        outcome=outcome,
+        reason=reason,
+        violations=remaining,
+    )
+    detail: dict[str, object] = {"remediated" if active else "applied": gone, "remains": list(remaining)}
+    if held:
+        detail |= incidents.fight(draft.state, held)
+    draft.add_about(
+        incident,
+        outcome,
+        after=seen.setting,
+        violations=remaining,
+        reason=reason,
+        error=observed,
+        actions=attempted.actions,
+        detail=detail,
     )
     return draft.settled(outcome, reason, mutated=True)
 

@@ -32,6 +32,9 @@ from chalicelib.domain.tagvalue import Refusal, Tags, iam_values, normal, read_v
 MOST_REMEMBERED = 64
 """Keeps a target's state far below DynamoDB's limit of 400 KB per item, even if somebody floods a key with values."""
 
+LONGEST_BREAK_GLASS = timedelta(hours=168)
+"""The largest `max_hours` that the policy's schema allows."""
+
 FORGET_AFTER = timedelta(minutes=10)
 """Longer than the difference between any two clocks, and longer than a stale read of KMS."""
 
@@ -44,6 +47,7 @@ class Closing(StrEnum):
     REMOVED = "REMOVED"
     OVERTAKEN = "OVERTAKEN"
     RULE_WITHOUT = "RULE_WITHOUT"
+    EDITED = "EDITED"
 
 
 RESUMABLE = frozenset({Closing.REMOVED, Closing.OVERTAKEN, Closing.RULE_WITHOUT, Refusal.TAG_UNREADABLE})

@@ -9,19 +9,24 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from chalicelib.domain.judge import judge
-from chalicelib.domain.model import EncryptionType, TriggerKind
+from chalicelib.domain.judge import judge, lanes_of
+from chalicelib.domain.lanes import HARM, Lane
+from chalicelib.domain.model import EncryptionStatus, EncryptionType, TriggerKind
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import Mode, Rule, When
 from chalicelib.domain.reasons import SETTLING_CODES, Outcome, Problem, Reason, Violation
 from chalicelib.domain.run import Known, Run
-from chalicelib.domain.steps import Step, StepName, plan
+from chalicelib.domain.steps import Blocked, Step, StepName, plan, why_only_observed
 from chalicelib.domain.stored import Suppression, TargetState
-from chalicelib.domain.waiting import is_settling
+from chalicelib.domain.waiting import free_at, held_lanes
 
 
 class Decision(Struct, frozen=True):
-    """What to do about an observation, and why. `steps` is the expected plan of a remediation."""
+    """What to do about an observation, and why.
+
+    `steps` is the expected plan of a remediation, without what waits for the lanes in `held`. `blocked` is what stops
+    it, in `lane`.
+    """
 
     outcome: Outcome
     violations: tuple[Violation, ...] = ()
@@ -31,6 +36,8 @@ class Decision(Struct, frozen=True):
     blocked: Problem | None = None
     suppression: Suppression | None = None
     due: datetime | None = None
+    held: frozenset[Lane] = frozenset()
+    lane: Lane = Lane.UPKEEP
 
 
 def decide(run: Run, known: Known, seen: Observation, suppression: Suppression | None, now: datetime) -> Decision:
@@ -51,43 +58,57 @@ def decide(run: Run, known: Known, seen: Observation, suppression: Suppression |
         return Decision(Outcome.OBSERVED, violations, reason=Reason.RIGHTS_OBSERVE)
     if suppression is not None:
         return Decision(Outcome.SUPPRESSED, violations, reason=Reason.BREAK_GLASS, suppression=suppression)
+    lanes = frozenset(lanes_of(target, rule, state, seen).values())
+    # As long as X-Ray completes the guard's change, each tick reads the setting, whatever else must wait.
+    updates = seen.setting.status is not EncryptionStatus.ACTIVE and HARM.isdisjoint(lanes)
+    if not lanes:
+        found = why_only_observed(rule, target, state, seen)
+        assert found is not None
+        due = now if updates else None
+        return Decision(Outcome.OBSERVED, violations, found.code, found.message, blocked=found, due=due)
     paused = known.guard.paused
     if paused is not None:
         return Decision(Outcome.DEFERRED, violations, Reason.PAUSED, f"paused by {paused.by}: {paused.reason}")
-    # If AWS is only slow to show a change, nobody is fighting: no backoff then.
-    held_until = None if is_settling(state, now) else state.backoff.until
-    if held_until is not None and now < held_until and trigger is not TriggerKind.OPERATOR:
-        return Decision(
-            Outcome.DEFERRED,
-            violations,
-            Reason.BACKOFF,
-            f"held back until {held_until:%Y-%m-%dT%H:%M:%SZ}",
-            due=held_until,
-        )
+    held = lanes & held_lanes(state, now) if trigger is not TriggerKind.OPERATOR else frozenset[Lane]()
+    held_back = _held_back(violations, state, held, now if updates else None)
+    if lanes == held:
+        return held_back
     if not run.budget_left:
         return Decision(Outcome.DEFERRED, violations, Reason.BLAST_RADIUS, "this sweep reached its remediation limit")
-    steps, blocked = plan(target, rule, state, seen, partition)
+    steps, blocked = plan(target, rule, state, seen, partition, held)
     if state.intent and now < state.intent.due and any(step.name is StepName.CREATE_KEY for step in steps):
         uncertain = Problem(
             Reason.KEY_CREATION_UNCERTAIN,
             f"the response to CreateKey was lost, so a key may exist; known at {state.intent.due:%H:%M:%SZ}",
         )
-        return _stopped(violations, uncertain)
+        return _stopped(violations, Blocked(uncertain, lane=steps[0].lane))
     if steps:
-        return Decision(Outcome.REMEDIATING, violations, steps=steps, blocked=blocked.problem if blocked else None)
+        stops = blocked.problem if blocked else None
+        return Decision(Outcome.REMEDIATING, violations, steps=steps, blocked=stops, held=held)
+    if blocked is None and held:
+        return held_back
     if blocked is None:
         raise AssertionError(f"next_step returns neither a step nor a reason for {', '.join(violations)}")
     if blocked.left:
         problem = blocked.problem
         return Decision(Outcome.OBSERVED, violations, problem.code, problem.message, blocked=problem)
-    return _stopped(violations, blocked.problem)
+    return _stopped(violations, blocked)
 
 
-def _stopped(violations: tuple[Violation, ...], problem: Problem) -> Decision:
+def _held_back(
+    violations: tuple[Violation, ...], state: TargetState, held: frozenset[Lane], due: datetime | None
+) -> Decision:
+    until = free_at(state, held)
+    message = f"held back until {until:%Y-%m-%dT%H:%M:%SZ}" if until else None
+    return Decision(Outcome.DEFERRED, violations, Reason.BACKOFF, message, due=due or until, held=held)
+
+
+def _stopped(violations: tuple[Violation, ...], blocked: Blocked) -> Decision:
     """Return DEFERRED if the problem passes by itself, else FAILED: a person must act."""
+    problem, lane = blocked.problem, blocked.lane
     if problem.code in SETTLING_CODES:
-        return Decision(Outcome.DEFERRED, violations, Reason.SETTLING, problem.message, blocked=problem)
-    return Decision(Outcome.FAILED, violations, problem.code, problem.message, blocked=problem)
+        return Decision(Outcome.DEFERRED, violations, Reason.SETTLING, problem.message, blocked=problem, lane=lane)
+    return Decision(Outcome.FAILED, violations, problem.code, problem.message, blocked=problem, lane=lane)
 
 
 def is_idle(rule: Rule, state: TargetState, seen: Observation, trigger: TriggerKind) -> bool:

@@ -189,5 +189,28 @@ class FormatTooNew(GuardError):
         super().__init__(Problem(Reason.FORMAT_TOO_NEW, message, retryable=False))
 
 
+class StateEdited(GuardError):
+    """The stored state of `name` claims the format of an earlier release, and was protected before."""
+
+    def __init__(self, name: str) -> None:
+        message = (
+            f"somebody edited the stored state of {name}: it claims to be of an earlier release, but this release has "
+            "stored it before. The guard changed nothing. Run `xray-guard audit verify`, and follow docs/deploy.md."
+        )
+        super().__init__(Problem(Reason.STATE_EDITED, message, retryable=False))
+
+
+class KeyNotOnRecord(GuardError):
+    """The stored state of `name` names `key`, an ARN or a nonce, and the audit log has no row of it."""
+
+    def __init__(self, name: str, key: str) -> None:
+        message = (
+            f"somebody edited the stored state of {name}: it names {key}, which the guard never recorded. The guard "
+            "changed nothing. Run `xray-guard audit verify`, and follow docs/deploy.md."
+        )
+        super().__init__(Problem(Reason.KEY_NOT_ON_RECORD, message, retryable=False))
+        self.key = key
+
+
 class Busy(GuardError):
     """Every attempt at one write conflicted with another writer."""

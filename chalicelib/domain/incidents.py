@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import TypedDict
 
 from msgspec.structs import replace
 
 from chalicelib.domain.judge import OF_THE_KEY
+from chalicelib.domain.lanes import Lane
 from chalicelib.domain.model import Actor, ChangeEvent, KeyEvent, Trigger
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.reasons import Problem, Reason, Violation
@@ -85,7 +87,7 @@ def join_past(state: TargetState, change: ChangeEvent | None) -> tuple[TargetSta
         return state, {}
     cause = cause_of(change.trigger)
     joined = tuple(replace(each, cause=cause) if each.id == past.id else each for each in state.past)
-    exposed = seconds(past.closed_at - change.trigger.event_time)
+    exposed = past_exposure(past, change.trigger.event_time)
     return replace(state, past=joined), {"incident_id": past.id, "cause": cause, "exposure_seconds": exposed}
 
 
@@ -100,6 +102,7 @@ def remember(state: TargetState, incident: Incident, closed_at: datetime) -> tup
         state.good_setting_at or _compliant_before(incident, state),
         (*incident.attributions, *incident.earlier),
         incident.makers,
+        incident.safe_at,
     )
     return (*state.past, past)[-PAST_INCIDENTS:]
 
@@ -120,19 +123,41 @@ def past_with(state: TargetState, incident_id: str | None, at: datetime | None) 
 
 
 def exposure(incident: Incident, now: datetime) -> float:
-    """Return the seconds from the change, or from its discovery if the change is unknown, to `now`."""
-    return seconds(now - (incident.cause.at if incident.cause else incident.opened_at))
+    """Return the seconds from the change, or from its discovery if the change is unknown, to the end of the exposure.
+
+    That is `now`, or when X-Ray was seen to be safe again while other violations of the incident remained.
+    """
+    return seconds((incident.safe_at or now) - exposed_since(incident))
 
 
-def rivals(run: Run, state: TargetState) -> list[str]:
-    """Return the ARNs of those who made the drifts of this fight, as far as known."""
+def exposed_since(incident: Incident) -> datetime:
+    """Return the time of the change, or of its discovery if the change is unknown."""
+    return incident.cause.at if incident.cause else incident.opened_at
+
+
+def past_exposure(past: PastIncident, changed_at: datetime) -> float:
+    """Return the seconds from the change to the end of a past incident's exposure."""
+    return seconds((past.safe_at or past.closed_at) - changed_at)
+
+
+class Fight(TypedDict):
+    """How often the guard attempted what somebody undoes, and the ARNs of those who did, as far as known."""
+
+    attempts: int
+    against: list[str]
+
+
+def fight(state: TargetState, lanes: Iterable[Lane], event: ChangeEvent | KeyEvent | None = None) -> Fight:
+    """Return the fight in these lanes, as records name it. `event` is what triggered the run."""
+    attempts = max((state.backoffs[lane].count for lane in lanes if lane in state.backoffs), default=0)
     # Each attempt ended one incident at most; earlier incidents are not part of the fight.
-    fought = state.past[-state.backoff.count :]
-    causes = [past.cause for past in fought] + ([state.incident.cause] if state.incident else [])
-    arns = {cause.actor.arn for cause in causes if cause}
-    if run.event is not None and run.event.trigger.actor is not None:
-        arns.add(run.event.trigger.actor.arn)
-    return sorted(arns)
+    causes = [past.cause for past in state.past[-attempts:]] if attempts else []
+    if state.incident is not None:
+        causes += [state.incident.cause, *(each for made in state.incident.attributions for each in made.events)]
+    actors = [cause.actor for cause in causes if cause]
+    if event is not None and event.trigger.actor is not None:
+        actors.append(event.trigger.actor)
+    return {"attempts": attempts, "against": sorted({actor.arn for actor in actors})}
 
 
 def worker_lost(incident: Incident) -> Problem:

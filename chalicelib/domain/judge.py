@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from chalicelib.domain.keychoice import is_ruled_out, managed_key
-from chalicelib.domain.keypolicy.judge import judge_policy
+from chalicelib.domain.keypolicy.judge import Verdict, judge_policy
 from chalicelib.domain.keypolicy.openness import open_statements
-from chalicelib.domain.keypolicy.wanted import XRAY
+from chalicelib.domain.lanes import LANES, ONLY_OBSERVED, Lane
 from chalicelib.domain.model import EncryptionType, Key, Target, arn_part
 from chalicelib.domain.observation import Observation
+from chalicelib.domain.ownership import is_accepted
 from chalicelib.domain.policy import KeyKind, Rule
 from chalicelib.domain.reasons import Violation
 from chalicelib.domain.stored import TargetState
@@ -57,6 +58,25 @@ def judge(target: Target, rule: Rule, state: TargetState, seen: Observation) -> 
     return tuple(dict.fromkeys(found))
 
 
+def lanes_of(target: Target, rule: Rule, state: TargetState, seen: Observation) -> dict[Violation, Lane]:
+    """Return the violations that the guard remediates, each with its lane; empty if there is nothing to remediate.
+
+    If X-Ray does not use the managed key, only another setting repairs what is wrong with the present one, and what is
+    wrong with the managed key harms nobody yet. A policy that lets X-Ray use the key is only to be completed.
+    """
+    lanes = {each: LANES[each] for each in judge(target, rule, state, seen) if each not in ONLY_OBSERVED}
+    arn = managed_key(state, seen, rule)
+    if arn is None or arn != seen.setting.key_arn:
+        harm = {each for each in judge_setting(target, rule, state, seen) if LANES.get(each) is not Lane.UPKEEP}
+        return {each: Lane.SETTING if each in harm else Lane.UPKEEP for each in lanes}
+    if not is_accepted(arn, state) and Violation.KEY_POLICY_OPEN in judge_setting(target, rule, state, seen):
+        lanes[Violation.KEY_POLICY_OPEN] = Lane.SETTING  # X-Ray uses a key that the guard does not adopt
+    key = seen.keys.get(arn)
+    if Violation.KEY_POLICY_INCOMPLETE in lanes and key and policy_verdict(key, rule, target).lets_xray:
+        lanes[Violation.KEY_POLICY_INCOMPLETE] = Lane.UPKEEP
+    return lanes
+
+
 def judge_setting(target: Target, rule: Rule, state: TargetState, seen: Observation) -> list[Violation]:
     """Return the violations of the setting itself and of the key that it names."""
     setting = seen.setting
@@ -99,16 +119,15 @@ def _judge_key(key: Key, rule: Rule, target: Target, *, ours: bool) -> list[Viol
     found = _judge_use(key)
     if rule.require.rotation and key.rotation is False:
         found.append(Violation.KEY_ROTATION_OFF)
-    if key.policy is not None and not policy_lets_xray(key, rule, target, ours=ours):
-        found.append(Violation.KEY_POLICY_INCOMPLETE)
-    if ours and open_statements(key.policy or "", target):
-        found.append(Violation.KEY_POLICY_OPEN)
+    if key.policy is not None:
+        verdict = policy_verdict(key, rule, target)
+        if not (verdict.complete if ours else verdict.lets_xray):
+            found.append(Violation.KEY_POLICY_INCOMPLETE)
+        if ours and open_statements(key.policy, target):
+            found.append(Violation.KEY_POLICY_OPEN)
     return found
 
 
-def policy_lets_xray(key: Key, rule: Rule, target: Target, *, ours: bool) -> bool:
-    """Whether the key's policy certainly lets X-Ray use it and, if the key is ours, says all that the rule requires."""
-    verdict = judge_policy(key.policy or "", rule, target, arn_part(key.arn, 1))
-    if verdict.problem or verdict.foreign_denies:
-        return False
-    return not verdict.missing if ours else XRAY not in verdict.missing
+def policy_verdict(key: Key, rule: Rule, target: Target) -> Verdict:
+    """Return what the key's policy says, compared with what the rule requires of the managed key's."""
+    return judge_policy(key.policy or "", rule, target, arn_part(key.arn, 1))

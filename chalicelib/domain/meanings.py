@@ -78,8 +78,8 @@ REASONS: Mapping[Reason, Meaning] = {
     ),
     Reason.BACKOFF: Meaning(
         "backoff",
-        "Another principal keeps undoing the remediation. The target is still noncompliant. The guard waits longer "
-        "before each attempt.",
+        "Another principal keeps undoing the remediation. What remains is still noncompliant. The guard waits longer "
+        "before each attempt, and remediates everything else at once.",
         "Stop the automation that the record names under `against`, or open a break-glass. `xray-guard reconcile` does "
         "not wait for the backoff to end.",
     ),
@@ -182,6 +182,12 @@ REASONS: Mapping[Reason, Meaning] = {
         "The key is in a state that only its owner can change.",
         "Ask the owner of the key to make it available.",
     ),
+    Reason.KEY_NOT_ON_RECORD: Meaning(
+        "key not on record",
+        "The stored state names a key that the guard never recorded: somebody edited the state. The guard changed "
+        "nothing.",
+        "Run `xray-guard audit verify`, find out who can write the tables, and follow docs/deploy.md.",
+    ),
     Reason.NO_MANAGED_KEY: Meaning(
         "no managed key", "The target has no managed key to replace.", "Run `xray-guard status`."
     ),
@@ -249,20 +255,48 @@ REASONS: Mapping[Reason, Meaning] = {
         "A principal made more than ten refused calls, or changes of other tags, in an hour. The record says how many.",
         "Find out why the principal makes these calls. Every other change is recorded in full.",
     ),
+    Reason.DEAF: Meaning(
+        "deaf",
+        "The guard did not receive two changes in a row that CloudTrail's Event history has. It records them from "
+        "there, an hour late, and remediates drift in this Region only at the next sweep.",
+        "Run `xray-guard doctor`: check the rules, the forwarding of other Regions and the functions.",
+    ),
+    Reason.EVENT_HISTORY: Meaning(
+        "Event history",
+        "The guard compared CloudTrail's Event history with its records. The record says how many events it had "
+        "missed, and which Regions it could not read.",
+        "If `refused` names a Region, allow the guard's role cloudtrail:LookupEvents there.",
+    ),
     Reason.GRANTS_CHANGED: Meaning(
         "grants changed",
         "Somebody created, revoked or retired a grant on a key of the target. No rule judges grants.",
         "Check that this change of access was intended.",
     ),
+    Reason.HEARING: Meaning("receiving again", "The guard receives the events of this Region again.", NO_ACTION),
     Reason.KEY_HANDED_OVER: Meaning(
         "key handed over",
         "An operator made this key the managed key. The guard may change it from now on.",
         NO_ACTION,
     ),
+    Reason.KEY_ADOPTED: Meaning(
+        "key adopted", "The guard recorded the target's managed key before it set X-Ray to it.", NO_ACTION
+    ),
+    Reason.KEY_FOUND: Meaning(
+        "key found",
+        "The guard found a key that it had created: the response to CreateKey was lost.",
+        NO_ACTION,
+    ),
+    Reason.KEY_MADE: Meaning("key made", "The guard created a key.", NO_ACTION),
     Reason.KEY_REPLACED: Meaning(
         "key replaced",
         "An operator replaced the managed key.",
         "Keep the old key: traces that were stored with it need it.",
+    ),
+    Reason.MISSED_EVENT: Meaning(
+        "missed event",
+        "The guard did not receive this event within 20 minutes. It found the event in CloudTrail's Event history; the "
+        "next record is about it.",
+        "If that happens often, run `xray-guard doctor` and read the dead-letter queue.",
     ),
     Reason.POLICY_IN_FORCE: Meaning(
         "policy in force", "The guard ran with a new policy for the first time.", NO_ACTION
@@ -273,10 +307,26 @@ REASONS: Mapping[Reason, Meaning] = {
         "The guard's role made a call that the guard did not make.",
         "Treat the role's credentials as stolen: revoke its sessions, and check who can change the functions.",
     ),
+    Reason.STATE_EDITED: Meaning(
+        "state edited",
+        "Somebody else edited the stored state: it has a value that the guard never stores. The guard does not use it. "
+        "The record names it.",
+        "Run `xray-guard audit verify`, find out who can write the tables, and follow docs/deploy.md.",
+    ),
+    Reason.STATE_NOTED: Meaning(
+        "state noted", "Protected fields of the state changed, and no other record says so.", NO_ACTION
+    ),
     Reason.SWEEP: Meaning(
         "sweep",
-        "A sweep ended. The record has its outcomes and the heads of all chains.",
+        "A sweep ended. The record has its outcomes, how long its targets took (`run`), and the heads of all chains.",
         "If it FAILED, read `unreached` in the record.",
+    ),
+    Reason.UNCONFIRMED: Meaning(
+        "unconfirmed",
+        "CloudTrail's Event history does not have the event of this record two hours later. AWS did not send it: "
+        "somebody invoked the function with a forged event. A break-glass that rests on it has ended.",
+        "Find out who may invoke the guard's functions, and who did: CloudTrail has data events of Lambda if a trail "
+        "logs them.",
     ),
     Reason.ACCOUNT_INVALID: Meaning(
         "account not valid", "The account in the event does not have twelve digits.", CHECK_SENDER

@@ -28,6 +28,7 @@ class TriggerKind(StrEnum):
     SWEEP = "sweep", "sweep (every hour)"
     TICK = "tick", "scheduled check (every minute)"
     OPERATOR = "operator", "operator"
+    HISTORY = "history", "Event history (every hour)"
 
     def __new__(cls, value: str, label: str) -> Self:
         """Make a member that is its value, with a label."""

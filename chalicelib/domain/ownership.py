@@ -19,6 +19,11 @@ def is_own(key_arn: str, state: TargetState) -> bool:
     return key_arn in state.keys_made or key_arn in state.keys_handed
 
 
+def is_accepted(key_arn: str, state: TargetState) -> bool:
+    """Whether the key is the managed key already, or the guard's own, so that it need not be adopted."""
+    return key_arn == state.managed_key or is_own(key_arn, state)
+
+
 def why_not_changed(key: Key, state: TargetState, remedy: str) -> Problem | None:
     """Return why the guard may not change the key; None if it may. `remedy` is what its owner can do instead."""
     if not is_own(key.arn, state):

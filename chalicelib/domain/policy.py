@@ -61,7 +61,7 @@ class Limits(Struct, frozen=True):
     """The most targets that one sweep may mutate, and the longest pause between two attempts, in minutes."""
 
     remediations_per_sweep: int = 50
-    max_backoff_minutes: int = 30
+    max_backoff_minutes: int = 5
 
 
 class Require(Struct, frozen=True):

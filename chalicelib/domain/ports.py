@@ -101,11 +101,14 @@ class Store(Protocol):
         event_id: str | None = None,
         tally: Tally | None = None,
         closes: Tally | None = None,
+        used: Sequence[str] = (),
     ) -> None:
         """One transaction: the state (if the version is still `before`'s), the sealed records, the event's marker.
 
-        Adds `tally` to the stored one. Takes `closes` off its stored one, whose next time begins then. Raises Conflict
-        if the state changed, the event was audited or the tally was closed meanwhile; then nothing was written.
+        Adds `tally` to the stored one. Takes `closes` off its stored one, whose next time begins then. Writes a key row
+        for each key that `after` names and `before` does not. Raises Conflict if the state changed, the event was
+        audited or the tally was closed meanwhile; KeyNotOnRecord if `before` names a key of `used` that has no key row;
+        StateEdited if `before` claims an earlier release's format and is of a later one. Then nothing was written.
         """
 
     def count(self, event_id: str, tally: Tally) -> None:
@@ -155,7 +158,16 @@ class Clock(Protocol):
 class Gather(Protocol):
     """Issue several reads together and return their results in order; raise the first error."""
 
-    def __call__(self, reads: Sequence[Callable[[], T]]) -> list[T]: ...
+    def __call__(self, reads: Sequence[Callable[[], T]], /) -> list[T]: ...
+
+
+class FanOut(Protocol):
+    """Run jobs over several targets, a few at a time. They begin in their order; it returns when all have ended.
+
+    A job raises nothing.
+    """
+
+    def __call__(self, jobs: Sequence[Callable[[], None]], /) -> object: ...
 
 
 class Reach(Struct, frozen=True):

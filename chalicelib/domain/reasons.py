@@ -88,6 +88,7 @@ class Reason(StrEnum):
     KEY_POLICY_TOO_LONG = "KEY_POLICY_TOO_LONG"
     KEY_POLICY_UNREADABLE = "KEY_POLICY_UNREADABLE"
     KEY_UNAVAILABLE = "KEY_UNAVAILABLE"
+    KEY_NOT_ON_RECORD = "KEY_NOT_ON_RECORD"
     NO_MANAGED_KEY = "NO_MANAGED_KEY"
 
     # How an attempt or a run failed.
@@ -111,13 +112,23 @@ class Reason(StrEnum):
     BREAK_GLASS_OPENED = "BREAK_GLASS_OPENED"
     BREAK_GLASS_REFUSED = "BREAK_GLASS_REFUSED"
     CALLS_COUNTED = "CALLS_COUNTED"
+    DEAF = "DEAF"
+    EVENT_HISTORY = "EVENT_HISTORY"
     GRANTS_CHANGED = "GRANTS_CHANGED"
+    HEARING = "HEARING"
     KEY_HANDED_OVER = "KEY_HANDED_OVER"
+    KEY_ADOPTED = "KEY_ADOPTED"
+    KEY_FOUND = "KEY_FOUND"
+    KEY_MADE = "KEY_MADE"
     KEY_REPLACED = "KEY_REPLACED"
+    MISSED_EVENT = "MISSED_EVENT"
     POLICY_IN_FORCE = "POLICY_IN_FORCE"
     RESUMED = "RESUMED"
     ROLE_BORROWED = "ROLE_BORROWED"
+    STATE_EDITED = "STATE_EDITED"
+    STATE_NOTED = "STATE_NOTED"
     SWEEP = "SWEEP"
+    UNCONFIRMED = "UNCONFIRMED"
 
     # Why an event cannot be acted on.
     ACCOUNT_INVALID = "ACCOUNT_INVALID"
@@ -162,14 +173,24 @@ NOTES = BREAK_GLASS_NOTES | {
     Reason.ADDENDUM,
     Reason.ANCHOR,
     Reason.CALLS_COUNTED,
+    Reason.DEAF,
+    Reason.EVENT_HISTORY,
     Reason.GRANTS_CHANGED,
+    Reason.HEARING,
     Reason.KEY_HANDED_OVER,
+    Reason.KEY_ADOPTED,
+    Reason.KEY_FOUND,
+    Reason.KEY_MADE,
     Reason.KEY_REPLACED,
+    Reason.MISSED_EVENT,
     Reason.PAUSED,
     Reason.POLICY_IN_FORCE,
     Reason.RESUMED,
     Reason.ROLE_BORROWED,
+    Reason.STATE_EDITED,
+    Reason.STATE_NOTED,
     Reason.SWEEP,
+    Reason.UNCONFIRMED,
 }
 """Reasons of IGNORED records that judge nothing: notes about the guard, a break-glass or an addendum."""
 

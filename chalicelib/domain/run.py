@@ -11,6 +11,7 @@ from datetime import datetime
 from msgspec import Struct
 from msgspec.structs import replace
 
+from chalicelib.domain.formats import FORMAT
 from chalicelib.domain.model import ChangeEvent, KeyEvent, Target, Trigger
 from chalicelib.domain.policy import Limits, Rule
 from chalicelib.domain.stored import GuardState, Tally, TargetState
@@ -74,11 +75,18 @@ class Run(Struct, frozen=True):
         return replace(self, event=None, trigger=Trigger(self.trigger.kind))
 
 
+class Edit(Struct, frozen=True):
+    """A stored value that the guard never stores, as text: the run does not use it."""
+
+    field: str
+    value: str
+
+
 class Known(Struct, frozen=True):
     """What a run knows about its target: `stored` as it was read, `state` with what the run learned since.
 
     `audited`: the run's event is on the record already. `tally` counts calls like the run's event; None if the event is
-    always recorded in full.
+    always recorded in full. `edits` are the stored values that `state` has not, because somebody else edited them.
     """
 
     stored: TargetState
@@ -86,6 +94,11 @@ class Known(Struct, frozen=True):
     guard: GuardState
     audited: bool = False
     tally: Tally | None = None
+    edits: tuple[Edit, ...] = ()
+
+    def as_of_this_format(self) -> Known:
+        """Return the same for a state that only claims an earlier release's format, so that it can be stored."""
+        return replace(self, stored=replace(self.stored, format=FORMAT), state=replace(self.state, format=FORMAT))
 
 
 class At(Struct, frozen=True):

@@ -15,7 +15,9 @@ from chalicelib.domain import attempts, floods, incidents, waiting
 from chalicelib.domain.attempts import Attempted
 from chalicelib.domain.breakglass import Weighed
 from chalicelib.domain.decide import Decision
+from chalicelib.domain.deferrals import not_acted_on
 from chalicelib.domain.keychoice import adoption
+from chalicelib.domain.lanes import Lane
 from chalicelib.domain.model import EncryptionStatus, EncryptionType, Setting, TriggerKind
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.reasons import NOT_JUDGED, Outcome, Problem, Reason
@@ -112,7 +114,7 @@ def _judged(draft: SettlementDraft, seen: Observation, glass: Weighed, decision:
         case Outcome.COMPLIANT:
             return _compliant(draft, seen)
         case _:
-            return _not_acted_on(draft, seen, glass, decision)
+            return not_acted_on(draft, seen, glass, decision)
 
 
 def _ignored(draft: SettlementDraft, reason: str, message: str | None) -> Settlement:
@@ -213,7 +215,7 @@ def _still_updating(draft: SettlementDraft, incident: Incident, setting: Setting
     if waiting.is_update_overdue(incident, now):
         minutes = int((now - (incident.applied_at or now)).total_seconds() // 60)
         problem = Problem(Reason.UPDATING_TOO_LONG, f"X-Ray has been UPDATING for {minutes} minutes")
-        again = waiting.after_overdue_update(draft.at, draft.run.setup.limits)
+        again = waiting.after_overdue_update(now)
         draft.set(incident=replace(incident, due=again), outcome=Outcome.FAILED, reason=problem.code)
         draft.add_about(incident, Outcome.FAILED, reason=problem.code, after=setting, error=problem)
         return draft.settled(Outcome.FAILED, problem.code)
@@ -253,75 +255,6 @@ def _close(draft: SettlementDraft, incident: Incident, setting: Setting) -> Sett
         exposure_seconds=incidents.exposure(incident, now),
     )
     return draft.settled(outcome)
-
-
-# --- noncompliant, and not acted on ----------------------------------------------------------------------------------
-
-
-def _not_acted_on(draft: SettlementDraft, seen: Observation, glass: Weighed, decision: Decision) -> Settlement:
-    """A violation is not remediated now: it is observed, suppressed, deferred, or the guard cannot remediate it."""
-    state, now = draft.state, draft.now
-    incident, is_new = draft.incident(seen, decision.violations)
-    lost = incident.lease is not None
-    if lost:
-        draft.close_lost(incident)
-        incident = replace(incident, lease=None, phase=Phase.OPEN, unended=False)
-    incident, decision = _settling(incident, decision, draft)
-    outcome, reason = decision.outcome, decision.reason
-    goes_on = not is_new and not lost
-    same = (
-        goes_on
-        and (outcome, reason) == (state.outcome, state.reason)
-        and decision.violations == state.violations
-        and seen.setting.same_choice(state.setting)
-    )
-    tried_again = outcome is Outcome.FAILED and (waiting.incident_due(state) or now) <= now
-    # If a denied Region is allowed again, that must be stored, or it would count as denied until the next sweep.
-    still_backing_off = reason == Reason.BACKOFF and goes_on and state.reason != Reason.REGION_DENIED
-    draft.clear_recheck(seen)
-    if (same or still_backing_off) and not (draft.must_audit or tried_again):
-        return draft.settled(outcome, reason, violations=decision.violations)
-    incident = draft.joined(incident)
-    wait = waiting.after_decision(
-        state, outcome, reason, decision.due, draft.at, draft.run.setup.limits, tried=tried_again or is_new
-    )
-    incident = replace(incident, phase=Phase.OPEN, unended=False, due=wait.due, violations=decision.violations)
-    draft.note_setting()
-    draft.set(incident=incident, backoff=wait.backoff)
-    if not still_backing_off:
-        draft.set(outcome=outcome, reason=reason, violations=decision.violations)
-    draft.add_about(
-        incident,
-        outcome,
-        before=seen.setting,
-        reason=reason,
-        error=decision.blocked,
-        suppression=decision.suppression or glass.refusal,
-        detail=_detail(draft.run, state, decision),
-        attempt=None,
-    )
-    return draft.settled(outcome, reason)
-
-
-def _settling(incident: Incident, decision: Decision, draft: SettlementDraft) -> tuple[Incident, Decision]:
-    """Limit how long the incident may be DEFERRED as settling; after that it is FAILED."""
-    if decision.reason == Reason.SETTLING and decision.blocked is not None:
-        until = waiting.settles_until(incident, draft.now)
-        if draft.now >= until:
-            decision = replace(decision, outcome=Outcome.FAILED, reason=decision.blocked.code)
-        return replace(incident, settles_until=until), decision
-    if decision.outcome is Outcome.SUPPRESSED or decision.reason == Reason.PAUSED:
-        # A person holds the guard back: afterwards the time to settle starts over.
-        return replace(incident, settles_until=None), decision
-    return incident, decision
-
-
-def _detail(run: Run, state: TargetState, decision: Decision) -> dict[str, object]:
-    """Return what the record says about why nothing was done; in a fight, also against whom and how often."""
-    detail: dict[str, object] = {"message": decision.message} if decision.message else {}
-    if decision.reason == Reason.BACKOFF:
-        detail |= {"attempts": state.backoff.count, "against": incidents.rivals(run, state)}
-    return detail
 
 
 # --- what could not be read ------------------------------------------------------------------------------------------
@@ -366,7 +299,7 @@ def _failed(draft: SettlementDraft, problem: Problem, held: Lease | None) -> Set
     if lease is not None and not ours:
         draft.close_lost(incident)
     incident = draft.joined(incident)
-    wait = waiting.after_failure(state.backoff, draft.at, draft.run.setup.limits)
+    wait = waiting.after_failure(draft.state.backoffs, Lane.READING, draft.at, draft.run.setup.limits)
     applied = incident.phase is Phase.APPLIED
     failed = replace(
         incident,
@@ -377,7 +310,7 @@ def _failed(draft: SettlementDraft, problem: Problem, held: Lease | None) -> Set
     )
     draft.set(
         incident=failed,
-        backoff=wait.backoff,
+        backoffs=wait.backoffs,
         outcome=Outcome.FAILED,
         reason=problem.code,
         rule=draft.run.rule_id,
@@ -388,7 +321,7 @@ def _failed(draft: SettlementDraft, problem: Problem, held: Lease | None) -> Set
         error=problem,
         reason=problem.code,
         attempt=incident.attempt if ours else None,
-        detail={"tries": wait.backoff.count},
+        detail={"tries": wait.backoffs[Lane.READING].count},
     )
     return draft.settled(Outcome.FAILED, problem.code)
 

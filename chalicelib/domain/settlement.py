@@ -15,8 +15,9 @@ from msgspec.structs import replace
 from chalicelib.domain import attribution, floods, incidents, lastseen, waiting
 from chalicelib.domain.breakglass import Weighed
 from chalicelib.domain.echo import MOST_REQUESTS, MOST_WINDOWS
-from chalicelib.domain.judge import OF_THE_KEY
-from chalicelib.domain.model import EncryptionType, KeyEvent, Setting, Trigger, TriggerKind
+from chalicelib.domain.judge import OF_THE_KEY, lanes_of
+from chalicelib.domain.lanes import HARM
+from chalicelib.domain.model import EncryptionStatus, EncryptionType, KeyEvent, Setting, Trigger, TriggerKind
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.reasons import Outcome, Problem, Reason, Violation
 from chalicelib.domain.run import At, Known, Run, must_audit
@@ -32,7 +33,6 @@ from chalicelib.domain.stored import (
     Tally,
     TargetState,
 )
-from chalicelib.domain.times import seconds
 
 
 class RecordFields(TypedDict, total=False):
@@ -71,7 +71,8 @@ class Settlement(Struct, frozen=True):
     `state` is None if there is nothing to store. `violations` are those that the run recorded, or found on record.
     `mutated`: this is the end of an attempt, even if AWS refused its calls. `due` is when the target must be checked
     again, None for the next sweep. `tally` is what the run's event adds to its tally; `closes` is the tally whose
-    number is recorded here.
+    number is recorded here. `used` are the keys and nonces of the state that the run relies on: it stores nothing if
+    one of them is not on record.
     """
 
     lines: tuple[Line, ...]
@@ -83,6 +84,7 @@ class Settlement(Struct, frozen=True):
     due: datetime | None = None
     tally: Tally | None = None
     closes: Tally | None = None
+    used: tuple[str, ...] = ()
 
 
 class SettlementDraft:
@@ -102,12 +104,18 @@ class SettlementDraft:
         self.news: tuple[Attribution, ...] = ()
         """The attributions that change with the run's event."""
         self._calls_known = False
+        self.used: tuple[str, ...] = ()
+        """The keys and nonces that the run relies on."""
+        self._note_edits()
+        self._note_found_key()
         if self.must_audit and run.event is not None:
             cause = incidents.cause_of(run.event.trigger)
             self.set(
                 effects=attribution.remember(self.state.effects, attribution.effect_of(run.event, cause)),
                 last_seen=lastseen.with_event(self.state, run.rule, run.event),
             )
+        if self.must_audit and run.trigger.kind is TriggerKind.HISTORY:
+            self.add(Outcome.IGNORED, reason=Reason.MISSED_EVENT)
         if self.must_audit and run.is_by_own_role:
             self._note_borrowed_role()
         if glass is not None:
@@ -154,10 +162,18 @@ class SettlementDraft:
         assert self.run.rule is not None
         makers = attribution.makers_of(self.run.rule, self.known, seen, violations)
         found = attribution.attribute(self.run, self.known, self.state.effects, makers, violations)
+        incident = self.with_safety(incident, seen)
         former = {each.violation: each for each in (*incident.earlier, *incident.attributions)}
         earlier = tuple(each for each in former.values() if each.violation not in violations)
         makers = (*(maker for maker in incident.makers if maker.violation not in violations), *makers)
         return replace(incident, attributions=found, earlier=earlier, makers=makers), is_new
+
+    def with_safety(self, incident: Incident, seen: Observation) -> Incident:
+        """Return the incident with the time since when X-Ray is safe, None if it is not."""
+        assert self.run.rule is not None
+        lanes = lanes_of(self.run.target, self.run.rule, self.state, seen)
+        safe = HARM.isdisjoint(lanes.values()) and seen.setting.status is EncryptionStatus.ACTIVE
+        return replace(incident, safe_at=incident.safe_at or self.now) if safe else replace(incident, safe_at=None)
 
     def joined(self, incident: Incident) -> Incident:
         """Return the open incident, joined with the run's event if that must be audited."""
@@ -188,7 +204,7 @@ class SettlementDraft:
         fields: incidents.JoinedFields = {**joined, "incident_id": known.id, "attributions": news}
         cause = known.cause or self._cause_of_key_violations(found)
         if known.cause is None and cause is not None:
-            fields |= {"cause": cause, "exposure_seconds": seconds(known.closed_at - cause.at)}
+            fields |= {"cause": cause, "exposure_seconds": incidents.past_exposure(known, cause.at)}
         past = replace(known, attributions=found, cause=cause)
         self.set(past=tuple(past if each.id == past.id else each for each in self.state.past))
         return fields
@@ -202,6 +218,9 @@ class SettlementDraft:
 
     def close_lost(self, incident: Incident) -> None:
         """Record the end of an attempt whose worker was lost, with the violations that it was about."""
+        if incident.lease is not None:
+            limits = self.run.setup.limits
+            self.set(backoffs=waiting.after_lost(self.state.backoffs, incident.lease, self.at, limits))
         problem = incidents.worker_lost(incident)
         former = self.known.stored.incident
         named = former.attributions if former else incident.attributions
@@ -272,6 +291,7 @@ class SettlementDraft:
             mutated,
             self.state.due,
             floods.in_full(tally, self.now) if tally else None,
+            used=self.used,
         )
 
     def note_calls(self, actions: tuple[Action, ...]) -> None:
@@ -283,12 +303,25 @@ class SettlementDraft:
 
     def _keep_window(self) -> None:
         """If an attempt ends here whose calls are not all known, keep its window, to recognize their events."""
-        incident = self.known.stored.incident
+        incident = self.known.state.incident
         lease = incident.lease if incident else None
         now_held = self.state.incident.lease if self.state.incident else None
         if incident is None or lease is None or self._calls_known or (now_held and now_held.is_same(lease)):
             return
         self.set(windows=(*self.state.windows, lease.window(incident.planned))[-MOST_WINDOWS:])
+
+    def _note_edits(self) -> None:
+        """Record the values that somebody else wrote into the stored state."""
+        for edit in self.known.edits:
+            self.add(Outcome.IGNORED, reason=Reason.STATE_EDITED, detail={"field": edit.field, "value": edit.value})
+
+    def _note_found_key(self) -> None:
+        """Record the key that this run found by the nonce of the stored intent."""
+        intent = self.known.stored.intent
+        found = [arn for arn in self.known.state.keys_made if arn not in self.known.stored.keys_made]
+        if intent is not None and found:
+            self.used = (intent.nonce,)
+            self.add(Outcome.IGNORED, reason=Reason.KEY_FOUND, detail={"key": found[0]})
 
     def _note_borrowed_role(self) -> None:
         """Record that somebody else uses the guard's role. A run drops the event of an echo before it settles."""

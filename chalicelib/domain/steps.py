@@ -3,26 +3,26 @@
 `next_step` returns the next mutation, so that the loop can observe between mutations. `plan` chains the steps by their
 expected effects, which makes a dry run free.
 
-The steps are ordered by safety: the key is made usable first, and only then is X-Ray set to it, because X-Ray stops
-storing traces when it cannot use its key
-(https://docs.aws.amazon.com/xray/latest/devguide/xray-console-encryption.html). A new key gets its alias before that,
-if the alias is free. An alias that points elsewhere is moved last: KMS may take minutes to allow that, and nobody
-should be able to delay X-Ray's change by moving the alias.
+Harm goes first: X-Ray stops storing traces when it cannot use its key
+(https://docs.aws.amazon.com/xray/latest/devguide/xray-console-encryption.html). So the managed key is made usable, and
+X-Ray is set to it; a key is created before, if there is none. Only then come the alias, rotation and the rest of the
+key policy: nobody delays X-Ray's change by what they do to these.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from chalicelib.domain.judge import judge, judge_setting, policy_lets_xray
+from chalicelib.domain.judge import lanes_of, policy_verdict
 from chalicelib.domain.keychoice import managed_key
 from chalicelib.domain.keypolicy.document import UnreadablePolicy
-from chalicelib.domain.keypolicy.judge import judge_policy
 from chalicelib.domain.keypolicy.openness import open_statements
 from chalicelib.domain.keypolicy.wanted import PolicyTooLong, initial_policy, merge
+from chalicelib.domain.lanes import OF_STEPS, Lane
 from chalicelib.domain.model import (
     GUARD_TAG_KEY,
     GUARD_TAG_VALUE,
@@ -34,7 +34,7 @@ from chalicelib.domain.model import (
     arn_part,
 )
 from chalicelib.domain.observation import Observation
-from chalicelib.domain.ownership import is_own, why_not_adopted, why_not_changed, why_unfit
+from chalicelib.domain.ownership import is_accepted, why_not_adopted, why_not_changed, why_unfit
 from chalicelib.domain.policy import Rule
 from chalicelib.domain.reasons import Problem, Reason, Violation
 from chalicelib.domain.stored import TargetState
@@ -59,71 +59,155 @@ class StepName(StrEnum):
 
 
 class Step(Struct, frozen=True):
-    """One mutation to send. For a key policy and an alias, `before` and `after` are the whole values."""
+    """One mutation to send, and the lane that it acts for.
+
+    For a key policy and an alias, `before` and `after` are the whole values.
+    """
 
     name: StepName
     key_arn: str | None = None
     before: str | None = None
     after: str | None = None
+    lane: Lane = Lane.UPKEEP
 
 
 class Blocked(Struct, frozen=True):
-    """Why there is no further step.
+    """Why there is no further step in the lane.
 
     `left`: X-Ray can use its key and the guard may not change it, so the guard only records it.
     """
 
     problem: Problem
     left: bool = False
+    lane: Lane = Lane.UPKEEP
 
 
 def next_step(
-    target: Target, rule: Rule, state: TargetState, seen: Observation, partition: str
+    target: Target,
+    rule: Rule,
+    state: TargetState,
+    seen: Observation,
+    partition: str,
+    held: frozenset[Lane] = frozenset(),
 ) -> Step | Blocked | None:
-    """Return the next mutation, or why there is none; None if the target is compliant."""
-    violations = judge(target, rule, state, seen)
-    if not violations:
-        return None
+    """Return the next mutation, or why there is none.
+
+    None if the target is compliant, except for what the guard only observes and what waits for a lane in `held`. A lane
+    brings the steps that it depends on: before X-Ray moves to the managed key, that is made usable, held back or not.
+    """
+    found = lanes_of(target, rule, state, seen)
+    step: Step | Blocked | None
+    for lane in OF_STEPS:
+        if lane in held or lane not in found.values():
+            continue
+        match lane:
+            case Lane.SETTING:
+                step = _usable(target, rule, state, seen, partition) or _moved(target, rule, state, seen)
+            case Lane.KEY:
+                step = _usable(target, rule, state, seen, partition)
+            case _:
+                step = _kept_up(target, rule, state, seen, partition, found)
+        if step is not None:
+            return replace(step, lane=lane)
+    return None
+
+
+def _usable(target: Target, rule: Rule, state: TargetState, seen: Observation, partition: str) -> Step | Blocked | None:
+    """The next step until X-Ray can use the managed key; None if it can."""
     arn = managed_key(state, seen, rule)
-    setting_is_wrong = bool(judge_setting(target, rule, state, seen))
-    on_managed_key = arn is not None and seen.setting.key_arn == arn
-    if setting_is_wrong and not on_managed_key and _works_but_is_not_ours(target, rule, state, seen):
-        other = _alias_step(rule, seen, arn) if Violation.ALIAS_MOVED in violations else None
-        return other or _left_alone(state, seen, violations)
     if arn is None:
-        text = initial_policy(rule, target, partition)
-        return Step(StepName.CREATE_KEY, after=text)
+        return Step(StepName.CREATE_KEY, after=initial_policy(rule, target, partition))
     key = seen.keys.get(arn)
     if key is None:
         return _missing(arn, state)
-    if arn != state.managed_key and not is_own(arn, state):
-        unwanted = why_not_adopted(key, target)
-        if unwanted:
-            return Blocked(unwanted)
-    if setting_is_wrong or rule.managed_key.ensure:
-        repair = _repair_step(key, state, rule, target)
-        if repair:
-            return repair
-    alias_step = _alias_step(rule, seen, arn)
-    moves = setting_is_wrong and not on_managed_key
-    # A new key gets the alias first, if that is free.
-    comes_first = alias_step is not None and alias_step.name is StepName.CREATE_ALIAS and state.managed_key != arn
-    if alias_step and (comes_first or not moves):
+    unfit = why_unfit(key, target) or (None if is_accepted(arn, state) else why_not_adopted(key, target))
+    if unfit:
+        return Blocked(unfit)
+    if key.state in ("PendingDeletion", "PendingReplicaDeletion"):
+        step = Step(StepName.CANCEL_DELETION, key.arn, key.state, "Disabled")
+        return _if_ours(key, state, step, "cancel its deletion")
+    if key.state == "Disabled":
+        return _if_ours(key, state, Step(StepName.ENABLE_KEY, key.arn, key.state, "Enabled"), "enable it")
+    if key.state != "Enabled":
+        return Blocked(Problem(Reason.KEY_UNAVAILABLE, f"{key.arn} is {key.state}, which only its owner can change"))
+    verdict = policy_verdict(key, rule, target)
+    if verdict.problem:
+        return Blocked(Problem(Reason.KEY_POLICY_UNREADABLE, f"the policy of {key.arn}: {verdict.problem}"))
+    if verdict.foreign_denies:
+        return Blocked(
+            Problem(
+                Reason.KEY_POLICY_DENIES,
+                f"the policy of {key.arn} may deny X-Ray its use: {'; '.join(verdict.foreign_denies)}. "
+                "Remove or narrow the statement",
+            )
+        )
+    return None if verdict.proved else _completed_policy(key, state, rule, target, verdict.missing)
+
+
+def _moved(target: Target, rule: Rule, state: TargetState, seen: Observation) -> Step | Blocked:
+    """The step that sets X-Ray to the managed key, which is usable."""
+    arn = managed_key(state, seen, rule)
+    key = seen.keys.get(arn or "")
+    assert key is not None
+    unproved = why_not_proved(key, rule, target)
+    if unproved:
+        return Blocked(unproved)
+    return Step(StepName.PUT_SETTING, key.arn, before=seen.setting.key_arn or seen.setting.type, after=key.arn)
+
+
+def _kept_up(
+    target: Target, rule: Rule, state: TargetState, seen: Observation, partition: str, found: Mapping[Violation, Lane]
+) -> Step | Blocked | None:
+    """The next step of upkeep; None if none is left, or as long as X-Ray cannot use its key, whose lane is held."""
+    if Lane.KEY in found.values():
+        return None
+    arn = managed_key(state, seen, rule)
+    in_use = arn is not None and arn == seen.setting.key_arn
+    if rule.managed_key.ensure and not in_use:
+        step = _usable(target, rule, state, seen, partition)
+        if step:
+            return step
+    key = seen.keys.get(arn or "")
+    if key is not None and (in_use or rule.managed_key.ensure):
+        step = _completed(key, state, rule, target)
+        if step:
+            return step
+    alias_step = _alias_step(rule, seen, arn) if Violation.ALIAS_MOVED in found else None
+    if arn is not None and alias_step:
+        if key is None:
+            return _missing(arn, state)
         return _if_ours(key, state, alias_step, f"point {rule.managed_key.alias} at it")
-    if moves:
-        unproved = why_not_proved(key, rule, target)
-        if unproved:
-            return Blocked(unproved)
-        return Step(StepName.PUT_SETTING, key_arn=arn, before=seen.setting.key_arn or seen.setting.type, after=arn)
-    return _left_open(key, target) if Violation.KEY_POLICY_OPEN in violations else None
+    # If X-Ray uses somebody else's allowed key, which only does not rotate, the guard leaves it there.
+    return None if in_use or Lane.SETTING in found.values() else _left_alone(state, seen, found)
 
 
-def _works_but_is_not_ours(target: Target, rule: Rule, state: TargetState, seen: Observation) -> bool:
-    """Whether X-Ray uses somebody else's allowed key whose only violation is that it does not rotate."""
-    return judge_setting(target, rule, state, seen) == [Violation.KEY_ROTATION_OFF]
+def _completed(key: Key, state: TargetState, rule: Rule, target: Target) -> Step | Blocked | None:
+    """The next step until a usable key has all that the rule requires; None if it has."""
+    verdict = policy_verdict(key, rule, target)
+    if verdict.missing:
+        return _completed_policy(key, state, rule, target, verdict.missing)
+    if rule.require.rotation and key.rotation is False:
+        if key.origin != "AWS_KMS":
+            return Blocked(
+                Problem(Reason.KEY_NOT_ROTATABLE, f"{key.arn} has origin {key.origin}, which KMS cannot rotate")
+            )
+        step = Step(StepName.ENABLE_ROTATION, key.arn, "off", f"{rule.managed_key.rotation_days} days")
+        return _if_ours(key, state, step, "turn its rotation on")
+    return None
 
 
-def _left_alone(state: TargetState, seen: Observation, violations: tuple[Violation, ...]) -> Blocked:
+def _completed_policy(
+    key: Key, state: TargetState, rule: Rule, target: Target, missing: tuple[str, ...]
+) -> Step | Blocked:
+    try:
+        merged = merge(key.policy or "", rule, target, arn_part(key.arn, 1))
+    except (PolicyTooLong, UnreadablePolicy) as error:
+        return Blocked(Problem(Reason.KEY_POLICY_TOO_LONG, f"the policy of {key.arn} cannot be completed: {error}"))
+    step = Step(StepName.PUT_KEY_POLICY, key.arn, key.policy, merged)
+    return _if_ours(key, state, step, f"add the statements {', '.join(missing)} to its policy")
+
+
+def _left_alone(state: TargetState, seen: Observation, violations: Iterable[Violation]) -> Blocked:
     return Blocked(
         Problem(
             Reason.KEY_NOT_OURS,
@@ -134,10 +218,14 @@ def _left_alone(state: TargetState, seen: Observation, violations: tuple[Violati
     )
 
 
-def _left_open(key: Key, target: Target) -> Blocked:
-    opens = "; ".join(open_statements(key.policy or "", target))
-    message = f"the policy of {key.arn} lets in others: {opens}. Remove or narrow the statement; the guard never does"
-    return Blocked(Problem(Reason.KEY_POLICY_OPEN, message), left=True)
+def why_only_observed(rule: Rule, target: Target, state: TargetState, seen: Observation) -> Problem | None:
+    """Return what the guard records about the managed key and never changes; None if there is nothing."""
+    key = seen.keys.get(managed_key(state, seen, rule) or "")
+    opens = open_statements(key.policy or "", target) if key else ()
+    if key is None or not opens:
+        return None
+    message = f"the policy of {key.arn} lets in others: {'; '.join(opens)}. Remove or narrow the statement"
+    return Problem(Reason.KEY_POLICY_OPEN, f"{message}; the guard never does", False)
 
 
 def _missing(arn: str, state: TargetState) -> Blocked:
@@ -153,46 +241,6 @@ def _missing(arn: str, state: TargetState) -> Blocked:
     )
 
 
-def _repair_step(key: Key, state: TargetState, rule: Rule, target: Target) -> Step | Blocked | None:
-    foreign = why_unfit(key, target)
-    if foreign:
-        return Blocked(foreign)
-    if key.state in ("PendingDeletion", "PendingReplicaDeletion"):
-        return _if_ours(
-            key, state, Step(StepName.CANCEL_DELETION, key.arn, key.state, "Disabled"), "cancel its deletion"
-        )
-    if key.state == "Disabled":
-        return _if_ours(key, state, Step(StepName.ENABLE_KEY, key.arn, key.state, "Enabled"), "enable it")
-    if key.state != "Enabled":
-        return Blocked(Problem(Reason.KEY_UNAVAILABLE, f"{key.arn} is {key.state}, which only its owner can change"))
-    verdict = judge_policy(key.policy or "", rule, target, arn_part(key.arn, 1))
-    if verdict.problem:
-        return Blocked(Problem(Reason.KEY_POLICY_UNREADABLE, f"the policy of {key.arn}: {verdict.problem}"))
-    if verdict.foreign_denies:
-        return Blocked(
-            Problem(
-                Reason.KEY_POLICY_DENIES,
-                f"the policy of {key.arn} may deny X-Ray its use: {'; '.join(verdict.foreign_denies)}. "
-                "Remove or narrow the statement",
-            )
-        )
-    if verdict.missing:
-        try:
-            merged = merge(key.policy or "", rule, target, arn_part(key.arn, 1))
-        except (PolicyTooLong, UnreadablePolicy) as error:
-            return Blocked(Problem(Reason.KEY_POLICY_TOO_LONG, f"the policy of {key.arn} cannot be completed: {error}"))
-        step = Step(StepName.PUT_KEY_POLICY, key.arn, key.policy, merged)
-        return _if_ours(key, state, step, f"add the statements {', '.join(verdict.missing)} to its policy")
-    if rule.require.rotation and key.rotation is False:
-        if key.origin != "AWS_KMS":
-            return Blocked(
-                Problem(Reason.KEY_NOT_ROTATABLE, f"{key.arn} has origin {key.origin}, which KMS cannot rotate")
-            )
-        step = Step(StepName.ENABLE_ROTATION, key.arn, "off", f"{rule.managed_key.rotation_days} days")
-        return _if_ours(key, state, step, "turn its rotation on")
-    return None
-
-
 def _if_ours(key: Key, state: TargetState, step: Step, remedy: str) -> Step | Blocked:
     problem = why_not_changed(key, state, remedy)
     return Blocked(problem) if problem else step
@@ -205,7 +253,7 @@ def why_not_proved(key: Key, rule: Rule, target: Target) -> Problem | None:
         return problem
     if key.state != "Enabled":
         return Problem(Reason.KEY_NOT_PROVED, f"KMS last reported {key.arn} as {key.state}")
-    if key.policy is None or not policy_lets_xray(key, rule, target, ours=True):
+    if key.policy is None or not policy_verdict(key, rule, target).proved:
         return Problem(
             Reason.KEY_NOT_PROVED, f"the policy of {key.arn}, as KMS last returned it, does not let X-Ray use the key"
         )
@@ -239,9 +287,10 @@ def expected(
             state = replace(state, keys_made=(*state.keys_made, arn))
         case StepName.CREATE_ALIAS | StepName.UPDATE_ALIAS:
             aliases[step.after or ""] = arn
+            state = replace(state, managed_key=arn)
         case StepName.PUT_SETTING:
-            on_it = Setting(EncryptionType.KMS, arn, EncryptionStatus.UPDATING)
-            return replace(state, managed_key=arn), replace(seen, setting=on_it)
+            setting = Setting(EncryptionType.KMS, arn, EncryptionStatus.UPDATING)
+            return replace(state, managed_key=arn), replace(seen, setting=setting)
         case _ if key is None:
             raise AssertionError(f"{step.name} of a key that was not observed")
         case StepName.CANCEL_DELETION:
@@ -257,12 +306,17 @@ def expected(
 
 
 def plan(
-    target: Target, rule: Rule, state: TargetState, seen: Observation, partition: str
+    target: Target,
+    rule: Rule,
+    state: TargetState,
+    seen: Observation,
+    partition: str,
+    held: frozenset[Lane] = frozenset(),
 ) -> tuple[tuple[Step, ...], Blocked | None]:
     """Return the foreseeable steps to a compliant target, and what blocks further steps, if anything."""
     steps: list[Step] = []
     while len(steps) < MOST_STEPS:
-        step = next_step(target, rule, state, seen, partition)
+        step = next_step(target, rule, state, seen, partition, held)
         if not isinstance(step, Step):
             return tuple(steps), step
         steps.append(step)

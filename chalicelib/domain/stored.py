@@ -13,22 +13,16 @@ from enum import StrEnum
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from chalicelib.domain.formats import FIRST_FORMAT, FORMAT
+from chalicelib.domain.lanes import Lane
 from chalicelib.domain.model import Actor, Setting, Subject, Trigger
+from chalicelib.domain.protected import Kept
 from chalicelib.domain.reasons import Outcome, Problem, Reason, Violation
 
 GUARD_CHAIN = "guard"
 """The chain for records of no target: sweeps, anchors, policy digests, unreadable events, pause and resume."""
 
 ZERO_HASH = "0" * 64
-
-FIRST_FORMAT = 1
-"""The format of what was stored before the format had a number."""
-
-FORMAT = 2
-"""The format of what this release stores. It reads this and all lower ones, and refuses a state of a higher one.
-
-Raise it with a change of the stored values that an older release would misread, or would lose by storing a state again.
-"""
 
 
 class Cause(Struct, frozen=True):
@@ -142,7 +136,7 @@ class Suppression(Struct, frozen=True):
 
 
 class Record(Struct, frozen=True):
-    """One immutable line of the audit log. `prev_hash` is part of what is hashed; `hash` is stored next to it."""
+    """One immutable line of the audit log; its hash is stored next to it. Earlier releases stored no `kept`."""
 
     record_id: str
     target: str
@@ -168,6 +162,7 @@ class Record(Struct, frozen=True):
     change: Change | None = None
     attributions: tuple[Attribution, ...] = ()
     format: int = FIRST_FORMAT
+    kept: Kept | None = None
 
 
 class Window(Struct, frozen=True):
@@ -210,10 +205,10 @@ class Incident(Struct, frozen=True):
     """A drift, from its discovery to its end. `attempt` counts the REMEDIATING records, each closed exactly once.
 
     `cause` is the first change, from which the exposure counts; `latest` the last one reported while it is open.
-    `unended`: the latest attempt has no end on the record yet, or only APPLIED. Until `settles_until`, a failure may
-    only mean that AWS is slow. `planned` are the steps of the latest attempt. `mutated`: a call that the guard sent in
-    this incident may have taken effect, so that its end is REMEDIATED. `attributions` are of the present violations,
-    `earlier` of those that it had before; `makers` say which events made any of them, also events reported later.
+    `unended`: the latest attempt has no end on the record yet, or only APPLIED. Until `settles_until`, a failure in the
+    lane `settles_in` may only mean that AWS is slow. `planned` are the latest attempt's steps. `mutated`: a call was
+    sent that may have taken effect, so the end is REMEDIATED. `attributions` are of the present violations, `earlier`
+    of former ones; `makers` say which events made them, also late events. Since `safe_at` X-Ray was seen to be safe.
     """
 
     id: str
@@ -226,6 +221,7 @@ class Incident(Struct, frozen=True):
     due: datetime | None = None
     applied_at: datetime | None = None
     settles_until: datetime | None = None
+    settles_in: Lane | None = None
     unended: bool = False
     cause: Cause | None = None
     latest: Cause | None = None
@@ -234,6 +230,7 @@ class Incident(Struct, frozen=True):
     attributions: tuple[Attribution, ...] = ()
     makers: tuple[Maker, ...] = ()
     earlier: tuple[Attribution, ...] = ()
+    safe_at: datetime | None = None
 
 
 class PastIncident(Struct, frozen=True):
@@ -250,6 +247,7 @@ class PastIncident(Struct, frozen=True):
     good_at: datetime | None = None
     attributions: tuple[Attribution, ...] = ()
     makers: tuple[Maker, ...] = ()
+    safe_at: datetime | None = None
 
 
 class Intent(Struct, frozen=True):
@@ -264,10 +262,9 @@ COUNTING_TIME = timedelta(hours=1)
 
 
 class Tally(Struct, frozen=True):
-    """The calls of one principal on one target since `since`.
+    """The calls of one principal on one target since `since`; as an amount to add, one call.
 
-    `seen` are all of them; `refused` and `tag_changes` are those without a record of their own. As an amount to add,
-    it holds one call.
+    `seen` are all of them; `refused` and `tag_changes` are those without a record of their own.
     """
 
     target: str
@@ -294,7 +291,7 @@ class Tally(Struct, frozen=True):
 
 
 class Backoff(Struct, frozen=True):
-    """How many attempts the target needed lately, and until when the next one must wait."""
+    """How many attempts a lane needed lately, and until when the next one must wait."""
 
     count: int = 0
     last_at: datetime | None = None
@@ -306,10 +303,9 @@ class TargetState(Struct, frozen=True):
 
     `good_at` is when the target was last compliant, `checked_at` when a deep observation last found it so. `recheck_at`
     is when everything must be read again; `watch` is set while a break-glass may suppress the target. `keys_handed` are
-    keys of others that an operator handed over. `effects` are what the latest events changed, `last_seen` what stood
-    there before the next change. `requests` are the ids of the guard's latest calls, and `windows` the times of calls
-    whose ids it does not know: by both it recognizes the events of its own calls. `good_setting_at` is when it last
-    read a compliant setting.
+    keys of others, handed over. `effects` are what the latest events changed, `last_seen` what stood there before.
+    `requests` are the ids of the guard's latest calls, `windows` the times of calls whose ids it does not know: by both
+    it recognizes the events of its own calls. `good_setting_at` is when it last read a compliant setting.
     """
 
     target: str
@@ -335,7 +331,7 @@ class TargetState(Struct, frozen=True):
     keys_handed: tuple[str, ...] = ()
     intent: Intent | None = None
     recheck_at: datetime | None = field(default=None, name="look")
-    backoff: Backoff = Backoff()
+    backoffs: dict[Lane, Backoff] = field(default_factory=dict)
     suppressions: tuple[Suppression, ...] = ()
     watch: datetime | None = None
     requests: tuple[str, ...] = ()
@@ -389,10 +385,3 @@ class GuardState(Struct, frozen=True):
     due: None = None
     policy_seq: int | None = None
     format: int = FORMAT
-
-
-class StoredFormat(Struct, frozen=True):
-    """What every stored value of every release has."""
-
-    target: str = ""
-    format: int = FIRST_FORMAT

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 CLOCK_SKEW = timedelta(minutes=5)
 """How much the clocks of two sources may differ."""
+
+STAMP = "%Y-%m-%dT%H:%M:%S.%fZ"
+"""The form of times in attributes of the tables that are sorted by."""
 
 DURATION = r"[0-9]{1,6}[smhdw]"
 """A duration as operators and queries write it, as a regular expression: `30m`, `2h`, `1d`."""
@@ -19,6 +22,11 @@ def parse_duration(text: str) -> timedelta:
     if not re.fullmatch(DURATION, text):
         raise ValueError(f"{text!r} is not a duration")
     return timedelta(seconds=int(text[:-1]) * UNIT_SECONDS[text[-1]])
+
+
+def stamp(at: datetime) -> str:
+    """Format a time (UTC) so that texts sort like times."""
+    return at.strftime(STAMP)
 
 
 def seconds(span: timedelta) -> float:

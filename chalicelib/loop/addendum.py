@@ -29,8 +29,9 @@ def note_addendum(guard: Guard, run: Run) -> Record | None:
         if note is None:
             return None
         draft = Draft(loaded.state, replace(loaded.state, version=loaded.state.version + 1))
-        record = draft.add(guard.clock.now(), Outcome.IGNORED, note.trigger, **note.fields)
+        draft.add(guard.clock.now(), Outcome.IGNORED, note.trigger, **note.fields)
         guard.store.commit(draft.before, draft.after, draft.records, addendum_id)
+        record = draft.records[-1][0]
         guard.emit(record)
         return record
 

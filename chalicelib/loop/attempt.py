@@ -17,15 +17,15 @@ from msgspec.structs import replace
 from chalicelib.domain import waiting
 from chalicelib.domain.attempts import Attempted
 from chalicelib.domain.echo import plan_entry
-from chalicelib.domain.errors import DENIED, AwsError, Busy, Conflict, GuardError, LeaseOver
-from chalicelib.domain.judge import judge
-from chalicelib.domain.model import GUARD_TAG_KEY, GUARD_TAG_VALUE, NONCE_TAG_KEY, EncryptionStatus, Key
+from chalicelib.domain.errors import DENIED, AwsError, Busy, Conflict, GuardError, KeyNotOnRecord, LeaseOver
+from chalicelib.domain.lanes import Lane
+from chalicelib.domain.model import GUARD_TAG_KEY, GUARD_TAG_VALUE, NONCE_TAG_KEY, EncryptionStatus, Key, Trigger
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.reasons import Outcome, Problem, Reason
 from chalicelib.domain.refusals import may_be_updating, refused_by_kms, refused_by_xray
 from chalicelib.domain.run import Known, Run
 from chalicelib.domain.settle import settle
-from chalicelib.domain.settlement import Settlement
+from chalicelib.domain.settlement import Line, RecordFields, Settlement
 from chalicelib.domain.steps import MOST_STEPS, Blocked, Step, StepName, next_step
 from chalicelib.domain.stored import Action, Incident, Lease, TargetState
 from chalicelib.loop.commit import commit
@@ -49,10 +49,22 @@ MOST_CONFLICTS_UNDER_LEASE = 30
 class Attempt:
     """The right to mutate one target while the lease lasts.
 
+    `keys` are those of the plan: each is on record, or was not named by the stored state. The attempt changes no other
+    key but one that it creates, whatever the stored state names later. `held` are the lanes in which it takes no step.
     `mutated`: a call that the guard sent in this incident, in this attempt or before, may have taken effect.
     """
 
-    def __init__(self, guard: Guard, run: Run, known: Known, lease: Lease, *, mutated: bool) -> None:
+    def __init__(
+        self,
+        guard: Guard,
+        run: Run,
+        known: Known,
+        lease: Lease,
+        keys: frozenset[str],
+        held: frozenset[Lane],
+        *,
+        mutated: bool,
+    ) -> None:
         assert run.rule is not None
         self.guard = guard
         self.reach = guard.reach(run.target)
@@ -60,6 +72,10 @@ class Attempt:
         self.rule = run.rule
         self.known = known
         self.lease = lease
+        self.held = held
+        self.lane = Lane.SETTING
+        """The lane of the step that the attempt stopped at; after the last step, that of the setting."""
+        self.keys = keys
         self.mutated = mutated
         self.actions: list[Action] = []
 
@@ -74,11 +90,14 @@ class Attempt:
         step: Step | Blocked | None = None
         try:
             for _ in range(MOST_STEPS):
-                step = next_step(self.run.target, self.rule, self.known.state, seen, self.run.setup.partition)
+                step = self._next_step(seen)
+                self.lane = step.lane if step else Lane.SETTING
                 if isinstance(step, Blocked):
                     return step.problem, seen
                 if step is None:
                     return self._confirm(seen)
+                if step.key_arn is not None and step.key_arn not in self.keys:
+                    raise KeyNotOnRecord(str(self.run.target), step.key_arn)
                 if last is not None and (step.name, step.key_arn) == (last.name, last.key_arn):
                     return Problem(Reason.NOT_YET_TAKEN, f"AWS accepted {step.name} and does not show it yet"), seen
                 seen = self._perform(step, seen)
@@ -88,6 +107,10 @@ class Attempt:
         except GuardError as error:
             return error.problem, seen
         return Problem(Reason.TOO_MANY_STEPS, f"the target is not compliant after {MOST_STEPS} mutations"), seen
+
+    def _next_step(self, seen: Observation) -> Step | Blocked | None:
+        partition = self.run.setup.partition
+        return next_step(self.run.target, self.rule, self.known.state, seen, partition, self.held)
 
     def _passes(self, step: Step | Blocked | None, seen: Observation, error: AwsError) -> Problem | None:
         """Return why the refusal passes by itself, or None if it does not."""
@@ -154,13 +177,15 @@ class Attempt:
                 self._update(lambda state: replace(state, intent=None))
             raise
         now = self.guard.clock.now()
+        self.keys |= {key.arn}
         self._update(
             lambda state: replace(
                 state,
                 keys_made=(*state.keys_made, key.arn),
                 intent=None,
                 recheck_at=waiting.recheck_after(state.recheck_at, now),
-            )
+            ),
+            self._note(Reason.KEY_MADE, key.arn),
         )
         if policy is None:
             # The text of the default policy is unknown until KMS returns it; the next step completes it.
@@ -205,7 +230,7 @@ class Attempt:
         arn = step.key_arn or ""
         if self.known.state.managed_key != arn:
             # Record the key before it is used: whatever happens to the alias, this is the managed key.
-            self._update(lambda state: replace(state, managed_key=arn))
+            self._update(lambda state: replace(state, managed_key=arn), self._note(Reason.KEY_ADOPTED, arn))
         answer, request_id = self._sent(step, lambda: self.reach.xray.put(arn))
         self.actions.append(Action(step.name, self.guard.clock.now(), arn, step.before, answer.key_arn, request_id))
         return replace(seen, setting=answer)
@@ -248,7 +273,7 @@ class Attempt:
         for pause in (*_pauses(), None):
             asked_at = self.guard.clock.now()
             seen = replace(seen, setting=self.reach.xray.get(), setting_at=asked_at)
-            if judge(self.run.target, self.rule, self.known.state, seen):
+            if self._next_step(seen) is not None:
                 was = seen.setting.key_arn or seen.setting.type
                 return Problem(Reason.CHANGED_AGAIN, f"X-Ray now reports {was}: somebody changed it meanwhile"), seen
             if seen.setting.status is EncryptionStatus.ACTIVE or pause is None:
@@ -259,7 +284,7 @@ class Attempt:
     def _finish(self, problem: Problem | None, seen: Observation) -> Result:
         """End the attempt. If the stored state changed meanwhile, read X-Ray again before recording the result (P4)."""
         for _ in range(MOST_CONFLICTS_UNDER_LEASE):
-            attempted = Attempted(seen, problem, tuple(self.actions), self.mutated)
+            attempted = Attempted(seen, problem, tuple(self.actions), self.mutated, self.lane, self.held)
             try:
                 return self._commit(settle(self.run, self.known, attempted, self.guard.at()))
             except Conflict:
@@ -275,11 +300,22 @@ class Attempt:
         except AwsError as error:
             return error.problem, seen
 
-    def _update(self, change: Callable[[TargetState], TargetState]) -> None:
-        """Store a change to the state during an attempt, even if others write at the same time."""
+    def _note(self, reason: Reason, key_arn: str) -> Line:
+        """Return a record that names a key, as a part of the incident."""
+        fields: RecordFields = {
+            "incident_id": _acting(self.known.state).id,
+            "reason": reason,
+            "rule": self.run.rule_id,
+            "policy_digest": self.run.setup.policy_digest,
+            "detail": {"key": key_arn},
+        }
+        return Line(self.guard.clock.now(), Outcome.IGNORED, Trigger(self.run.trigger.kind), fields)
+
+    def _update(self, change: Callable[[TargetState], TargetState], *lines: Line) -> None:
+        """Store a change to the state during an attempt, with its records, even if others write at the same time."""
         for _ in range(MOST_CONFLICTS_UNDER_LEASE):
             try:
-                self._commit(Settlement((), change(self.known.state), Outcome.REMEDIATING))
+                self._commit(Settlement(lines, change(self.known.state), Outcome.REMEDIATING))
             except Conflict:
                 self._reload()
             else:

@@ -45,7 +45,7 @@ def assess(
         reason = Reason.RULE_OFF if rule else Reason.UNGOVERNED
         return Assessment(target, rule, Decision(Outcome.IGNORED, reason=reason), known.state, None)
     reach = guard.reach(target)
-    first = glance(reach, rule, guard.gather(glance_reads(reach, rule)))
+    first = glance(reach, guard.gather(glance_reads(reach, rule)))
     judged = judge_target(guard, reach, run, rule, known, first, deep=True)
     return Assessment(target, rule, judged.decision, known.state, judged.seen)
 

@@ -1,18 +1,21 @@
-"""The one object that the loop depends on, and the result of a run."""
+"""The one object that the loop depends on, with the budget of a sweep, and the result of a run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from math import inf
+from threading import Lock
 from typing import TypeVar
 
-from msgspec import Struct
+from msgspec import Struct, field
 
+from chalicelib.domain.edits import without_edits
 from chalicelib.domain.errors import Busy, Conflict
 from chalicelib.domain.floods import tally_of
 from chalicelib.domain.model import ChangeEvent, KeyEvent, Target, Trigger
 from chalicelib.domain.policy import Policy
-from chalicelib.domain.ports import Clock, Gather, Reach, Requests, Store
+from chalicelib.domain.ports import Clock, FanOut, Gather, Reach, Requests, Store
 from chalicelib.domain.reasons import Outcome, Problem, Reason, Violation
 from chalicelib.domain.run import At, Known, Run, Setup
 from chalicelib.domain.stored import Record
@@ -22,10 +25,32 @@ MOST_CONFLICTS = 6
 T = TypeVar("T")
 
 
+class Budget:
+    """How many targets a sweep may still mutate (P17). Runs that go on at the same time share it."""
+
+    def __init__(self, most: float = inf) -> None:
+        self._left = most
+        self._taking = Lock()
+
+    def take(self) -> bool:
+        """Reserve one target; False if none is left."""
+        with self._taking:
+            if self._left < 1:
+                return False
+            self._left -= 1
+            return True
+
+    def give_back(self) -> None:
+        """Return a reservation, of a run that certainly mutated nothing."""
+        with self._taking:
+            self._left += 1
+
+
 class Guard(Struct, frozen=True):
     """What the loop depends on. `lease_seconds` is at least a minute longer than the function's timeout.
 
-    `observe_only`: its credentials may change neither X-Ray nor KMS, and the loop does not try.
+    `observe_only`: its credentials may change neither X-Ray nor KMS, and the loop does not try. `budget` limits how
+    many targets are mutated, in a sweep.
     """
 
     account: str
@@ -36,6 +61,7 @@ class Guard(Struct, frozen=True):
     clock: Clock
     reach: Callable[[Target], Reach]
     gather: Gather
+    fan_out: FanOut
     sleep: Callable[[float], None]
     random: Callable[[], float]
     new_id: Callable[[], str]
@@ -44,15 +70,9 @@ class Guard(Struct, frozen=True):
     requests: Requests
     lease_seconds: int = 120
     observe_only: bool = False
+    budget: Budget = field(default_factory=Budget)
 
-    def run(
-        self,
-        target: Target,
-        trigger: Trigger,
-        event: ChangeEvent | KeyEvent | None = None,
-        *,
-        budget_left: bool = True,
-    ) -> Run:
+    def run(self, target: Target, trigger: Trigger, event: ChangeEvent | KeyEvent | None = None) -> Run:
         """Return the input of a run on the target."""
         setup = Setup(
             self.account,
@@ -64,12 +84,13 @@ class Guard(Struct, frozen=True):
             self.lease_seconds,
             self.observe_only,
         )
-        return Run(target, self.policy.rule_for(target), trigger, setup, event, budget_left)
+        return Run(target, self.policy.rule_for(target), trigger, setup, event)
 
     def known(self, run: Run) -> Known:
-        """Load what is stored about the run's target and its event."""
+        """Load what is stored about the run's target and its event, without the values that somebody else edited."""
         loaded = self.store.load(str(run.target), run.event_id, tally_of(run, self.clock.now()))
-        return Known(loaded.state, loaded.state, loaded.guard, loaded.audited, loaded.tally)
+        state, edits = without_edits(loaded.state, self.clock.now())
+        return Known(loaded.state, state, loaded.guard, loaded.audited, loaded.tally, edits)
 
     def at(self) -> At:
         """Return time and randomness as inputs of a decision."""

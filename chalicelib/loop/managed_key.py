@@ -15,7 +15,7 @@ from chalicelib.domain.model import Key, Target, Trigger
 from chalicelib.domain.ownership import why_not_handed_over
 from chalicelib.domain.reasons import Outcome, Problem, Reason
 from chalicelib.domain.settlement import SettlementDraft
-from chalicelib.domain.stored import Backoff, TargetState
+from chalicelib.domain.stored import TargetState
 from chalicelib.loop.commit import commit
 from chalicelib.loop.guard import Guard, Result
 from chalicelib.loop.readkey import read_key
@@ -89,7 +89,7 @@ def _decide(
         draft.set(
             **changed,
             incident=replace(state.incident, due=at.now) if state.incident else None,
-            backoff=Backoff(),
+            backoffs={},
             recheck_at=at.now,
         )
         draft.add(Outcome.IGNORED, reason=reason, detail=detail)

@@ -29,15 +29,15 @@ def glance_reads(reach: Reach, rule: Rule) -> list[Read]:
     """Return the reads of the first round, to be gathered alone or with the state; `glance` interprets the results."""
 
     def of(alias: str) -> Read:
-        return lambda: unless_refused(describe(reach, alias))
+        return lambda: (alias, unless_refused(describe(reach, alias)))
 
     return [reach.xray.get, *(of(alias) for alias in rule.aliases)]
 
 
-def glance(reach: Reach, rule: Rule, answers: list[Any]) -> Glance:
+def glance(reach: Reach, answers: list[Any]) -> Glance:
     """Return the glance from the results of `glance_reads`, in the same order."""
     setting, *keys = answers
-    return Glance(_resolved(reach, setting), dict(zip(rule.aliases, keys, strict=True)))
+    return Glance(_resolved(reach, setting), dict(keys))
 
 
 def observe(gather: Gather, reach: Reach, first: Glance, plan: ReadPlan, now: datetime) -> Observation:

@@ -20,8 +20,19 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from chalicelib.domain.attempts import begin
+from chalicelib.domain.decide import decide
 from chalicelib.domain.echo import is_own
-from chalicelib.domain.errors import AwsError, Busy, Conflict, GuardError, LeaseOver, StoreError, denies_region
+from chalicelib.domain.errors import (
+    AwsError,
+    Busy,
+    Conflict,
+    GuardError,
+    KeyNotOnRecord,
+    LeaseOver,
+    StateEdited,
+    StoreError,
+    denies_region,
+)
 from chalicelib.domain.model import ChangeEvent, KeyEvent, Target, Trigger
 from chalicelib.domain.policy import Policy
 from chalicelib.domain.ports import Reach
@@ -68,15 +79,13 @@ def reconcile(
     target: Target,
     trigger: Trigger,
     event: ChangeEvent | KeyEvent | None = None,
-    *,
-    budget_left: bool = True,
 ) -> Result:
     """Make one target compliant, or record why not. Of an addendum, then record what it says.
 
     Raises `Busy` if every attempt conflicted with another writer, and any error that kept the record from being stored.
     Other errors are recorded, and the target is due again.
     """
-    run = guard.run(target, trigger, event, budget_left=budget_left)
+    run = guard.run(target, trigger, event)
     result = _reconcile(guard, run)
     if event is not None and event.addendum_id is not None:
         note_addendum(guard, run)
@@ -85,6 +94,7 @@ def reconcile(
 
 def _reconcile(guard: Guard, run: Run) -> Result:
     store_errors = 0
+    reserved = False
     for _ in range(MOST_CONFLICTS):
         lease: Lease | None = None
         try:
@@ -99,17 +109,27 @@ def _reconcile(guard: Guard, run: Run) -> Result:
             known, end = found.known, found.end
             if isinstance(end, Result):
                 result = end
-            elif isinstance(end, Judged) and end.decision.outcome is Outcome.REMEDIATING:
-                begun = _begin(guard, run, known, end)
+            elif not (isinstance(end, Judged) and end.decision.outcome is Outcome.REMEDIATING):
+                result = _settle(guard, run, known, end)
+            elif not (reserved or guard.budget.take()):
+                result = _settle(guard, run, known, _beyond_budget(guard, run, known, end))
+            else:
+                before, reserved = reserved, True
+                try:
+                    begun = _begin(guard, run, known, end)
+                except Conflict:
+                    if not before:
+                        guard.budget.give_back()
+                    reserved = before
+                    raise
                 incident = begun.state.incident
                 assert incident is not None
                 assert incident.lease is not None
                 lease = incident.lease
                 acted_before = known.state.incident is not None and known.state.incident.mutated
-                attempt = Attempt(guard, run, begun, lease, mutated=acted_before)
+                keys = frozenset(step.key_arn for step in end.decision.steps if step.key_arn)
+                attempt = Attempt(guard, run, begun, lease, keys, end.decision.held, mutated=acted_before)
                 result = attempt.act(end.seen)
-            else:
-                result = _settle(guard, run, known, end)
         except Conflict:
             guard.step_aside()
         except StoreError:
@@ -118,9 +138,8 @@ def _reconcile(guard: Guard, run: Run) -> Result:
             if store_errors > MOST_STORE_ERRORS:
                 raise
         except GuardError as error:
-            end = RegionDenied(error.problem) if denies_region(error) else Failed(error.problem, lease)
             try:
-                return _settle(guard, run, guard.known(run), end)
+                return _fail(guard, run, error, lease)
             except Conflict:
                 continue
         except LeaseOver:
@@ -168,7 +187,7 @@ def _find_out(guard: Guard, run: Run) -> _Found | Result | None:
     if state.incident or not answers:
         # Reads made together with the state may be older than the state. Only later reads may close an incident.
         answers = guard.gather(reads)
-    first = glance(reach, run.rule, answers)
+    first = glance(reach, answers)
     known = learn(guard, reach, known)
     return _Found(known, judge_target(guard, reach, run, run.rule, known, first))
 
@@ -202,6 +221,26 @@ def _settle(guard: Guard, run: Run, known: Known, end: End) -> Result:
     if is_own(run, known.state):
         run = run.without_event()
     return commit(guard, run, known, settle(run, known, end, guard.at()))[1]
+
+
+def _fail(guard: Guard, run: Run, error: GuardError, lease: Lease | None) -> Result:
+    """Record the failure, also in a state that only claims to be of an earlier release."""
+    end = RegionDenied(error.problem) if denies_region(error) else Failed(error.problem, lease)
+    known = guard.known(run)
+    intent = known.state.intent
+    if isinstance(error, KeyNotOnRecord) and intent is not None and error.key == intent.nonce:
+        # Otherwise each check would find the stranger's key again.
+        known = replace(known, state=replace(known.state, intent=None))
+    try:
+        return _settle(guard, run, known, end)
+    except StateEdited as edited:
+        return _settle(guard, run, known.as_of_this_format(), Failed(edited.problem, lease))
+
+
+def _beyond_budget(guard: Guard, run: Run, known: Known, judged: Judged) -> Judged:
+    """Decide again, now that the sweep may mutate no other target. Only a run that would mutate takes of the budget."""
+    beyond = replace(run, budget_left=False)
+    return replace(judged, decision=decide(beyond, known, judged.seen, judged.glass.in_force, guard.clock.now()))
 
 
 def _begin(guard: Guard, run: Run, known: Known, judged: Judged) -> Known:

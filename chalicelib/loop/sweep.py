@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Protocol
+
+from msgspec.structs import replace
 
 from chalicelib.auditlog.anchors import anchor_digest
 from chalicelib.domain.errors import GuardError
 from chalicelib.domain.model import Target, Trigger, TriggerKind
 from chalicelib.domain.reasons import Outcome, Problem, Reason
 from chalicelib.domain.stored import Record
-from chalicelib.loop.batch import SECONDS_FOR_ONE, Report, reach_target
+from chalicelib.loop.batch import SECONDS_FOR_ONE, Report, figures, reach_target
 from chalicelib.loop.commit import record_in_guard_chain
-from chalicelib.loop.guard import Guard
+from chalicelib.loop.guard import Budget, Guard
 
 HEADS_PER_RECORD = 2000
 """Keeps an anchor's record well below DynamoDB's limit of 400 KB per item."""
@@ -32,7 +35,7 @@ def sweep(
     anchors: Anchors | None,
     seconds_left: Callable[[], float],
 ) -> Report:
-    """Reconcile every enabled Region of the guard's account, then anchor the heads of all chains.
+    """Reconcile every enabled Region of the guard's account, a few at a time, then anchor the heads of all chains.
 
     Mutates at most as many targets as the policy allows (P17). The sweep's record names every target that it could not
     reach. If the Regions cannot be listed, there is no sweep, and the record says so.
@@ -44,13 +47,15 @@ def sweep(
     except GuardError as error:
         record_in_guard_chain(guard, Outcome.FAILED, trigger, reason=Reason.NO_REGIONS, error=error.problem)
         raise
-    budget = guard.policy.limits.remediations_per_sweep
-    for target in _longest_unseen_first(guard, targets):
+    limited = replace(guard, budget=Budget(guard.policy.limits.remediations_per_sweep))
+
+    def check(target: Target) -> None:
         if seconds_left() < SECONDS_FOR_ONE:
             report.unreached[str(target)] = Problem(Reason.OUT_OF_TIME, "the sweep ran out of time before this target")
-            continue
-        mutated = sum(result.mutated for result in report.results)
-        reach_target(guard, target, trigger, report, budget_left=mutated < budget)
+        else:
+            reach_target(limited, target, trigger, report, seconds_left)
+
+    guard.fan_out([partial(check, target) for target in _longest_unseen_first(guard, targets)])
     _anchor(guard, trigger, report, anchors)
     return report
 
@@ -87,6 +92,7 @@ def _anchor(guard: Guard, trigger: Trigger, report: Report, anchors: Anchors | N
         error=next(iter(report.unreached.values()), None),
         detail={
             "outcomes": report.outcomes,
+            "run": figures(report.spans),
             "unreached": {target: problem.code for target, problem in report.unreached.items()},
             "heads": parts[-1],
             "digest": anchor_digest(heads),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from chalicelib.domain.actors import read_actor
 from chalicelib.domain.errors import GuardError
@@ -20,25 +21,24 @@ DUE_AT_ONCE = 200
 
 
 def tick(guard: Guard, seconds_left: Callable[[], float]) -> Report:
-    """Reconcile the targets that are due, soonest first, and then those that operators requested; then close tallies.
+    """Reconcile the targets that are due, soonest first, and those that operators requested; then close tallies.
 
-    One target's failure does not stop the others (P11). A request is attempted once; the target's record has the
-    result, with the operator as its actor.
+    A few targets at a time: neither the failure of one (P11) nor a slow Region holds up the others. A request is
+    attempted once; the target's record has the result, with the operator as its actor.
     """
     report = Report(paused=guard.store.load(GUARD_CHAIN).guard.paused is not None)
+    jobs: dict[str, list[Callable[[], object]]] = {}
     for name in guard.store.due(guard.clock.now(), DUE_AT_ONCE):
-        if seconds_left() < SECONDS_FOR_ONE:
-            break
         try:
             target = Target.parse(name)
         except ValueError as error:
             report.unreached[name] = Problem(Reason.NOT_A_TARGET, str(error), retryable=False)
             continue
-        reach_target(guard, target, Trigger(TriggerKind.TICK), report)
-    for request in guard.requests.pending(DUE_AT_ONCE):
-        if seconds_left() < SECONDS_FOR_ONE:
-            break
-        _heed(guard, request, report)
+        job = partial(reach_target, guard, target, Trigger(TriggerKind.TICK), report, seconds_left)
+        jobs.setdefault(name, []).append(job)
+    for request in _pending(guard.requests, report):
+        jobs.setdefault(request.target, []).append(partial(_heed, guard, request, report, seconds_left))
+    guard.fan_out([partial(_in_turn, of_one_target, seconds_left) for of_one_target in jobs.values()])
     for tally in guard.store.over(guard.clock.now(), DUE_AT_ONCE):
         if seconds_left() < SECONDS_FOR_ONE:
             break
@@ -46,7 +46,24 @@ def tick(guard: Guard, seconds_left: Callable[[], float]) -> Report:
     return report
 
 
-def _heed(guard: Guard, request: Request, report: Report) -> None:
+def _pending(requests: Requests, report: Report) -> Sequence[Request]:
+    """Read operators' requests. If that fails, the targets that are due are reconciled all the same."""
+    try:
+        return requests.pending(DUE_AT_ONCE)
+    except GuardError as error:
+        report.unreached["requests"] = error.problem
+        return ()
+
+
+def _in_turn(jobs: Sequence[Callable[[], object]], seconds_left: Callable[[], float]) -> None:
+    """Do the jobs of one target, one after the other, while there is time."""
+    for job in jobs:
+        if seconds_left() < SECONDS_FOR_ONE:
+            return
+        job()
+
+
+def _heed(guard: Guard, request: Request, report: Report, seconds_left: Callable[[], float]) -> None:
     """Reconcile a target at an operator's request. The request stays pending if nothing could be stored."""
     arn = request.by
     actor = read_actor({"type": "AssumedRole" if ":assumed-role/" in arn else "IAMUser", "arn": arn})
@@ -55,8 +72,7 @@ def _heed(guard: Guard, request: Request, report: Report) -> None:
     except ValueError:
         _done(guard.requests, request, report)  # the API does not accept such a request; keeping it would not help
         return
-    reach_target(guard, target, Trigger(TriggerKind.OPERATOR, actor=actor), report)
-    problem = report.unreached.get(request.target)
+    problem = reach_target(guard, target, Trigger(TriggerKind.OPERATOR, actor=actor), report, seconds_left)
     if problem is None or problem.code == Reason.INTERNAL_ERROR:
         _done(guard.requests, request, report)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from chalicelib.aws.clients import Clients
     from chalicelib.aws.clock import AwsClock
     from chalicelib.aws.logreads import LogStore
+    from chalicelib.domain.lookups import Progress
     from chalicelib.domain.model import Actor, Trigger
     from chalicelib.domain.policy import Policy
     from chalicelib.domain.ports import Store
@@ -130,6 +131,12 @@ class Operator:
 
         return make_log_store(self.clients, self.region, self.clock)
 
+    def read_histories(self, targets: Sequence[str]) -> Mapping[str, Progress]:
+        """How far Event history was read, by target; nothing of a target whose history was never read."""
+        from chalicelib.wiring import make_history_store
+
+        return make_history_store(self.clients, self.region, self.clock).progress(targets)
+
     def guard_state(self) -> GuardState:
         """The guard's own state. Raises FormatTooNew if a newer release stored it."""
         from chalicelib.domain.stored import GUARD_CHAIN
@@ -140,7 +147,7 @@ class Operator:
         """One read that shows whether the tables exist, and sets the clock, whatever release stored the states."""
         from chalicelib.domain.stored import GUARD_CHAIN
 
-        self.store.head(GUARD_CHAIN)
+        self.store.stored_state(GUARD_CHAIN)
 
     @cached_property
     def role_arn(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from chalicelib.auditlog.views import target_view
@@ -13,19 +13,20 @@ from chalicelib.aws.paging import pages
 from chalicelib.aws.regions import enabled_regions
 from chalicelib.aws.tables import AUDIT_TABLE, TARGETS_TABLE
 from chalicelib.domain.errors import AwsError, denied_by_organization
+from chalicelib.operators import protection
 from chalicelib.operators.context import Operator
 from chalicelib.operators.dead_letters import Queue
 from chalicelib.operators.errors import OperatorError, operator_error
-from chalicelib.operators.findings import BAD, GOOD, UNKNOWN, Finding
+from chalicelib.operators.findings import BAD, DEPLOY, GOOD, LONGEST_WITHOUT_SWEEP, UNKNOWN, WARNING, Finding
 from chalicelib.operators.formatting import time_text
 from chalicelib.operators.forwarding import Forwarding
+from chalicelib.operators.trails import logs_writes_of
 
 RULE_PREFIX = "xray-guard-"
-RULES = ("xray-guard-on_change", "xray-guard-on_key_change", "xray-guard-tick", "xray-guard-sweep")
-LONGEST_WITHOUT_SWEEP = timedelta(hours=2)
+RULES = tuple(f"xray-guard-{name}" for name in ("on_change", "on_key_change", "tick", "sweep", "event_history"))
+LONGEST_UNREAD = timedelta(hours=3)
 LONGEST_OVERDUE = timedelta(minutes=10)
 KMS_SOURCE = "kms.amazonaws.com"
-DEPLOY = "deploy the template again (docs/deploy.md)"
 
 
 class Doctor:
@@ -55,11 +56,15 @@ class Doctor:
             ("rules", self._rules),
             ("other Regions", partial(Forwarding(self._operator).results, DEPLOY)),
             ("functions", self._functions),
-            ("tables", self._protected_tables),
+            ("rights", self._rights),
+            ("tables", self._tables_protected),
+            ("table policies", self._tables_policies),
+            ("anchors", self._anchors),
             ("dead letters", self._queue),
             ("policy", self._policy),
             ("sweep", self._sweep),
             ("targets", self._targets),
+            ("event history", self._event_history),
         ]
 
     def _reading(self, service: str) -> Any:
@@ -162,33 +167,41 @@ class Doctor:
             else:
                 yield GOOD, f"the function {name} can run"
 
+    @cached_property
+    def _deployed(self) -> dict[str, str]:
+        """The environment variables of the deployed function that sweeps."""
+        answer = call(
+            "lambda:GetFunctionConfiguration",
+            self._reading("lambda").get_function_configuration,
+            FunctionName="xray-guard-sweep",
+        )
+        variables: dict[str, str] = answer.get("Environment", {}).get("Variables", {})
+        return variables
+
+    def _rights(self) -> Iterator[tuple[str, ...]]:
+        if self._deployed.get("XRAY_GUARD_RIGHTS") == "observe":
+            yield (
+                WARNING,
+                "the guard was deployed with Rights=observe: it records drift and remediates nothing",
+                "to let it remediate, make deploy RIGHTS=enforce",
+            )
+        else:
+            yield GOOD, "the guard's role may remediate"
+
     # --- the audit log ---------------------------------------------------------------------------------------------
 
-    def _protected_tables(self) -> Iterator[tuple[str, ...]]:
-        client = self._reading("dynamodb")
+    def _tables_protected(self) -> Iterator[tuple[str, ...]]:
         for name in self._tables:
-            table = call("dynamodb:DescribeTable", client.describe_table, TableName=name)["Table"]
-            backups = call("dynamodb:DescribeContinuousBackups", client.describe_continuous_backups, TableName=name)[
-                "ContinuousBackupsDescription"
-            ]
-            state = backups.get("PointInTimeRecoveryDescription", {}).get("PointInTimeRecoveryStatus")
-            faults = []
-            if not table.get("DeletionProtectionEnabled"):
-                faults.append(
-                    ("can be deleted", f"aws dynamodb update-table --table-name {name} --deletion-protection-enabled")
-                )
-            if state != "ENABLED":
-                faults.append(
-                    (
-                        "has no point-in-time recovery",
-                        "aws dynamodb update-continuous-backups --table-name "
-                        f"{name} --point-in-time-recovery-specification PointInTimeRecoveryEnabled=true",
-                    )
-                )
-            for fault, remedy in faults:
-                yield BAD, f"the table {name} {fault}", remedy
-            if not faults:
-                yield GOOD, f"the table {name} is protected against deletion and can be restored"
+            yield from protection.table(self._reading("dynamodb"), name)
+
+    def _tables_policies(self) -> Iterator[tuple[str, ...]]:
+        for name in self._tables:
+            yield from protection.table_policy(self._reading("dynamodb"), name)
+
+    def _anchors(self) -> Iterator[tuple[str, ...]]:
+        return protection.anchors(
+            self._reading("s3"), self._deployed.get("XRAY_GUARD_ANCHOR_BUCKET"), self._operator.now
+        )
 
     def _queue(self) -> Iterator[tuple[str, ...]]:
         queue = Queue(self._operator)
@@ -242,12 +255,12 @@ class Doctor:
             yield GOOD, f"the last sweep was at {time_text(state.swept_at)}"
 
     def _targets(self) -> Iterator[tuple[str, ...]]:
-        now = self._operator.now()
+        now, guard = self._operator.now(), self._operator.guard_state()
         seen = 0
         bad = False
         for state in self._operator.store.states():
             seen += 1
-            view = target_view(state)
+            view = target_view(state, guard, now)
             for arn in view.orphan_keys:
                 bad = True
                 yield (
@@ -273,49 +286,42 @@ class Doctor:
             targets = "1 target" if seen == 1 else f"{seen} targets"
             yield GOOD, f"{targets}: none overdue, none failed, no unused key"
 
-
-def logs_writes_of(selectors: dict[str, Any], source: str) -> bool:
-    """Whether a trail's event selectors, basic or advanced, include management write events of the source.
-
-    https://docs.aws.amazon.com/awscloudtrail/latest/userguide/logging-management-events-with-cloudtrail.html
-    """
-    return any(
-        one.get("IncludeManagementEvents", True)
-        and one.get("ReadWriteType", "All") in ("All", "WriteOnly")
-        and source not in one.get("ExcludeManagementEventSources", ())
-        for one in selectors.get("EventSelectors") or ()
-    ) or any(_advanced_matches(one, source) for one in selectors.get("AdvancedEventSelectors") or ())
-
-
-def _advanced_matches(selector: dict[str, Any], source: str) -> bool:
-    """A selector matches an event when each of its fields matches."""
-    known = {"eventCategory": "Management", "readOnly": "false", "eventSource": source}
-    names = {field["Field"] for field in selector.get("FieldSelectors", ())}
-    return (
-        "eventCategory" in names
-        and all(
-            _field_matches(field, known[field["Field"]])
-            for field in selector.get("FieldSelectors", ())
-            if field["Field"] in known
-        )
-        and not (names - known.keys() - {"eventType", "sessionCredentialFromConsole", "userIdentity.arn"})
-    )
-
-
-def _field_matches(field: dict[str, Any], value: str) -> bool:
-    wanted = (
-        ("Equals", lambda text: value == text),
-        ("StartsWith", value.startswith),
-        ("EndsWith", value.endswith),
-    )
-    unwanted = (
-        ("NotEquals", lambda text: value == text),
-        ("NotStartsWith", value.startswith),
-        ("NotEndsWith", value.endswith),
-    )
-    given = [any(fits(text) for text in field[name]) for name, fits in wanted if field.get(name)]
-    refused = [any(fits(text) for text in field[name]) for name, fits in unwanted if field.get(name)]
-    return (not given or any(given)) and not any(refused)
+    def _event_history(self) -> Iterator[tuple[str, ...]]:
+        now = self._operator.now()
+        first_seen = {state.target: state.first_seen for state in self._operator.store.states()}
+        read = self._operator.read_histories(sorted(first_seen))
+        bad = False
+        for target, since in sorted(first_seen.items()):
+            progress = read.get(target)
+            until = (progress.until if progress else None) or since
+            if progress and progress.deaf_since:
+                bad = True
+                yield (
+                    BAD,
+                    f"the guard has received no event from {target} since {time_text(progress.deaf_since)}",
+                    "check the rules and functions above, and the forwarding of events from that Region",
+                )
+            if until is not None and now - until > LONGEST_UNREAD:
+                bad = True
+                yield (
+                    BAD,
+                    f"Event history of {target} was not read since {time_text(until)}",
+                    "check the logs of xray-guard-event_history, and that the guard's role may call "
+                    "cloudtrail:LookupEvents there",
+                )
+        if any(each.matched_otherwise for each in read.values()) and not any(
+            each.matched_by_id for each in read.values()
+        ):
+            bad = True
+            yield (
+                BAD,
+                "events have other ids in Event history than on EventBridge, so an event that arrives more than 20 "
+                "minutes late may be recorded twice",
+                "report it to the guard's maintainers: docs/aws-assumptions.md has the assumption",
+            )
+        if not bad:
+            targets = "1 target" if len(read) == 1 else f"{len(read)} targets"
+            yield GOOD, f"Event history was read of {targets}, and no event is being missed"
 
 
 def table_names(environment: Any) -> tuple[str, str]:

@@ -1,10 +1,15 @@
-"""What a check of `xray-guard doctor` finds."""
+"""What the checks of `xray-guard doctor` have in common: a finding, its statuses, limits and remedies."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 
-GOOD, BAD, UNKNOWN = "good", "bad", "unknown"
+GOOD, WARNING, BAD, UNKNOWN = "good", "warning", "bad", "unknown"
+"""A warning is a choice of the deployment that costs protection: the check passes, and says what is missing."""
+
+LONGEST_WITHOUT_SWEEP = timedelta(hours=2)
+DEPLOY = "deploy the template again (docs/deploy.md)"
 
 
 @dataclass(frozen=True, slots=True)

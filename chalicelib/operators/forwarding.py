@@ -1,7 +1,7 @@
 """The check of the other Regions: are changes there forwarded to the guard?
 
 In each other Region, the rule `xray-guard-forward` sends events to the bus `xray-guard` in the guard's Region; rules on
-that bus invoke the functions. docs/adr/0013 says why. Every failed check names its remedy.
+that bus invoke the functions. docs/adr/0017 says why. Every failed check names its remedy.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ class ReadOnlyStore:
         event_id: str | None = None,
         tally: Tally | None = None,
         closes: Tally | None = None,
+        used: Sequence[str] = (),
     ) -> None:
         """Drop the write."""
 

@@ -7,6 +7,7 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -15,9 +16,10 @@ from werkzeug.test import Client, TestResponse
 from chalicelib.console.server import ConsoleServer
 from chalicelib.console.site import Site
 from chalicelib.domain.errors import AwsError
+from chalicelib.domain.lookups import Progress
 from chalicelib.domain.stored import GuardState
 from chalicelib.operators.context import Operator
-from tests.component.operated import CREDENTIALS, client, delivered, event, swept, world
+from tests.component.operated import CREDENTIALS, HERE, client, delivered, event, histories, swept, world
 
 HOST = "127.0.0.1:8710"
 PAGES = ("/", "/incidents", "/records", "/policy", "/audit")
@@ -65,6 +67,12 @@ def test_a_foreign_host_header_is_refused_before_anything_is_read(host: str) -> 
 def test_its_own_names_are_answered(watched: None) -> None:
     for name in (HOST, "localhost:8710"):
         assert site().get("/", headers={"Host": name}).status_code == 200
+
+
+def test_the_overview_names_the_targets_whose_events_are_not_received(watched: None) -> None:
+    assert "No events received" not in fetched("/").text
+    histories().keep(HERE, Progress(deaf_since=datetime(2026, 11, 20, 12, tzinfo=UTC)))
+    assert f"No events received from {HERE} since" in fetched("/").text
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from chalicelib.aws.clients import Clients
 from chalicelib.aws.clock import AwsClock
 from chalicelib.domain.events import read_change
 from chalicelib.domain.keypolicy.wanted import initial_policy
+from chalicelib.domain.lanes import OF_STEPS
 from chalicelib.domain.model import ChangeEvent, Target, Trigger, TriggerKind
 from chalicelib.domain.policy import Policy, parse
 from chalicelib.domain.ports import Reach
@@ -193,7 +194,7 @@ class Day:
         state = store.load(str(cell.target)).state
         now = clock.now()
         backoff = Backoff(4, now - timedelta(seconds=30), now + timedelta(minutes=2))
-        store.commit(state, replace(state, version=state.version + 1, backoff=backoff))
+        store.commit(state, replace(state, version=state.version + 1, backoffs=dict.fromkeys(OF_STEPS, backoff)))
 
     def _opens_break_glass(self, cell: Cell) -> None:
         value = "20991231T000000Z INC-1"

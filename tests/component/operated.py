@@ -15,15 +15,18 @@ import botocore.loaders
 import botocore.session
 from click.testing import CliRunner
 from moto import mock_aws
+from msgspec.structs import replace
 
 import sandbox.additions  # noqa: F401 - puts X-Ray's setting and AWS's KMS in moto's place
 from chalicelib.aws.clients import Clients
+from chalicelib.aws.clock import AwsClock
+from chalicelib.aws.historystore import DynamoHistory
 from chalicelib.cli import cli
 from chalicelib.domain.model import ChangeEvent, Target
 from chalicelib.domain.policy import parse
 from chalicelib.loop.guard import Guard
 from chalicelib.operators.context import Operator
-from chalicelib.wiring import make_guard
+from chalicelib.wiring import make_guard, make_history_store
 from sandbox.knobs import KNOBS
 
 PROJECT = Path(__file__).parents[2]
@@ -107,11 +110,18 @@ def make_tables() -> None:
         if resource.get("Type") == "AWS::DynamoDB::Table":
             known = dict(resource["Properties"])
             recovery = known.pop("PointInTimeRecoverySpecification")
+            del known["ResourcePolicy"]  # only where the deployment names who may write
             known["SSESpecification"] = {"Enabled": known["SSESpecification"]["SSEEnabled"]}
             client("dynamodb").create_table(**known)
             client("dynamodb").update_continuous_backups(
                 TableName=known["TableName"], PointInTimeRecoverySpecification=recovery
             )
+
+
+def histories() -> DynamoHistory:
+    """What the guard keeps of Event history."""
+    session = with_models(botocore.session.Session())
+    return make_history_store(Clients(session), REGION, AwsClock())
 
 
 def client(service: str, region: str = REGION) -> Any:
@@ -121,9 +131,9 @@ def client(service: str, region: str = REGION) -> Any:
 
 
 def guard() -> Guard:
-    """The guard as it is deployed, with the policy that ships."""
+    """The guard as it is deployed, with the policy that ships; one target after the other, as moto knows no threads."""
     policy = parse((PROJECT / "policies" / "policy.json").read_bytes())
-    return make_guard(
+    made = make_guard(
         Clients(with_models(botocore.session.Session())),
         policy,
         account=ACCOUNT,
@@ -134,6 +144,7 @@ def guard() -> Guard:
         lease_seconds=120,
         worker="on_change/1",
     )
+    return replace(made, fan_out=lambda jobs: [job() for job in jobs])
 
 
 def event(name: str = "13_success_none_root_console") -> dict[str, Any]:

@@ -69,7 +69,12 @@ def test_an_incident_is_told_from_its_cause_to_its_end(gateway: Gateway) -> None
     assert (result["open"], result["outcome"], result["violations"]) == (False, "REMEDIATED", ["NOT_KMS"])
     assert result["actor"]["arn"].endswith("user/administrator")
     assert result["exposure_seconds"] >= 0
-    assert [record["outcome"] for record in result["records"]] == ["REMEDIATING", "REMEDIATED"]
+    assert [(record["outcome"], record["reason"]) for record in result["records"]] == [
+        ("REMEDIATING", None),
+        ("IGNORED", "KEY_MADE"),
+        ("IGNORED", "KEY_ADOPTED"),
+        ("REMEDIATED", None),
+    ]
     encoded = call(gateway, f"/v1/incidents/{GUARD_ACCOUNT}%2Fus-east-1%231").json()
     assert encoded == result
 

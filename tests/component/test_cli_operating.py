@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from chalicelib.domain.lookups import Progress
 from chalicelib.operators.dead_letters import FORWARD_QUEUE_NAME, QUEUE_NAME, read_message
-from chalicelib.operators.doctor import RULES, logs_writes_of
+from chalicelib.operators.doctor import RULES
 from chalicelib.operators.forwarding import FORWARD_RULE, RECEIVING_RULES
+from chalicelib.operators.trails import logs_writes_of
 from tests.component.operated import (
     ACCOUNT,
     CREDENTIALS,
@@ -22,6 +25,7 @@ from tests.component.operated import (
     client,
     delivered,
     event,
+    histories,
     setting,
     swept,
     typed,
@@ -30,6 +34,40 @@ from tests.component.operated import (
 
 MANAGEMENT = {"ReadWriteType": "All", "IncludeManagementEvents": True}
 ON_CHANGE = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:xray-guard-on_change"
+
+
+TABLES = [f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/xray-guard-{name}" for name in ("audit", "targets")]
+ONLY_THE_GUARD_WRITES = {"Statement": [{"Effect": "Deny", "Principal": "*", "Action": ["dynamodb:PutItem"]}]}
+
+
+def anchored(bucket: str, *, locked: bool) -> None:
+    """Make a bucket with versions and an anchor of now, and with a default retention or without Object Lock."""
+    s3 = client("s3")
+    s3.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=locked)
+    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    if locked:
+        retention = {"ObjectLockEnabled": "Enabled", "Rule": {"DefaultRetention": {"Mode": "COMPLIANCE", "Days": 400}}}
+        s3.put_object_lock_configuration(Bucket=bucket, ObjectLockConfiguration=retention)
+    s3.put_object(Bucket=bucket, Key=f"anchors/{datetime.now(UTC):%Y/%m/%d/%H%M%S}-1.json", Body=b"{}")
+
+
+def move_anchors() -> None:
+    """Let sweeps write their anchors to a bucket without Object Lock."""
+    anchored("unlocked", locked=False)
+    configure(XRAY_GUARD_ANCHOR_BUCKET="unlocked")
+
+
+def configure(**variables: str) -> None:
+    """Change the environment of the deployed function that sweeps."""
+    client("lambda").update_function_configuration(
+        FunctionName="xray-guard-sweep", Environment={"Variables": variables}
+    )
+
+
+def no_anchor_of_these_days() -> None:
+    """Remove the latest anchor, as if no sweep had written one."""
+    for each in client("s3").list_object_versions(Bucket="anchors")["Versions"]:
+        client("s3").delete_object(Bucket="anchors", Key=each["Key"])
 
 
 @pytest.fixture(autouse=True)
@@ -61,10 +99,14 @@ def deployed() -> Iterator[None]:
                 Role=role,
                 Handler="app.x",
                 Code={"ZipFile": b"not run here"},
+                Environment={"Variables": {"XRAY_GUARD_RIGHTS": "enforce", "XRAY_GUARD_ANCHOR_BUCKET": "anchors"}},
             )
             client("events").put_rule(Name=name, EventPattern='{"source": ["aws.xray"]}')
             client("events").put_targets(Rule=name, Targets=[{"Id": "1", "Arn": made["FunctionArn"]}])
         client("sqs").create_queue(QueueName=QUEUE_NAME)
+        for table in TABLES:
+            client("dynamodb").put_resource_policy(ResourceArn=table, Policy=json.dumps(ONLY_THE_GUARD_WRITES))
+        anchored("anchors", locked=True)
         forwarded()
         delivered(event())
         swept()
@@ -123,7 +165,7 @@ class TestDoctor:
             (lambda: client("events", "eu-west-1").disable_rule(Name=FORWARD_RULE), "other Regions", "eu-west-1"),
             (lambda: client("events").remove_targets(Rule=RULES[-1], Ids=["1"]), "rules", "has no targets"),
             (
-                lambda: client("lambda").delete_function(FunctionName=RULES[-1]),
+                lambda: client("lambda").delete_function(FunctionName=RULES[0]),
                 "functions",
                 "does not exist in us-east-1",
             ),
@@ -147,6 +189,20 @@ class TestDoctor:
                 "tables",
                 "PointInTimeRecoveryEnabled=true",
             ),
+            (
+                lambda: client("dynamodb").put_resource_policy(ResourceArn=TABLES[0], Policy='{"Statement": []}'),
+                "table policies",
+                "does not limit who writes",
+            ),
+            (
+                lambda: client("s3").put_bucket_versioning(
+                    Bucket="anchors", VersioningConfiguration={"Status": "Suspended"}
+                ),
+                "anchors",
+                "no versioning",
+            ),
+            (move_anchors, "anchors", "no Object Lock with a default retention"),
+            (no_anchor_of_these_days, "anchors", "the latest anchor in anchors is more than a day old"),
             (lambda: send("{}"), "dead letters", "xray-guard redrive"),
             (lambda: client("sqs").delete_queue(QueueUrl=queue()), "dead letters", "XRAY_GUARD_DLQ_URL"),
         ],
@@ -158,6 +214,34 @@ class TestDoctor:
         found = bad()
         assert list(found) == [check]
         assert result in found[check]
+
+    @pytest.mark.parametrize(
+        ("choice", "check", "result"),
+        [
+            (lambda: configure(XRAY_GUARD_ANCHOR_BUCKET=""), "anchors", "NO ANCHOR BUCKET"),
+            (
+                lambda: configure(XRAY_GUARD_ANCHOR_BUCKET="anchors", XRAY_GUARD_RIGHTS="observe"),
+                "rights",
+                "RIGHTS=enforce",
+            ),
+            (
+                lambda: client("dynamodb").delete_resource_policy(ResourceArn=TABLES[1]),
+                "table policies",
+                "the table xray-guard-targets has no resource policy",
+            ),
+        ],
+    )
+    def test_warns_of_what_the_deployment_chose_to_do_without(
+        self, deployed: None, choice: Callable[[], object], check: str, result: str
+    ) -> None:
+        choice()
+        answer = typed("doctor", "--output", "json")
+        assert (answer.code, answer.json["healthy"]) == (0, True)
+        (warned,) = [one for one in answer.json["findings"] if one["status"] != "good"]
+        assert (warned["check"], warned["status"]) == (check, "warning")
+        assert result in f"{warned['message']} | {warned['remedy']}"
+        assert f"WARNING: {warned['message']}" in answer.err
+        assert "all checks passed, 1 with a warning" in answer.err
 
     def test_finds_a_sweep_that_is_late_and_a_pause(self, deployed: None) -> None:
         change_state("guard", lambda state: {**state, "swept_at": "2026-01-01T00:00:00Z"})
@@ -174,6 +258,32 @@ class TestDoctor:
         assert "deploy" in bad("--policy", str(tmp_path))["policy"]
         (tmp_path / "policy.json").write_text("{}", "utf-8")
         assert "not a valid policy" in bad("--policy", str(tmp_path))["policy"]
+
+    def test_finds_a_deaf_target_and_a_history_that_is_not_read(self, deployed: None) -> None:
+        now = datetime.now(UTC)
+        histories().keep(HERE, Progress(until=now - timedelta(hours=4), deaf_since=now - timedelta(hours=5)))
+        messages = [
+            one["message"]
+            for one in typed("doctor", "--output", "json").json["findings"]
+            if one["check"] == "event history"
+        ]
+        assert [message.split(HERE)[0] for message in messages] == [
+            "the guard has received no event from ",
+            "Event history of ",
+        ]
+        histories().keep(HERE, Progress(until=now))
+        assert bad() == {}
+
+    def test_finds_that_ids_differ_on_both_ways(self, deployed: None) -> None:
+        now = datetime.now(UTC)
+        histories().keep(HERE, Progress(until=now, matched_otherwise=3))
+        assert "other ids in Event history" in bad()["event history"]
+        histories().keep(HERE, Progress(until=now, matched_otherwise=3, matched_by_id=1))
+        assert bad() == {}
+
+    def test_finds_a_target_whose_history_was_never_read(self, deployed: None) -> None:
+        change_state(HERE, lambda state: {**state, "first_seen": "2026-01-01T00:00:00Z"})
+        assert "was not read since 2026-01-01" in bad()["event history"]
 
     def test_finds_targets_that_failed_or_are_overdue_and_keys_that_nothing_uses(self, deployed: None) -> None:
         lost = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/lost"
@@ -193,17 +303,8 @@ class TestDoctor:
     def test_without_anything_deployed_says_so_of_everything_and_goes_on(self) -> None:
         with world(tables=False):
             found = bad()
-        assert set(found) == {
-            "trail",
-            "rules",
-            "other Regions",
-            "functions",
-            "tables",
-            "dead letters",
-            "policy",
-            "sweep",
-            "targets",
-        }
+        of_the_guard = {"rules", "functions", "rights", "dead letters", "policy", "sweep", "targets", "event history"}
+        assert set(found) == of_the_guard | {"trail", "other Regions", "tables", "table policies", "anchors"}
 
     def test_changes_nothing(self, deployed: None) -> None:
         before = (setting(), client("dynamodb").scan(TableName="xray-guard-targets")["Items"])

@@ -12,6 +12,7 @@ from unittest.mock import ANY
 
 import pytest
 
+from chalicelib.domain.lookups import Progress
 from chalicelib.domain.model import Actor
 from chalicelib.domain.reasons import Outcome
 from chalicelib.operators.context import Identity, Operator
@@ -27,6 +28,7 @@ from tests.component.operated import (
     delivered,
     event,
     guard,
+    histories,
     setting,
     swept,
     target,
@@ -173,7 +175,7 @@ class TestReconcile:
         before = state_of_the_world()
         answer = typed("reconcile", HERE, "--dry-run")
         assert answer.code == 0
-        steps = ("1. CreateKey", "2. EnableKeyRotation", "3. CreateAlias", "4. PutEncryptionConfig")
+        steps = ("1. CreateKey", "2. PutEncryptionConfig", "3. EnableKeyRotation", "4. CreateAlias")
         assert [name in answer.out for name in steps] == [True] * 4
         assert state_of_the_world() == before
 
@@ -235,7 +237,7 @@ class TestHistory:
 
     def test_as_a_table_has_a_row_a_record_newest_first(self, remediated: None) -> None:
         answer = typed("history", "--target", HERE)
-        header, newest, oldest = answer.out.splitlines()
+        header, newest, *_, oldest = answer.out.splitlines()
         assert header.split() == ["TIME", "TARGET", "OUTCOME", "REASON", "ACTOR", "CHANGE", "EXPOSURE"]
         assert ("REMEDIATED" in newest, "REMEDIATING" in oldest) == (True, True)
         assert "root" in newest
@@ -250,18 +252,18 @@ class TestHistory:
 
     def test_is_filtered(self, remediated: None) -> None:
         for options, count in {
-            ("--since", "24h"): 3,
-            ("--since", "2020-01-01"): 3,
+            ("--since", "24h"): 5,
+            ("--since", "2020-01-01"): 5,
             ("--until", "2020-01-01T00:00:00Z"): 0,
-            ("--account", ACCOUNT): 2,
+            ("--account", ACCOUNT): 4,
             ("--account", "999988887777"): 0,
-            ("--target-region", "us-east-1"): 2,
+            ("--target-region", "us-east-1"): 4,
             ("--target-region", "eu-west-1"): 0,
             ("--target", "guard"): 1,
             ("--actor", "root"): 2,
             ("--actor", "mallory"): 0,
-            ("--rule", "baseline"): 2,
-            ("--outcome", "REMEDIATED", "--outcome", "IGNORED"): 2,
+            ("--rule", "baseline"): 4,
+            ("--outcome", "REMEDIATED", "--outcome", "IGNORED"): 4,
         }.items():
             assert len(typed("history", "--output", "jsonl", *options).lines) == count, options
 
@@ -326,8 +328,8 @@ class TestHistory:
         answer = typed("history", "--follow", "--output", "jsonl", sleep=meanwhile)
         document = [line["record_id"] for line in answer.lines]
         assert answer.code == 0
-        assert document[:3] == [f"{HERE}#1", f"{HERE}#2", "guard#1"]
-        assert document[3:] == [f"{HERE}#3"]
+        assert document[:5] == [f"{HERE}#1", f"{HERE}#2", f"{HERE}#3", f"{HERE}#4", "guard#1"]
+        assert document[5:] == [f"{HERE}#5"]
 
     def test_shows_hostile_text_as_text(self, empty: None) -> None:
         document = event("30_success_none_iamuser_mfa_console_with_path")
@@ -350,17 +352,19 @@ class TestShow:
         assert "exposure" in answer.out
 
     def test_in_json_has_the_records_with_their_actions(self, remediated: None) -> None:
-        document = typed("show", f"{HERE}#2", "--output", "json").json
+        document = typed("show", f"{HERE}#4", "--output", "json").json
         assert (document["id"], document["open"], document["outcome"]) == (f"{HERE}#1", False, "REMEDIATED")
-        assert [record["outcome"] for record in document["records"]] == ["REMEDIATING", "REMEDIATED"]
-        assert document["records"][1]["actions"][0]["name"] == "CreateKey"
+        assert [record["reason"] or record["outcome"] for record in document["records"]] == [
+            *("REMEDIATING", "KEY_MADE", "KEY_ADOPTED", "REMEDIATED")
+        ]
+        assert document["records"][-1]["actions"][0]["name"] == "CreateKey"
 
     def test_shows_what_was_added_to_a_key_policy(self, remediated: None) -> None:
         root = {"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}, "Action": "kms:*"}
         policy = json.dumps({"Version": "2012-10-17", "Statement": [{**root, "Resource": "*"}]})
         client("kms").put_key_policy(KeyId=key_arn(), PolicyName="default", Policy=policy)
         typed("reconcile", HERE, "--yes")
-        answer = typed("show", f"{HERE}#3")
+        answer = typed("show", f"{HERE}#5")
         assert '+        "Service": "xray.amazonaws.com"' in answer.out
 
     def test_of_an_open_incident_tells_the_exposure_so_far(self, remediated: None) -> None:
@@ -435,6 +439,14 @@ class TestStatus:
         assert document["guard"]["policy_digest"] == guard().policy.digest
         assert datetime.fromisoformat(document["guard"]["swept_at"]).tzinfo == UTC
 
+    def test_names_the_targets_whose_events_are_not_received(self, swept_twice: None) -> None:
+        assert "DEAF" not in typed("status").err
+        histories().keep(HERE, Progress(deaf_since=datetime(2026, 11, 20, 12, tzinfo=UTC)))
+        answer = typed("status")
+        assert answer.code == 0
+        assert f"DEAF since 2026-11-20T12:00:00Z: the guard receives no events from {HERE}." in answer.err
+        assert typed("status", "--output", "json").json["guard"]["deaf"] == {HERE: "2026-11-20T12:00:00Z"}
+
     def test_is_narrowed_to_an_account_or_region(self, swept_twice: None) -> None:
         assert len(typed("status", "--target-region", "eu-west-1", "-o", "jsonl").lines) == 1
         assert typed("status", "--account", "999988887777", "-o", "jsonl").lines == []
@@ -458,17 +470,17 @@ class TestAudit:
         assert typed("audit", "verify").code == 0
 
     def test_verify_names_an_edited_record(self, swept_twice: None) -> None:
-        edit(HERE, 2, lambda body: body.replace("REMEDIATED", "COMPLIANT", 1))
+        edit(HERE, 4, lambda body: body.replace("REMEDIATED", "COMPLIANT", 1))
         answer = typed("audit", "verify")
         assert answer.code == 1
         row = answer.out.splitlines()[1].split()
-        assert (row[0], row[1], row[2]) == (HERE, "2", "EDITED")
+        assert (row[0], row[1], row[2]) == (HERE, "4", "EDITED")
         assert "Integrity check failed: " in answer.err
         (finding,) = typed("audit", "verify", "-o", "jsonl").lines
-        assert (finding["target"], finding["seq"], finding["code"]) == (HERE, 2, "EDITED")
+        assert (finding["target"], finding["seq"], finding["code"]) == (HERE, 4, "EDITED")
 
     def test_verify_finds_a_log_cut_off_behind_the_sweeps_back(self, swept_twice: None) -> None:
-        delete(HERE, 2)
+        delete(HERE, 4)
         answer = typed("audit", "verify", "--chain", HERE)
         assert answer.code == 1
         assert "TRUNCATED" in answer.out
@@ -487,7 +499,7 @@ class TestAudit:
         # Somebody who may write everything but the bucket: the anchor's name gets a newer version with other heads.
         (name,) = [one["Key"] for one in s3.list_objects_v2(Bucket="anchors")["Contents"]]
         s3.delete_object(Bucket="anchors", Key=name)
-        delete(HERE, 2)
+        delete(HERE, 4)
         answer = typed("audit", "verify", "--anchor-bucket", "anchors")
         assert answer.code == 1
         assert "TRUNCATED" in answer.out
@@ -522,7 +534,7 @@ class TestAudit:
         document = typed("audit", "verify", "--anchor-bucket", "anchors", "--output", "json")
         assert document.code == 1
         assert [(one["target"], one["code"]) for one in document.json["findings"]] == [("guard", "BAD_ANCHOR")] * 2
-        assert document.json["records"] == 3
+        assert document.json["records"] == 5
 
     def test_verify_without_the_bucket_it_was_told_of_says_so(self, empty: None) -> None:
         answer = typed("audit", "verify", "--anchor-bucket", "nowhere")

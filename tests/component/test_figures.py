@@ -22,7 +22,7 @@ from chalicelib.aws.logreads import LogStore
 from chalicelib.domain.errors import Conflict
 from chalicelib.domain.model import Trigger, TriggerKind
 from chalicelib.domain.reasons import Outcome
-from chalicelib.domain.stored import TargetState
+from chalicelib.domain.stored import GuardState, TargetState
 from chalicelib.wiring import make_log_store
 from tests.component import operated
 from tests.component.operated import HERE, REGION
@@ -69,7 +69,7 @@ def test_figures_agree_with_a_count_of_the_records_after_changes_sweeps_and_dupl
     assert {each.actor: each.incidents for each in told_now.top_actors} == Counter(
         view.actor.arn for view in views if view.actor
     )
-    targets = history.targets(log.states())
+    targets = history.targets(log.states(), GuardState(), now)
     assert (told_now.targets.targets, told_now.targets.compliant) == (2, sum(view.compliant for view in targets))
     measured = sorted(view.exposure_seconds or 0.0 for view in views)
     assert told_now.exposure.p99 == pytest.approx(measured[-1], rel=RELATIVE_ERROR, abs=FINEST_SECONDS)

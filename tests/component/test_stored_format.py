@@ -15,7 +15,8 @@ from chalicelib.aws.clients import Clients
 from chalicelib.aws.clock import AwsClock
 from chalicelib.aws.tables import AUDIT_TABLE, TARGETS_TABLE
 from chalicelib.domain.errors import FormatTooNew
-from chalicelib.domain.stored import FORMAT, GUARD_CHAIN
+from chalicelib.domain.formats import FORMAT
+from chalicelib.domain.stored import GUARD_CHAIN
 from chalicelib.wiring import make_log_store
 from tests.component.operated import (
     CREDENTIALS,

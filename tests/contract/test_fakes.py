@@ -20,22 +20,25 @@ import botocore.session
 import pytest
 from moto import mock_aws
 from moto.kms.models import kms_backends
+from msgspec.structs import replace
 
 import sandbox.additions  # noqa: F401 - its import is what adds
 from chalicelib.auditlog import hashchain
 from chalicelib.auditlog.chaincheck import verify_chain
 from chalicelib.auditlog.draft import Draft, State
+from chalicelib.auditlog.keyrows import UPGRADED
 from chalicelib.aws.clients import Clients
 from chalicelib.aws.clock import AwsClock
 from chalicelib.aws.kms import KeysApi
 from chalicelib.aws.logreads import LogStore
 from chalicelib.aws.xray import XRayApi
-from chalicelib.domain.errors import AwsError, Conflict, FormatTooNew
+from chalicelib.domain.errors import AwsError, Conflict, FormatTooNew, KeyNotOnRecord, StateEdited
+from chalicelib.domain.formats import FORMAT
 from chalicelib.domain.keypolicy.wanted import initial_policy
 from chalicelib.domain.model import EncryptionStatus, EncryptionType, Setting, Target, Trigger, TriggerKind
 from chalicelib.domain.ports import Keys, Store, XRay
 from chalicelib.domain.reasons import Outcome, Violation
-from chalicelib.domain.stored import FORMAT, GUARD_CHAIN, Cause, GuardState, Incident, Intent, Lease, Phase, TargetState
+from chalicelib.domain.stored import GUARD_CHAIN, Cause, GuardState, Incident, Intent, Lease, Phase, TargetState
 from sandbox.keys import delete_key, set_key_state
 from sandbox.knobs import KNOBS
 from sandbox.tracing import seed_services
@@ -69,6 +72,7 @@ class Ports:
     asymmetric_key: Callable[[], str]
     foreign_key: Callable[[], str]
     uses_x_ray: Callable[[], None]
+    unmark: Callable[[str], None]
 
     @property
     def policy(self) -> str:
@@ -119,6 +123,7 @@ def fakes() -> Iterator[Ports]:
         asymmetric_key=lambda: world.user_makes_key(HOME, spec="RSA_2048", usage="ENCRYPT_DECRYPT"),
         foreign_key=lambda: foreign.create("theirs", json.dumps({**BARE, "Statement": [{}]}), ())[0].arn,
         uses_x_ray=uses_x_ray,
+        unmark=lambda target: tables.keys.__delitem__((target, UPGRADED)),
     )
 
 
@@ -140,6 +145,10 @@ def adapters() -> Iterator[Ports]:
                 kms.schedule_key_deletion(KeyId=arn)
             else:
                 set_key_state(arn, state)
+
+        def unmark(target: str) -> None:
+            key = {"target": {"S": target}, "sk": {"S": UPGRADED}}
+            dynamodb.delete_item(TableName="xray-guard-audit", Key=key)
 
         def asymmetric() -> str:
             made = kms.create_key(KeySpec="RSA_2048", KeyUsage="ENCRYPT_DECRYPT")
@@ -168,6 +177,7 @@ def adapters() -> Iterator[Ports]:
             asymmetric_key=asymmetric,
             foreign_key=foreign,
             uses_x_ray=lambda: seed_services(MOTO.account, REGION, ("shop",)),
+            unmark=unmark,
         )
     KNOBS.reset()
 
@@ -597,6 +607,64 @@ def test_a_record_that_exists_is_never_written_over(ports: Ports) -> None:
     first = stored(ports.store, drafted(TargetState(NAME)))
     behind = drafted(TargetState(NAME, version=first.version))
     conflict(ports, behind)
+
+
+MADE, FORGED = (f"arn:aws:kms:us-east-1:111122223333:key/{number:08}-2222-3333-4444-555555555555" for number in (1, 2))
+
+
+def commits(store: Store, draft: Draft[TargetState], *used: str) -> TargetState:
+    store.commit(draft.before, draft.after, draft.records, used=used)
+    return draft.after
+
+
+def test_p16_a_key_that_was_named_in_a_transaction_may_be_used_from_then_on(ports: Ports) -> None:
+    first = commits(ports.store, drafted(TargetState(NAME)))
+    made = commits(ports.store, drafted(first, keys_made=(MADE,), intent=Intent("nonce", AT)), MADE, "nonce")
+    kept = commits(ports.store, drafted(made, managed_key=MADE, intent=None), MADE, "nonce")
+    last = commits(ports.store, drafted(kept), MADE, FORGED)
+    assert ports.store.load(NAME).state == last, "what the state does not name is not checked"
+
+
+@pytest.mark.parametrize("fields", [{"managed_key": FORGED}, {"keys_made": (FORGED,)}, {"keys_retired": (FORGED,)}])
+def test_p16_a_key_that_is_only_in_the_state_may_not_be_used_and_nothing_is_written(
+    ports: Ports, fields: dict[str, object]
+) -> None:
+    first = commits(ports.store, drafted(TargetState(NAME), managed_key=MADE))
+    forged = replace(first, **fields)
+    before, rows = ports.store.load(NAME), ports.rows(NAME)
+    with pytest.raises(KeyNotOnRecord, match=FORGED):
+        commits(ports.store, drafted(forged), MADE, FORGED)
+    assert (ports.store.load(NAME), ports.rows(NAME)) == (before, rows)
+    again = commits(ports.store, drafted(forged))
+    with pytest.raises(KeyNotOnRecord):
+        commits(ports.store, drafted(again), FORGED)
+
+
+def test_p16_a_lost_race_is_a_conflict_also_if_a_key_is_not_on_record(ports: Ports) -> None:
+    first = commits(ports.store, drafted(TargetState(NAME)))
+    commits(ports.store, drafted(first))
+    with pytest.raises(Conflict):
+        commits(ports.store, drafted(replace(first, managed_key=FORGED)), FORGED)
+
+
+@pytest.mark.parametrize("known", [1, FORMAT - 1])
+def test_p16_a_state_is_upgraded_once_and_all_its_keys_may_be_used_then(ports: Ports, known: int) -> None:
+    """The same transaction checks no key: there are no rows before the upgrade."""
+    former = replace(commits(ports.store, drafted(TargetState(NAME))), format=known, managed_key=MADE)
+    with pytest.raises(StateEdited, match=NAME):
+        commits(ports.store, drafted(former), MADE)
+    ports.unmark(NAME)
+    after = commits(ports.store, drafted(former), MADE)
+    assert after.format == FORMAT
+    later = commits(ports.store, drafted(after), MADE)
+    with pytest.raises(StateEdited):
+        commits(ports.store, drafted(replace(later, format=known)))
+
+
+def test_p16_the_guards_own_state_is_upgraded_once(ports: Ports) -> None:
+    guard = stored(ports.store, drafted(GuardState()))
+    with pytest.raises(StateEdited, match=GUARD_CHAIN):
+        stored(ports.store, drafted(replace(guard, format=FORMAT - 1)))
 
 
 def test_what_is_due_is_named_soonest_first_and_no_sooner_than_it_is(ports: Ports) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Set
+from collections.abc import Mapping, Set
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -70,7 +71,7 @@ def forward_rights() -> Policy:
 def bus_policy() -> Policy:
     """The policy of the guard's event bus."""
     template = json.loads((PROJECT / ".chalice" / "extras.json").read_text("utf-8"))
-    policy: Policy = _resolved(template["Resources"]["Bus"]["Properties"]["Policy"], frozenset())
+    policy: Policy = resolved(template["Resources"]["Bus"]["Properties"]["Policy"], frozenset())
     return policy
 
 
@@ -86,7 +87,7 @@ def _deployed(name: str, true: Set[str] = frozenset({"Enforces", "HasAnchorBucke
     `true`: the conditions of the template that hold.
     """
     values = placeholders(parse((POLICIES / "policy.json").read_bytes()))
-    policy: Policy = _resolved(completed(json.loads((POLICIES / name).read_text("utf-8")), values), true)
+    policy: Policy = resolved(completed(json.loads((POLICIES / name).read_text("utf-8")), values), true)
     return policy
 
 
@@ -96,10 +97,10 @@ ARNS = {
 }
 
 
-def _resolved(part: Any, true: Set[str]) -> Any:
-    """CloudFormation's functions replaced by what they give here, where an anchor bucket is named."""
+def resolved(part: Any, true: Set[str], parameters: Mapping[str, Any] = MappingProxyType({})) -> Any:
+    """A part of a template as CloudFormation resolves it here: `true` has the conditions that hold. None: left out."""
     if isinstance(part, list):
-        return [each for each in (_resolved(one, true) for one in part) if each is not None]
+        return [each for each in (resolved(one, true, parameters) for one in part) if each is not None]
     if not isinstance(part, dict):
         return part
     match part:
@@ -111,7 +112,10 @@ def _resolved(part: Any, true: Set[str]) -> Any:
         case {"Fn::GetAtt": [str(name), "Arn"]}:
             return ARNS[name]
         case {"Fn::If": [condition, chosen, otherwise]}:
-            return _resolved(chosen if condition in true else otherwise, true)
+            return resolved(chosen if condition in true else otherwise, true, parameters)
         case {"Ref": "AWS::NoValue"}:
             return None
-    return {name: _resolved(value, true) for name, value in part.items()}
+        case {"Ref": str(name)}:
+            return parameters[name]
+    whole = {name: resolved(value, true, parameters) for name, value in part.items()}
+    return {name: value for name, value in whole.items() if value is not None}

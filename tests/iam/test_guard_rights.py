@@ -45,6 +45,7 @@ CALLS: list[tuple[str, str, Context]] = [
     ("xray:GetEncryptionConfig", "*", NOTHING),
     ("xray:PutEncryptionConfig", "*", NOTHING),
     ("xray:GetServiceGraph", "*", NOTHING),
+    ("cloudtrail:LookupEvents", "*", NOTHING),
     ("ec2:DescribeRegions", "*", NOTHING),
     ("kms:ListKeys", "*", NOTHING),
     ("kms:CreateKey", "*", NEW_KEY),
@@ -71,9 +72,11 @@ CALLS: list[tuple[str, str, Context]] = [
     ("iam:ListRoleTags", BREAK_GLASS, NOTHING),
     ("dynamodb:BatchGetItem", AUDIT, NOTHING),
     ("dynamodb:BatchGetItem", TARGETS, NOTHING),
+    ("dynamodb:ConditionCheckItem", AUDIT, NOTHING),
     ("dynamodb:PutItem", AUDIT, NOTHING),
     ("dynamodb:PutItem", TARGETS, NOTHING),
     ("dynamodb:Query", f"{TARGETS}/index/by_due", NOTHING),
+    ("dynamodb:Query", AUDIT, NOTHING),
     ("dynamodb:UpdateItem", TARGETS, NOTHING),
     ("sqs:SendMessage", QUEUE, NOTHING),
     ("logs:CreateLogStream", LOGS, NOTHING),
@@ -220,7 +223,7 @@ def test_p13_outside_the_guards_functions_its_role_can_neither_tag_a_key_as_its_
     assert answered(calls, questions, {"ExplicitlyDenied"}) == []
 
 
-@pytest.mark.parametrize("name", ["on_change", "on_key_change", "sweep", "tick"])
+@pytest.mark.parametrize("name", ["event_history", "on_change", "on_key_change", "sweep", "tick"])
 def test_each_function_of_the_guard_may_make_the_calls(name: str, guard_rights: Policy, key_policy: Policy) -> None:
     calls = [
         (action, resource, {**context, "lambda:SourceFunctionArn": f"{FUNCTIONS}xray-guard-{name}"})
@@ -246,7 +249,7 @@ def test_p13_a_role_that_only_observes_reads_and_records_and_has_no_right_to_cha
 
 def test_the_calls_asked_about_are_all_that_the_adapters_make() -> None:
     text = "".join(path.read_text("utf-8") for path in (PROJECT / "chalicelib/aws").glob("*.py"))
-    made = set(re.findall(r'"((?:dynamodb|ec2|iam|s3|sqs|xray):[A-Z]\w+)"', text))
+    made = set(re.findall(r'"((?:cloudtrail|dynamodb|ec2|iam|s3|sqs|xray):[A-Z]\w+)"', text))
     made |= {f"kms:{operation}" for operation in METHODS}
     asked_as_other = {
         "dynamodb:TransactWriteItems",  # authorized as the actions of its parts

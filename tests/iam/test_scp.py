@@ -98,7 +98,7 @@ SHIELDED: list[tuple[str, str, Context, tuple[str, ...]]] = [
     ),
     *(
         (f"lambda:{action}", regional("lambda", f"function:xray-guard-{name}"), {}, AND_THE_API)
-        for name in ("on_change", "tick", "sweep", "api")
+        for name in ("on_change", "tick", "sweep", "event_history", "api")
         for action in (
             "UpdateFunctionCode",
             "UpdateFunctionConfiguration",
@@ -125,7 +125,7 @@ SHIELDED: list[tuple[str, str, Context, tuple[str, ...]]] = [
     ),
     *(
         (f"events:{action}", regional("events", f"rule/xray-guard-{name}"), {}, AND_THE_API)
-        for name in ("on_change", "on_key_change", "tick", "sweep")
+        for name in ("on_change", "on_key_change", "tick", "sweep", "event_history")
         for action in ("DisableRule", "DeleteRule", "PutRule", "PutTargets", "RemoveTargets")
     ),
     *(

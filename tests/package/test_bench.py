@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from bench.account import LEAST_SECONDS, SWEEP
 from bench.imports import shares
 from bench.measure import Bench, WrongAnswer
 from bench.world import NOTHING, Scene, scenes
@@ -24,6 +26,22 @@ def test_the_packaged_function_ends_each_scene_in_the_calls_that_its_path_may_ma
     assert "xray:PutEncryptionConfig" not in compliant
     assert drift.count("dynamodb:TransactWriteItems") == 2
     assert drift.count("xray:PutEncryptionConfig") == 1
+
+
+def test_the_sweep_makes_three_calls_a_target_and_seven_more(tmp_path: Path) -> None:
+    with Bench(PACKAGE, (), tmp_path) as bench, bench.warm(bench.sweep, SWEEP) as warm:
+        bench.account.received.clear()
+        ((_, seconds),) = warm.timed(1)
+        operations = Counter(each.operation for each in bench.account.received)
+
+    assert operations == {
+        "DescribeRegions": 1,
+        "BatchGetItem": 2 + 17 + 2 + 1,
+        "GetEncryptionConfig": 17,
+        "DescribeKey": 17,
+        "TransactWriteItems": 1,
+    }
+    assert seconds >= LEAST_SECONDS
 
 
 def test_a_function_that_does_not_end_as_its_scene_asks_is_not_measured(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.server import Sandbox
+from shipping.__main__ import DEMANDED
 from shipping.deploying import (
     Cli,
     Deployed,
@@ -26,6 +27,7 @@ from shipping.deploying import (
     observe,
     plan,
 )
+from shipping.rights import demand
 
 SETTINGS = Settings(Path("build/dev/package"), "artifacts")
 MADE_HERE = {"AWS::IAM::Role", "AWS::SQS::Queue", "AWS::SNS::Topic"}
@@ -99,6 +101,17 @@ class TestPlan:
             "Rights=observe",
         )
 
+    def test_p16_those_who_may_write_the_tables_are_named_to_the_stack_of_the_tables(self) -> None:
+        named = Settings(SETTINGS.folder, "b", pipeline_role="arn:p", operator_roles="arn:a,arn:b")
+        create = plan(named, Deployed(), "tables-1")[1].command
+        assert json.loads(create[create.index("--parameters") + 1]) == [
+            {"ParameterKey": "PipelineRole", "ParameterValue": "arn:p"},
+            {"ParameterKey": "OperatorRoles", "ParameterValue": "arn:a,arn:b"},
+        ]
+        update = plan(named, Deployed("UPDATE_COMPLETE", "CREATE_COMPLETE"), "tables-1")[1].command
+        assert update[-3:] == ("--parameter-overrides", "PipelineRole=arn:p", "OperatorRoles=arn:a,arn:b")
+        assert "--parameters" not in plan(SETTINGS, Deployed(), "tables-1")[1].command
+
 
 def make_deploy(environment: dict[str, str], *arguments: str, project: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -111,6 +124,24 @@ def test_a_missing_bucket_is_said_at_once_with_what_to_type(project: Path) -> No
     assert done.returncode != 0
     assert "no bucket is named" in done.stderr
     assert "make deploy BUCKET=your-bucket" in done.stderr
+
+
+@pytest.mark.parametrize("stage", ["dev", "prod"])
+def test_p16_cloudformation_demands_an_anchor_bucket_in_prod(stage: str, project: Path, tmp_path: Path) -> None:
+    template = tmp_path / "extras.json"
+    template.write_bytes((project / ".chalice" / "extras.json").read_bytes())
+    demand(template, DEMANDED.get(stage, ()))
+    parameters = json.loads(template.read_text("utf-8"))["Parameters"]
+    assert ("Default" in parameters["AnchorBucket"]) is (stage == "dev")
+    assert all("Default" in parameter for name, parameter in parameters.items() if name != "AnchorBucket")
+
+
+def test_p16_a_deployment_to_prod_without_an_anchor_bucket_stops_and_says_what_to_type(project: Path) -> None:
+    done = make_deploy(dict(os.environ), "STAGE=prod", "BUCKET=artifacts", project=project)
+    assert done.returncode != 0
+    assert "ANCHOR_BUCKET=your-bucket" in done.stderr
+    assert "ANCHOR_BUCKET=none" in done.stderr
+    assert "staging" not in done.stderr
 
 
 def test_a_missing_aws_cli_is_said_with_where_to_get_it(tmp_path: Path) -> None:
@@ -174,7 +205,8 @@ def test_a_failed_first_create_of_the_guard_leaves_the_tables_and_the_retry_succ
     shown.cloud.client("cloudformation").delete_stack(StackName="xray-guard")  # moto does not roll back by itself
     shown.deploy()
 
-    assert shown.statuses() == {"xray-guard-tables": "CREATE_COMPLETE", "xray-guard": "CREATE_COMPLETE"}
+    # moto takes a parameter that keeps its default for a change.
+    assert shown.statuses() == {"xray-guard-tables": "UPDATE_COMPLETE", "xray-guard": "CREATE_COMPLETE"}
     assert dynamodb.get_item(TableName="xray-guard-audit", Key=record)["Item"] == record
 
 

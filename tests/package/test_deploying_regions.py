@@ -90,8 +90,14 @@ def test_the_aws_cli_deploys_every_other_region_and_a_second_time_changes_nothin
     for number in (1, 2):
         assert f"({number} of 2): forwards its events" in progress
 
+    before = events.describe_rule(Name="xray-guard-forward")
     deploy_regions(cli, package, "xray-guard")
-    assert statuses(account) == created
+    assert {region: len(found) for region, found in statuses(account).items()} == {
+        region: len(found) for region, found in created.items()
+    }
+    after = events.describe_rule(Name="xray-guard-forward")
+    assert {**after, "ResponseMetadata": None} == {**before, "ResponseMetadata": None}
+    assert events.list_targets_by_rule(Rule="xray-guard-forward")["Targets"] == [target]
 
 
 def test_a_region_that_fails_is_named_the_rest_go_on_and_the_next_run_continues(

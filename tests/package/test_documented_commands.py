@@ -91,7 +91,14 @@ PLANS = {
 
 
 @pytest.mark.parametrize("deployed", PLANS.values(), ids=PLANS)
-@pytest.mark.parametrize("parameters", [{}, {"alarm_email": "a@example.com", "anchor_bucket": "anchors"}])
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"alarm_email": "a@example.com", "anchor_bucket": "anchors", "rights": "observe"},
+        {"pipeline_role": "arn:aws:iam::111122223333:role/Pipeline", "operator_roles": "arn:a,arn:b"},
+    ],
+)
 def test_the_aws_cli_takes_each_command_of_a_deployment(
     deployed: Deployed, parameters: dict[str, Any], folder: Path
 ) -> None:

@@ -14,9 +14,16 @@ from cfnlint.config import ManualArgs
 from chalicelib.aws.kms import METHODS
 from chalicelib.domain.events import KEY_EVENTS, KEY_NOTICES
 from chalicelib.domain.policy import parse
+from sandbox.template import Made, Template
 from tests.package.conftest import of_type
 
-FUNCTIONS = {"on_change": "OnChange", "on_key_change": "OnKeyChange", "tick": "Tick", "sweep": "Sweep"}
+FUNCTIONS = {
+    "on_change": "OnChange",
+    "on_key_change": "OnKeyChange",
+    "tick": "Tick",
+    "sweep": "Sweep",
+    "event_history": "EventHistory",
+}
 """The guard's own. The API's is tested in test_api_template.py."""
 
 ON_PUT_ENCRYPTION_CONFIG = {
@@ -120,13 +127,13 @@ class TestConfig:
 
     def test_the_functions_live_as_long_as_their_work_may_take(self, sam: dict[str, Any]) -> None:
         timeouts = {name: properties(sam, logical)["Timeout"] for name, logical in FUNCTIONS.items()}
-        assert timeouts == {"on_change": 60, "on_key_change": 60, "tick": 60, "sweep": 300}
+        assert timeouts == {"on_change": 60, "on_key_change": 60, "tick": 60, "sweep": 300, "event_history": 300}
 
     def test_the_functions_are_told_which_role_is_the_guards_own(self, sam: dict[str, Any]) -> None:
         for function in guards(sam).values():
             variables = function["Properties"]["Environment"]["Variables"]
             assert variables["XRAY_GUARD_ROLE_ARN"] == {"Fn::GetAtt": ["GuardRole", "Arn"]}
-            assert variables["XRAY_GUARD_ANCHOR_BUCKET"] == {"Ref": "AnchorBucket"}
+            assert variables["XRAY_GUARD_ANCHOR_BUCKET"] == {"Fn::If": ["HasAnchorBucket", {"Ref": "AnchorBucket"}, ""]}
             assert variables["XRAY_GUARD_RIGHTS"] == {"Ref": "Rights"}
 
 
@@ -137,9 +144,14 @@ class TestTriggers:
         assert rule["Targets"][0]["Arn"] == {"Fn::GetAtt": ["OnChange", "Arn"]}
 
     @pytest.mark.parametrize(
-        ("rule", "rate"), [("TickTickEvent", "rate(1 minute)"), ("SweepSweepEvent", "rate(1 hour)")]
+        ("rule", "rate"),
+        [
+            ("TickTickEvent", "rate(1 minute)"),
+            ("SweepSweepEvent", "rate(1 hour)"),
+            ("EventHistoryEventHistoryEvent", "rate(1 hour)"),
+        ],
     )
-    def test_tick_and_sweep_run_by_the_clock(self, rule: str, rate: str, expanded: dict[str, Any]) -> None:
+    def test_the_schedules_run_by_the_clock(self, rule: str, rate: str, expanded: dict[str, Any]) -> None:
         assert properties(expanded, rule)["ScheduleExpression"] == rate
 
     def test_key_changes_wake_a_function_only_when_they_may_matter(self, expanded: dict[str, Any]) -> None:
@@ -215,17 +227,37 @@ def test_nothing_but_the_tables_is_in_their_stack_so_that_nothing_else_can_fail_
     assert {name: one["Type"] for name, one in tables["Resources"].items()} == dict.fromkeys(
         ("AuditTable", "TargetsTable"), "AWS::DynamoDB::Table"
     )
-    assert set(tables) == {"AWSTemplateFormatVersion", "Description", "Resources"}
+    assert set(tables) == {"AWSTemplateFormatVersion", "Description", "Parameters", "Conditions", "Resources"}
 
 
 def test_a_table_that_exists_can_be_imported(tables: dict[str, Any]) -> None:
     """CloudFormation asks for a name without functions, and for Retain; an import may bring no outputs."""
-    text = json.dumps(tables)
-    assert "Fn::" not in text
-    assert '"Ref"' not in text
+    assert "Outputs" not in tables
     for resource in tables["Resources"].values():
+        plain = {name: value for name, value in resource["Properties"].items() if name != "ResourcePolicy"}
+        assert "Fn::" not in json.dumps(plain)
+        assert '"Ref"' not in json.dumps(plain)
         assert isinstance(resource["Properties"]["TableName"], str)
         assert resource["DeletionPolicy"] == "Retain"
+
+
+def test_p16_the_tables_have_a_policy_only_where_the_deployment_names_who_may_write(tables: dict[str, Any]) -> None:
+    """A policy without the deploying role would shut CloudFormation out of the policy itself."""
+    assert {name: one["Default"] for name, one in tables["Parameters"].items()} == {
+        "PipelineRole": "none",
+        "OperatorRoles": "none",
+    }
+    assert tables["Conditions"]["HasPolicy"] == {
+        "Fn::Or": [{"Condition": "HasPipelineRole"}, {"Condition": "HasOperatorRoles"}]
+    }
+    for name in ("AuditTable", "TargetsTable"):
+        condition, chosen, otherwise = properties(tables, name)["ResourcePolicy"]["Fn::If"]
+        assert (condition, otherwise) == ("HasPolicy", {"Ref": "AWS::NoValue"})
+        for statement in chosen["PolicyDocument"]["Statement"]:
+            assert (statement["Effect"], statement["Principal"]) == ("Deny", "*")
+            never_denied = ("UpdateTable", "DeleteTable", "Backup", "Restore", "TimeToLive", "*")
+            assert not [action for action in statement["Action"] if any(word in action for word in never_denied)]
+            assert statement["Resource"]["Fn::Sub"].endswith(f":table/{properties(tables, name)['TableName']}")
 
 
 def test_the_guards_stack_can_fail_or_go_without_a_table(sam: dict[str, Any], expanded: dict[str, Any]) -> None:
@@ -264,21 +296,26 @@ def test_tables_have_the_keys_and_indexes_that_the_store_uses(tables: dict[str, 
 
 
 class TestAlarms:
-    def test_eleven_alarms_tell_one_encrypted_topic(self, sam: dict[str, Any]) -> None:
+    def test_all_alarms_tell_one_encrypted_topic(self, sam: dict[str, Any]) -> None:
         alarms = [one["Properties"] for one in sam["Resources"].values() if one["Type"] == "AWS::CloudWatch::Alarm"]
         assert sorted(alarm["AlarmName"] for alarm in alarms) == [
             "xray-guard-dead-letters",
+            "xray-guard-deaf",
             "xray-guard-errors-api",
+            "xray-guard-errors-event_history",
             "xray-guard-errors-on_change",
             "xray-guard-errors-on_key_change",
             "xray-guard-errors-sweep",
             "xray-guard-errors-tick",
             "xray-guard-failed",
             "xray-guard-flapping",
+            "xray-guard-key-policy-open",
             "xray-guard-no-sweep",
             "xray-guard-paused",
             "xray-guard-region-denied",
             "xray-guard-role-borrowed",
+            "xray-guard-state-edited",
+            "xray-guard-unconfirmed",
         ]
         assert all(alarm["AlarmActions"] == [{"Ref": "Alarms"}] for alarm in alarms)
         assert properties(sam, "Alarms")["KmsMasterKeyId"] == {"Ref": "AlarmKey"}
@@ -292,13 +329,16 @@ class TestAlarms:
 
     def test_the_guards_own_metrics_are_those_that_the_functions_write(self, sam: dict[str, Any]) -> None:
         for name, metric in (
+            ("DeafAlarm", "Deaf"),
             ("FailedAlarm", "Failed"),
             ("FlappingAlarm", "Flapping"),
             ("KeyPolicyOpenAlarm", "KeyPolicyOpen"),
             ("PausedAlarm", "Paused"),
             ("RegionDeniedAlarm", "RegionDenied"),
             ("RoleBorrowedAlarm", "RoleBorrowed"),
+            ("StateEditedAlarm", "StateEdited"),
             ("SweepAlarm", "SweepCompleted"),
+            ("UnconfirmedAlarm", "Unconfirmed"),
         ):
             alarm = properties(sam, name)
             assert alarm["MetricName"] == metric
@@ -336,6 +376,11 @@ class TestAlarms:
             name = alarm["Properties"]["AlarmName"]
             assert name in explained or name.replace("xray-guard-errors", "…") in explained, name
 
+    def test_deafness_is_an_alarm_from_one_hourly_run_to_the_next(self, sam: dict[str, Any]) -> None:
+        alarm = properties(sam, "DeafAlarm")
+        assert alarm["TreatMissingData"] == "notBreaching"
+        assert (alarm["Period"], alarm["EvaluationPeriods"], alarm["DatapointsToAlarm"]) == (3600, 2, 1)
+
     def test_silence_of_the_sweep_is_an_alarm(self, sam: dict[str, Any]) -> None:
         alarm = properties(sam, "SweepAlarm")
         assert alarm["TreatMissingData"] == "breaching"
@@ -347,6 +392,7 @@ class TestRights:
 
     NO_ARN: frozenset[str] = frozenset(
         {
+            "cloudtrail:LookupEvents",
             "ec2:DescribeRegions",
             "kms:ListKeys",
             "xray:GetEncryptionConfig",
@@ -411,14 +457,19 @@ class TestRights:
         on_audit = [one for one in statements if "xray-guard-audit" in json.dumps(one["Resource"])]
         allowed = {action for one in on_audit if one["Effect"] == "Allow" for action in self.actions(one)}
         denied = {action for one in on_audit if one["Effect"] == "Deny" for action in self.actions(one)}
-        assert allowed == {"dynamodb:BatchGetItem", "dynamodb:PutItem"}
+        assert allowed == {
+            "dynamodb:BatchGetItem",
+            "dynamodb:ConditionCheckItem",
+            "dynamodb:PutItem",
+            "dynamodb:Query",
+        }
         assert {"dynamodb:UpdateItem", "dynamodb:DeleteItem", "dynamodb:DeleteTable"} <= denied
 
     def test_the_rights_are_those_of_the_calls_that_the_adapters_make(
         self, statements: list[dict[str, Any]], project: Path
     ) -> None:
         text = "".join(path.read_text("utf-8") for path in (project / "chalicelib/aws").glob("*.py"))
-        called = set(re.findall(r'"((?:dynamodb|ec2|iam|s3|sqs|xray):[A-Z]\w+)"', text))
+        called = set(re.findall(r'"((?:cloudtrail|dynamodb|ec2|iam|s3|sqs|xray):[A-Z]\w+)"', text))
         called |= {f"kms:{operation}" for operation in METHODS}
         called.remove("iam:ListUserTags")  # policy.json names no user
         called.remove("dynamodb:TransactWriteItems")  # is authorized as the actions of its parts
@@ -427,6 +478,7 @@ class TestRights:
             "kms:TagResource",  # KMS, for the tags that CreateKey brings
             "dynamodb:PutItem",  # DynamoDB, for a transaction's Put
             "dynamodb:UpdateItem",  # and for its Update
+            "dynamodb:ConditionCheckItem",  # and for its ConditionCheck
             "logs:CreateLogStream",  # Lambda
             "logs:PutLogEvents",
             "sqs:SendMessage",  # Lambda, for what it gives up on
@@ -469,6 +521,11 @@ class TestRights:
         assert sam["Conditions"]["Enforces"] == {"Fn::Equals": [{"Ref": "Rights"}, "enforce"]}
         rights = sam["Parameters"]["Rights"]
         assert (rights["Default"], rights["AllowedValues"]) == ("enforce", ["enforce", "observe"])
+
+    def test_p16_a_bucket_called_none_is_no_bucket(self, sam: dict[str, Any]) -> None:
+        for value, wanted in (("anchors", True), ("none", False), ("", False)):
+            template = Template(sam, {}, Made, {"AnchorBucket": value})
+            assert template.holds("HasAnchorBucket") is wanted
 
     def test_the_rights_fit_into_a_role_with_room_for_a_larger_policy(self, sam: dict[str, Any]) -> None:
         most_characters = 10_240  # of all inline policies of a role together, white space not counted

@@ -23,7 +23,7 @@ def test_app_knows_chalice_and_the_entry_points_only(project: Path) -> None:
     assert named == {"__future__", "typing", "chalice.app", "chalicelib", "chalicelib.api"}
 
 
-@pytest.mark.parametrize("name", ["on_change", "on_key_change", "tick", "sweep"])
+@pytest.mark.parametrize("name", ["on_change", "on_key_change", "tick", "sweep", "event_history"])
 @pytest.mark.parametrize(
     "event",
     [{}, {"detail": None}, [], None, "text", 7, {"version": "0", "account": ["x"]}],

@@ -9,12 +9,13 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from chalicelib.domain.model import Trigger, TriggerKind
+from chalicelib.domain.model import ChangeEvent, Trigger, TriggerKind
 from tests.simulation.scenarios import ALIAS, Stage, stage
 from tests.simulation.world import HOME, MUTATIONS, Hazard, Run
 
 READS_OF_THE_STORE = ("BatchGetItem", "Query", "Scan")
 TRANSACTION = "TransactWriteItems"
+WRITES_OF_THE_STORE = (TRANSACTION, "PutItem")
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Path:
 
     @property
     def transactions(self) -> int:
-        return self.run.calls.count(TRANSACTION)
+        return sum(call in WRITES_OF_THE_STORE for call in self.run.calls)
 
     @property
     def mutations(self) -> tuple[str, ...]:
@@ -39,8 +40,8 @@ class Path:
 
     @property
     def reads(self) -> Counter[str]:
-        """Reads of X-Ray, KMS and IAM, by name."""
-        others = (*MUTATIONS, *READS_OF_THE_STORE, TRANSACTION)
+        """Reads of X-Ray, KMS, IAM and CloudTrail, by name."""
+        others = (*MUTATIONS, *READS_OF_THE_STORE, *WRITES_OF_THE_STORE)
         return Counter(call for call in self.run.calls if call not in others)
 
 
@@ -71,7 +72,7 @@ def paths() -> list[Path]:
 
 def own_echo() -> Path:
     scene = well()
-    echo = scene.world.events[-1]
+    echo = [event for event in scene.world.events if isinstance(event, ChangeEvent)][-1]
     return taken("own echo", scene, lambda scene: scene.lambdas.deliver(echo))
 
 
@@ -217,6 +218,21 @@ def swept_daily() -> Path:
     return taken("sweep, once a day", scene, lambda scene: scene.lambdas.look(Trigger(TriggerKind.SWEEP)))
 
 
+def history_as_before() -> Path:
+    scene = well()
+    scene.lambdas.event_history()
+    scene.world.run(3600)
+    return taken("Event history of one Region, nothing missed", scene, lambda scene: scene.lambdas.event_history())
+
+
+def history_with_a_missed_event() -> Path:
+    scene = well()
+    scene.lambdas.event_history()
+    scene.world.user_puts(HOME, scene.managed_key())
+    scene.world.run(3600)
+    return taken("Event history of one Region, one missed event", scene, lambda scene: scene.lambdas.event_history())
+
+
 PATHS: tuple[Callable[[], Path], ...] = (
     own_echo,
     own_echo_closing,
@@ -235,6 +251,8 @@ PATHS: tuple[Callable[[], Path], ...] = (
     take_over,
     swept_as_before,
     swept_daily,
+    history_as_before,
+    history_with_a_missed_event,
 )
 
 HEAD = """# The AWS calls of each path
@@ -245,7 +263,7 @@ To generate this page: `python -m tests.simulation.calls > docs/calls.md`.
 Reads issued together take one round trip. Unless a path says otherwise, X-Ray is ACTIVE at once; each poll while it is
 UPDATING is one more `GetEncryptionConfig`.
 
-| path | round trips | table reads | X-Ray and KMS reads | mutations | transactions | records |
+| path | round trips | table reads | other reads | mutations | table writes | records |
 | --- | --- | --- | --- | --- | --- | --- |
 """
 

@@ -12,9 +12,10 @@ import msgspec
 from msgspec.structs import replace
 
 from chalicelib.auditlog import hashchain
+from chalicelib.auditlog.keyrows import PREFIX, UPGRADED, KeyRow, key_writes
 from chalicelib.auditlog.states import read_state
 from chalicelib.domain.effects import read_effect
-from chalicelib.domain.errors import AwsError, Conflict, StoreError
+from chalicelib.domain.errors import AwsError, Conflict, KeyNotOnRecord, StateEdited, StoreError
 from chalicelib.domain.model import Actor, Effect, EncryptionStatus, EncryptionType, Key, Setting, Subject, Target
 from chalicelib.domain.ports import Loaded, Request
 from chalicelib.domain.stored import GUARD_CHAIN, GuardState, Record, Tally, TargetState
@@ -35,8 +36,8 @@ class FakeXRay:
 
     def get(self) -> Setting:
         def effect() -> Setting:
-            setting = self._world.setting(self._target)
-            self._run.told_setting, self._run.told_setting_at = setting, self._world.now
+            setting, seen = self._world.setting(self._target), self._run.of(self._target)
+            seen.told_setting, seen.told_setting_at = setting, self._world.now
             return setting
 
         return self._world.call(self._run, "GetEncryptionConfig", effect, self._target)
@@ -87,7 +88,7 @@ class FakeKeys:
 
     def describe(self, key: str) -> Key | None:
         def effect() -> Key | None:
-            self._run.told_kms_at = self._world.now
+            self._run.of(self._target).told_kms_at = self._world.now
             found = self._find(key)
             if found is None:
                 return None
@@ -301,6 +302,7 @@ class Tables:
     heads: dict[str, tuple[int, str]] = field(default_factory=dict)
     tallies: dict[str, Tally] = field(default_factory=dict)
     counted: set[tuple[str, str]] = field(default_factory=set)
+    keys: dict[tuple[str, str], KeyRow] = field(default_factory=dict)
     on_commit: Callable[[Run, TargetState | GuardState, TargetState | GuardState, list[Record]], None] = field(
         default=lambda run, before, after, records: None
     )
@@ -314,6 +316,13 @@ class Tables:
             return read_state(held[1], TargetState)
         except ValueError as error:
             raise StoreError("BatchGetItem", "UnreadableState", str(error)) from error
+
+    def hold(self, state: TargetState) -> None:
+        """Put a state and its key rows into the tables, as if the guard had stored them with the next record."""
+        self.states[state.target] = (state.version, msgspec.json.encode(state), state.due)
+        writes = key_writes(TargetState(state.target), replace(state, seq=state.seq + 1))
+        for row in (*writes.rows, *([writes.marks] if writes.marks else [])):
+            self.keys.setdefault((state.target, row.sk), row)
 
     def guard(self) -> GuardState:
         """Return the guard's own state."""
@@ -348,8 +357,10 @@ class FakeStore:
         event_id: str | None = None,
         tally: Tally | None = None,
         closes: Tally | None = None,
+        used: Sequence[str] = (),
     ) -> None:
         tables = self._tables
+        writes = key_writes(before, after, used)
 
         def effect() -> None:
             kept = tables.tallies.get(closes.name) if closes else None
@@ -361,6 +372,13 @@ class FakeStore:
             taken = {row.sk for row in rows[-8:]} & {hashchain.sort_key(record.seq) for record, _, _ in records}
             if version != before.version or taken or (event_id is not None and marker in tables.markers):
                 raise Conflict(after.target)
+            if writes.marks is not None and (after.target, UPGRADED) in tables.keys:
+                raise StateEdited(after.target)
+            for check in writes.checks:
+                if (after.target, check) not in tables.keys:
+                    raise KeyNotOnRecord(after.target, check.removeprefix(PREFIX))
+            for row in (*writes.rows, *([writes.marks] if writes.marks else [])):
+                tables.keys[after.target, row.sk] = row
             for record, body, digest in records:
                 index = hashchain.time_index(record.target, record.seq, record.at)
                 rows.append(hashchain.StoredRow(record.target, hashchain.sort_key(record.seq), body, digest, index))
@@ -484,3 +502,13 @@ class Gathered:
         if errors:
             raise errors[min(errors)]
         return [answers[number] for number in range(len(reads))]
+
+
+class FannedOut:
+    """`ports.FanOut`: runs over several targets, as threads of one process."""
+
+    def __init__(self, world: World, at_once: int) -> None:
+        self._world, self._at_once = world, at_once
+
+    def __call__(self, jobs: Sequence[Callable[[], None]]) -> None:
+        self._world.fan_out(jobs, self._at_once)

@@ -13,10 +13,13 @@ from chalicelib.domain.ports import Reach
 from chalicelib.domain.stored import Record
 from chalicelib.domain.triage import concerns
 from chalicelib.loop.batch import Report
+from chalicelib.loop.event_history import HistoryReport
+from chalicelib.loop.event_history import event_history as read_event_history
 from chalicelib.loop.guard import Guard, Result
 from chalicelib.loop.reconcile import reconcile
 from chalicelib.loop.sweep import sweep as sweep_targets
 from chalicelib.loop.tick import tick as take_up_due
+from tests.simulation.eventhistory import FakeHistory, FakeHistoryStore, HistoryItems, Shown
 from tests.simulation.fakes import (
     FakeClock,
     FakeKeys,
@@ -24,6 +27,7 @@ from tests.simulation.fakes import (
     FakeRequests,
     FakeStore,
     FakeXRay,
+    FannedOut,
     Gathered,
     Tables,
 )
@@ -31,6 +35,7 @@ from tests.simulation.world import ACCOUNT, GUARD_ROLE, HOME, Crash, Run, World
 
 FUNCTION_SECONDS = 60
 LEASE_SECONDS = FUNCTION_SECONDS + 60
+HISTORY_SECONDS = 300
 RETRIES_AFTER_SECONDS = (60, 120)
 """Lambda's two retries of a failed asynchronous invocation."""
 
@@ -57,9 +62,12 @@ class Lambdas:
         self.shuffled = shuffled
         self.regions: tuple[str, ...] = (HOME.region,)
         self.observe_only = False
+        self.at_once = 8
         self.emitted: list[Record] = []
         self.runs: list[Run] = []
-        self.results: list[Result | Report] = []
+        self.results: list[Result | Report | HistoryReport] = []
+        self.shown = Shown()
+        self.histories = HistoryItems()
         self.surprises: list[BaseException] = []
         self.dead_letters: list[object] = []
         self.to_record: list[ChangeEvent | KeyEvent] = []
@@ -84,6 +92,7 @@ class Lambdas:
             clock=FakeClock(world, world.rng.random()),
             reach=reach,
             gather=Gathered(world, run, shuffled=self.shuffled),
+            fan_out=FannedOut(world, self.at_once),
             sleep=world.wait,
             random=world.rng.random,
             new_id=lambda: world.new_id("nonce"),
@@ -97,7 +106,7 @@ class Lambdas:
     def invoke(
         self,
         function: str,
-        work: Callable[[Guard, Run], Result | Report],
+        work: Callable[[Guard, Run], Result | Report | HistoryReport],
         *,
         retries: tuple[int, ...] = RETRIES_AFTER_SECONDS,
         timeout: float | None = FUNCTION_SECONDS,
@@ -176,6 +185,22 @@ class Lambdas:
             "sweep", lambda guard, run: sweep_targets(guard, lambda: self.regions, None, self._seconds_left(run))
         )
 
+    def event_history(self, timeout: float = HISTORY_SECONDS) -> None:
+        """Read Event history of every Region."""
+        world = self.world
+        self.invoke(
+            "event_history",
+            lambda guard, run: read_event_history(
+                guard,
+                lambda: self.regions,
+                lambda target: FakeHistory(world, run, target, self.shown),
+                FakeHistoryStore(world, run, self.tables, self.histories),
+                self._seconds_left(run),
+                home_region=HOME.region,
+            ),
+            timeout=timeout,
+        )
+
     def _seconds_left(self, run: Run) -> Callable[[], float]:
         deadline = run.deadline
         return lambda: deadline - self.world.now if deadline is not None else 1e9
@@ -197,6 +222,15 @@ class Lambdas:
         self.world.later(self.world.rng.uniform(1, 60), minute)
         if first_sweep_after is not None:
             self.world.later(first_sweep_after, hour)
+
+    def schedule_event_history(self) -> None:
+        """Read Event history every hour from now on."""
+
+        def hour() -> None:
+            self.event_history()
+            self.world.later(3600, hour)
+
+        self.world.later(self.world.rng.uniform(1, 3600), hour)
 
     @property
     def idle(self) -> bool:

@@ -9,28 +9,40 @@ from __future__ import annotations
 from collections import Counter
 
 from chalicelib.auditlog.chaincheck import verify_chain
-from chalicelib.domain.keypolicy.judge import judge_policy
+from chalicelib.auditlog.keyrows import named, sort_key
+from chalicelib.domain.keypolicy.judge import Verdict, judge_policy
 from chalicelib.domain.model import EncryptionStatus, EncryptionType, Key, Target
 from chalicelib.domain.ownership import is_own
 from chalicelib.domain.policy import Rule
+from chalicelib.domain.protected import changed_fields
 from chalicelib.domain.reasons import Outcome, Reason
 from chalicelib.domain.stored import GUARD_CHAIN, Action, GuardState, Record, TargetState
 from tests.simulation.fakes import Tables
 from tests.simulation.lambdas import Lambdas
+from tests.simulation.simulatedlog import SimulatedLog
 from tests.simulation.whodunit import Whodunit
 from tests.simulation.world import GUARD_ROLE, HOME, Mutation, Run, World
 
 GOOD = (Outcome.COMPLIANT, Outcome.REMEDIATED)
 UPDATING = "X-Ray is still updating"
 CHANGES_THE_KEY = ("CancelKeyDeletion", "EnableKey", "EnableKeyRotation", "PutKeyPolicy")
-CLOSING = (Outcome.FAILED, Outcome.DEFERRED, Outcome.APPLIED, Outcome.REMEDIATED, Outcome.COMPLIANT)
+CLOSING = (
+    Outcome.FAILED,
+    Outcome.DEFERRED,
+    Outcome.OBSERVED,
+    Outcome.APPLIED,
+    Outcome.REMEDIATED,
+    Outcome.COMPLIANT,
+)
 
 
 class Witness:
     """Watches one world. `broken` lists every promise that was seen broken, with where and when.
 
-    `follows_attributions`: who made each violation is compared with what really happened. `former` are the markers
-    that a former version of the guard left, whose records do not say whose own they are.
+    `rolled_back`: a release that does not protect the state stored it, which counts as an edit.
+    `follows_attributions`: who made each violation is compared with what really happened. `follows_key_rows`: nobody
+    edits the stored states, so each key that they name has its row. `former` are the markers that a former version of
+    the guard left, whose records do not say whose own they are.
     """
 
     def __init__(self, world: World, tables: Tables, lambdas: Lambdas, *, rivals: bool = False) -> None:
@@ -38,6 +50,8 @@ class Witness:
         self.rivals = rivals
         self.fresh = True
         self.follows_attributions = False
+        self.rolled_back = False
+        self.follows_key_rows = True
         self.broken: list[str] = []
         self.former: frozenset[tuple[str, str]] = frozenset()
         self.keys_made: Counter[Target] = Counter()
@@ -65,12 +79,13 @@ class Witness:
         state = self.tables.state(mutation.target)
         lease = state.incident.lease if state.incident else None
         who = f"{mutation.name} by {run.name}"
-        if run.lease_number is None or run.lease_until is None:
+        ours = run.of(mutation.target)
+        if ours.lease_number is None or ours.lease_until is None:
             self._say("P3", f"{who} without a stored REMEDIATING")
-        elif self.world.clock >= run.lease_until:
+        elif self.world.clock >= ours.lease_until:
             self._say("P8", f"{who} after the end of its lease")
-        elif lease is None or lease.number != run.lease_number:
-            self._say("P8", f"{who} under lease {run.lease_number} while {lease and lease.number} holds")
+        elif lease is None or lease.number != ours.lease_number:
+            self._say("P8", f"{who} under lease {ours.lease_number} while {lease and lease.number} holds")
         if mutation.name == "CreateKey":
             self.keys_made[mutation.target] += 1
             if self.keys_made[mutation.target] > 1 and not self.rivals:
@@ -92,20 +107,23 @@ class Witness:
         arn = mutation.key_arn or ""
         if run.told_states.get(arn) != "Enabled":
             self._say("P13", f"{who}: KMS last reported {arn} as {run.told_states.get(arn)}")
-        if not proved(run.told_policies.get(arn, ""), self.rule(mutation.target), mutation.target):
+        if not said(run.told_policies.get(arn, ""), self.rule(mutation.target), mutation.target).proved:
             self._say("P13", f"{who}: the policy that KMS last returned for {arn} does not let X-Ray use it")
         if self.fresh and not self.rivals:
             key = self.world.place(mutation.target).kms.keys[arn]
-            if key.state != "Enabled" or not proved(key.policy or "", self.rule(mutation.target), mutation.target):
+            verdict = said(key.policy or "", self.rule(mutation.target), mutation.target)
+            if key.state != "Enabled" or not verdict.proved:
                 self._say("P13", f"{who}: {arn} is {key.state}, or its policy is incomplete")
 
     def _commit(
         self, run: Run, before: TargetState | GuardState, after: TargetState | GuardState, records: list[Record]
     ) -> None:
+        self._check_protected(before, after, records)
         written_by = self._written_by.get(after.target)
         self._written_by[after.target] = (run, self.world.now)
         if not isinstance(after, TargetState):
             return
+        seen = run.of(after.target)
         if self.follows_attributions:
             rule = self.rule(Target.parse(after.target))
             oracle = self._whodunit.setdefault(after.target, Whodunit(self.world, self.tables, rule))
@@ -113,17 +131,28 @@ class Witness:
         for record in records:
             if record.outcome is Outcome.REMEDIATING:
                 lease = after.incident.lease if after.incident else None
-                run.lease_number, run.lease_until = (lease.number, lease.until) if lease else (None, None)
+                seen.lease_number, seen.lease_until = (lease.number, lease.until) if lease else (None, None)
             if record.outcome is Outcome.REMEDIATED:
-                scene = run.told_setting
+                scene = seen.told_setting
                 if scene is None or scene.type is not EncryptionType.KMS or scene.status is not EncryptionStatus.ACTIVE:
                     self._say("P4", f"{record.record_id} REMEDIATED, but X-Ray last reported {scene}")
                 elif record.after != scene:
                     self._say("P4", f"{record.record_id} says {record.after}, but X-Ray last reported {scene}")
         closes = isinstance(before, TargetState) and before.incident is not None and after.incident is None
-        overtaken = written_by is not None and written_by[0] is not run and written_by[1] > run.told_setting_at
+        overtaken = written_by is not None and written_by[0] is not run and written_by[1] > seen.told_setting_at
         if closes and overtaken and records and records[-1].outcome in GOOD:
             self._say("P4", f"{records[-1].record_id} closes on a read older than the stored state")
+
+    def _check_protected(
+        self, before: TargetState | GuardState, after: TargetState | GuardState, records: list[Record]
+    ) -> None:
+        """P16: protected fields change only with a record, and each key that the state names has its row."""
+        changed = changed_fields(before, after)
+        if changed and not records:
+            self._say("P16", f"{after.target}: {', '.join(changed)} changed without a record")
+        missing = [name for name in named(after) if (after.target, sort_key(name)) not in self.tables.keys]
+        if missing and self.follows_key_rows:
+            self._say("P16", f"{after.target}: no key row for {', '.join(missing)}")
 
     # --- the target's state ----------------------------------------------------------------------------------------
 
@@ -161,7 +190,8 @@ class Witness:
         for name in (*self.tables.states, GUARD_CHAIN):
             state = self.tables.guard() if name == GUARD_CHAIN else self.tables.state(name)
             findings = verify_chain(name, self.tables.rows.get(name, ()), (state.seq, state.head))
-            broken += [f"P16: {finding}" for finding in findings]
+            findings += SimulatedLog(self.tables).state_findings(name)
+            broken += [f"P16: {each}" for each in findings if not (self.rolled_back and each.code == "STATE_EDITED")]
             if name != GUARD_CHAIN:
                 broken += _unclosed(self.tables.records(name), self.tables.state(name))
                 broken += self._audited_once(name)
@@ -254,15 +284,15 @@ class Witness:
         return "\n".join(sorted(lines))
 
 
-_PROVED: dict[tuple[str, str, Target], bool] = {}
+_SAID: dict[tuple[str, str, Target], Verdict] = {}
 
 
-def proved(policy: str, rule: Rule, target: Target) -> bool:
-    """Whether a key policy says all that the rule requires. Results are cached, because this is called very often."""
+def said(policy: str, rule: Rule, target: Target) -> Verdict:
+    """What a key policy says, compared with the rule. Results are cached, because this is called very often."""
     question = (policy, rule.id, target)
-    if question not in _PROVED:
-        _PROVED[question] = judge_policy(policy, rule, target, "aws").proved
-    return _PROVED[question]
+    if question not in _SAID:
+        _SAID[question] = judge_policy(policy, rule, target, "aws")
+    return _SAID[question]
 
 
 def _faults(key: Key, rule: Rule, target: Target) -> list[str]:
@@ -271,7 +301,7 @@ def _faults(key: Key, rule: Rule, target: Target) -> list[str]:
         found.append(f"{key.arn} is {key.state}")
     if rule.require.rotation and not key.rotation:
         found.append(f"{key.arn} does not rotate")
-    if not proved(key.policy or "", rule, target):
+    if not said(key.policy or "", rule, target).complete:
         found.append(f"the policy of {key.arn} is incomplete")
     return found
 

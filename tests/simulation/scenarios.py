@@ -76,6 +76,7 @@ def stage(
     settling: Callable[[Random], float] = lambda rng: 1.0,
     refuses_while_updating: bool = False,
     denies_bypass: bool = False,
+    appearing: Callable[[Random], float] = lambda rng: 60.0,
 ) -> Stage:
     """Return an empty account, its guard and a witness. See `World` for the parameters."""
     world = World(
@@ -87,6 +88,7 @@ def stage(
         settling=settling,
         refuses_while_updating=refuses_while_updating,
         denies_bypass=denies_bypass,
+        appearing=appearing,
     )
     tables = Tables()
     lambdas = Lambdas(world, tables, policy or baseline(), shuffled=shuffled)

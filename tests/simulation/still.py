@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from chalicelib.domain.policy import Policy
@@ -17,6 +18,10 @@ class Still(World):
 
     def wait(self, seconds: float) -> None:
         self.now += seconds
+
+    def fan_out(self, jobs: Sequence[Callable[[], None]], at_once: int) -> None:
+        for job in jobs:
+            job()
 
 
 def still(policy: Policy | None = None, **changes: Any) -> Stage:

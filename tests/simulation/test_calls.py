@@ -52,10 +52,10 @@ def test_a_drift_with_a_healthy_key_costs_one_remediating_and_one_closing_transa
     assert path.run.rounds <= 6
 
 
-def test_a_drift_without_a_key_makes_exactly_one_and_puts_x_ray_on_it_last() -> None:
+def test_a_drift_without_a_key_makes_exactly_one_and_puts_x_ray_on_it_before_any_upkeep() -> None:
     path = calls.drift_without_key()
-    assert path.mutations == ("CreateKey", "EnableKeyRotation", "CreateAlias", "PutEncryptionConfig")
-    assert path.records == 2
+    assert path.mutations == ("CreateKey", "PutEncryptionConfig", "EnableKeyRotation", "CreateAlias")
+    assert path.records == 4, "REMEDIATING, the key made, the key adopted, REMEDIATED"
     assert path.run.rounds <= 11
 
 
@@ -69,6 +69,19 @@ def test_what_has_nothing_to_say_writes_nothing(path: object) -> None:
     taken = path()
     assert isinstance(taken, Path)
     assert (taken.mutations, taken.transactions, taken.records) == ((), 0, 0)
+
+
+def test_event_history_of_a_region_with_nothing_missed_costs_one_lookup_and_one_record_of_the_run() -> None:
+    path = calls.history_as_before()
+    assert path.run.calls == [
+        "BatchGetItem",
+        "LookupEvents",
+        "Query",
+        "PutItem",
+        "BatchGetItem",
+        "TransactWriteItems",
+    ]
+    assert path.records == 0
 
 
 def test_a_take_over_ends_the_lost_attempt_and_begins_its_own_in_one_transaction() -> None:

@@ -49,7 +49,7 @@ def test_a_region_that_was_never_open_has_one_record_a_day_and_is_not_looked_at_
     assert "service control policy" in record.error.message
     assert scene.tables.state(HOME).due is None
     assert not [run for run in scene.lambdas.runs if run.function == "tick"]
-    view = target_view(scene.tables.state(HOME))
+    view = target_view(scene.tables.state(HOME), scene.tables.guard(), scene.world.clock)
     assert not view.compliant
     scene.witness.check_whole()
 

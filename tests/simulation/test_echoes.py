@@ -53,7 +53,7 @@ def test_p7_the_echo_may_close_an_incident_that_waits_for_active() -> None:
     scene = stage(settling=lambda rng: 15.0, delivery=lambda rng: [2.0, 20.0])
     scene.world.user_puts(HOME, None)
     scene.world.run(60)
-    outcomes = [each.outcome for each in scene.tables.records(HOME)]
+    outcomes = [each.outcome for each in scene.tables.records(HOME) if each.outcome is not Outcome.IGNORED]
     assert outcomes == [Outcome.REMEDIATING, Outcome.APPLIED, Outcome.COMPLIANT, Outcome.REMEDIATED] or outcomes == [
         Outcome.REMEDIATING,
         Outcome.APPLIED,

@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from chalicelib.domain.events import read_change
+from chalicelib.domain.lanes import Lane
 from chalicelib.domain.model import Actor, ChangeEvent, KeyEvent, Subject
 from chalicelib.domain.reasons import Outcome, Violation
 from chalicelib.domain.stored import Change, Record
@@ -38,7 +39,7 @@ def backing_off(scene: Stage) -> None:
     for _ in range(4):
         scene.lambdas.deliver(scene.world.user_puts(HOME, None))
         scene.world.run(20)
-    backoff = scene.tables.state(HOME).backoff
+    backoff = scene.tables.state(HOME).backoffs[Lane.SETTING]
     assert backoff.until is not None
     assert backoff.until > scene.world.clock
 

@@ -47,7 +47,7 @@ def test_p8_each_lease_has_a_greater_number_than_all_before_it() -> None:
     numbers: list[int] = []
     for _ in range(3):
         scene.world.user_puts(HOME, None)
-        numbers.append(look(scene).lease_number or 0)
+        numbers.append(look(scene).of(HOME).lease_number or 0)
         scene.world.run(3 * 3600)
     assert 0 < numbers[0] < numbers[1] < numbers[2]
     assert scene.tables.state(HOME).lease_number == numbers[-1]

@@ -10,21 +10,24 @@ import pytest
 
 from chalicelib.auditlog import hashchain
 from chalicelib.domain.errors import FormatTooNew
+from chalicelib.domain.formats import FIRST_FORMAT, FORMAT
 from chalicelib.domain.model import Target
 from chalicelib.domain.reasons import Outcome, Reason
-from chalicelib.domain.stored import FIRST_FORMAT, FORMAT, GUARD_CHAIN
+from chalicelib.domain.stored import GUARD_CHAIN
 from tests.simulation.beginnings import release
 from tests.simulation.scenarios import Stage, stage
+from tests.simulation.simulatedlog import SimulatedLog
 from tests.simulation.world import ACCOUNT
 from tests.stored.tables import HERE, dumped, load
 
 FORMER = "version-1.json"
-PRESENT = "version-2.json"
+PRESENT = "version-3.json"
+FORMATS = {FORMER: FIRST_FORMAT, "version-2.json": 2, PRESENT: FORMAT}
 REGIONS = ("us-east-1", "eu-west-1", "eu-central-1", "us-east-2")
 TARGETS = tuple(Target(ACCOUNT, region) for region in REGIONS)
 
 
-@pytest.fixture(params=[FORMER, PRESENT])
+@pytest.fixture(params=FORMATS)
 def version(request: pytest.FixtureRequest) -> str:
     """The file that a release wrote."""
     return str(request.param)
@@ -97,7 +100,7 @@ def test_what_this_release_stores_has_its_format(continued: Stage, version: str)
     """And what a former release stored, that has no number, is the first format; its records keep their bytes."""
     former = {name: len(rows) for name, rows in continued.tables.rows.items()}
     formats = {record.format for name in former for record in continued.tables.records(name)}
-    assert formats == {FIRST_FORMAT if version == FORMER else FORMAT}
+    assert formats == {FORMATS[version]}
     continued.lambdas.schedule()
     release(continued)
     continued.world.run(7200)
@@ -163,12 +166,14 @@ def test_a_guard_whose_own_state_is_of_a_newer_release_stores_and_changes_nothin
     assert [each for each in scene.world.mutations[mutations:] if each.run] == []
     assert not scene.lambdas.surprises
     assert [each for each in events if each not in scene.lambdas.dead_letters] == []
-    with pytest.raises(FormatTooNew, match=r"the state of guard, in format 3.*changed nothing.*Use the newer release"):
+    with pytest.raises(
+        FormatTooNew, match=rf"the state of guard, in format {FORMAT + 1}.*changed nothing.*Use the newer release"
+    ):
         scene.tables.guard()
 
 
-LOST = {"requests", "windows", "effects", "last_seen", "good_setting_at", "format"}
-LOST_OF_INCIDENTS = {"planned", "attributions", "makers", "earlier"}
+LOST = {"requests", "windows", "effects", "last_seen", "good_setting_at", "format", "backoffs", "keys_handed"}
+LOST_OF_INCIDENTS = {"planned", "attributions", "makers", "earlier", "safe_at", "settles_in"}
 LOST_OF_GUARD = {"policy_seq", "format"}
 
 
@@ -191,4 +196,28 @@ def test_after_a_rollback_to_the_first_release_this_one_continues() -> None:
         if now.get("incident") and former.get("incident"):
             assert now["incident"].keys() - former["incident"].keys() == LOST_OF_INCIDENTS
         scene.tables.states[name] = (version, json.dumps(as_stored_by_the_former_release(now, former)).encode(), due)
+    scene.witness.rolled_back = True
     is_brought_to_its_end(scene)
+    found = {(finding.target, finding.code) for finding in SimulatedLog(scene.tables).report().findings}
+    assert found == {(str(target), "STATE_EDITED") for target in TARGETS}
+
+
+def test_p16_a_rollback_of_protected_states_to_the_first_release_is_on_record_once_and_this_one_continues() -> None:
+    """The first release drops the number of the format, as somebody would who forges a state."""
+    scene = loaded(PRESENT)
+    scene.lambdas.schedule()
+    release(scene)
+    scene.world.run(13 * 3600)
+    kept = json.loads((HERE / FORMER).read_text("utf-8"))
+    for name, (version, state, due) in scene.tables.states.items():
+        now, former = json.loads(state), json.loads(kept["states"][name]["state"])
+        scene.tables.states[name] = (version, json.dumps(as_stored_by_the_former_release(now, former)).encode(), due)
+    before = {target: len(scene.tables.records(target)) for target in TARGETS}
+    for target in TARGETS:
+        scene.world.user_puts(target, None)
+    scene.world.run(3600)
+    for target in TARGETS:
+        assert scene.witness.right(target), scene.witness.story(target)
+        reasons = [record.reason for record in scene.tables.records(target)[before[target] :]]
+        assert reasons.count(Reason.STATE_EDITED) == 1, scene.witness.story(target)
+        assert Reason.KEY_NOT_ON_RECORD not in reasons

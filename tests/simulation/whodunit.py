@@ -152,9 +152,10 @@ class Whodunit:
         made: list[Deed] = []
         nobody = False
         target = Target.parse(after.target)
-        since = until = run.told_setting_at
+        seen = run.of(target)
+        since = until = seen.told_setting_at
         if SUBJECTS[violation] is not Subject.SETTING:
-            since, until = min(since, run.begun_at) - LONGEST_STALENESS_SECONDS, run.told_kms_at
+            since, until = min(since, run.begun_at) - LONGEST_STALENESS_SECONDS, seen.told_kms_at
         resources = {after.managed_key, after.setting.key_arn if after.setting else None}
         if SUBJECTS[violation] is Subject.SETTING:
             resources = {None}
@@ -194,7 +195,7 @@ class Whodunit:
             case Violation.KEY_ROTATION_OFF:
                 fits = value == "off"
             case Violation.KEY_POLICY_INCOMPLETE:
-                fits = not judge_policy(value, self.rule, deed.target, "aws").proved
+                fits = not judge_policy(value, self.rule, deed.target, "aws").complete
             case _:
                 fits = True
         return fits and deed.effect.subject is SUBJECTS[violation]

@@ -11,7 +11,8 @@ import heapq
 import itertools
 import threading
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -111,11 +112,22 @@ class Place:
 
 
 @dataclass
+class Seen:
+    """What one invocation knows of one target. `lease_number` and `lease_until` are what it stored itself."""
+
+    lease_number: int | None = None
+    lease_until: datetime | None = None
+    told_setting: Setting | None = None
+    told_setting_at: float = float("-inf")
+    told_kms_at: float = float("-inf")
+
+
+@dataclass
 class Run:
     """One invocation of one function, with what its reads returned.
 
-    `about` is the target of its latest call. `rounds` counts round trips; reads issued together take one.
-    `lease_number` and `lease_until` are what it stored itself.
+    `about` is the target of its latest call. `rounds` counts round trips of an invocation for one target; reads issued
+    together take one.
     """
 
     name: str
@@ -125,14 +137,14 @@ class Run:
     about: str = ""
     rounds: int = 0
     gathering: bool = False
-    lease_number: int | None = None
-    lease_until: datetime | None = None
     told_states: dict[str, str] = field(default_factory=dict)
     told_policies: dict[str, str] = field(default_factory=dict)
-    told_setting: Setting | None = None
-    told_setting_at: float = float("-inf")
-    told_kms_at: float = float("-inf")
     begun_at: float = float("-inf")
+    seen: dict[str, Seen] = field(default_factory=dict)
+
+    def of(self, target: Target | str) -> Seen:
+        """Return what it knows of one target."""
+        return self.seen.setdefault(str(target), Seen())
 
 
 @dataclass(frozen=True)
@@ -183,7 +195,8 @@ class World:
     `hazard(run, call number, name)` returns a call's fault. `latency` and `staleness` draw seconds; `delivery` draws
     the delays of a change's event: none for a lost one, several for duplicates. `settling` draws how long X-Ray is
     UPDATING after a change; `refuses_while_updating`: it refuses another change meanwhile. `denies_bypass`: a service
-    control policy denies creating a key that bypasses KMS's lock-out safety check.
+    control policy denies creating a key that bypasses KMS's lock-out safety check. `appearing` draws how long it takes
+    until Event history shows an event; `history` are its events, each with the time from which it is shown.
     """
 
     def __init__(
@@ -197,7 +210,10 @@ class World:
         settling: Callable[[Random], float] = lambda rng: 1.0,
         refuses_while_updating: bool = False,
         denies_bypass: bool = False,
+        appearing: Callable[[Random], float] = lambda rng: 60.0,
     ) -> None:
+        self.appearing = appearing
+        self.history: list[tuple[float, ChangeEvent | KeyEvent]] = []
         self.rng = Random(seed)
         self.hazard = hazard
         self.latency = latency
@@ -239,7 +255,9 @@ class World:
 
     def start(self, work: Callable[[], object], timeout: float | None = None) -> None:
         """Start work that may wait. When its timeout is over, it ends with a Crash."""
-        deadline = None if timeout is None else self.now + timeout
+        self._begin(work, None if timeout is None else self.now + timeout)
+
+    def _begin(self, work: Callable[[], object], deadline: float | None) -> _Task:
         task = _Task(work, deadline)
         self.running += 1
         heapq.heappush(self._heap, (self.now, next(self._order), task))
@@ -254,6 +272,45 @@ class World:
                 self._main.release()
 
         threading.Thread(target=live, daemon=True).start()
+        return task
+
+    def fan_out(self, jobs: Sequence[Callable[[], None]], at_once: int) -> None:
+        """Do jobs for the calling work, some at the same time, as threads of one process.
+
+        They have its deadline, and a Crash of one ends all of them and the caller.
+        """
+        caller = self._current
+        if caller is None:
+            raise AssertionError("only work that was started may fan out")
+        waiting = deque(jobs)
+        failures: list[BaseException] = []
+        workers: list[_Task] = []
+        left = min(at_once, len(jobs))
+        resumed = False
+
+        def work() -> None:
+            nonlocal left, resumed
+            try:
+                while waiting:
+                    waiting.popleft()()
+            except BaseException as failure:
+                failures.append(failure)
+                waiting.clear()
+                for worker in workers:
+                    worker.killed = True
+            left -= 1
+            if not resumed and (failures or left == 0):
+                resumed = True
+                heapq.heappush(self._heap, (self.now, next(self._order), caller))
+
+        workers += [self._begin(work, caller.deadline) for _ in range(left)]
+        if workers:
+            self._main.release()
+            caller.baton.acquire()
+        if failures:
+            raise failures[0]
+        if caller.killed:
+            raise Crash
 
     def wait(self, seconds: float) -> None:
         """Let time pass for the calling work."""
@@ -428,6 +485,7 @@ class World:
 
     def _note(self, event: ChangeEvent | KeyEvent) -> None:
         self.events.append(event)
+        self.history.append((self.now + self.appearing(self.rng), event))
         actor, event_id = event.trigger.actor, event.trigger.event_id
         if event.effect is not None and actor is not None and event_id is not None:
             self.deeds.append(Deed(self.now, event.target, actor, event_id, event.effect))

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from chalicelib.auditlog import hashchain
+from chalicelib.auditlog.keyrows import KeyRow
 from chalicelib.domain.model import EncryptionType, Key, Target
 from tests.simulation.fakes import Tables
 from tests.simulation.scenarios import Stage
@@ -44,6 +45,7 @@ def dumped(scene: Stage) -> dict[str, Any]:
             for name, rows in tables.rows.items()
         },
         "markers": sorted(list(marker) for marker in tables.markers),
+        "keys": [[target, row.sk, row.seq, row.how] for (target, _), row in sorted(tables.keys.items())],
     }
 
 
@@ -66,6 +68,8 @@ def load(name: str, scene: Stage) -> None:
             hashchain.StoredRow(target, row["sk"], row["body"].encode(), row["hash"], row["index"]) for row in rows
         ]
     tables.markers = {(target, event_id) for target, event_id in kept["markers"]}
+    # Formats 1 and 2 had no key rows.
+    tables.keys = {(target, sk): KeyRow(sk, seq, how) for target, sk, seq, how in kept.get("keys", ())}
     first = [json.loads(rows[0]["body"]) for rows in kept["rows"].values() if rows]
     if any("format" not in record for record in first):
         scene.witness.former = frozenset(tables.markers)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
 from chalicelib.auditlog import hashchain
 from chalicelib.auditlog.hashchain import Slice, marker_key
+from chalicelib.auditlog.statecheck import StoredState
+from chalicelib.domain.formats import FIRST_FORMAT
 from chalicelib.domain.model import Trigger, TriggerKind
+from chalicelib.domain.ports import Loaded
 from chalicelib.domain.reasons import Outcome
-from chalicelib.domain.stored import ZERO_HASH, Record
+from chalicelib.domain.stored import ZERO_HASH, GuardState, Record, TargetState
 
 
 class Logbook:
@@ -20,6 +24,8 @@ class Logbook:
         self.stored: dict[tuple[str, str], hashchain.StoredRow] = {}
         self.marked: dict[tuple[str, str], int] = {}
         self.ends: dict[str, tuple[int, str]] = {}
+        self.present: dict[str, TargetState] = {}
+        self.guard = GuardState()
         self.items_read = 0
         self.queries = 0
         self.most_per_query: int | None = None
@@ -45,11 +51,22 @@ class Logbook:
 
     # --- the store's reads -----------------------------------------------------------------------------------------
 
+    def load(self, target: str) -> Loaded:
+        return Loaded(self.present.get(target, TargetState(target)), self.guard)
+
     def heads(self) -> Iterator[tuple[str, int, str]]:
         yield from ((target, seq, head) for target, (seq, head) in list(self.ends.items()))
 
-    def head(self, target: str) -> tuple[int, str] | None:
-        return self.ends.get(target)
+    def stored_state(self, target: str) -> StoredState | None:
+        """The state as a release stored it that did not protect it."""
+        if target not in self.ends:
+            return None
+        seq, head = self.ends[target]
+        text = json.dumps({"target": target, "version": seq, "seq": seq, "head": head, "format": FIRST_FORMAT})
+        return StoredState(target, seq, seq, head, None, text)
+
+    def key_rows(self, target: str) -> Iterator[tuple[str, int]]:
+        yield from ()
 
     def rows(self, target: str) -> Iterator[hashchain.StoredRow]:
         yield from self._chain(target)

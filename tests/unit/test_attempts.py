@@ -11,6 +11,7 @@ from chalicelib.domain.attempts import Attempted, begin, end, learn_of_intent
 from chalicelib.domain.breakglass import Weighed
 from chalicelib.domain.decide import Decision
 from chalicelib.domain.echo import plan_entry
+from chalicelib.domain.lanes import Lane
 from chalicelib.domain.model import ChangeEvent, KeyEvent, Setting, Subject, TriggerKind
 from chalicelib.domain.reasons import SETTLING_CODES, Outcome, Problem, Reason, Violation
 from chalicelib.domain.run import At, Run
@@ -63,7 +64,7 @@ from tests.unit.targets import (
 NO_GLASS = Weighed((), None)
 OURS = Lease(SETUP.worker, 1, NOW + timedelta(seconds=SETUP.lease_seconds), NOW)
 UNKNOWN = (Attribution(NOT_KMS[0]),)
-PUT = Decision(Outcome.REMEDIATING, NOT_KMS, steps=(Step(StepName.PUT_SETTING, KEY_ARN),))
+PUT = Decision(Outcome.REMEDIATING, NOT_KMS, steps=(Step(StepName.PUT_SETTING, KEY_ARN, lane=Lane.SETTING),))
 CREATE = Decision(Outcome.REMEDIATING, NOT_KMS, steps=(Step(StepName.CREATE_KEY), Step(StepName.PUT_SETTING)))
 FAILED = drifted(an_incident(attempt=1, mutated=True), Outcome.FAILED, Reason.KEY_NOT_TAGGED)
 
@@ -178,25 +179,31 @@ def test_p3_a_lost_workers_attempt_ends_on_the_record_before_the_next_begins() -
 
 
 def test_p9_each_attempt_counts_and_the_third_holds_the_next_one_back() -> None:
-    assert stored(begun()).backoff == Backoff(1, NOW, None)
-    third = stored(begun(replace(COMPLIANT, backoff=Backoff(2, NOW - MINUTE)))).backoff
+    assert stored(begun()).backoffs[Lane.SETTING] == Backoff(1, NOW, None)
+    third = stored(begun(replace(COMPLIANT, backoffs={Lane.SETTING: Backoff(2, NOW - MINUTE)}))).backoffs[Lane.SETTING]
     assert third == Backoff(3, NOW, NOW + MINUTE)
 
 
 def test_p10_the_pause_has_jitter() -> None:
-    fought = replace(COMPLIANT, backoff=Backoff(2, NOW - MINUTE))
-    assert stored(begun(fought, jitter=1.0)).backoff == Backoff(3, NOW, NOW + 45 * SECOND)
+    fought = replace(COMPLIANT, backoffs={Lane.SETTING: Backoff(2, NOW - MINUTE)})
+    assert stored(begun(fought, jitter=1.0)).backoffs[Lane.SETTING] == Backoff(3, NOW, NOW + 45 * SECOND)
 
 
 def settling(until: datetime, *closed_at: datetime) -> TargetState:
     """A target whose last attempt was stopped by what passes by itself, with incidents that ended at these times."""
     past = tuple(PastIncident(f"{TARGET}#{number}", at, at, NONE) for number, at in enumerate(closed_at))
     fought = Backoff(2, NOW - MINUTE)
-    return drifted(an_incident(settles_until=until), Outcome.DEFERRED, Reason.SETTLING, past=past, backoff=fought)
+    return drifted(
+        an_incident(settles_until=until, settles_in=Lane.SETTING),
+        Outcome.DEFERRED,
+        Reason.SETTLING,
+        past=past,
+        backoffs={Lane.SETTING: fought},
+    )
 
 
 def test_p1_an_attempt_while_aws_settles_does_not_count() -> None:
-    assert stored(begun(settling(NOW + SECOND))).backoff == Backoff(2, NOW - MINUTE)
+    assert stored(begun(settling(NOW + SECOND))).backoffs[Lane.SETTING] == Backoff(2, NOW - MINUTE)
 
 
 @pytest.mark.parametrize(
@@ -209,12 +216,12 @@ def test_p1_an_attempt_while_aws_settles_does_not_count() -> None:
     ids=["it did not settle", "in a fight", "stopped by something else"],
 )
 def test_p9_every_other_attempt_counts(state: TargetState) -> None:
-    assert stored(begun(state)).backoff.count == 3
+    assert stored(begun(state)).backoffs[Lane.SETTING].count == 3
 
 
 def test_p9_incidents_of_more_than_an_hour_ago_are_no_fight() -> None:
     state = settling(NOW + SECOND, NOW - HOUR, NOW - MINUTE)
-    assert stored(begun(state)).backoff.count == 2
+    assert stored(begun(state)).backoffs[Lane.SETTING].count == 2
 
 
 # --- the beginning: the key that may have to be made -----------------------------------------------------------------
@@ -328,7 +335,9 @@ def test_p14_the_break_glass_that_does_not_count_is_named_by_the_attempt() -> No
 
 # --- the end ---------------------------------------------------------------------------------------------------------
 
-ACTING = drifted(acting(OURS), Outcome.REMEDIATING, backoff=Backoff(1, NOW - MINUTE), lease_number=OURS.number)
+ACTING = drifted(
+    acting(OURS), Outcome.REMEDIATING, backoffs={Lane.SETTING: Backoff(1, NOW - MINUTE)}, lease_number=OURS.number
+)
 SENT = Action("PutEncryptionConfig", NOW, KEY_ARN, "NONE", KEY_ARN, "request-1")
 REFUSED = Problem("AccessDeniedException", "xray:PutEncryptionConfig: no")
 
@@ -343,12 +352,12 @@ def ended(
     jitter: float = 0.0,
     event: KeyEvent | None = None,
 ) -> Settlement:
-    attempted = Attempted(seen_as(setting), problem, actions, mutated)
+    attempted = Attempted(seen_as(setting), problem, actions, mutated, Lane.SETTING)
     return end(run_for(event), known_as(state), attempted, At(NOW, jitter))
 
 
 def with_incident(**changes: object) -> TargetState:
-    return drifted(acting(OURS, **changes), Outcome.REMEDIATING, backoff=ACTING.backoff)
+    return drifted(acting(OURS, **changes), Outcome.REMEDIATING, backoffs=ACTING.backoffs)
 
 
 def test_p4_a_target_is_remediated_once_xray_reports_the_wanted_key_in_active() -> None:
@@ -416,8 +425,8 @@ def test_p2_the_key_in_use_is_recorded_where_none_was(setting: Setting) -> None:
 
 @pytest.mark.parametrize("setting", [GOOD, UPDATING])
 def test_p9_an_attempt_is_not_counted_again_at_its_end(setting: Setting) -> None:
-    assert stored(ended(setting)).backoff == ACTING.backoff
-    assert stored(ended(setting, REFUSED)).backoff == ACTING.backoff
+    assert stored(ended(setting)).backoffs == ACTING.backoffs
+    assert stored(ended(setting, REFUSED)).backoffs == ACTING.backoffs
 
 
 # --- the end: what stopped short -------------------------------------------------------------------------------------
@@ -444,12 +453,12 @@ def test_p8_an_attempt_that_failed_gives_its_lease_back() -> None:
 def test_p10_a_failed_attempt_is_due_again_soon_at_first_and_later_each_time() -> None:
     assert ended(NONE, REFUSED, actions=()).due == NOW + 15 * SECOND
     assert ended(NONE, REFUSED, actions=(), jitter=1.0).due == NOW + 11.25 * SECOND
-    often = replace(ACTING, backoff=Backoff(4, NOW - MINUTE))
+    often = replace(ACTING, backoffs={Lane.SETTING: Backoff(4, NOW - MINUTE)})
     assert ended(NONE, REFUSED, often, actions=()).due == NOW + 2 * MINUTE
 
 
 def test_p9_a_failed_attempt_is_not_due_within_the_pause_of_its_fight() -> None:
-    fought = replace(ACTING, backoff=Backoff(3, NOW, NOW + 3 * MINUTE))
+    fought = replace(ACTING, backoffs={Lane.SETTING: Backoff(3, NOW, NOW + 3 * MINUTE)})
     assert ended(NONE, REFUSED, fought, actions=()).due == NOW + 3 * MINUTE
 
 

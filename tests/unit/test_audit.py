@@ -19,6 +19,7 @@ from chalicelib.auditlog.anchors import Anchored, anchor_digest
 from chalicelib.auditlog.chaincheck import Finding
 from chalicelib.auditlog.verify import Report, verify
 from chalicelib.domain.model import Actor, Trigger, TriggerKind
+from chalicelib.domain.protected import Kept
 from chalicelib.domain.reasons import Outcome
 from chalicelib.domain.stored import Cause
 from tests.unit.logbook import Logbook
@@ -276,6 +277,30 @@ class TestExport:
             file.write_text(file.read_text("utf-8").replace("user/Zoë", "user/Zoe", 1), "utf-8")
         code, answer = verifier(file)
         assert (code, answer) == (1, f"{THERE}: record 1 does not match")
+
+    @pytest.mark.parametrize("edited", [2, 3, None])
+    def test_p16_of_records_around_an_edit_of_the_state_is_not(
+        self, edited: int | None, name: str, log: Logbook, tmp_path: Path, verifier: Callable[[Path], tuple[int, str]]
+    ) -> None:
+        """The first record is the one after the upgrade: it does not say what was before."""
+        digests = ["d0", "d1", "d2", "d3"]
+        for number in range(1, 4):
+            before = None if number == 1 else "forged" if number == edited else digests[number - 1]
+            log.add("111122223333/us-west-2", T0, kept=Kept(before, digests[number]))
+        code, answer = verifier(exported(log, tmp_path / name))
+        found = f"111122223333/us-west-2: record {edited} does not match"
+        assert (code, answer) == ((1, found) if edited else (0, "verified: 4 chains, 15 records"))
+        codes = [(finding.seq, finding.code) for finding in verify(log).findings]
+        assert codes == ([(edited, "STATE_EDITED")] if edited else [])
+
+    def test_p16_with_a_record_of_an_earlier_release_in_between_is_whole(
+        self, name: str, log: Logbook, tmp_path: Path, verifier: Callable[[Path], tuple[int, str]]
+    ) -> None:
+        for kept in (Kept(None, "d1"), None, Kept("d2", "d3")):
+            log.add("111122223333/us-west-2", T0, kept=kept)
+        assert verifier(exported(log, tmp_path / name)) == (0, "verified: 4 chains, 15 records")
+        assert verify(log).findings == ()
+        assert verify(log).uncovered == 13
 
     def test_cut_off_at_its_end_is_not(
         self, name: str, log: Logbook, tmp_path: Path, verifier: Callable[[Path], tuple[int, str]]

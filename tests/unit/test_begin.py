@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from datetime import timedelta
 
-import msgspec
 import pytest
 
 from chalicelib.domain.model import GUARD_TAG_KEY, GUARD_TAG_VALUE, NONCE_TAG_KEY, Trigger, TriggerKind
@@ -82,7 +81,7 @@ def test_p2_a_lost_workers_key_that_was_just_found_is_not_created_again_though_t
     lost = scene.make_key(tagged=True, tags=tags)
     due = scene.world.clock + timedelta(minutes=5)
     state = TargetState(str(HOME), version=1, intent=Intent("nonce-lost", due))
-    scene.tables.states[str(HOME)] = (state.version, msgspec.json.encode(state), state.due)
+    scene.tables.hold(state)
     scene.world.run(60)
     interrupts(scene, 1)
     swept(scene)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from threading import Barrier, Event, Thread, current_thread
 from typing import Any
 
 import pytest
@@ -115,8 +116,69 @@ class TestFailures:
         with pytest.raises(StoreError):
             call("dynamodb:TransactWriteItems", failing(refused("InternalServerError", 500)))
 
+    def test_of_two_threads_the_one_with_the_earlier_response_does_not_turn_the_time_back(self) -> None:
+        """It read the time before the other, and notes it after it."""
+        early_at_work, go_on = Event(), Event()
+
+        def monotonic() -> float:
+            if current_thread() is early:
+                early_at_work.set()
+                go_on.wait(30)
+            return 1000.0
+
+        clock = AwsClock(monotonic)
+        early = Thread(target=clock.received, args=(at(AWS_TIME),), daemon=True)
+        later = Thread(target=clock.received, args=(at(AWS_TIME + timedelta(seconds=3)),), daemon=True)
+        early.start()
+        assert early_at_work.wait(30)
+        later.start()
+        later.join(0.2)  # it waits for the other
+        go_on.set()
+        early.join(30)
+        later.join(30)
+        assert clock.now() == AWS_TIME + timedelta(seconds=3)
+
 
 class TestThreads:
+    def test_jobs_run_at_the_same_time(self) -> None:
+        """Each waits until as many are at work as may be."""
+        together = Barrier(4)
+        assert len(Threads(4)([partial(together.wait, 30) for _ in range(8)])) == 8
+
+    def test_no_more_jobs_run_at_the_same_time_than_may(self) -> None:
+        at_work: list[int] = []
+        most: list[int] = []
+        together = Barrier(3)
+
+        def job() -> None:
+            at_work.append(1)
+            together.wait(30)
+            most.append(len(at_work))
+            together.wait(30)
+            at_work.pop()
+
+        Threads(3)([job] * 9)
+        assert max(most) == 3
+
+    @pytest.mark.parametrize("most", [1, 4])
+    def test_jobs_that_call_it_themselves_end_though_there_are_fewer_threads_than_jobs(self, most: int) -> None:
+        threads, sums = Threads(8, most), []
+
+        def outer(number: int) -> int:
+            return sum(threads([partial(int, number)] * 5))
+
+        def work() -> None:
+            sums.extend(threads([partial(outer, number) for number in range(20)]))
+
+        working = Thread(target=work, daemon=True)
+        working.start()
+        working.join(30)
+        assert sums == [5 * number for number in range(20)]
+
+    def test_of_several_errors_the_first_jobs_is_raised(self) -> None:
+        with pytest.raises(AwsError, match="first"):
+            Threads()([dict, failing(AwsError("kms:DescribeKey", "A", "first")), failing(ValueError("second"))])
+
     def test_answers_come_in_the_order_of_the_questions(self) -> None:
         gather = Threads()
         assert gather([partial(int, number) for number in range(20)]) == list(range(20))

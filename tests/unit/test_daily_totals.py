@@ -213,7 +213,7 @@ def test_the_present_is_what_the_targets_are_whatever_they_were(
         draft.set(outcome=outcome, incident=Incident("x#1", MORNING, None, Phase.OPEN) if is_open else None)
         targets[number] = sums.write(draft)
     figures = sums.summary().targets
-    views = history.targets(targets.values())
+    views = history.targets(targets.values(), GuardState(), MORNING)
     assert figures.targets == len(views)
     assert figures.compliant == sum(view.compliant for view in views)
     assert figures.by_outcome == Counter(view.outcome or "UNKNOWN" for view in views)

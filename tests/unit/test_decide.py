@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ from msgspec.structs import replace
 from chalicelib.domain.decide import Decision, decide
 from chalicelib.domain.judge import judge
 from chalicelib.domain.keypolicy.wanted import initial_policy
+from chalicelib.domain.lanes import Lane
 from chalicelib.domain.model import EncryptionStatus, EncryptionType, Key, Setting, Target, TriggerKind
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import KeyKind, ManagedKey, Mode, Require, Rule, When
@@ -37,6 +39,7 @@ RULE = Rule(
 POLICY = initial_policy(RULE, TARGET, "aws")
 ANYBODY = '{"Effect": "Allow", "Principal": "*", "Action": "kms:Decrypt", "Resource": "*"}'
 OPEN = POLICY.replace('"Statement": [', f'"Statement": [{ANYBODY},', 1)
+NO_READERS = json.dumps({"Version": "2012-10-17", "Statement": json.loads(POLICY)["Statement"][:2]})
 NONE = Setting(EncryptionType.NONE, None, EncryptionStatus.ACTIVE)
 
 
@@ -132,7 +135,10 @@ def test_the_aws_managed_key_is_enough_where_any_kms_key_is() -> None:
         (seen(NONE, key(state="Disabled")), StepName.ENABLE_KEY),
         (seen(NONE, key(state="PendingDeletion")), StepName.CANCEL_DELETION),
         (seen(NONE, key(policy='{"Statement": []}')), StepName.PUT_KEY_POLICY),
-        (seen(NONE, key(rotation=False)), StepName.ENABLE_ROTATION),
+        (seen(NONE, key(rotation=False)), StepName.PUT_SETTING),
+        (seen(NONE, key(policy=NO_READERS)), StepName.PUT_SETTING),
+        (seen(on(OURS), key(rotation=False)), StepName.ENABLE_ROTATION),
+        (seen(on(OURS), key(policy=NO_READERS)), StepName.PUT_KEY_POLICY),
         (seen(NONE, key(), alias=None), StepName.PUT_SETTING),
         (seen(NONE, key(), alias=OTHER), StepName.PUT_SETTING),
         (seen(on(OURS), key(), alias=None), StepName.CREATE_ALIAS),
@@ -148,10 +154,11 @@ def test_the_next_step_is_the_one_that_is_safe_now(observation: Observation, exp
     assert found.key_arn == OURS
 
 
-def test_with_no_key_and_no_alias_a_key_is_made_and_x_ray_moves_last() -> None:
+def test_with_no_key_and_no_alias_a_key_is_made_and_x_ray_moves_before_any_upkeep() -> None:
     steps, blocked = plan(TARGET, RULE, nothing_made(), seen(NONE, alias=None), "aws")
     names = [each.name for each in steps]
-    assert names == [StepName.CREATE_KEY, StepName.ENABLE_ROTATION, StepName.CREATE_ALIAS, StepName.PUT_SETTING]
+    assert names == [StepName.CREATE_KEY, StepName.PUT_SETTING, StepName.ENABLE_ROTATION, StepName.CREATE_ALIAS]
+    assert [each.lane for each in steps] == [Lane.SETTING, Lane.SETTING, Lane.UPKEEP, Lane.UPKEEP]
     assert blocked is None
 
 
@@ -178,7 +185,6 @@ def test_a_key_pending_deletion_is_brought_back_before_x_ray_moves_to_it() -> No
     [
         ({"state": "Disabled"}, "KEY_NOT_OURS"),
         ({"state": "PendingDeletion"}, "KEY_NOT_OURS"),
-        ({"rotation": False}, "KEY_NOT_OURS"),
         ({"policy": '{"Statement": []}'}, "KEY_NOT_OURS"),
         ({"policy": OPEN}, "KEY_POLICY_OPEN"),
         (ASYMMETRIC, "KEY_BEYOND_REPAIR"),
@@ -197,7 +203,14 @@ def test_a_key_that_is_not_handed_over_is_never_changed_nor_used_while_it_is_unf
 
 def test_a_healthy_untagged_key_behind_the_alias_is_adopted_as_it_is() -> None:
     found = step(seen(NONE, key(tags=())), nothing_made())
-    assert found == Step(StepName.PUT_SETTING, OURS, "NONE", OURS)
+    assert found == Step(StepName.PUT_SETTING, OURS, "NONE", OURS, Lane.SETTING)
+
+
+def test_x_ray_moves_to_a_usable_key_behind_the_alias_before_its_owner_must_turn_rotation_on() -> None:
+    steps, blocked = plan(TARGET, RULE, nothing_made(), seen(NONE, key(tags=(), rotation=False)), "aws")
+    assert [each.name for each in steps] == [StepName.PUT_SETTING]
+    assert blocked is not None
+    assert (blocked.problem.code, blocked.lane) == ("KEY_NOT_OURS", Lane.UPKEEP)
 
 
 def test_a_foreign_deny_keeps_x_ray_off_the_key() -> None:
@@ -241,7 +254,7 @@ def test_a_retired_key_is_given_up_and_its_alias_taken_over() -> None:
     replaced = state(managed_key=None, keys_made=(OURS,), keys_retired=(OURS,))
     steps, _ = plan(TARGET, RULE, replaced, seen(on(OURS), key(state="Unavailable")), "aws")
     names = [each.name for each in steps]
-    assert names == [StepName.CREATE_KEY, StepName.ENABLE_ROTATION, StepName.PUT_SETTING, StepName.UPDATE_ALIAS]
+    assert names == [StepName.CREATE_KEY, StepName.PUT_SETTING, StepName.ENABLE_ROTATION, StepName.UPDATE_ALIAS]
 
 
 HOLDS: list[tuple[dict[str, Any], Outcome, str]] = [
@@ -266,9 +279,9 @@ def test_what_holds_back_says_nothing_of_a_compliant_target(
 
 
 def test_a_fight_is_held_back_until_its_pause_is_over() -> None:
-    fought = state(backoff=Backoff(5, NOW, NOW + timedelta(minutes=1)))
+    fought = state(backoffs={Lane.SETTING: Backoff(5, NOW, NOW + timedelta(minutes=1))})
     assert decided(seen(NONE, key()), fought).reason == "BACKOFF"
-    rested = state(backoff=Backoff(5, NOW, NOW))
+    rested = state(backoffs={Lane.SETTING: Backoff(5, NOW, NOW)})
     assert decided(seen(NONE, key()), rested).outcome is Outcome.REMEDIATING
 
 

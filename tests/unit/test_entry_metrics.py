@@ -63,6 +63,21 @@ def test_a_key_policy_that_lets_in_others_is_counted() -> None:
     assert counted(Outcome.OBSERVED, "KEY_POLICY_OPEN", violations=opened) == {"KeyPolicyOpen"}
 
 
+def test_p16_an_edit_of_the_stored_state_is_counted() -> None:
+    assert counted(Outcome.IGNORED, "STATE_EDITED") == {"StateEdited"}
+    assert counted(Outcome.FAILED, "KEY_NOT_ON_RECORD") == {"StateEdited", "Failed"}
+
+
 def test_a_region_is_counted_as_denied_only_if_it_could_be_read_before() -> None:
     assert counted(Outcome.IGNORED, "REGION_DENIED") == set()
     assert counted(Outcome.IGNORED, "REGION_DENIED", before=Setting(EncryptionType.NONE)) == {"RegionDenied"}
+
+
+def test_an_unconfirmed_event_counts_as_such() -> None:
+    assert counted(Outcome.IGNORED, "UNCONFIRMED") == {"Unconfirmed"}
+
+
+@pytest.mark.parametrize("reason", ["MISSED_EVENT", "DEAF", "HEARING", "EVENT_HISTORY"])
+def test_other_notes_about_event_history_count_nothing(reason: str) -> None:
+    """Deafness is counted every hour while it lasts."""
+    assert counted(Outcome.IGNORED, reason) == set()

@@ -13,6 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from chalicelib import entry
+from chalicelib.domain.lanes import Lane
 from chalicelib.domain.model import Actor, EncryptionType, Trigger, TriggerKind
 from chalicelib.domain.reasons import Outcome, Violation
 from chalicelib.domain.stored import GUARD_CHAIN, Backoff, Record
@@ -214,8 +215,7 @@ def test_p7_the_guards_own_change_is_an_echo_and_leaves_no_record_of_its_own(sce
     assert SELF == GUARD_ROLE
     entry.on_change(change(ALICE), Context())
     before = scene.tables.records(HOME)
-    put = before[-1].actions[-1]
-    assert put.name == "PutEncryptionConfig"
+    put = next(action for action in before[-1].actions if action.name == "PutEncryptionConfig")
     own = cloudtrail("xray", put.name, role(SELF), eventID="own", requestID=put.request_id, responseElements=None)
     assert entry.on_change(own, Context())["reason"] == "ECHO"
     assert scene.tables.records(HOME) == before
@@ -297,7 +297,9 @@ def test_p9_an_attempt_held_back_in_a_fight_is_counted_as_flapping(
     entry.on_change(change(ALICE), Context())
     assert "Flapping" not in counted()
     state = scene.tables.state(HOME)
-    fought = replace(state, backoff=Backoff(9, scene.world.clock, scene.world.clock + timedelta(minutes=20)))
+    fought = replace(
+        state, backoffs={Lane.SETTING: Backoff(9, scene.world.clock, scene.world.clock + timedelta(minutes=20))}
+    )
     scene.lambdas.guard(Run("test", "test")).store.commit(state, replace(fought, version=state.version + 1))
     scene.world.set_xray(HOME, EncryptionType.NONE, None)
     again = {**change(ALICE)}

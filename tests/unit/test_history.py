@@ -17,9 +17,11 @@ from chalicelib.auditlog import hashchain, history, views, walks
 from chalicelib.auditlog.cursors import BadCursor
 from chalicelib.auditlog.filters import Filter
 from chalicelib.auditlog.views import Entry
+from chalicelib.domain.errors import FormatTooNew
 from chalicelib.domain.model import Actor, EncryptionStatus, EncryptionType, Setting, Trigger, TriggerKind
+from chalicelib.domain.ports import Loaded
 from chalicelib.domain.reasons import Outcome, Violation
-from chalicelib.domain.stored import Action, Cause, Incident, Phase, TargetState
+from chalicelib.domain.stored import Action, Cause, GuardState, Incident, Phase, TargetState
 from tests.unit.logbook import Logbook
 
 T0 = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -391,6 +393,41 @@ class TestIncidents:
         assert ended is not None
         assert ended.closed_at == T0 + timedelta(hours=1)
 
+    def test_that_are_open_say_what_the_guard_waits_for_and_since_when_x_ray_is_safe(self) -> None:
+        log = Logbook()
+        log.add(HERE, T0, Outcome.DEFERRED, incident_id=f"{HERE}#1", reason="BACKOFF")
+        safe_at = T0 + timedelta(seconds=5)
+        incident = Incident(f"{HERE}#1", T0, NONE, Phase.OPEN, due=T0 + timedelta(minutes=4), safe_at=safe_at)
+        log.present[HERE] = TargetState(HERE, outcome=Outcome.DEFERRED, reason="BACKOFF", incident=incident)
+        view = history.incident_now(log, f"{HERE}#1", lambda: T0 + timedelta(minutes=1))
+        assert view is not None
+        assert (view.exposed_until, view.exposed_seconds(NOW)) == (safe_at, 5)
+        assert view.waiting is not None
+        assert view.waiting.until == T0 + timedelta(minutes=4)
+        assert view.to_json(timeline=True)["waiting"]["text"] == view.waiting.text
+        assert "waiting" not in view.to_json(), "a list does not read the states"
+
+    def test_that_are_over_or_not_the_targets_open_one_wait_for_nothing(self) -> None:
+        log = Logbook()
+        log.add(HERE, T0, Outcome.DEFERRED, incident_id=f"{HERE}#1", reason="BACKOFF")
+        other = Incident(f"{HERE}#9", T0, NONE, Phase.OPEN)
+        log.present[HERE] = TargetState(HERE, outcome=Outcome.DEFERRED, reason="BACKOFF", incident=other)
+        view = history.incident_now(log, f"{HERE}#1", lambda: T0)
+        assert view is not None
+        assert view.waiting is None
+        assert history.incident_now(log, f"{HERE}#7", lambda: T0) is None
+
+    def test_are_shown_though_the_targets_state_cannot_be_read(self) -> None:
+        class Newer(Logbook):
+            def load(self, target: str) -> Loaded:
+                raise FormatTooNew(target, 99, 3)
+
+        log = Newer()
+        log.add(HERE, T0, Outcome.FAILED, incident_id=f"{HERE}#1", reason="AccessDenied")
+        view = history.incident_now(log, f"{HERE}#1", lambda: T0)
+        assert view is not None
+        assert view.waiting is None
+
     def test_that_are_only_held_up_by_a_duplicate_still_stand_as_they_stood(self) -> None:
         log = Logbook()
         log.add(HERE, T0, Outcome.OBSERVED, incident_id=f"{HERE}#1", reason="RULE_OBSERVES")
@@ -398,6 +435,14 @@ class TestIncidents:
         view = history.incident(log, f"{HERE}#1")
         assert view is not None
         assert (view.open, view.outcome) == (True, Outcome.OBSERVED)
+
+    def test_whose_worker_is_lost_after_it_made_a_key_are_still_being_remediated(self) -> None:
+        log = Logbook()
+        log.add(HERE, T0, Outcome.REMEDIATING, incident_id=f"{HERE}#1")
+        log.add(HERE, T0, Outcome.IGNORED, incident_id=f"{HERE}#1", reason="KEY_MADE")
+        view = history.incident(log, f"{HERE}#1")
+        assert view is not None
+        assert (view.open, view.outcome, view.reason) == (True, Outcome.REMEDIATING, None)
 
 
 class TestTargets:
@@ -414,7 +459,7 @@ class TestTargets:
             keys_made=("k0", "k1", "k2"),
             keys_retired=("k0",),
         )
-        (view,) = history.targets([state])
+        (view,) = history.targets([state], GuardState(), NOW)
         assert (view.account, view.region, view.compliant) == ("111122223333", "us-east-1", False)
         assert view.exposed_since == cause.at
         assert view.orphan_keys == ("k2",)
@@ -422,9 +467,12 @@ class TestTargets:
 
     def test_come_by_account_and_region_and_only_those_asked_for(self) -> None:
         states = [TargetState(name, outcome=Outcome.COMPLIANT) for name in (ELSEWHERE, HERE, THERE)]
-        assert [view.target for view in history.targets(states)] == [THERE, HERE, ELSEWHERE]
-        assert [view.target for view in history.targets(states, Filter(region="us-east-1"))] == [HERE, ELSEWHERE]
-        assert history.targets(states, Filter(outcomes=(Outcome.FAILED,))) == []
+        assert [view.target for view in history.targets(states, GuardState(), NOW)] == [THERE, HERE, ELSEWHERE]
+        assert [view.target for view in history.targets(states, GuardState(), NOW, Filter(region="us-east-1"))] == [
+            HERE,
+            ELSEWHERE,
+        ]
+        assert history.targets(states, GuardState(), NOW, Filter(outcomes=(Outcome.FAILED,))) == []
 
 
 def test_a_follower_forgets_what_can_no_longer_come_again() -> None:

@@ -9,10 +9,10 @@ from msgspec.structs import replace
 
 from chalicelib.domain import incidents
 from chalicelib.domain.incidents import PAST_INCIDENTS
+from chalicelib.domain.lanes import Lane
 from chalicelib.domain.model import Actor, ChangeEvent, Setting
 from chalicelib.domain.stored import Backoff, Cause, Incident, PastIncident, Phase, TargetState
 from chalicelib.domain.times import CLOCK_SKEW
-from tests.unit.runs import a_run
 from tests.unit.targets import (
     ALICE,
     BOB,
@@ -22,7 +22,6 @@ from tests.unit.targets import (
     NONE,
     NOW,
     OTHER,
-    RULE,
     SECOND,
     TARGET,
     an_incident,
@@ -126,10 +125,10 @@ def test_p5_a_change_that_caused_no_past_incident_leaves_them_as_they_are() -> N
 def test_p9_the_rivals_of_a_fight_are_those_of_as_many_incidents_as_there_were_attempts() -> None:
     alices = replace(ended(1, NOW), cause=cause(NOW, ALICE))
     bobs = replace(ended(2, NOW + HOUR), cause=cause(NOW + HOUR, BOB))
-    run = a_run(TARGET, RULE)
-    fought = TargetState(str(TARGET), past=(alices, bobs, ended(3, NOW + 2 * HOUR)), backoff=Backoff(2))
-    assert incidents.rivals(run, fought) == [BOB.arn]
-    assert incidents.rivals(run, replace(fought, backoff=Backoff(3))) == sorted([ALICE.arn, BOB.arn])
+    backoffs = {Lane.SETTING: Backoff(2), Lane.KEY: Backoff(3), Lane.UPKEEP: Backoff(1)}
+    fought = TargetState(str(TARGET), past=(alices, bobs, ended(3, NOW + 2 * HOUR)), backoffs=backoffs)
+    assert incidents.fight(fought, [Lane.SETTING, Lane.UPKEEP]) == {"attempts": 2, "against": [BOB.arn]}
+    assert incidents.fight(fought, [Lane.KEY]) == {"attempts": 3, "against": sorted([ALICE.arn, BOB.arn])}
 
 
 # --- what a target remembers -----------------------------------------------------------------------------------------
@@ -140,6 +139,15 @@ def test_the_exposure_counts_from_the_change_or_from_its_discovery_where_the_cha
     caused = replace(discovered, cause=cause(NOW))
     assert incidents.exposure(discovered, NOW + 30 * SECOND) == 20
     assert incidents.exposure(caused, NOW + 30 * SECOND) == 30
+
+
+def test_the_exposure_ends_when_x_ray_was_safe_though_other_violations_remained() -> None:
+    safe = replace(incident(opened_at=NOW, cause=cause(NOW)), safe_at=NOW + 10 * SECOND)
+    assert incidents.exposure(safe, NOW + HOUR) == 10
+    (past,) = incidents.remember(TargetState(str(TARGET)), safe, NOW + HOUR)
+    assert past.safe_at == NOW + 10 * SECOND
+    assert incidents.past_exposure(past, NOW - 5 * SECOND) == 15
+    assert incidents.past_exposure(replace(past, safe_at=None), NOW) == 3600
 
 
 def test_an_exposure_is_never_negative() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -42,7 +41,7 @@ def scene() -> Stage:
 def knows(scene: Stage, **changes: object) -> TargetState:
     """The target's state with these fields changed."""
     state = replace(scene.tables.state(HOME), **changes)
-    scene.tables.states[str(HOME)] = (state.version, msgspec.json.encode(state), state.due)
+    scene.tables.hold(state)
     return state
 
 
@@ -52,7 +51,7 @@ def judged(scene: Stage, change: ChangeEvent | None = None) -> tuple[Run, Known,
     guard = scene.lambdas.guard(invocation)
     run, reach = guard.run(HOME, change.trigger if change else SWEEP, change), guard.reach(HOME)
     assert run.rule is not None
-    first = glance(reach, run.rule, guard.gather(glance_reads(reach, run.rule)))
+    first = glance(reach, guard.gather(glance_reads(reach, run.rule)))
     known = learn(guard, reach, guard.known(run))
     return invocation, known, judge_target(guard, reach, run, run.rule, known, first)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
 from msgspec.structs import replace
 
 from chalicelib.domain.model import Trigger, TriggerKind
@@ -26,7 +25,7 @@ def test_p8_a_lease_of_the_same_number_and_another_owner_is_not_the_attempts_own
             restored.append(replace(state.incident.lease, owner="sweep/2"))
             incident = replace(state.incident, lease=restored[0])
             state = replace(state, version=state.version + 1, incident=incident)
-            scene.tables.states[str(HOME)] = (state.version, msgspec.json.encode(state), state.due)
+            scene.tables.hold(state)
         return None
 
     scene.world.hazard = restores

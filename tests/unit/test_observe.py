@@ -76,7 +76,7 @@ def gather(reads: Sequence[Callable[[], Any]]) -> list[Any]:
 
 def observed(world: World, state: TargetState = RECORDED, rule: Rule = RULE) -> Observation:
     reach = Reach(TARGET, cast(XRay, world), cast(Keys, world), cast(Principals, world))
-    first = glance(reach, rule, gather(glance_reads(reach, rule)))
+    first = glance(reach, gather(glance_reads(reach, rule)))
     plan = plan_reads(TARGET, rule, state, first, TriggerKind.CHANGE, NOW)
     return observe(gather, reach, first, plan, NOW)
 
@@ -152,7 +152,7 @@ INCIDENT = Incident(f"{TARGET}#1", NOW, None, Phase.OPEN)
 def reads_everything(state: TargetState, kind: TriggerKind = TriggerKind.SWEEP) -> bool:
     world = World(OURS)
     reach = Reach(TARGET, cast(XRay, world), cast(Keys, world), cast(Principals, world))
-    first = glance(reach, RULE, gather(glance_reads(reach, RULE)))
+    first = glance(reach, gather(glance_reads(reach, RULE)))
     return plan_reads(TARGET, RULE, state, first, kind, NOW).deep
 
 

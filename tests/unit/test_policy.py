@@ -60,7 +60,7 @@ def rule(name: str, accounts: tuple[str, ...] = ("*",), regions: tuple[str, ...]
 def test_the_shipped_document_reads_as_it_is_written(folder: Path) -> None:
     policy = load_stamped(folder)
 
-    assert policy.limits == Limits(remediations_per_sweep=50, max_backoff_minutes=30)
+    assert policy.limits == Limits(remediations_per_sweep=50, max_backoff_minutes=5)
     assert policy.rules == (
         Rule(
             id="baseline",

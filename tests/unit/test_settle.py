@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from chalicelib.domain.attempts import Attempted
 from chalicelib.domain.breakglass import Weighed
 from chalicelib.domain.decide import Decision
+from chalicelib.domain.lanes import Lane
 from chalicelib.domain.model import ChangeEvent, KeyEvent, Setting, TriggerKind
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import Rule
@@ -102,7 +103,7 @@ def judged(
     """The decision on an observation: of the wanted key where it is COMPLIANT, else of NONE."""
     compliant = outcome in (Outcome.COMPLIANT, Outcome.IGNORED)
     seen = seen or seen_as(GOOD if compliant else NONE)
-    fields = {"violations": () if compliant else NOT_KMS, **decided}
+    fields = {"violations": () if compliant else NOT_KMS, "lane": Lane.SETTING, **decided}
     return Judged(seen, glass or Weighed((), None), Decision(outcome, reason=reason, **fields))
 
 
@@ -121,7 +122,9 @@ OBSERVES = judged(Outcome.OBSERVED, Reason.RULE_OBSERVES)
 SUPPRESSES = judged(Outcome.SUPPRESSED, Reason.BREAK_GLASS)
 PAUSED = judged(Outcome.DEFERRED, Reason.PAUSED, message="paused by Ops: freeze")
 HELD_UNTIL = NOW + 7 * MINUTE
-BACKS_OFF = judged(Outcome.DEFERRED, Reason.BACKOFF, message="held back", due=HELD_UNTIL)
+BACKS_OFF = judged(
+    Outcome.DEFERRED, Reason.BACKOFF, message="held back", due=HELD_UNTIL, held=frozenset({Lane.SETTING})
+)
 OVER_BUDGET = judged(Outcome.DEFERRED, Reason.BLAST_RADIUS)
 NOT_SEEN = Problem(Reason.KEY_NOT_YET_SEEN, "KMS does not show it yet")
 SETTLES = judged(Outcome.DEFERRED, Reason.SETTLING, blocked=NOT_SEEN, message=NOT_SEEN.message)
@@ -278,7 +281,7 @@ def test_what_does_not_settle_in_time_has_failed_for_its_own_reason() -> None:
     waits = drifted(an_incident(settles_until=NOW, due=NOW), Outcome.DEFERRED, Reason.SETTLING)
     line = only_line(settled(SETTLES, waits))
     assert (line.outcome, line.fields["reason"], line.fields["error"]) == (Outcome.FAILED, NOT_SEEN.code, NOT_SEEN)
-    assert stored(settled(SETTLES, waits)).backoff.count == 1
+    assert stored(settled(SETTLES, waits)).backoffs[Lane.SETTING].count == 1
     assert settled(SETTLES, waits, now=NOW - SECOND).outcome is Outcome.DEFERRED
 
 
@@ -303,7 +306,7 @@ def past(number: int, cause: Cause | None) -> PastIncident:
 
 FOUGHT = replace(
     COMPLIANT,
-    backoff=Backoff(2, NOW - MINUTE, HELD_UNTIL),
+    backoffs={Lane.SETTING: Backoff(2, NOW - MINUTE, HELD_UNTIL)},
     past=(past(1, replace(ALICES, actor=replace(ALICE, arn="before the fight"))), past(2, ALICES), past(3, None)),
 )
 
@@ -315,7 +318,9 @@ def test_p9_the_guard_names_whom_it_fights_with_and_how_often() -> None:
 
 def test_p9_whoever_caused_the_open_incident_is_named_too() -> None:
     incident = an_incident(cause=replace(ALICES, actor=BOB))
-    state = drifted(incident, Outcome.IGNORED, Reason.REGION_DENIED, backoff=Backoff(1, NOW - MINUTE, HELD_UNTIL))
+    state = drifted(
+        incident, Outcome.IGNORED, Reason.REGION_DENIED, backoffs={Lane.SETTING: Backoff(1, NOW - MINUTE, HELD_UNTIL)}
+    )
     assert only_line(settled(BACKS_OFF, state)).fields["detail"]["against"] == [BOB.arn]
 
 
@@ -348,12 +353,12 @@ def test_a_region_that_is_open_again_says_so_though_the_guard_is_held_back() -> 
 
 def test_p10_a_failure_counts_when_it_is_new_and_each_time_it_is_due() -> None:
     first = settled(BLOCKED)
-    assert stored(first).backoff == Backoff(1, NOW, None)
+    assert stored(first).backoffs[Lane.SETTING] == Backoff(1, NOW, None)
     assert first.due == NOW + 15 * SECOND
     state = stored(first)
     again = settled(BLOCKED, state, now=NOW + 15 * SECOND)
     assert only_line(again).outcome is Outcome.FAILED
-    assert stored(again).backoff.count == 2
+    assert stored(again).backoffs[Lane.SETTING].count == 2
     assert again.due == NOW + 45 * SECOND
 
 
@@ -363,10 +368,15 @@ def test_p10_the_pause_after_a_failure_has_jitter() -> None:
 
 @pytest.mark.parametrize("event", [None, LATE])
 def test_a_failure_that_is_seen_before_it_is_due_does_not_count(event: ChangeEvent | None) -> None:
-    waits = drifted(an_incident(due=NOW + MINUTE), Outcome.FAILED, Reason.KEY_POLICY_DENIES, backoff=Backoff(1, NOW))
+    waits = drifted(
+        an_incident(due=NOW + MINUTE),
+        Outcome.FAILED,
+        Reason.KEY_POLICY_DENIES,
+        backoffs={Lane.SETTING: Backoff(1, NOW)},
+    )
     settlement = settled(BLOCKED, waits, event)
     assert only_line(settlement).fields["reason"] == UNTAGGED.code
-    assert stored(settlement).backoff == waits.backoff
+    assert stored(settlement).backoffs == waits.backoffs
     assert settlement.due == NOW + MINUTE
 
 
@@ -772,7 +782,7 @@ def test_p10_each_failed_read_counts_and_waits_longer_with_jitter() -> None:
     again = settled(Failed(THROTTLED), stored(settled(Failed(THROTTLED))), jitter=1.0)
     assert only_line(again).fields["detail"] == {"tries": 2}
     assert only_line(again).fields["incident_id"] == FIRST_RECORD
-    assert stored(again).backoff.count == 2
+    assert {lane: each.count for lane, each in stored(again).backoffs.items()} == {Lane.READING: 2}
     assert again.due == NOW + 22.5 * SECOND
 
 
@@ -809,9 +819,11 @@ def test_p4_what_waits_for_active_goes_on_waiting_after_a_failed_read() -> None:
     assert incident.due == NOW + 15 * SECOND
 
 
-def test_p9_a_failed_read_does_not_shorten_the_pause_of_a_fight() -> None:
-    fought = replace(COMPLIANT, backoff=Backoff(2, NOW - MINUTE))
-    assert settled(Failed(THROTTLED), fought).due == NOW + MINUTE
+def test_p10_after_failed_reads_the_next_one_waits_whatever_the_other_lanes_wait_for() -> None:
+    backoffs = {Lane.READING: Backoff(2, NOW - MINUTE), Lane.SETTING: Backoff(5, NOW, NOW + HOUR)}
+    settlement = settled(Failed(THROTTLED), replace(COMPLIANT, backoffs=backoffs))
+    assert settlement.due == NOW + MINUTE
+    assert stored(settlement).backoffs[Lane.SETTING] == backoffs[Lane.SETTING]
 
 
 # --- whatever the end ------------------------------------------------------------------------------------------------
@@ -886,7 +898,8 @@ def learned(end: End, state: TargetState, **changes: Any) -> Settlement:
 
 def test_p2_what_a_run_learned_is_stored_though_its_end_is_silent() -> None:
     found = learned(HEALTHY, SEARCHING, intent=None, keys_made=(OTHER_ARN,))
-    assert (found.lines, stored(found)) == ((), replace(SEARCHING, intent=None, keys_made=(OTHER_ARN,)))
+    assert [line.fields["reason"] for line in found.lines] == [Reason.KEY_FOUND]
+    assert stored(found) == replace(SEARCHING, intent=None, keys_made=(OTHER_ARN,))
 
 
 def test_what_a_run_learned_does_not_change_its_answer() -> None:

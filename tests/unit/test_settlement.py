@@ -46,7 +46,10 @@ def test_p2_what_a_run_learned_is_stored_though_it_found_nothing_new() -> None:
     learned = replace(searching, keys_made=(KEY_ARN,), intent=None)
     known = replace(known_as(searching), state=learned)
     settlement = SettlementDraft(a_run(TARGET, RULE), known, At(NOW)).settled(Outcome.COMPLIANT)
-    assert (settlement.lines, settlement.state) == ((), learned)
+    assert [(line.fields["reason"], line.fields["detail"]) for line in settlement.lines] == [
+        (Reason.KEY_FOUND, {"key": KEY_ARN})
+    ]
+    assert (settlement.state, settlement.used) == (learned, ("nonce",))
 
 
 @pytest.mark.parametrize("until", [None, NOW + HOUR], ids=["nobody acts", "a worker acts"])

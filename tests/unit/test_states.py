@@ -14,9 +14,11 @@ from chalicelib.auditlog.states import read_state
 from chalicelib.auditlog.verify import verify
 from chalicelib.auditlog.views import read_entry
 from chalicelib.domain.errors import FormatTooNew
+from chalicelib.domain.formats import FIRST_FORMAT, FORMAT
+from chalicelib.domain.lanes import Lane
 from chalicelib.domain.model import Trigger, TriggerKind
 from chalicelib.domain.reasons import Outcome
-from chalicelib.domain.stored import FIRST_FORMAT, FORMAT, GuardState, Record, TargetState
+from chalicelib.domain.stored import GuardState, Record, TargetState
 from tests.unit.logbook import Logbook
 
 HERE = "111122223333/us-east-1"
@@ -28,9 +30,16 @@ def text(**fields: object) -> str:
 
 
 @pytest.mark.parametrize("stored", [{}, {"format": FIRST_FORMAT}, {"format": FORMAT}])
-def test_a_state_of_this_format_or_a_lower_one_becomes_one_of_this_format(stored: dict[str, int]) -> None:
-    assert read_state(text(**stored), TargetState) == TargetState(HERE, version=3, format=FORMAT)
-    assert read_state(text(**stored), GuardState).format == FORMAT
+def test_a_state_of_this_format_or_a_lower_one_is_read_and_keeps_its_format(stored: dict[str, int]) -> None:
+    known = stored.get("format", FIRST_FORMAT)
+    assert read_state(text(**stored), TargetState) == TargetState(HERE, version=3, format=known)
+    assert read_state(text(**stored), GuardState).format == known
+
+
+def test_the_one_backoff_of_a_lower_format_is_dropped_and_those_of_this_format_are_read() -> None:
+    former = {"count": 4, "last_at": "2026-11-20T12:00:00Z", "until": "2026-11-20T12:30:00Z"}
+    assert read_state(text(format=2, backoff=former), TargetState).backoffs == {}
+    assert read_state(text(format=3, backoffs={"key": former}), TargetState).backoffs[Lane.KEY].count == 4
 
 
 @pytest.mark.parametrize("fields", [{}, {"version": "three"}, {"incident": 7}])

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 from freezegun import freeze_time
+from msgspec.structs import replace
 
 from chalicelib.auditlog import daily_totals, hashchain
 from chalicelib.auditlog.draft import Draft
@@ -16,7 +17,8 @@ from chalicelib.aws.clock import AwsClock
 from chalicelib.aws.logreads import LogStore
 from chalicelib.aws.tables import ASKED_PREFIX, AUDIT_TABLE, DUE_SHARD, ROSTER, ROSTER_SHARDS, TARGETS_TABLE
 from chalicelib.domain import ports
-from chalicelib.domain.errors import AwsError, Conflict
+from chalicelib.domain.errors import AwsError, Conflict, KeyNotOnRecord, StateEdited
+from chalicelib.domain.formats import FORMAT
 from chalicelib.domain.model import Trigger, TriggerKind
 from chalicelib.domain.reasons import Outcome
 from chalicelib.domain.stored import GUARD_CHAIN, GuardState, Pause, TargetState
@@ -36,6 +38,7 @@ def stored(state: TargetState | GuardState) -> dict[str, Any]:
     return {
         "target": {"S": state.target},
         "state": {"S": msgspec.json.encode(state).decode()},
+        "version": {"N": str(state.version)},
         "seq": {"N": str(state.seq)},
         "head": {"S": state.head},
     }
@@ -126,14 +129,15 @@ def roster(names: Iterable[str]) -> list[dict[str, Any]]:
         lambda store: store.load(HERE, EVENT),
         lambda store: list(store.states()),
         lambda store: list(store.heads()),
-        lambda store: store.head(HERE),
+        lambda store: store.stored_state(HERE),
         lambda store: list(store.rows(HERE)),
         lambda store: list(store.markers(HERE)),
+        lambda store: list(store.key_rows(HERE)),
         lambda store: list(store.row_keys()),
         lambda store: store.oldest(HERE, 10),
         lambda store: store.newest(HERE, 10),
     ],
-    ids=["load", "states", "heads", "head", "rows", "markers", "row_keys", "oldest", "newest"],
+    ids=["load", "states", "heads", "stored_state", "rows", "markers", "key_rows", "row_keys", "oldest", "newest"],
 )
 def test_p8_p16_what_is_decided_or_verified_by_is_read_consistently(read: Callable[[LogStore], object]) -> None:
     store, endpoint = connected(Dynamo([stored(KNOWN), *roster([HERE]), row(1), marker(1)]))
@@ -235,6 +239,45 @@ def test_p3_p5_a_record_its_marker_and_the_state_are_one_transaction_and_overwri
         "version = :version",
         {":version": {"N": "7"}},
     )
+
+
+NAMED = replace(KNOWN, managed_key="arn:of-a-key")
+
+
+def refused_at(kind: str, draft: Draft[TargetState], *more: str) -> LogStore:
+    """A store whose transaction fails on the conditions of all writes of this kind, and on those of `more`."""
+
+    def answer(operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        failing = [kind in str(item) or any(each in str(item) for each in more) for item in parameters["TransactItems"]]
+        assert any(failing)
+        raise cancelled(*("ConditionalCheckFailed" if fails else "None" for fails in failing))
+
+    return connected(answer)[0]
+
+
+def test_p16_a_key_that_is_used_and_not_on_record_is_refused_by_name_and_is_no_conflict() -> None:
+    draft = a_write(NAMED)
+    store = refused_at("ConditionCheck", draft)
+    with pytest.raises(KeyNotOnRecord, match="arn:of-a-key"):
+        store.commit(draft.before, draft.after, draft.records, EVENT, used=("arn:of-a-key", "arn:never-named"))
+
+
+def test_p16_a_state_that_only_claims_an_earlier_format_is_refused_and_is_no_conflict() -> None:
+    draft = a_write(replace(NAMED, format=FORMAT - 1))
+    store = refused_at("k#upgraded", draft)
+    with pytest.raises(StateEdited, match=HERE):
+        store.commit(draft.before, draft.after, draft.records, EVENT)
+
+
+def test_p8_a_lost_race_is_a_conflict_whatever_else_failed() -> None:
+    draft = a_write(NAMED)
+    store = refused_at("ConditionCheck", draft, "version = :version")
+    with pytest.raises(Conflict):
+        store.commit(draft.before, draft.after, draft.records, EVENT, used=("arn:of-a-key",))
+    first = a_write(TargetState(HERE))
+    store = refused_at("k#upgraded", first, "attribute_not_exists(target)")
+    with pytest.raises(Conflict):
+        store.commit(first.before, first.after, first.records, EVENT)
 
 
 def test_p1_a_state_with_something_due_stands_in_the_index_that_tick_reads_and_no_other() -> None:

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from typing import Any
 
-import msgspec
 import pytest
 from msgspec.structs import replace
 
 from chalicelib.auditlog import hashchain
 from chalicelib.auditlog.anchors import anchor_digest, anchored_heads
 from chalicelib.auditlog.verify import verify
-from chalicelib.domain.errors import AwsError, StoreError
+from chalicelib.domain.errors import AwsError, Conflict, StoreError
 from chalicelib.domain.model import EncryptionType, Target, Trigger, TriggerKind
 from chalicelib.domain.ports import Request
 from chalicelib.domain.reasons import Outcome
 from chalicelib.domain.stored import GUARD_CHAIN, GuardState, Record, TargetState
-from chalicelib.loop.guard import Guard
+from chalicelib.loop.batch import Span, figures
+from chalicelib.loop.guard import MOST_CONFLICTS, Guard
 from chalicelib.loop.pause import pause
 from chalicelib.loop.sweep import sweep
 from chalicelib.loop.tick import tick
 from tests.simulation.fakes import OPERATOR_ARN, FakeRequests, FakeStore
+from tests.simulation.lambdas import baseline
 from tests.simulation.scenarios import Stage
 from tests.simulation.still import still
 from tests.simulation.world import ACCOUNT, HOME, Hazard, Run
@@ -50,7 +52,7 @@ def guard_of(scene: Stage, **changes: object) -> Guard:
 def remember(scene: Stage, target: Target | str, **fields: object) -> None:
     """Put a target's state into the tables as it is."""
     state = TargetState(str(target), **{"version": 1, **fields})  # type: ignore[arg-type]
-    scene.tables.states[str(target)] = (state.version, msgspec.json.encode(state), state.due)
+    scene.tables.hold(state)
 
 
 def all_due(scene: Stage) -> None:
@@ -62,10 +64,9 @@ def put_right(scene: Stage) -> list[Target]:
     return [target for target in TARGETS if scene.world.setting(target).type is EncryptionType.KMS]
 
 
-def seconds(*left: float) -> Callable[[], float]:
-    """The time left at each call; then there is none."""
-    answers = iter(left)
-    return lambda: next(answers, 0.0)
+def time_for(scene: Stage, targets: int) -> Callable[[], float]:
+    """The seconds left: a minute, until so many targets are put right."""
+    return lambda: 60.0 if len(put_right(scene)) < targets else 24.0
 
 
 def the_sweep(scene: Stage) -> Record:
@@ -79,7 +80,7 @@ def test_p10_a_tick_begins_no_target_that_its_function_may_not_live_to_end() -> 
     """A remediation polls X-Ray for ten seconds, and a call of its may take eleven."""
     scene = still()
     all_due(scene)
-    report = tick(guard_of(scene), seconds(60.0, 24.0, 24.0))
+    report = tick(guard_of(scene), time_for(scene, 1))
     assert len(report.results) == 1
     assert len(put_right(scene)) == 1
     waiting = [target for target in TARGETS if scene.tables.state(target).recheck_at is not None]
@@ -88,14 +89,14 @@ def test_p10_a_tick_begins_no_target_that_its_function_may_not_live_to_end() -> 
 
 def test_p10_a_tick_whose_time_is_used_up_leaves_requests_waiting() -> None:
     scene, requests = still(), FakeRequests(*map(str, TARGETS))
-    tick(guard_of(scene, requests=requests), seconds(60.0, 24.0, 24.0))
+    tick(guard_of(scene, requests=requests), time_for(scene, 1))
     assert [each.target for each in requests.waiting] == [str(target) for target in TARGETS[1:]]
     assert len(put_right(scene)) == 1
 
 
 def test_p10_a_sweep_says_which_targets_its_time_did_not_suffice_for() -> None:
     scene = still()
-    sweep(guard_of(scene), lambda: REGIONS, None, seconds(100.0, 24.0, 24.0))
+    sweep(guard_of(scene), lambda: REGIONS, None, time_for(scene, 1))
     assert len(put_right(scene)) == 1
     record = the_sweep(scene)
     assert record.outcome is Outcome.FAILED
@@ -113,10 +114,9 @@ def test_p6_a_sweep_begins_with_the_target_that_was_not_looked_at_for_longest() 
         remember(scene, target, checked_at=scene.world.clock - timedelta(hours=hours))
     order: list[Target] = []
     for _ in TARGETS:
-        left = seconds(*[LONG] * (len(order) + 1))
         fresh = still()
         fresh.tables.states.update(scene.tables.states)
-        sweep(guard_of(fresh), lambda: REGIONS, None, left)
+        sweep(guard_of(fresh), lambda: REGIONS, None, time_for(fresh, len(order) + 1))
         (new,) = set(put_right(fresh)) - set(order)
         order.append(new)
     assert order == [TARGETS[2], TARGETS[1], TARGETS[0]]
@@ -201,6 +201,18 @@ def test_p11_a_request_that_cannot_be_taken_off_the_list_does_not_keep_the_other
     assert list(report.unreached) == [str(TARGETS[0])], "said aloud, for it will be done again"
 
 
+def test_p11_while_requests_cannot_be_read_what_is_due_is_done_all_the_same() -> None:
+    class Unreadable(FakeRequests):
+        def pending(self, limit: int) -> Sequence[Request]:
+            raise StoreError("dynamodb:Query", "ThrottlingException", "too many requests")
+
+    scene = still()
+    all_due(scene)
+    report = tick(guard_of(scene, requests=Unreadable()), lambda: 60.0)
+    assert put_right(scene) == list(TARGETS)
+    assert {name: problem.code for name, problem in report.unreached.items()} == {"requests": "ThrottlingException"}
+
+
 def test_a_request_for_what_is_no_target_does_not_wait_for_ever() -> None:
     scene, requests = still(), FakeRequests("us-east-1", str(HOME))
     tick(guard_of(scene, requests=requests), lambda: LONG)
@@ -241,7 +253,71 @@ def test_p16_verification_holds_every_part_of_an_anchor_against_its_chain() -> N
     assert found == {(first, "TRUNCATED"), (last, "TRUNCATED")}
 
 
+# --- P17 -------------------------------------------------------------------------------------------------------------
+
+
+def test_p17_a_remediation_that_lost_a_race_before_it_began_takes_one_place_of_the_budget() -> None:
+    """Another writer is faster than its REMEDIATING; it observes again and begins once more."""
+
+    class Raced(FakeStore):
+        lost = False
+
+        def commit(self, before: TargetState, after: TargetState, *written: Any, **more: Any) -> None:  # type: ignore[override]
+            if not self.lost and after.target == str(TARGETS[0]):
+                self.lost = True
+                remember(scene, TARGETS[0], good_at=scene.world.clock)
+            super().commit(before, after, *written, **more)
+
+    scene = still(replace(baseline(), limits=replace(baseline().limits, remediations_per_sweep=2)))
+    store = Raced(scene.world, Run("test/1", "test"), scene.tables)
+    sweep(guard_of(scene, store=store), lambda: REGIONS, None, lambda: LONG)
+    assert store.lost
+    assert put_right(scene) == list(TARGETS[:2])
+
+
+def test_p17_a_target_that_was_mutated_counts_though_its_run_begins_again_and_loses_a_race() -> None:
+    """The answer to its last transaction is lost, and the setting changes again before the run has looked."""
+
+    class Lossy(FakeStore):
+        answer_lost = False
+        races_lost = 0
+
+        def commit(self, before: TargetState, after: TargetState, *written: Any, **more: Any) -> None:  # type: ignore[override]
+            outcome = after.outcome if after.target == str(TARGETS[0]) else None
+            if outcome is Outcome.REMEDIATING and self.answer_lost and self.races_lost < MOST_CONFLICTS:
+                self.races_lost += 1
+                raise Conflict(after.target)
+            super().commit(before, after, *written, **more)
+            if outcome is Outcome.REMEDIATED and not self.answer_lost:
+                self.answer_lost = True
+                scene.world.set_xray(TARGETS[0], EncryptionType.NONE, None)
+                raise StoreError("dynamodb:TransactWriteItems", "NoAnswer", "ReadTimeoutError")
+
+    scene = still(replace(baseline(), limits=replace(baseline().limits, remediations_per_sweep=1)))
+    store = Lossy(scene.world, Run("test/1", "test"), scene.tables)
+    sweep(guard_of(scene, store=store), lambda: REGIONS, None, lambda: LONG)
+    assert store.races_lost == MOST_CONFLICTS
+    assert put_right(scene) == [TARGETS[0]]
+
+
 # --- what a sweep writes down ----------------------------------------------------------------------------------------
+
+
+def test_a_sweep_says_how_long_its_targets_took_and_which_was_the_slowest() -> None:
+    spans = [Span("a", 100.0, 99.5), Span("b", 99.9, 97.25), Span("c", 99.5, 97.0), Span("d", 97.25, 96.75)]
+    assert figures(spans) == {
+        "targets": 4,
+        "seconds": 3.25,
+        "at_once": 2,
+        "slowest": "b",
+        "slowest_seconds": 2.65,
+    }
+    assert figures([]) == {"targets": 0}
+    scene = still(latency=lambda rng, name: 0.25)
+    sweep(guard_of(scene), lambda: REGIONS, None, lambda: LONG - scene.world.now)
+    run: Any = the_sweep(scene).detail["run"]
+    assert (run["targets"], run["at_once"]) == (3, 1)
+    assert run["seconds"] > run["slowest_seconds"] > 1
 
 
 def test_without_the_list_of_regions_there_is_no_sweep_and_the_log_says_so() -> None:

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from chalicelib.domain.keypolicy.document import Condition, Statement, UnreadablePolicy, read_document
 from chalicelib.domain.keypolicy.meaning import catches_tag, varies
-from chalicelib.domain.keypolicy.wanted import TAGGING_ACTIONS, missing_statements, via, wanted_statements
+from chalicelib.domain.keypolicy.wanted import ROOT, TAGGING_ACTIONS, XRAY, missing_statements, via, wanted_statements
 from chalicelib.domain.model import Target, arn_part
 from chalicelib.domain.policy import Rule, arn_covers, glob_matches
 
@@ -41,8 +41,18 @@ class Verdict(Struct, frozen=True):
     lockouts: tuple[str, ...] = ()
 
     @property
+    def lets_xray(self) -> bool:
+        """Whether the policy certainly lets X-Ray use the key."""
+        return not (XRAY in self.missing or self.foreign_denies or self.problem)
+
+    @property
     def proved(self) -> bool:
-        """Whether the policy allows X-Ray to be set to the key."""
+        """Whether X-Ray may be set to the key. The caller's right to create X-Ray's grant comes from IAM, by ROOT."""
+        return self.lets_xray and ROOT not in self.missing
+
+    @property
+    def complete(self) -> bool:
+        """Whether the policy says all that the rule requires, and nothing that could deny X-Ray the key."""
         return not (self.missing or self.foreign_denies or self.problem)
 
 

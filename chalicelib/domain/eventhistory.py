@@ -1,0 +1,308 @@
+"""Compare CloudTrail's Event history with a target's records: pure.
+
+An event of Event history that is not on the record was missed: EventBridge, a rule or a function lost it. A recorded
+event that Event history does not have is unconfirmed: AWS did not send it. Two events missed in a row, in a Region that
+should receive events, mean that the target is deaf.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from chalicelib.domain.events import CHANGE_EVENT, KEY_EVENTS, read_change
+from chalicelib.domain.lookups import HistoryEvent, Look, Progress, Recorded
+from chalicelib.domain.model import Actor, ChangeEvent, Rejected, Subject, Target, TriggerKind
+from chalicelib.domain.reasons import Reason
+from chalicelib.domain.stored import Suppression, TargetState
+from chalicelib.domain.times import CLOCK_SKEW
+
+MAY_STILL_COME = timedelta(minutes=20)
+"""CloudTrail delivers within fifteen minutes: an event that is older was missed."""
+
+MAY_STILL_APPEAR = timedelta(hours=2)
+"""A recorded event that Event history does not show is unconfirmed when its record is older than this."""
+
+OVERLAP = timedelta(minutes=30)
+"""How far each look goes back before what was read already, for events that Event history showed late."""
+
+LONGEST_UNCHECKED = timedelta(hours=6)
+"""A look goes back no further for records to confirm: after a storm, missed events must not wait for them."""
+
+FIRST_LOOK = timedelta(hours=24)
+OLDEST = timedelta(days=89)
+"""Event history has ninety days."""
+
+DEAF_AFTER = 2
+"""An event may be lost by itself; two in a row are a broken way."""
+
+
+class Match(Struct, frozen=True):
+    """The record of an event. `by_id`: it has the event's id. `own`: it is of a call that the guard made itself."""
+
+    record: Recorded
+    by_id: bool
+    own: bool = False
+
+
+class Unconfirmed(Struct, frozen=True):
+    """A record of an event that Event history does not have, and the break-glass values that the event opened."""
+
+    record: Recorded
+    opened: frozenset[tuple[str, str]]
+
+
+# --- which events ----------------------------------------------------------------------------------------------------
+
+
+def next_look(progress: Progress, now: datetime) -> Look:
+    """Return the unfinished look, or the next one.
+
+    It begins early enough to confirm every record that was too young in the last one.
+    """
+    if progress.look is not None:
+        return replace(progress.look, resumed=True)
+    if progress.until is None:
+        return Look(now - FIRST_LOOK, now)
+    unchecked_since = max(progress.checked_until or progress.until, progress.until - LONGEST_UNCHECKED)
+    return Look(max(min(progress.until, unchecked_since) - OVERLAP, now - OLDEST), now)
+
+
+def finished(progress: Progress, look: Look) -> Progress:
+    """Return the progress after the last page of a look.
+
+    Only a look whose pages were all read in one run can show that an event is absent.
+    """
+    unchecked_since = progress.checked_until or look.since + OVERLAP
+    checked_until = unchecked_since if look.resumed else look.until - MAY_STILL_APPEAR
+    return replace(progress, look=None, until=look.until, checked_until=checked_until)
+
+
+def read_events(target: Target, events: Iterable[HistoryEvent]) -> list[ChangeEvent | Rejected]:
+    """Read the events of a look, in the order of their times; first those that cannot be acted on.
+
+    `events` are in AWS's order, newest first: the later of two in the same second comes first.
+    """
+    read = [_read(target, event) for event in events]
+    rejected: list[ChangeEvent | Rejected] = [each for each in read if isinstance(each, Rejected)]
+    changes = [each for each in reversed(read) if isinstance(each, ChangeEvent)]
+    return [*rejected, *sorted(changes, key=_time)]
+
+
+def _time(event: ChangeEvent) -> float:
+    at = event.trigger.event_time
+    return at.timestamp() if at else 0.0
+
+
+def _read(target: Target, event: HistoryEvent) -> ChangeEvent | Rejected:
+    """Read the record as EventBridge would have sent it. It must be of the target that was looked up."""
+    try:
+        record: object = json.loads(event.text)
+    except (ValueError, RecursionError):
+        record = None
+    change = read_change(
+        {
+            "id": event.event_id,
+            "source": "aws.xray",
+            "account": target.account,
+            "region": target.region,
+            "detail": record,
+        }
+    )
+    if isinstance(change, Rejected):
+        return change
+    return replace(change, trigger=replace(change.trigger, kind=TriggerKind.HISTORY))
+
+
+def own_id(event: ChangeEvent) -> str | None:
+    """The id of the event itself: that of an addendum is not that of its original."""
+    return event.addendum_id or event.trigger.event_id
+
+
+# --- which events are on the record ----------------------------------------------------------------------------------
+
+
+class OnRecord:
+    """A target's records, found by event id, by request, or by time, actor and result."""
+
+    def __init__(self, records: Sequence[Recorded]) -> None:
+        self._records = [each for each in records if each.change is not None or each.reason == Reason.ADDENDUM]
+        self._by_id: dict[str | None, Recorded] = {each.trigger.event_id: each for each in reversed(self._records)}
+        self._by_request: dict[tuple[str | None, str | None], Recorded] = {
+            (each.trigger.request_id, each.trigger.event_name): each
+            for each in reversed(self._records)
+            if each.trigger.request_id
+        }
+        self._sent: dict[str | None, Recorded] = {
+            call.request_id: each for each in records for call in each.actions if call.request_id
+        }
+
+    def match(self, event: ChangeEvent) -> Match | None:
+        """Return the event's record; None if there is none."""
+        trigger = event.trigger
+        if found := self._by_id.get(own_id(event)):
+            return Match(found, by_id=True)
+        if found := self._sent.get(trigger.request_id):
+            return Match(found, by_id=False, own=True)
+        if event.addendum_id:
+            return None
+        if found := self._by_request.get((trigger.request_id, trigger.event_name)):
+            return Match(found, by_id=False)
+        return next((Match(each, by_id=False) for each in self._records if _is_same_call(event, each)), None)
+
+
+def _is_same_call(event: ChangeEvent, record: Recorded) -> bool:
+    """Whether time, actor and result are the same, if not both have a request id."""
+    known, found = record.trigger, event.trigger
+    if (known.request_id and found.request_id) or found.event_time is None or record.change is None:
+        return False
+    after = str(event.result) if event.effect else None
+    call = (CHANGE_EVENT, found.event_time, _arn(found.actor), after)
+    return (known.event_name, known.event_time, _arn(known.actor), record.change.after) == call
+
+
+def _arn(actor: Actor | None) -> str | None:
+    return actor.arn if actor else None
+
+
+def was_missed(match: Match) -> bool:
+    """Whether the event is only on the record because it was found in Event history."""
+    return match.record.trigger.kind is TriggerKind.HISTORY
+
+
+def is_late(event: ChangeEvent, now: datetime) -> bool:
+    """Whether an event that is not on the record will not come any more."""
+    at = event.trigger.event_time
+    return at is None or now - at >= MAY_STILL_COME
+
+
+# --- deafness --------------------------------------------------------------------------------------------------------
+
+
+def judged(progress: Progress, event: ChangeEvent, *, received: bool, by_id: bool | None, expected: bool) -> Progress:
+    """Return the progress with one more event of somebody else's, in the order of their times; each counts once.
+
+    `received`: EventBridge delivered it. `by_id`: how its record was found, None if it has none. `expected`: this
+    Region's events should be received even if none ever was.
+    """
+    at, event_id = event.trigger.event_time, own_id(event) or ""
+    latest, of_that_second = progress.judged_at, progress.judged_ids
+    if at is None or (latest is not None and (at < latest or (at == latest and event_id in of_that_second))):
+        return progress
+    progress = replace(
+        progress,
+        judged_at=at,
+        judged_ids=(*of_that_second, event_id) if at == latest else (event_id,),
+        matched_by_id=progress.matched_by_id + (received and by_id is True),
+        matched_otherwise=progress.matched_otherwise + (received and by_id is False),
+    )
+    if received:
+        return replace(progress, heard=True, missed_in_a_row=0, deaf_since=None)
+    missed = progress.missed_in_a_row + 1
+    is_deaf = missed >= DEAF_AFTER and (expected or progress.heard)
+    return replace(progress, missed_in_a_row=missed, deaf_since=progress.deaf_since or (at if is_deaf else None))
+
+
+def news_of_hearing(progress: Progress, records: Sequence[Recorded], was_deaf: bool) -> Reason | None:
+    """Return DEAF or HEARING if the records do not say so yet.
+
+    What the newest records say counts more than the former progress: a run may have died between the two.
+    """
+    notes = [each.reason for each in records if each.reason in (Reason.DEAF, Reason.HEARING)]
+    known = notes[-1] == Reason.DEAF if notes else was_deaf
+    if (progress.deaf_since is not None) == known:
+        return None
+    return Reason.DEAF if progress.deaf_since else Reason.HEARING
+
+
+# --- what nobody confirms --------------------------------------------------------------------------------------------
+
+
+def unconfirmed(
+    progress: Progress,
+    look: Look,
+    events: Sequence[ChangeEvent | Rejected],
+    records: Sequence[Recorded],
+    now: datetime,
+) -> tuple[list[Unconfirmed], list[Unconfirmed]]:
+    """Return the records of events that Event history does not have, and those that only a lookup by id can confirm.
+
+    `events` are all events of the look. Where the ids are known to be equal on both ways, only the id confirms.
+    """
+    changes = [event for event in events if isinstance(event, ChangeEvent)]
+    ids = {own_id(event) for event in changes}
+    ids |= {event.event_id for event in events if isinstance(event, Rejected)}
+    noted = {each.trigger.event_id for each in records if each.reason == Reason.UNCONFIRMED}
+    strict = progress.matched_by_id > 0
+    refuted, doubtful = [], []
+    for record in records:
+        if not _must_be_confirmed(record, progress, now) or record.trigger.event_id in {*ids, *noted}:
+            continue
+        at, opened = record.trigger.event_time, _opened_by(record, records)
+        in_look = at is not None and at >= look.since
+        if record.trigger.event_name == CHANGE_EVENT and in_look:
+            alone = OnRecord([record])
+            if strict or not any(alone.match(event) for event in changes):
+                refuted.append(Unconfirmed(record, opened))
+        elif strict and record.trigger.event_name in {CHANGE_EVENT, *KEY_EVENTS}:
+            doubtful.append(Unconfirmed(record, opened))
+    # First those that may suppress remediation: nobody can hide one behind many others.
+    return refuted, sorted(doubtful, key=lambda each: (not each.opened, not _is_about_tags(each.record)))
+
+
+def _must_be_confirmed(record: Recorded, progress: Progress, now: datetime) -> bool:
+    since = progress.checked_until
+    return (
+        record.change is not None
+        and record.trigger.event_id is not None
+        and record.trigger.kind in (TriggerKind.CHANGE, TriggerKind.KEY)
+        and (since is None or record.at >= since)
+        and record.at < now - MAY_STILL_APPEAR
+    )
+
+
+def _opened_by(record: Recorded, records: Sequence[Recorded]) -> frozenset[tuple[str, str]]:
+    return frozenset(
+        (each.suppression.carrier, each.suppression.value)
+        for each in records
+        if each.reason == Reason.BREAK_GLASS_OPENED
+        and each.suppression is not None
+        and each.trigger.event_id == record.trigger.event_id
+    )
+
+
+def _is_about_tags(record: Recorded) -> bool:
+    return record.change is not None and record.change.subject is Subject.TAGS
+
+
+def without_trust(state: TargetState, found: Unconfirmed, now: datetime) -> tuple[TargetState, list[Suppression]]:
+    """Close the suppressions that rest on an unconfirmed event; if there are any, the target is due at once."""
+    trigger = found.record.trigger
+    drift = (_arn(trigger.actor), trigger.event_time)
+
+    def rests_on_it(each: Suppression) -> bool:
+        is_its_drift = each.drift_at is not None and (each.carrier, each.drift_at) == drift
+        by_its_actor = trigger.event_name == "TagResource" and each.opened_by == trigger.actor
+        return is_its_drift or by_its_actor or (each.carrier, each.value) in found.opened
+
+    closed = [
+        replace(each, closed=Reason.UNCONFIRMED.value)
+        for each in state.suppressions
+        if each.closed is None and each.refused is None and rests_on_it(each)
+    ]
+    if not closed:
+        return state, []
+    names = {(each.carrier, each.value): each for each in closed}
+    kept = tuple(names.get((each.carrier, each.value), each) for each in state.suppressions)
+    is_open = any(each.closed is None and each.refused is None for each in kept)
+    incident = replace(state.incident, due=now) if state.incident else None
+    return replace(state, suppressions=kept, watch=now if is_open else None, incident=incident), closed
+
+
+def records_since(look: Look) -> datetime:
+    """Return the time of the oldest record that a look needs."""
+    return look.since - CLOCK_SKEW

@@ -1,0 +1,104 @@
+"""What the guard reads of CloudTrail's Event history, what it compares that with, and how far it has read.
+
+Only the function `event_history` and the operators' faces load this module. An unreadable `Progress` starts anew, so
+its fields may change; a new one needs a default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from msgspec import Struct
+
+from chalicelib.domain.model import Trigger
+from chalicelib.domain.stored import Change, Suppression
+
+
+class HistoryEvent(Struct, frozen=True):
+    """An event of Event history: its id, and CloudTrail's record as JSON text, which is untrusted input."""
+
+    event_id: str
+    text: str
+
+
+class HistoryPage(Struct, frozen=True):
+    """One response of LookupEvents, newest event first. `token` is None on the last page."""
+
+    events: tuple[HistoryEvent, ...]
+    token: str | None = None
+
+
+class EventHistory(Protocol):
+    """CloudTrail's Event history of one account and Region."""
+
+    def lookup(
+        self, attribute: tuple[str, str], since: datetime, until: datetime, token: str | None = None
+    ) -> HistoryPage:
+        """LookupEvents: one page of the events with this attribute, such as `("EventName", "PutEncryptionConfig")`."""
+
+
+class SentCall(Struct, frozen=True):
+    """A call of the guard, as a record has it."""
+
+    request_id: str | None = None
+
+
+class Recorded(Struct, frozen=True):
+    """What matters here of a record. Only the one record of an event has `change`."""
+
+    record_id: str
+    at: datetime
+    trigger: Trigger
+    reason: str | None = None
+    change: Change | None = None
+    actions: tuple[SentCall, ...] = ()
+    suppression: Suppression | None = None
+
+
+class Look(Struct, frozen=True):
+    """A time whose events are being read: from `since` until `until`. `token` is the next page's, None for the first.
+
+    `resumed`: a former run read the first pages.
+    """
+
+    since: datetime
+    until: datetime
+    token: str | None = None
+    resumed: bool = False
+
+
+class Progress(Struct, frozen=True):
+    """How far a target's Event history was read, and what that says about the delivery of its events.
+
+    Every event before `until` was read, and every record before `checked_until` was compared with the events. `look` is
+    unfinished. `judged_at` is the time, in whole seconds, of the latest events, `judged_ids`, that are part of
+    `missed_in_a_row`, `heard` (an event was ever received) and of the two counts: events whose id, or only whose
+    request or time, is that of their record.
+    `deaf_since`: the target receives no events.
+    """
+
+    until: datetime | None = None
+    checked_until: datetime | None = None
+    look: Look | None = None
+    judged_at: datetime | None = None
+    judged_ids: tuple[str, ...] = ()
+    missed_in_a_row: int = 0
+    heard: bool = False
+    deaf_since: datetime | None = None
+    matched_by_id: int = 0
+    matched_otherwise: int = 0
+
+
+class HistoryStore(Protocol):
+    """What the guard's tables have of Event history."""
+
+    def progress(self, targets: Sequence[str]) -> Mapping[str, Progress]:
+        """The stored progress by target, read consistently. None is stored of a target that is absent."""
+
+    def keep(self, target: str, progress: Progress) -> None:
+        """Store the progress of a target, in place of the former one."""
+
+    def recorded(self, target: str, since: datetime) -> Sequence[Recorded]:
+        """The records of a chain since a time, in order."""
