@@ -78,6 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
         region=options.region,
         regions=tuple(options.regions.split(",")),
         forwarding=() if package is None else tuple(set(options.regions.split(",")) - {options.region}),
+        silent_session=SESSION,  # past incidents bring their own events, at times in the past
         package=package,
         say=say_unless_past,
         settle_seconds=options.settle_seconds,

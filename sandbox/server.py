@@ -89,7 +89,8 @@ class Sandbox:
     """A simulated AWS on one machine. Use it as a context manager; `url` is its endpoint.
 
     `package` is a folder with the templates and `deployment.zip`, or None to deploy nothing. Events of the Regions in
-    `forwarding` are forwarded to the guard. `say` receives a line for everything that happens.
+    `forwarding` are forwarded to the guard. Events of calls by role sessions named `silent_session` are not delivered.
+    `say` receives a line for everything that happens.
     """
 
     _in_use = threading.Lock()
@@ -103,6 +104,7 @@ class Sandbox:
         package: Path | None = None,
         parameters: dict[str, Any] | None = None,
         forwarding: Iterable[str] = (),
+        silent_session: str = "",
         say: Callable[[str], None] = lambda line: None,
         warm: bool = True,
         **knobs: Any,
@@ -115,6 +117,7 @@ class Sandbox:
         self.package = package
         self.parameters = parameters or {}
         self.forwarding = tuple(forwarding)
+        self.silent_session = silent_session
         self.say = say
         self.calls: deque[Call] = deque(maxlen=20_000)
         self.faults: list[Fault] = []
@@ -484,6 +487,9 @@ class Sandbox:
     # Events and functions
 
     def _deliver(self, event: dict[str, Any]) -> int:
+        principal_id = str((event["detail"].get("userIdentity") or {}).get("principalId"))
+        if self.silent_session and principal_id.endswith(f":{self.silent_session}"):
+            return 0
         with self._world:
             return self.bus.deliver(event)
 

@@ -440,6 +440,18 @@ class TestRedrive:
 
 
 @pytest.mark.parametrize(
+    ("source", "function"),
+    [("aws.xray", "xray-guard-on_change"), ("aws.kms", "xray-guard-on_key_change"), ("my.app", None), (7, None)],
+)
+def test_an_event_that_was_not_forwarded_goes_to_the_function_of_its_source(
+    source: object, function: str | None
+) -> None:
+    bus = {"DataType": "String", "StringValue": f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/xray-guard"}
+    message = {"MessageId": "m", "ReceiptHandle": "r", "Body": json.dumps({"source": source})}
+    assert read_message({**message, "MessageAttributes": {"TARGET_ARN": bus}}).function == function
+
+
+@pytest.mark.parametrize(
     "body",
     ["", "null", "[]", "{}", '{"requestContext": 3, "requestPayload": {}}', '{"requestContext": {}}', "[" * 9999],
 )

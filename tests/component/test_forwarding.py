@@ -34,6 +34,14 @@ def _account() -> Iterator[Sandbox]:
 
 
 @pytest.fixture
+def silent(_account: Sandbox) -> Iterator[None]:
+    """Calls by sessions named `past` have no events."""
+    _account.silent_session = "past"
+    yield
+    _account.silent_session = ""
+
+
+@pytest.fixture
 def account(_account: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Sandbox]:
     """An account that forwards the events of two Regions of three, and a shell that is pointed at it."""
     for name in [name for name in os.environ if name.startswith(("AWS_", "XRAY_GUARD_"))]:
@@ -42,6 +50,9 @@ def account(_account: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    for function in _account.functions:
+        if function.definition.short_name in ("on_change", "on_key_change"):
+            function.warm()  # a cold start is not what the tests measure
     yield _account
     _account.reset()
 
@@ -200,6 +211,17 @@ def test_what_cannot_be_forwarded_waits_in_its_region_and_redrive_brings_it_to_t
     assert event not in waiting(account, THERE)
     assert records_of(account, TARGET)[0].trigger.event_id == event["detail"]["eventID"]
     assert setting_of(account, THERE)["Type"] == "KMS"
+
+
+@pytest.mark.usefixtures("silent")
+def test_past_incidents_of_the_sandbox_wake_no_function(account: Sandbox) -> None:
+    role = f"arn:aws:iam::{GUARD_ACCOUNT}:role/Ops"
+    account.client("xray", THERE, role=role, session="past").put_encryption_config(Type="NONE")
+    assert account.idle(30)
+    assert records_of(account, TARGET) == []
+    account.client("xray", THERE, role=role, session="present").put_encryption_config(Type="NONE")
+    assert account.idle(30)
+    assert records_of(account, TARGET) != []
 
 
 class TestTheBus:
