@@ -8,6 +8,7 @@ Once an hour this run reads it for each Region and compares it with the records.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -19,6 +20,9 @@ from chalicelib.domain.eventhistory import (
     OLDEST,
     OnRecord,
     Unconfirmed,
+    believable,
+    confirms,
+    could_be_received,
     finished,
     is_late,
     judged,
@@ -88,7 +92,7 @@ def event_history(
     progress = store.progress([str(target) for target in targets])
     run = _Run(guard, histories, store, seconds_left, home_region)
     for target in sorted(targets, key=lambda target: _behind(progress, target)):
-        run.read(target, progress.get(str(target), Progress()))
+        run.read(target, believable(progress.get(str(target), Progress()), guard.clock.now()))
     report = run.report
     detail: dict[str, object] = {
         "targets": report.targets,
@@ -217,28 +221,32 @@ class _Run:
         """Record each event that was missed. Return the progress; None if there was not enough time."""
         guard, known = self._guard, OnRecord(records)
         expected = target.region == self._home_region
+        first_seen = cache(lambda: guard.store.load(str(target)).state.first_seen)
         for event in events:
             if isinstance(event, Rejected):
                 _reject(guard, event)
                 continue
-            match = known.match(event)
+            match = known.match(event, ids_are_equal=progress.matched_by_id > 0)
             if match is not None:
-                if not match.own:
-                    progress = judged(
-                        progress, event, received=not was_missed(match), by_id=match.by_id, expected=expected
-                    )
+                received = not was_missed(match)
+                if not match.own and (received or could_be_received(event, first_seen())):
+                    progress = judged(progress, event, received=received, by_id=match.by_id, expected=expected)
                 continue
             if not is_late(event, guard.clock.now()):
                 continue
             if self._seconds_left() < SECONDS_FOR_ONE:
                 return None
-            received = self._is_counted_or_own(target, event)
-            if received is None:
+            is_known = self._is_counted_or_own(target, event)
+            if is_known is None:
                 continue
-            if not received:
+            if not is_known:
                 reconcile(guard, target, event.trigger, event)
                 self.report.missed += 1
-            progress = judged(progress, event, received=received, by_id=None, expected=expected)
+            elif event.addendum_id:  # its original is on the record, which does not show that the addendum was received
+                reconcile(guard, target, event.trigger, event)
+                continue
+            if is_known or could_be_received(event, first_seen()):
+                progress = judged(progress, event, received=is_known, by_id=None, expected=expected)
         return progress
 
     def _is_counted_or_own(self, target: Target, event: ChangeEvent) -> bool | None:
@@ -265,7 +273,12 @@ class _Run:
                 continue
             self._by_id_left -= 1
             whole = Look(look.until - OLDEST, look.until)
-            if not self._lookup(target, ("EventId", each.record.trigger.event_id or ""), whole).events:
+            try:
+                shown = self._lookup(target, ("EventId", each.record.trigger.event_id or ""), whole).events
+            except AwsError:
+                self.report.unchecked += 1
+                continue
+            if not any(confirms(target, each.record, event) for event in shown):
                 refuted.append(each)
         for each in refuted:
             self.report.unconfirmed += 1
