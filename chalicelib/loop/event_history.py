@@ -8,6 +8,7 @@ Once an hour this run reads it for each Region and compares it with the records.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from functools import cache
 
 from msgspec import Struct, field
@@ -51,13 +52,18 @@ SECONDS_TO_RECORD = 100.0
 
 MOST_LOOKUPS_BY_ID = 20
 
+BEHIND = timedelta(hours=3)
+"""A Region that was not read for so long is behind."""
+
 TRIGGER = Trigger(TriggerKind.HISTORY)
 
 
 class HistoryReport(Struct):
     """The result of a run. `refused` maps a target to the code of AWS's refusal; `unreached` to why its run failed.
 
-    `unchecked` are records that were not compared for lack of lookups. `bugs` are unexpected exceptions.
+    `unchecked` are records that were not compared: a lookup was refused, or too many were needed. `behind` are targets
+    that were not read for three hours; not those whose reading is denied, except in the guard's own Region. `bugs` are
+    unexpected exceptions.
     """
 
     targets: int = 0
@@ -68,6 +74,7 @@ class HistoryReport(Struct):
     lookups: int = 0
     deaf: list[str] = field(default_factory=list)
     unfinished: list[str] = field(default_factory=list)
+    behind: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     unreached: dict[str, Problem] = field(default_factory=dict)
     bugs: list[Exception] = field(default_factory=list)
@@ -151,6 +158,9 @@ class _Run:
             report.bugs.append(error)
         if progress.deaf_since is not None:
             report.deaf.append(name)
+        is_denied = "AccessDenied" in report.refused.get(name, "") and target.region != self._home_region
+        if not is_denied and (progress.until is None or self._guard.clock.now() - progress.until > BEHIND):
+            report.behind.append(name)
 
     # --- one look --------------------------------------------------------------------------------------------------
 

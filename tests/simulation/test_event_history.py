@@ -290,6 +290,22 @@ def test_p10_the_guard_sends_one_lookup_a_second_at_most() -> None:
     assert all(later - earlier >= 1.0 for earlier, later in pairwise(sent))
 
 
+def test_p6_a_region_that_was_not_read_for_three_hours_is_behind_unless_its_reading_is_denied() -> None:
+    scene = quiet()
+    scene.lambdas.regions = (HOME.region, AWAY.region)
+    scene.lambdas.shown.refuses = lambda target: "AccessDeniedException"
+    assert reading(scene).behind == [str(HOME)], "the guard may always read its own Region"
+    scene.lambdas.shown.refuses = lambda target: "ThrottlingException" if target == AWAY else None
+    assert reading(scene).behind == [str(AWAY)]
+    scene.lambdas.shown.refuses = lambda target: None
+    assert reading(scene).behind == []
+    scene.lambdas.shown.refuses = lambda target: "ThrottlingException"
+    scene.world.run(2 * HOUR)
+    assert reading(scene).behind == []
+    scene.world.run(HOUR)
+    assert set(reading(scene).behind) == {str(HOME), str(AWAY)}
+
+
 def many(scene: Stage, count: int) -> list[ChangeEvent]:
     """Changes whose events are lost, a second apart."""
     made = []
