@@ -65,11 +65,18 @@ class Unconfirmed(Struct, frozen=True):
 def believable(progress: Progress, now: datetime) -> Progress:
     """Return the progress; without its times if one is in the future, because only an edit can have put it there."""
     look_until = progress.look.until if progress.look else None
-    times = (progress.until, progress.checked_until, progress.judged_at, look_until)
+    times = (progress.until, progress.checked_until, progress.judged_at, progress.tried_at, look_until)
     if all(at is None or at <= now + CLOCK_SKEW for at in times):
         return progress
     return replace(
-        progress, until=None, checked_until=None, look=None, judged_at=None, judged_ids=(), missed_in_a_row=0
+        progress,
+        until=None,
+        checked_until=None,
+        look=None,
+        judged_at=None,
+        judged_ids=(),
+        missed_in_a_row=0,
+        tried_at=None,
     )
 
 

@@ -7,7 +7,7 @@ Once an hour this run reads it for each Region and compares it with the records.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from datetime import timedelta
 from functools import cache
 
@@ -89,7 +89,7 @@ def event_history(
     *,
     home_region: str,
 ) -> HistoryReport:
-    """Read Event history of every enabled Region, those first whose reading is furthest behind.
+    """Read Event history of every enabled Region, those first on which no run spent time for longest.
 
     `home_region` is the guard's own, which receives events if it works at all.
 
@@ -116,8 +116,8 @@ def event_history(
 
 
 def _behind(progress: Mapping[str, Progress], target: Target) -> tuple[float, Target]:
-    until = progress.get(str(target), Progress()).until
-    return (until.timestamp() if until else 0.0, target)
+    tried_at = progress.get(str(target), Progress()).tried_at
+    return (tried_at.timestamp() if tried_at else 0.0, target)
 
 
 class _Run:
@@ -179,6 +179,7 @@ class _Run:
         if progress is None or not whole:
             self.report.unfinished.append(name)
         if progress is None:  # the next run reads these pages again, and finds on the record what this one recorded
+            self._store.keep(name, replace(former, tried_at=guard.clock.now()))
             return former
         if reason := news_of_hearing(progress, records, was_deaf=former.deaf_since is not None):
             since = progress.deaf_since
@@ -189,6 +190,7 @@ class _Run:
             progress = finished(progress, look)
         else:
             progress = replace(progress, look=look)
+        progress = replace(progress, tried_at=guard.clock.now())
         self._store.keep(name, progress)
         return progress
 
@@ -231,7 +233,8 @@ class _Run:
         """Record each event that was missed. Return the progress; None if there was not enough time."""
         guard, known = self._guard, OnRecord(records)
         expected = target.region == self._home_region
-        first_seen = cache(lambda: guard.store.load(str(target)).state.first_seen)
+        state = cache(lambda: guard.store.load(str(target)).state)
+        audited = self._audited(target, [event for event in events if isinstance(event, ChangeEvent)], known)
         for event in events:
             if isinstance(event, Rejected):
                 _reject(guard, event)
@@ -239,14 +242,17 @@ class _Run:
             match = known.match(event, ids_are_equal=progress.matched_by_id > 0)
             if match is not None:
                 received = not was_missed(match)
-                if not match.own and (received or could_be_received(event, first_seen())):
+                if not match.own and (received or could_be_received(event, state().first_seen)):
                     progress = judged(progress, event, received=received, by_id=match.by_id, expected=expected)
                 continue
             if not is_late(event, guard.clock.now()):
                 continue
             if self._seconds_left() < SECONDS_FOR_ONE:
                 return None
-            is_known = self._is_counted_or_own(target, event)
+            if event.trigger.event_id in audited:
+                is_known = None if is_own(guard.run(target, event.trigger, event), state()) else True
+            else:
+                is_known = self._is_counted_or_own(target, event)
             if is_known is None:
                 continue
             if not is_known:
@@ -255,9 +261,15 @@ class _Run:
             elif event.addendum_id:  # its original is on the record, which does not show that the addendum was received
                 reconcile(guard, target, event.trigger, event)
                 continue
-            if is_known or could_be_received(event, first_seen()):
+            if is_known or could_be_received(event, state().first_seen):
                 progress = judged(progress, event, received=is_known, by_id=None, expected=expected)
         return progress
+
+    def _audited(self, target: Target, changes: Sequence[ChangeEvent], known: OnRecord) -> Set[str]:
+        """The events that were counted, or whose records are older than those that were read."""
+        unknown = [each for each in changes if known.match(each, ids_are_equal=True) is None]
+        ids = sorted({each.trigger.event_id for each in unknown if each.trigger.event_id})
+        return self._store.audited(str(target), ids) if ids else frozenset()
 
     def _is_counted_or_own(self, target: Target, event: ChangeEvent) -> bool | None:
         """Whether the event was received and only counted; None if the guard itself made the call."""

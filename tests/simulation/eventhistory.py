@@ -137,6 +137,17 @@ class FakeHistoryStore:
         encoded = msgspec.json.encode(progress)
         self._world.call(self._run, "PutItem", lambda: self._items.items.update({target: encoded}), target)
 
+    def audited(self, target: str, event_ids: Sequence[str]) -> set[str]:
+        found: set[str] = set()
+        for first in range(0, len(event_ids), 100):
+            batch = event_ids[first : first + 100]
+
+            def effect(batch: Sequence[str] = batch) -> set[str]:
+                return {each for each in batch if (target, each) in self._tables.markers}
+
+            found |= self._world.call(self._run, "BatchGetItem", effect, target)
+        return found
+
     def recorded(self, target: str, since: datetime) -> Sequence[Recorded]:
         def effect() -> list[Recorded]:
             rows = self._tables.rows.get(target, ())

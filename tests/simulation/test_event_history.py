@@ -306,6 +306,34 @@ def test_p6_a_region_that_was_not_read_for_three_hours_is_behind_unless_its_read
     assert set(reading(scene).behind) == {str(HOME), str(AWAY)}
 
 
+def test_p6_a_flood_of_counted_calls_in_one_region_does_not_keep_another_one_unread() -> None:
+    scene = quiet()
+    scene.world.delivery = lambda rng: [2.0]
+    for _ in range(300):
+        scene.world.user_fails(HOME, BOB)
+        scene.world.run(1)
+    scene.lambdas.regions = (HOME.region, AWAY.region)
+    with scene.undelivered():
+        lost = scene.world.user_puts(AWAY, None, BOB)
+    scene.world.run(30 * MINUTE)
+    scene.world.latency = lambda rng, name: 1.0 if name == "BatchGetItem" else 0.02
+    assert reading(scene).unfinished == []
+    once(scene, lost, target=AWAY)
+
+
+def test_p6_a_region_for_which_the_time_did_not_suffice_is_read_last_by_the_next_run() -> None:
+    scene = quiet()
+    scene.lambdas.regions = (HOME.region, AWAY.region)
+    reading(scene)
+    many(scene, 60)
+    scene.world.run(30 * MINUTE)
+    scene.world.latency = lambda rng, name: 0.8
+    assert reading(scene, timeout=110).unfinished == [str(HOME)]
+    scene.lambdas.shown.sent_at.clear()
+    reading(scene)
+    assert [target for target, _ in scene.lambdas.shown.sent_at][:2] == [AWAY, HOME]
+
+
 def many(scene: Stage, count: int) -> list[ChangeEvent]:
     """Changes whose events are lost, a second apart."""
     made = []
