@@ -173,6 +173,8 @@ def _event_history(guard: Guard, context: Any) -> dict[str, Any]:
     if report.deaf:
         # Every hour, so that the alarm lasts as long as the cause.
         metrics.add_metric("Deaf", MetricUnit.Count, len(report.deaf))
+    if report.targets and not report.behind:
+        metrics.add_metric("EventHistoryRead", MetricUnit.Count, 1)
     if report.refused:
         logger.warning("Event history not read", extra={"targets": report.refused})
     _raise_unreached(report.bugs, report.unreached)

@@ -8,9 +8,10 @@ from typing import Any
 
 import msgspec
 
+from chalicelib.auditlog.hashchain import marker_key
 from chalicelib.aws.clients import Clients, call
 from chalicelib.aws.clock import AwsClock
-from chalicelib.aws.tables import Tables
+from chalicelib.aws.tables import MOST_KEYS_A_BATCH, Tables
 from chalicelib.domain.lookups import Progress, Recorded
 
 PREFIX = "history#"
@@ -32,6 +33,17 @@ class DynamoHistory:
         """PutItem."""
         item = {"target": {"S": f"{PREFIX}{target}"}, "progress": {"S": msgspec.json.encode(progress).decode()}}
         call("dynamodb:PutItem", self._tables.client.put_item, TableName=self._tables.targets, Item=item)
+
+    def audited(self, target: str, event_ids: Sequence[str]) -> set[str]:
+        """BatchGetItem of the events' markers, with consistent reads."""
+        found: set[str] = set()
+        names = {marker_key(event_id): event_id for event_id in event_ids}
+        keys = [{"target": {"S": target}, "sk": {"S": name}} for name in names]
+        for first in range(0, len(keys), MOST_KEYS_A_BATCH):
+            batch = {"Keys": keys[first : first + MOST_KEYS_A_BATCH], "ConsistentRead": True}
+            for items in self._tables.batches({self._tables.audit: {**batch, "ProjectionExpression": "sk"}}):
+                found |= {names[item["sk"]["S"]] for item in items.get(self._tables.audit, ())}
+        return found
 
     def recorded(self, target: str, since: datetime) -> list[Recorded]:
         """Query the chain backwards, page by page, until a record is older."""

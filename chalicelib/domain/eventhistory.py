@@ -8,15 +8,16 @@ should receive events, mean that the target is deaf.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from chalicelib.domain.events import CHANGE_EVENT, KEY_EVENTS, read_change
+from chalicelib.domain.events import CHANGE_EVENT, KEY_EVENTS, read_change, read_key_event
 from chalicelib.domain.lookups import HistoryEvent, Look, Progress, Recorded
-from chalicelib.domain.model import Actor, ChangeEvent, Rejected, Subject, Target, TriggerKind
+from chalicelib.domain.model import Actor, ChangeEvent, KeyEvent, Rejected, Subject, Target, TriggerKind
 from chalicelib.domain.reasons import Reason
 from chalicelib.domain.stored import Suppression, TargetState
 from chalicelib.domain.times import CLOCK_SKEW
@@ -40,9 +41,11 @@ OLDEST = timedelta(days=89)
 DEAF_AFTER = 2
 """An event may be lost by itself; two in a row are a broken way."""
 
+_AWS_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
 
 class Match(Struct, frozen=True):
-    """The record of an event. `by_id`: it has the event's id. `own`: it is of a call that the guard made itself."""
+    """The record of an event. `by_id`: it has the event's id, name, time and actor. `own`: the guard made the call."""
 
     record: Recorded
     by_id: bool
@@ -57,6 +60,24 @@ class Unconfirmed(Struct, frozen=True):
 
 
 # --- which events ----------------------------------------------------------------------------------------------------
+
+
+def believable(progress: Progress, now: datetime) -> Progress:
+    """Return the progress; without its times if one is in the future, because only an edit can have put it there."""
+    look_until = progress.look.until if progress.look else None
+    times = (progress.until, progress.checked_until, progress.judged_at, progress.tried_at, look_until)
+    if all(at is None or at <= now + CLOCK_SKEW for at in times):
+        return progress
+    return replace(
+        progress,
+        until=None,
+        checked_until=None,
+        look=None,
+        judged_at=None,
+        judged_ids=(),
+        missed_in_a_row=0,
+        tried_at=None,
+    )
 
 
 def next_look(progress: Progress, now: datetime) -> Look:
@@ -100,22 +121,24 @@ def _time(event: ChangeEvent) -> float:
 
 def _read(target: Target, event: HistoryEvent) -> ChangeEvent | Rejected:
     """Read the record as EventBridge would have sent it. It must be of the target that was looked up."""
-    try:
-        record: object = json.loads(event.text)
-    except (ValueError, RecursionError):
-        record = None
-    change = read_change(
-        {
-            "id": event.event_id,
-            "source": "aws.xray",
-            "account": target.account,
-            "region": target.region,
-            "detail": record,
-        }
-    )
+    change = read_change(_envelope(target, event, "aws.xray"))
     if isinstance(change, Rejected):
         return change
     return replace(change, trigger=replace(change.trigger, kind=TriggerKind.HISTORY))
+
+
+def _envelope(target: Target, event: HistoryEvent, source: str) -> dict[str, object]:
+    try:
+        detail: object = json.loads(event.text)
+    except (ValueError, RecursionError):
+        detail = None
+    return {
+        "id": event.event_id,
+        "source": source,
+        "account": target.account,
+        "region": target.region,
+        "detail": detail,
+    }
 
 
 def own_id(event: ChangeEvent) -> str | None:
@@ -141,14 +164,17 @@ class OnRecord:
             call.request_id: each for each in records for call in each.actions if call.request_id
         }
 
-    def match(self, event: ChangeEvent) -> Match | None:
-        """Return the event's record; None if there is none."""
+    def match(self, event: ChangeEvent, *, ids_are_equal: bool) -> Match | None:
+        """Return the event's record; None if there is none.
+
+        `ids_are_equal`: events are known to have the same id on both ways, so that a record without it is of another.
+        """
         trigger = event.trigger
         if found := self._by_id.get(own_id(event)):
-            return Match(found, by_id=True)
+            return Match(found, by_id=_agree(found, event))
         if found := self._sent.get(trigger.request_id):
             return Match(found, by_id=False, own=True)
-        if event.addendum_id:
+        if event.addendum_id or ids_are_equal:
             return None
         if found := self._by_request.get((trigger.request_id, trigger.event_name)):
             return Match(found, by_id=False)
@@ -163,6 +189,13 @@ def _is_same_call(event: ChangeEvent, record: Recorded) -> bool:
     after = str(event.result) if event.effect else None
     call = (CHANGE_EVENT, found.event_time, _arn(found.actor), after)
     return (known.event_name, known.event_time, _arn(known.actor), record.change.after) == call
+
+
+def _agree(record: Recorded, event: ChangeEvent | KeyEvent) -> bool:
+    """Whether record and event have the same name, time and actor."""
+    known, found = record.trigger, event.trigger
+    said = (found.event_name, found.event_time, _arn(found.actor))
+    return (known.event_name, known.event_time, _arn(known.actor)) == said
 
 
 def _arn(actor: Actor | None) -> str | None:
@@ -181,6 +214,12 @@ def is_late(event: ChangeEvent, now: datetime) -> bool:
 
 
 # --- deafness --------------------------------------------------------------------------------------------------------
+
+
+def could_be_received(event: ChangeEvent, first_seen: datetime | None) -> bool:
+    """Whether the guard knew the target at the time of the call; before `first_seen` nothing delivered events."""
+    at = event.trigger.event_time
+    return at is not None and first_seen is not None and at >= first_seen
 
 
 def judged(progress: Progress, event: ChangeEvent, *, received: bool, by_id: bool | None, expected: bool) -> Progress:
@@ -231,27 +270,45 @@ def unconfirmed(
 ) -> tuple[list[Unconfirmed], list[Unconfirmed]]:
     """Return the records of events that Event history does not have, and those that only a lookup by id can confirm.
 
-    `events` are all events of the look. Where the ids are known to be equal on both ways, only the id confirms.
+    `events` are all events of the look. Where the ids are known to be equal on both ways, only an event with the
+    record's id, name, time and actor confirms. An addendum confirms its original, and may correct it.
     """
     changes = [event for event in events if isinstance(event, ChangeEvent)]
-    ids = {own_id(event) for event in changes}
-    ids |= {event.event_id for event in events if isinstance(event, Rejected)}
-    noted = {each.trigger.event_id for each in records if each.reason == Reason.UNCONFIRMED}
     strict = progress.matched_by_id > 0
+    ids = {event.trigger.event_id for event in changes if event.addendum_id or not strict}
+    ids |= {event.event_id for event in events if isinstance(event, Rejected)}
+    originals = {event.trigger.event_id: event for event in changes if not event.addendum_id}
+    noted = {each.trigger.event_id for each in records if each.reason == Reason.UNCONFIRMED}
     refuted, doubtful = [], []
     for record in records:
         if not _must_be_confirmed(record, progress, now) or record.trigger.event_id in {*ids, *noted}:
             continue
-        at, opened = record.trigger.event_time, _opened_by(record, records)
+        shown = originals.get(record.trigger.event_id)
+        if shown is not None and _agree(record, shown):
+            continue
+        found = Unconfirmed(record, _opened_by(record, records))
+        at = record.trigger.event_time
         in_look = at is not None and at >= look.since
-        if record.trigger.event_name == CHANGE_EVENT and in_look:
+        is_call = record.trigger.event_name in {CHANGE_EVENT, *KEY_EVENTS}
+        if strict and is_call and (shown is not None or not _AWS_ID.fullmatch(record.trigger.event_id or "")):
+            refuted.append(found)
+        elif record.trigger.event_name == CHANGE_EVENT and in_look:
             alone = OnRecord([record])
-            if strict or not any(alone.match(event) for event in changes):
-                refuted.append(Unconfirmed(record, opened))
-        elif strict and record.trigger.event_name in {CHANGE_EVENT, *KEY_EVENTS}:
-            doubtful.append(Unconfirmed(record, opened))
+            if strict or not any(alone.match(event, ids_are_equal=False) for event in changes):
+                refuted.append(found)
+        elif strict and is_call:
+            doubtful.append(found)
     # First those that may suppress remediation: nobody can hide one behind many others.
     return refuted, sorted(doubtful, key=lambda each: (not each.opened, not _is_about_tags(each.record)))
+
+
+def confirms(target: Target, record: Recorded, event: HistoryEvent) -> bool:
+    """Whether the event, found by the record's id, has its name, time and actor. One that cannot be read confirms."""
+    if record.trigger.event_name == CHANGE_EVENT:
+        read: ChangeEvent | KeyEvent | Rejected = read_change(_envelope(target, event, "aws.xray"))
+    else:
+        read = read_key_event(_envelope(target, event, "aws.kms"))
+    return isinstance(read, Rejected) or read.addendum_id is not None or _agree(record, read)
 
 
 def _must_be_confirmed(record: Recorded, progress: Progress, now: datetime) -> bool:

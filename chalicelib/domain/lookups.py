@@ -6,7 +6,7 @@ its fields may change; a new one needs a default.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from datetime import datetime
 from typing import Protocol
 
@@ -76,7 +76,7 @@ class Progress(Struct, frozen=True):
     unfinished. `judged_at` is the time, in whole seconds, of the latest events, `judged_ids`, that are part of
     `missed_in_a_row`, `heard` (an event was ever received) and of the two counts: events whose id, or only whose
     request or time, is that of their record.
-    `deaf_since`: the target receives no events.
+    `deaf_since`: the target receives no events. `tried_at` is when a run last spent its time on the target.
     """
 
     until: datetime | None = None
@@ -89,6 +89,7 @@ class Progress(Struct, frozen=True):
     deaf_since: datetime | None = None
     matched_by_id: int = 0
     matched_otherwise: int = 0
+    tried_at: datetime | None = None
 
 
 class HistoryStore(Protocol):
@@ -99,6 +100,9 @@ class HistoryStore(Protocol):
 
     def keep(self, target: str, progress: Progress) -> None:
         """Store the progress of a target, in place of the former one."""
+
+    def audited(self, target: str, event_ids: Sequence[str]) -> Set[str]:
+        """Those of the events that were recorded or counted, read consistently, a hundred a request."""
 
     def recorded(self, target: str, since: datetime) -> Sequence[Recorded]:
         """The records of a chain since a time, in order."""

@@ -7,7 +7,9 @@ Once an hour this run reads it for each Region and compares it with the records.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from datetime import timedelta
+from functools import cache
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -19,6 +21,9 @@ from chalicelib.domain.eventhistory import (
     OLDEST,
     OnRecord,
     Unconfirmed,
+    believable,
+    confirms,
+    could_be_received,
     finished,
     is_late,
     judged,
@@ -47,13 +52,18 @@ SECONDS_TO_RECORD = 100.0
 
 MOST_LOOKUPS_BY_ID = 20
 
+BEHIND = timedelta(hours=3)
+"""A Region that was not read for so long is behind."""
+
 TRIGGER = Trigger(TriggerKind.HISTORY)
 
 
 class HistoryReport(Struct):
     """The result of a run. `refused` maps a target to the code of AWS's refusal; `unreached` to why its run failed.
 
-    `unchecked` are records that were not compared for lack of lookups. `bugs` are unexpected exceptions.
+    `unchecked` are records that were not compared: a lookup was refused, or too many were needed. `behind` are targets
+    that were not read for three hours; not those whose reading is denied, except in the guard's own Region. `bugs` are
+    unexpected exceptions.
     """
 
     targets: int = 0
@@ -64,6 +74,7 @@ class HistoryReport(Struct):
     lookups: int = 0
     deaf: list[str] = field(default_factory=list)
     unfinished: list[str] = field(default_factory=list)
+    behind: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     unreached: dict[str, Problem] = field(default_factory=dict)
     bugs: list[Exception] = field(default_factory=list)
@@ -78,7 +89,7 @@ def event_history(
     *,
     home_region: str,
 ) -> HistoryReport:
-    """Read Event history of every enabled Region, those first whose reading is furthest behind.
+    """Read Event history of every enabled Region, those first on which no run spent time for longest.
 
     `home_region` is the guard's own, which receives events if it works at all.
 
@@ -88,7 +99,7 @@ def event_history(
     progress = store.progress([str(target) for target in targets])
     run = _Run(guard, histories, store, seconds_left, home_region)
     for target in sorted(targets, key=lambda target: _behind(progress, target)):
-        run.read(target, progress.get(str(target), Progress()))
+        run.read(target, believable(progress.get(str(target), Progress()), guard.clock.now()))
     report = run.report
     detail: dict[str, object] = {
         "targets": report.targets,
@@ -105,8 +116,8 @@ def event_history(
 
 
 def _behind(progress: Mapping[str, Progress], target: Target) -> tuple[float, Target]:
-    until = progress.get(str(target), Progress()).until
-    return (until.timestamp() if until else 0.0, target)
+    tried_at = progress.get(str(target), Progress()).tried_at
+    return (tried_at.timestamp() if tried_at else 0.0, target)
 
 
 class _Run:
@@ -147,6 +158,9 @@ class _Run:
             report.bugs.append(error)
         if progress.deaf_since is not None:
             report.deaf.append(name)
+        is_denied = "AccessDenied" in report.refused.get(name, "") and target.region != self._home_region
+        if not is_denied and (progress.until is None or self._guard.clock.now() - progress.until > BEHIND):
+            report.behind.append(name)
 
     # --- one look --------------------------------------------------------------------------------------------------
 
@@ -165,6 +179,7 @@ class _Run:
         if progress is None or not whole:
             self.report.unfinished.append(name)
         if progress is None:  # the next run reads these pages again, and finds on the record what this one recorded
+            self._store.keep(name, replace(former, tried_at=guard.clock.now()))
             return former
         if reason := news_of_hearing(progress, records, was_deaf=former.deaf_since is not None):
             since = progress.deaf_since
@@ -175,6 +190,7 @@ class _Run:
             progress = finished(progress, look)
         else:
             progress = replace(progress, look=look)
+        progress = replace(progress, tried_at=guard.clock.now())
         self._store.keep(name, progress)
         return progress
 
@@ -217,29 +233,43 @@ class _Run:
         """Record each event that was missed. Return the progress; None if there was not enough time."""
         guard, known = self._guard, OnRecord(records)
         expected = target.region == self._home_region
+        state = cache(lambda: guard.store.load(str(target)).state)
+        audited = self._audited(target, [event for event in events if isinstance(event, ChangeEvent)], known)
         for event in events:
             if isinstance(event, Rejected):
                 _reject(guard, event)
                 continue
-            match = known.match(event)
+            match = known.match(event, ids_are_equal=progress.matched_by_id > 0)
             if match is not None:
-                if not match.own:
-                    progress = judged(
-                        progress, event, received=not was_missed(match), by_id=match.by_id, expected=expected
-                    )
+                received = not was_missed(match)
+                if not match.own and (received or could_be_received(event, state().first_seen)):
+                    progress = judged(progress, event, received=received, by_id=match.by_id, expected=expected)
                 continue
             if not is_late(event, guard.clock.now()):
                 continue
             if self._seconds_left() < SECONDS_FOR_ONE:
                 return None
-            received = self._is_counted_or_own(target, event)
-            if received is None:
+            if event.trigger.event_id in audited:
+                is_known = None if is_own(guard.run(target, event.trigger, event), state()) else True
+            else:
+                is_known = self._is_counted_or_own(target, event)
+            if is_known is None:
                 continue
-            if not received:
+            if not is_known:
                 reconcile(guard, target, event.trigger, event)
                 self.report.missed += 1
-            progress = judged(progress, event, received=received, by_id=None, expected=expected)
+            elif event.addendum_id:  # its original is on the record, which does not show that the addendum was received
+                reconcile(guard, target, event.trigger, event)
+                continue
+            if is_known or could_be_received(event, state().first_seen):
+                progress = judged(progress, event, received=is_known, by_id=None, expected=expected)
         return progress
+
+    def _audited(self, target: Target, changes: Sequence[ChangeEvent], known: OnRecord) -> Set[str]:
+        """The events that were counted, or whose records are older than those that were read."""
+        unknown = [each for each in changes if known.match(each, ids_are_equal=True) is None]
+        ids = sorted({each.trigger.event_id for each in unknown if each.trigger.event_id})
+        return self._store.audited(str(target), ids) if ids else frozenset()
 
     def _is_counted_or_own(self, target: Target, event: ChangeEvent) -> bool | None:
         """Whether the event was received and only counted; None if the guard itself made the call."""
@@ -265,7 +295,12 @@ class _Run:
                 continue
             self._by_id_left -= 1
             whole = Look(look.until - OLDEST, look.until)
-            if not self._lookup(target, ("EventId", each.record.trigger.event_id or ""), whole).events:
+            try:
+                shown = self._lookup(target, ("EventId", each.record.trigger.event_id or ""), whole).events
+            except AwsError:
+                self.report.unchecked += 1
+                continue
+            if not any(confirms(target, each.record, event) for event in shown):
                 refuted.append(each)
         for each in refuted:
             self.report.unconfirmed += 1

@@ -144,15 +144,17 @@ def test_p6_of_lost_late_and_doubled_events_each_is_on_the_record_once(account: 
     assert len({each.trigger.event_id for each in own}) == 4
 
 
-def test_p6_a_deaf_region_is_counted_every_hour_for_its_alarm(account: Sandbox) -> None:
+def test_p6_a_deaf_region_and_a_reading_are_counted_every_hour_for_their_alarms(account: Sandbox) -> None:
+    run(account, "sweep")
     account.turn(lose_events=2)
     for _ in range(2):
         account.client("xray").put_encryption_config(Type="NONE")
     for hours in (0.5, 1):
         account.let_go_by(hours * HOUR)
         run(account, "event_history")
-        (sent,) = re.findall(r'"Deaf": ?\[([0-9.]+)\]', account.log("event_history").rpartition("START")[2])
-        assert float(sent) == 1
+        for metric in ("Deaf", "EventHistoryRead"):
+            (sent,) = re.findall(rf'"{metric}": ?\[([0-9.]+)\]', account.log("event_history").rpartition("START")[2])
+            assert float(sent) == 1
     here = records_of(account, f"{GUARD_ACCOUNT}/us-east-1")
     assert len([each for each in here if each.reason == Reason.DEAF]) == 1
 

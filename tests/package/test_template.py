@@ -310,6 +310,7 @@ class TestAlarms:
             "xray-guard-failed",
             "xray-guard-flapping",
             "xray-guard-key-policy-open",
+            "xray-guard-no-event-history",
             "xray-guard-no-sweep",
             "xray-guard-paused",
             "xray-guard-region-denied",
@@ -338,6 +339,7 @@ class TestAlarms:
             ("RoleBorrowedAlarm", "RoleBorrowed"),
             ("StateEditedAlarm", "StateEdited"),
             ("SweepAlarm", "SweepCompleted"),
+            ("HistoryAlarm", "EventHistoryRead"),
             ("UnconfirmedAlarm", "Unconfirmed"),
         ):
             alarm = properties(sam, name)

@@ -28,6 +28,7 @@ class Shown:
     texts: Callable[[str], str] = lambda text: text
     loses: set[str] = field(default_factory=set)
     refuses: Callable[[Target], str | None] = lambda target: None
+    refuses_id: str = ""
     tokens_end: bool = False
     sent_at: list[tuple[Target, float]] = field(default_factory=list)
 
@@ -49,6 +50,8 @@ class FakeHistory:
                 raise AwsError("cloudtrail:LookupEvents", "ThrottlingException", "Rate exceeded")
             if code := shown.refuses(self._target):
                 raise AwsError("cloudtrail:LookupEvents", code, "refused")
+            if attribute == ("EventId", shown.refuses_id):
+                raise AwsError("cloudtrail:LookupEvents", "InvalidLookupAttributesException", "refused")
             asked = f"{attribute}{since}{until}"
             first = 0
             if token is not None:
@@ -76,9 +79,14 @@ class FakeHistory:
         return [event for _, event in sorted(found, key=lambda each: each[0])][::-1]
 
     def _record(self, event: ChangeEvent | KeyEvent, event_id: str) -> dict[str, object]:
-        """CloudTrail's record of the event; of a key event only its id, by which alone the guard looks for it."""
+        """CloudTrail's record of the event; of a key event only what is compared with its record."""
         if isinstance(event, KeyEvent):
-            return {"eventID": event_id}
+            return {
+                "eventID": event_id,
+                "eventName": event.trigger.event_name,
+                "eventTime": f"{event.trigger.event_time:%Y-%m-%dT%H:%M:%SZ}",
+                "userIdentity": identity_of(event.trigger.actor or Actor("unknown")),
+            }
         trigger, result = event.trigger, event.result
         setting = {"type": result.type.value, "keyId": result.key_arn, "status": "UPDATING"} if result else None
         return {
@@ -128,6 +136,17 @@ class FakeHistoryStore:
     def keep(self, target: str, progress: Progress) -> None:
         encoded = msgspec.json.encode(progress)
         self._world.call(self._run, "PutItem", lambda: self._items.items.update({target: encoded}), target)
+
+    def audited(self, target: str, event_ids: Sequence[str]) -> set[str]:
+        found: set[str] = set()
+        for first in range(0, len(event_ids), 100):
+            batch = event_ids[first : first + 100]
+
+            def effect(batch: Sequence[str] = batch) -> set[str]:
+                return {each for each in batch if (target, each) in self._tables.markers}
+
+            found |= self._world.call(self._run, "BatchGetItem", effect, target)
+        return found
 
     def recorded(self, target: str, since: datetime) -> Sequence[Recorded]:
         def effect() -> list[Recorded]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from itertools import pairwise
 from random import Random
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 
 from chalicelib.domain.model import Actor, ChangeEvent, EncryptionType, KeyEvent, Setting, Target, Trigger, TriggerKind
 from chalicelib.domain.reasons import Outcome, Reason
@@ -287,6 +290,50 @@ def test_p10_the_guard_sends_one_lookup_a_second_at_most() -> None:
     assert all(later - earlier >= 1.0 for earlier, later in pairwise(sent))
 
 
+def test_p6_a_region_that_was_not_read_for_three_hours_is_behind_unless_its_reading_is_denied() -> None:
+    scene = quiet()
+    scene.lambdas.regions = (HOME.region, AWAY.region)
+    scene.lambdas.shown.refuses = lambda target: "AccessDeniedException"
+    assert reading(scene).behind == [str(HOME)], "the guard may always read its own Region"
+    scene.lambdas.shown.refuses = lambda target: "ThrottlingException" if target == AWAY else None
+    assert reading(scene).behind == [str(AWAY)]
+    scene.lambdas.shown.refuses = lambda target: None
+    assert reading(scene).behind == []
+    scene.lambdas.shown.refuses = lambda target: "ThrottlingException"
+    scene.world.run(2 * HOUR)
+    assert reading(scene).behind == []
+    scene.world.run(HOUR)
+    assert set(reading(scene).behind) == {str(HOME), str(AWAY)}
+
+
+def test_p6_a_flood_of_counted_calls_in_one_region_does_not_keep_another_one_unread() -> None:
+    scene = quiet()
+    scene.world.delivery = lambda rng: [2.0]
+    for _ in range(300):
+        scene.world.user_fails(HOME, BOB)
+        scene.world.run(1)
+    scene.lambdas.regions = (HOME.region, AWAY.region)
+    with scene.undelivered():
+        lost = scene.world.user_puts(AWAY, None, BOB)
+    scene.world.run(30 * MINUTE)
+    scene.world.latency = lambda rng, name: 1.0 if name == "BatchGetItem" else 0.02
+    assert reading(scene).unfinished == []
+    once(scene, lost, target=AWAY)
+
+
+def test_p6_a_region_for_which_the_time_did_not_suffice_is_read_last_by_the_next_run() -> None:
+    scene = quiet()
+    scene.lambdas.regions = (HOME.region, AWAY.region)
+    reading(scene)
+    many(scene, 60)
+    scene.world.run(30 * MINUTE)
+    scene.world.latency = lambda rng, name: 0.8
+    assert reading(scene, timeout=110).unfinished == [str(HOME)]
+    scene.lambdas.shown.sent_at.clear()
+    reading(scene)
+    assert [target for target, _ in scene.lambdas.shown.sent_at][:2] == [AWAY, HOME]
+
+
 def many(scene: Stage, count: int) -> list[ChangeEvent]:
     """Changes whose events are lost, a second apart."""
     made = []
@@ -401,6 +448,30 @@ def test_p6_a_region_that_never_sent_an_event_is_not_deaf_but_its_events_are_rec
     assert len(noted(scene, Reason.DEAF, AWAY)) == 1
 
 
+def test_p6_events_from_before_the_guard_was_there_are_recorded_and_do_not_make_a_region_deaf() -> None:
+    scene = stage(delivery=lambda rng: [])
+    events = [scene.world.user_puts(HOME, None, BOB)]
+    scene.world.run(10 * MINUTE)
+    events.append(scene.world.user_puts(HOME, None, ALICE))
+    scene.world.run(10 * MINUTE)
+    scene.lambdas.sweep()
+    hourly(scene, 3)
+    once(scene, *events)
+    assert not noted(scene, Reason.DEAF)
+
+
+def test_p16_a_progress_that_was_edited_into_the_future_hides_no_deafness() -> None:
+    scene = quiet()
+    reading(scene)
+    later = scene.world.clock + timedelta(days=3000)
+    edited = replace(scene.lambdas.histories.of(HOME), until=later, judged_at=later)
+    scene.lambdas.histories.items[str(HOME)] = msgspec.json.encode(edited)
+    events = toggled(scene)
+    hourly(scene, 2)
+    once(scene, *events)
+    assert len(noted(scene, Reason.DEAF)) == 1
+
+
 # --- unconfirmed -----------------------------------------------------------------------------------------------------
 
 
@@ -504,6 +575,113 @@ def test_genuine_key_events_are_confirmed_by_their_ids_twenty_a_run_at_most() ->
     assert not noted(scene, Reason.UNCONFIRMED)
     assert any(each.detail.get("unchecked") for each in noted(scene, Reason.EVENT_HISTORY, GUARD_CHAIN))
     assert any(isinstance(event, KeyEvent) for event in scene.world.events)
+
+
+def addendum_of(event: ChangeEvent, original: str) -> tuple[ChangeEvent, Callable[[str], str]]:
+    """The event as an addendum of another, and how Event history shows it."""
+    own = event.trigger.event_id or ""
+
+    def shows(text: str) -> str:
+        record = json.loads(text)
+        if record["eventID"] == own:
+            record["addendum"] = {"originalEventID": original, "originalRequestID": record["requestID"]}
+        return json.dumps(record)
+
+    return replace(event, trigger=replace(event.trigger, event_id=original), addendum_id=own), shows
+
+
+def test_p14_an_addendum_confirms_its_original_and_a_genuine_break_glass_stays_open() -> None:
+    scene = ids_known(ticking(quiet()))
+    open_on_role(scene, 10)
+    with scene.undelivered():
+        event = scene.world.user_puts(HOME, None, ADMIN)
+    addendum, scene.lambdas.shown.texts = addendum_of(event, scene.world.new_id("event"))
+    scene.lambdas.deliver(addendum)
+    hourly(scene, 5)
+    assert not noted(scene, Reason.UNCONFIRMED)
+    assert scene.world.setting(HOME).type is EncryptionType.NONE, scene.witness.story()
+
+
+def test_p6_an_addendum_is_recorded_and_does_not_show_that_events_are_received() -> None:
+    scene = quiet()
+    reading(scene)
+    _, on = toggled(scene)
+    scene.world.run(30 * MINUTE)
+    assert reading(scene).deaf == [str(HOME)]
+    with scene.undelivered():
+        event = scene.world.user_puts(HOME, scene.managed_key(), BOB)
+    _, scene.lambdas.shown.texts = addendum_of(event, on.trigger.event_id or "")
+    hourly(scene, 3)
+    assert [note.trigger.event_id for note in noted(scene, Reason.ADDENDUM)] == [event.trigger.event_id]
+    assert not noted(scene, Reason.HEARING)
+
+
+def ids_known(scene: Stage) -> Stage:
+    """Event history has shown an event under the id of its record."""
+    scene.world.delivery = lambda rng: [2.0]
+    scene.world.user_puts(HOME, scene.managed_key())
+    hourly(scene, 1)
+    assert scene.lambdas.histories.of(HOME).matched_by_id > 0
+    return scene
+
+
+def test_p14_a_false_actor_under_the_id_of_a_real_event_is_unconfirmed_and_its_break_glass_ends() -> None:
+    scene = ids_known(ticking(quiet()))
+    open_on_role(scene, 11)
+    with scene.undelivered():
+        real = scene.world.user_puts(HOME, None, ALICE)
+    scene.lambdas.deliver(replace(real, trigger=replace(real.trigger, actor=ADMIN)))
+    hourly(scene, 5)
+    assert [note.trigger.event_id for note in noted(scene, Reason.UNCONFIRMED)] == [real.trigger.event_id]
+    assert scene.world.setting(HOME).type is EncryptionType.KMS, scene.witness.story()
+
+
+def test_p14_a_false_actor_under_the_id_of_a_real_key_event_is_unconfirmed() -> None:
+    scene = ids_known(quiet())
+    with scene.undelivered():
+        scene.world.user_changes_key(HOME, scene.managed_key(), tags=(("team", "x"),))
+    real = next(each for each in reversed(scene.world.events) if isinstance(each, KeyEvent))
+    scene.lambdas.deliver(replace(real, trigger=replace(real.trigger, actor=ADMIN)))
+    hourly(scene, 5)
+    assert [note.trigger.event_id for note in noted(scene, Reason.UNCONFIRMED)] == [real.trigger.event_id]
+
+
+def test_p6_a_forged_event_with_the_request_id_of_a_real_one_does_not_hide_it() -> None:
+    scene = ids_known(quiet())
+    with scene.undelivered():
+        real = scene.world.user_puts(HOME, None, ALICE)
+    false = replace(real.trigger, event_id=scene.world.new_id("event"), actor=BOB)
+    scene.lambdas.deliver(replace(real, trigger=false))
+    hourly(scene, 5)
+    once(scene, real)
+    assert [note.trigger.event_id for note in noted(scene, Reason.UNCONFIRMED)] == [false.event_id]
+
+
+def key_event(scene: Stage, event_id: str) -> None:
+    """Somebody invokes the function with a key event that AWS never sent."""
+    at = scene.world.clock.replace(microsecond=0)
+    trigger = Trigger(TriggerKind.KEY, event_id, "DisableKey", at, scene.world.new_id("request"), ADMIN)
+    scene.lambdas.deliver(KeyEvent(HOME, trigger, (scene.managed_key(),)))
+
+
+def test_p14_an_id_that_aws_would_never_give_is_unconfirmed_without_a_lookup() -> None:
+    scene = ids_known(quiet())
+    key_event(scene, "not-a-uuid")
+    scene.lambdas.shown.refuses_id = "not-a-uuid"
+    hourly(scene, 4)
+    assert [note.trigger.event_id for note in noted(scene, Reason.UNCONFIRMED)] == ["not-a-uuid"]
+
+
+def test_p6_a_refused_lookup_by_id_leaves_one_record_unchecked_and_the_region_is_read_on() -> None:
+    scene = ids_known(quiet())
+    scene.lambdas.shown.refuses_id = scene.world.new_id("event")
+    key_event(scene, scene.lambdas.shown.refuses_id)
+    hourly(scene, 4)
+    until = scene.lambdas.histories.of(HOME).until
+    assert until is not None
+    assert scene.world.clock - until < timedelta(hours=1)
+    assert [run.detail.get("unchecked") for run in noted(scene, Reason.EVENT_HISTORY, GUARD_CHAIN)].count(1) == 1
+    assert not noted(scene, Reason.UNCONFIRMED)
 
 
 # --- crashes ---------------------------------------------------------------------------------------------------------

@@ -436,7 +436,8 @@ class World:
         return request_id
 
     def new_id(self, kind: str) -> str:
-        return f"{kind}-{next(self._ids):06d}"
+        number = next(self._ids)
+        return f"{number:08x}-0000-4000-8000-000000000000" if kind == "event" else f"{kind}-{number:06d}"
 
     def new_key_arn(self, target: Target) -> str:
         return f"arn:aws:kms:{target.region}:{target.account}:key/{self.new_id('key')}"
