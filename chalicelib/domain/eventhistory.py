@@ -219,7 +219,8 @@ def is_late(event: ChangeEvent, now: datetime) -> bool:
 def could_be_received(event: ChangeEvent, first_seen: datetime | None) -> bool:
     """Whether the guard knew the target at the time of the call; before `first_seen` nothing delivered events."""
     at = event.trigger.event_time
-    return at is not None and first_seen is not None and at >= first_seen
+    # CloudTrail's times are whole seconds, rounded down.
+    return at is not None and first_seen is not None and at >= first_seen.replace(microsecond=0)
 
 
 def judged(progress: Progress, event: ChangeEvent, *, received: bool, by_id: bool | None, expected: bool) -> Progress:

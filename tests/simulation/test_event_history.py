@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from chalicelib.domain.eventhistory import could_be_received
 from chalicelib.domain.model import Actor, ChangeEvent, EncryptionType, KeyEvent, Setting, Target, Trigger, TriggerKind
 from chalicelib.domain.reasons import Outcome, Reason
 from chalicelib.domain.stored import GUARD_CHAIN, Record
@@ -458,6 +459,15 @@ def test_p6_events_from_before_the_guard_was_there_are_recorded_and_do_not_make_
     hourly(scene, 3)
     once(scene, *events)
     assert not noted(scene, Reason.DEAF)
+
+
+def test_p6_an_event_of_the_second_in_which_the_guard_first_saw_the_target_may_make_it_deaf() -> None:
+    scene = quiet()
+    first_seen = scene.tables.state(HOME).first_seen
+    event, _ = toggled(scene)
+    assert first_seen is not None
+    same_second = replace(event, trigger=replace(event.trigger, event_time=first_seen.replace(microsecond=0)))
+    assert could_be_received(same_second, first_seen.replace(microsecond=999_999))
 
 
 def test_p16_a_progress_that_was_edited_into_the_future_hides_no_deafness() -> None:
