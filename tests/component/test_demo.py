@@ -51,7 +51,7 @@ def test_it_tells_the_whole_story_in_plain_text_and_ends_well_within_a_minute() 
         "BREAK_GLASS_OPENED",
         "The guard enforces again: KMS",
         "Verified: no tampering found",
-        "Detected: record 2 of 123456789012/us-east-1 was edited",
+        "Detected: record 1 of 123456789012/us-east-1 was edited",
     ):
         assert answer in ended.stdout, f"untold: {answer}"
     assert ended.stderr == ""
