@@ -157,7 +157,7 @@ def test_an_incident_shows_what_was_added_to_the_key_policy_line_by_line(look: L
 
 def test_a_failed_incident_says_what_to_do(look: Looker, stage: Stage) -> None:
     look.incident(stage["failed"])
-    assert "add the tag" in look.text
+    assert "or hand the key over with `xray-guard key adopt" in look.text
     assert "so far" in look.text
 
 
@@ -186,7 +186,7 @@ def test_every_outcome_has_one_label_which_is_its_code_in_badge_and_filter(look:
 
 def test_a_deferred_incident_says_what_it_means_and_what_to_do(look: Looker, stage: Stage) -> None:
     look.incident(stage["deferred"])
-    assert "The target is still noncompliant." in look.text
+    assert "What remains is still noncompliant." in look.text
     assert "What to do:" in look.text
     look.goes_to("/")
     (card,) = [text for text in look.texts(".card") if text.startswith("Deferred")]
