@@ -42,7 +42,7 @@ def test_it_tells_the_whole_story_in_plain_text_and_ends_well_within_a_minute() 
     assert seconds_of_children() - began < 60
     assert "\x1b" not in ended.stdout
     for answer in (
-        "#2 REMEDIATED, NOT_KMS, NONE → key",
+        "#4 REMEDIATED, NOT_KMS, NONE → key",
         "The guard reused its key: there is no second one",
         "2 reads, no write, no record",
         "Recorded as IGNORED, InvalidRequestException",

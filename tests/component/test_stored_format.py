@@ -96,13 +96,16 @@ def test_the_command_line_says_so_and_changes_nothing(words: tuple[str, ...]) ->
     assert (stored(), setting()) == (before, present)
 
 
-def test_the_log_is_shown_and_verified_whatever_release_stored_the_states() -> None:
+def test_the_log_is_shown_whatever_release_stored_the_states_and_a_mere_claim_of_a_later_one_is_found() -> None:
+    """A later release stores a record with each state that it stores first, and here is none."""
     newer(HERE)
     newer(GUARD_CHAIN)
     history = typed("history", "--output", "json")
     assert history.code == 0
     assert {record["format"] for record in history.json["records"]} == {FORMAT}
-    assert typed("audit", "verify").code == 0
+    verified = typed("audit", "verify", "--output", "json")
+    found = {(finding["target"], finding["code"]) for finding in verified.json["findings"]}
+    assert (verified.code, found) == (1, {(HERE, "STATE_EDITED"), (GUARD_CHAIN, "STATE_EDITED")})
 
 
 def test_the_api_says_so() -> None:
