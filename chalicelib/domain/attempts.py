@@ -159,7 +159,7 @@ def _partly_done(draft: SettlementDraft, attempted: Attempted, remaining: tuple[
     assert former is not None
     assert draft.run.rule is not None
     lanes = lanes_of(draft.run.target, draft.run.rule, draft.state, seen)
-    observed = None if lanes else why_only_observed(draft.run.rule, draft.run.target, draft.state, seen)
+    observed = None if lanes else why_only_observed(draft.run.target, draft.run.rule, draft.state, seen)
     outcome, reason = (Outcome.OBSERVED, observed.code) if observed else (Outcome.DEFERRED, Reason.BACKOFF)
     held = attempted.held.intersection(lanes.values())
     active = seen.setting.status is EncryptionStatus.ACTIVE

@@ -62,7 +62,7 @@ def decide(run: Run, known: Known, seen: Observation, suppression: Suppression |
     # As long as X-Ray completes the guard's change, each tick reads the setting, whatever else must wait.
     updates = seen.setting.status is not EncryptionStatus.ACTIVE and HARM.isdisjoint(lanes)
     if not lanes:
-        found = why_only_observed(rule, target, state, seen)
+        found = why_only_observed(target, rule, state, seen)
         assert found is not None
         due = now if updates else None
         return Decision(Outcome.OBSERVED, violations, found.code, found.message, blocked=found, due=due)

@@ -241,22 +241,22 @@ def judged(progress: Progress, event: ChangeEvent, *, received: bool, by_id: boo
         matched_otherwise=progress.matched_otherwise + (received and by_id is False),
     )
     if received:
-        return replace(progress, heard=True, missed_in_a_row=0, deaf_since=None)
+        return replace(progress, ever_received=True, missed_in_a_row=0, deaf_since=None)
     missed = progress.missed_in_a_row + 1
-    is_deaf = missed >= DEAF_AFTER and (expected or progress.heard)
+    is_deaf = missed >= DEAF_AFTER and (expected or progress.ever_received)
     return replace(progress, missed_in_a_row=missed, deaf_since=progress.deaf_since or (at if is_deaf else None))
 
 
-def news_of_hearing(progress: Progress, records: Sequence[Recorded], was_deaf: bool) -> Reason | None:
-    """Return DEAF or HEARING if the records do not say so yet.
+def news_of_delivery(progress: Progress, records: Sequence[Recorded], was_deaf: bool) -> Reason | None:
+    """Return DEAF or RECEIVING if the records do not say so yet.
 
     What the newest records say counts more than the former progress: a run may have died between the two.
     """
-    notes = [each.reason for each in records if each.reason in (Reason.DEAF, Reason.HEARING)]
+    notes = [each.reason for each in records if each.reason in (Reason.DEAF, Reason.RECEIVING)]
     known = notes[-1] == Reason.DEAF if notes else was_deaf
     if (progress.deaf_since is not None) == known:
         return None
-    return Reason.DEAF if progress.deaf_since else Reason.HEARING
+    return Reason.DEAF if progress.deaf_since else Reason.RECEIVING
 
 
 # --- what nobody confirms --------------------------------------------------------------------------------------------

@@ -74,8 +74,8 @@ class Progress(Struct, frozen=True):
 
     Every event before `until` was read, and every record before `checked_until` was compared with the events. `look` is
     unfinished. `judged_at` is the time, in whole seconds, of the latest events, `judged_ids`, that are part of
-    `missed_in_a_row`, `heard` (an event was ever received) and of the two counts: events whose id, or only whose
-    request or time, is that of their record.
+    `missed_in_a_row`, `ever_received` and of the two counts: events whose id, or only whose request or time, is that of
+    their record.
     `deaf_since`: the target receives no events. `tried_at` is when a run last spent its time on the target.
     """
 
@@ -85,7 +85,7 @@ class Progress(Struct, frozen=True):
     judged_at: datetime | None = None
     judged_ids: tuple[str, ...] = ()
     missed_in_a_row: int = 0
-    heard: bool = False
+    ever_received: bool = False
     deaf_since: datetime | None = None
     matched_by_id: int = 0
     matched_otherwise: int = 0

@@ -272,7 +272,7 @@ REASONS: Mapping[Reason, Meaning] = {
         "Somebody created, revoked or retired a grant on a key of the target. No rule judges grants.",
         "Check that this change of access was intended.",
     ),
-    Reason.HEARING: Meaning("receiving again", "The guard receives the events of this Region again.", NO_ACTION),
+    Reason.RECEIVING: Meaning("receiving again", "The guard receives the events of this Region again.", NO_ACTION),
     Reason.KEY_HANDED_OVER: Meaning(
         "key handed over",
         "An operator made this key the managed key. The guard may change it from now on.",

@@ -218,7 +218,7 @@ def _left_alone(state: TargetState, seen: Observation, violations: Iterable[Viol
     )
 
 
-def why_only_observed(rule: Rule, target: Target, state: TargetState, seen: Observation) -> Problem | None:
+def why_only_observed(target: Target, rule: Rule, state: TargetState, seen: Observation) -> Problem | None:
     """Return what the guard records about the managed key and never changes; None if there is nothing."""
     key = seen.keys.get(managed_key(state, seen, rule) or "")
     opens = open_statements(key.policy or "", target) if key else ()
@@ -287,7 +287,6 @@ def expected(
             state = replace(state, keys_made=(*state.keys_made, arn))
         case StepName.CREATE_ALIAS | StepName.UPDATE_ALIAS:
             aliases[step.after or ""] = arn
-            state = replace(state, managed_key=arn)
         case StepName.PUT_SETTING:
             setting = Setting(EncryptionType.KMS, arn, EncryptionStatus.UPDATING)
             return replace(state, managed_key=arn), replace(seen, setting=setting)

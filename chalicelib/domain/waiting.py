@@ -39,7 +39,6 @@ DEEP_EVERY = timedelta(hours=24)
 INTENT_AGE = timedelta(hours=1)
 """An intent is due long before it is this old, so a key created earlier cannot be its key."""
 
-
 LONGEST_LEASE = timedelta(seconds=960)
 """A function lives for fifteen minutes at most, and its lease ends a minute later."""
 

@@ -27,7 +27,7 @@ from chalicelib.domain.eventhistory import (
     finished,
     is_late,
     judged,
-    news_of_hearing,
+    news_of_delivery,
     next_look,
     read_events,
     records_since,
@@ -181,7 +181,7 @@ class _Run:
         if progress is None:  # the next run reads these pages again, and finds on the record what this one recorded
             self._store.keep(name, replace(former, tried_at=guard.clock.now()))
             return former
-        if reason := news_of_hearing(progress, records, was_deaf=former.deaf_since is not None):
+        if reason := news_of_delivery(progress, records, was_deaf=former.deaf_since is not None):
             since = progress.deaf_since
             _note(guard, target, TRIGGER, reason, {"since": f"{since:%Y-%m-%dT%H:%M:%SZ}"} if since else {})
         if whole:

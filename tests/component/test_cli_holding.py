@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,27 +12,12 @@ import pytest
 from chalicelib.domain.model import Target, Trigger, TriggerKind
 from chalicelib.domain.reasons import Outcome
 from chalicelib.loop.reconcile import reconcile
-from tests.component.operated import ACCOUNT, CREDENTIALS, HERE, PROJECT, client, delivered, event, guard, typed, world
+from tests.component.operated import ACCOUNT, HERE, PROJECT, client, delivered, event, guard, typed, world
 
 BREAK_GLASS_ROLE = "SecurityBreakGlass"
 
 
-@pytest.fixture(autouse=True)
-def shell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in CREDENTIALS.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-
-
-@pytest.fixture
-def guarded() -> Iterator[None]:
-    """A target that the guard has put on its managed key."""
-    with world():
-        delivered(event())
-        yield
+pytestmark = pytest.mark.usefixtures("shell")
 
 
 @pytest.fixture

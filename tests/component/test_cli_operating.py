@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,7 +17,6 @@ from chalicelib.operators.forwarding import FORWARD_RULE, RECEIVING_RULES
 from chalicelib.operators.trails import logs_writes_of
 from tests.component.operated import (
     ACCOUNT,
-    CREDENTIALS,
     HERE,
     PROJECT,
     REGION,
@@ -31,6 +29,8 @@ from tests.component.operated import (
     typed,
     world,
 )
+
+pytestmark = pytest.mark.usefixtures("shell")
 
 MANAGEMENT = {"ReadWriteType": "All", "IncludeManagementEvents": True}
 ON_CHANGE = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:xray-guard-on_change"
@@ -68,17 +68,6 @@ def no_anchor_of_these_days() -> None:
     """Remove the latest anchor, as if no sweep had written one."""
     for each in client("s3").list_object_versions(Bucket="anchors")["Versions"]:
         client("s3").delete_object(Bucket="anchors", Key=each["Key"])
-
-
-@pytest.fixture(autouse=True)
-def shell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A shell with credentials and a Region, and nothing of whoever runs the tests."""
-    for name in [name for name in os.environ if name.startswith(("AWS_", "XRAY_GUARD_"))]:
-        monkeypatch.delenv(name)
-    for name, value in CREDENTIALS.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ from chalicelib.operators.output import Table, print_table
 from sandbox.knobs import DEFAULT_REGIONS
 from tests.component.operated import (
     ACCOUNT,
-    CREDENTIALS,
     HERE,
     PROJECT,
     ROLE,
@@ -38,18 +37,7 @@ from tests.component.operated import (
 )
 from tests.unit.test_events_keys import kms_event
 
-CREDENTIAL_VARIABLES = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "NO_COLOR", "AWS_DEFAULT_REGION")
-
-
-@pytest.fixture(autouse=True)
-def shell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A shell with credentials and a Region, and nothing of whoever runs the tests."""
-    for name in CREDENTIAL_VARIABLES:
-        monkeypatch.delenv(name, raising=False)
-    for name, value in CREDENTIALS.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+pytestmark = pytest.mark.usefixtures("shell")
 
 
 @pytest.fixture

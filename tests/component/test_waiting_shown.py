@@ -1,11 +1,9 @@
-"""Wherever the guard waits, every face says why and until when, in the same words."""
+"""Every face says why the guard waits, and until when, in the same words."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,29 +18,14 @@ from chalicelib.domain.reasons import Outcome
 from chalicelib.domain.stored import TargetState
 from chalicelib.loop.reconcile import reconcile
 from chalicelib.operators.context import Operator
-from tests.component.operated import CREDENTIALS, HERE, client, delivered, event, guard, typed, world
+from tests.component.operated import HERE, client, delivered, event, guard, typed
 
 HOST = "127.0.0.1:8710"
 FIGHT = r"next attempt (within a minute|[0-9:]{8}|[0-9-]{10} [0-9:]{8}), backing off after 3 attempts against root"
 PAUSE = r"no attempt until an operator runs `xray-guard resume`: paused by \S+ since [0-9: -]+: INC-7"
 
 
-@pytest.fixture(autouse=True)
-def shell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in CREDENTIALS.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-
-
-@pytest.fixture
-def guarded() -> Iterator[None]:
-    """A target that the guard has put on its managed key."""
-    with world():
-        delivered(event())
-        yield
+pytestmark = pytest.mark.usefixtures("shell")
 
 
 def drifted(number: int) -> None:

@@ -12,8 +12,9 @@ from functools import partial
 from chalicelib.domain.keypolicy.judge import judge_policy
 from chalicelib.domain.keypolicy.wanted import XRAY
 from chalicelib.domain.model import Actor, EncryptionType
+from tests.simulation.beginnings import settled_stage
 from tests.simulation.promises import UPDATING
-from tests.simulation.scenarios import ALIAS, BARE_POLICY, Stage, stage
+from tests.simulation.scenarios import ALIAS, BARE_POLICY, Stage
 from tests.simulation.world import ACCOUNT, HOME, Mutation
 
 DAY = 24 * 3600.0
@@ -100,16 +101,6 @@ def is_exposed(scene: Stage) -> bool:
     key = scene.world.place(HOME).kms.keys[setting.key_arn]
     verdict = judge_policy(key.policy or "", scene.witness.rule(HOME), HOME, "aws")
     return key.state != "Enabled" or XRAY in verdict.missing or bool(verdict.foreign_denies)
-
-
-def settled_stage() -> Stage:
-    """A guard whose target is compliant, long enough that KMS shows it everywhere."""
-    scene = stage()
-    scene.lambdas.schedule()
-    scene.world.user_puts(HOME, None)
-    assert scene.converge(), scene.witness.story()
-    scene.world.run(600)
-    return scene
 
 
 Undo = Callable[[Stage], None]

@@ -33,6 +33,16 @@ def quiet(policy: Policy | None = None) -> Stage:
     return scene
 
 
+def settled_stage() -> Stage:
+    """A guard whose target is compliant, long enough that KMS shows it everywhere."""
+    scene = stage()
+    scene.lambdas.schedule()
+    scene.world.user_puts(HOME, None)
+    assert scene.converge(), scene.witness.story()
+    scene.world.run(600)
+    return scene
+
+
 def ticking(scene: Stage) -> Stage:
     """Add a tick every minute from now on, and no sweep."""
     scene.lambdas.schedule(first_sweep_after=None)

@@ -22,10 +22,10 @@ from tests.simulation.adversaries import (
     fought,
     moves_alias,
     puts_none,
-    settled_stage,
     stops_rotation,
     strips_policy,
 )
+from tests.simulation.beginnings import settled_stage
 from tests.simulation.scenarios import ALIAS, Stage
 from tests.simulation.world import HOME, Hazard
 

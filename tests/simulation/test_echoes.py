@@ -4,19 +4,9 @@ from __future__ import annotations
 
 from chalicelib.domain.model import ChangeEvent
 from chalicelib.domain.reasons import Outcome
-from tests.simulation.beginnings import quiet
+from tests.simulation.beginnings import quiet, settled_stage
 from tests.simulation.scenarios import Stage, stage
 from tests.simulation.world import ALICE, HOME, MUTATIONS
-
-
-def managed() -> Stage:
-    """A target that the guard has put right, long ago."""
-    scene = stage()
-    scene.lambdas.schedule()
-    scene.world.user_puts(HOME, None)
-    assert scene.converge(), scene.witness.story()
-    scene.world.run(600)
-    return scene
 
 
 def calls_of(scene: Stage, function: str, since: int = 0) -> list[str]:
@@ -24,7 +14,7 @@ def calls_of(scene: Stage, function: str, since: int = 0) -> list[str]:
 
 
 def test_p7_the_echo_of_our_own_put_reads_twice_at_most_and_writes_nothing() -> None:
-    scene = managed()
+    scene = settled_stage()
     before = len(scene.tables.records(HOME))
     echoes = [run for run in scene.lambdas.runs if run.function == "on_change"][1:]
     assert echoes, "the event of the guard's own Put never arrived"
@@ -35,7 +25,7 @@ def test_p7_the_echo_of_our_own_put_reads_twice_at_most_and_writes_nothing() -> 
 
 
 def test_p7_the_echo_of_a_call_of_ours_that_was_refused_reads_the_table_only_and_starts_no_attempt() -> None:
-    scene = managed()
+    scene = settled_stage()
     key = scene.managed_key()
     scene.world.staleness = lambda rng: 240.0
     with scene.undelivered():
@@ -81,7 +71,7 @@ def test_p7_an_incident_that_our_own_echo_closes_is_not_recorded_as_a_change_of_
 
 
 def test_p7_an_echo_that_finds_another_setting_puts_it_right_without_blaming_the_guard() -> None:
-    scene = managed()
+    scene = settled_stage()
     with scene.undelivered():
         scene.world.user_puts(HOME, None)
     echo = next(

@@ -403,7 +403,7 @@ def test_p6_two_missed_events_in_a_row_make_the_home_region_deaf_until_the_next_
     scene.world.run(10 * MINUTE)
     assert reading(scene).deaf == []
     hourly(scene, 3)
-    assert len(noted(scene, Reason.HEARING)) == 1
+    assert len(noted(scene, Reason.RECEIVING)) == 1
     assert len(noted(scene, Reason.DEAF)) == 1
     assert scene.lambdas.histories.of(HOME).deaf_since is None
     scene.witness.check_whole()
@@ -623,7 +623,7 @@ def test_p6_an_addendum_is_recorded_and_does_not_show_that_events_are_received()
     _, scene.lambdas.shown.texts = addendum_of(event, on.trigger.event_id or "")
     hourly(scene, 3)
     assert [note.trigger.event_id for note in noted(scene, Reason.ADDENDUM)] == [event.trigger.event_id]
-    assert not noted(scene, Reason.HEARING)
+    assert not noted(scene, Reason.RECEIVING)
 
 
 def ids_known(scene: Stage) -> Stage:
@@ -733,9 +733,9 @@ def test_p6_wherever_a_run_crashes_the_next_one_records_every_event_and_note_onc
             once(scene, *events)
             counts = {
                 reason: len(noted(scene, reason))
-                for reason in (Reason.MISSED_EVENT, Reason.DEAF, Reason.HEARING, Reason.UNCONFIRMED)
+                for reason in (Reason.MISSED_EVENT, Reason.DEAF, Reason.RECEIVING, Reason.UNCONFIRMED)
             }
-            assert counts == {Reason.MISSED_EVENT: 2, Reason.DEAF: 1, Reason.HEARING: 0, Reason.UNCONFIRMED: 1}
+            assert counts == {Reason.MISSED_EVENT: 2, Reason.DEAF: 1, Reason.RECEIVING: 0, Reason.UNCONFIRMED: 1}
         except AssertionError as error:
             raise AssertionError(f"{hazard} at call {at} ({calls[at]}): {error}\n{scene.witness.story()}") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from chalicelib.domain.reasons import Outcome
+from tests.simulation.beginnings import settled_stage
 from tests.simulation.scenarios import ALIAS, BARE_POLICY, Stage, stage
 from tests.simulation.world import HOME
 
@@ -27,11 +28,7 @@ def test_p13_a_key_that_kms_shows_to_some_reads_only_is_not_yet_put_to_use() -> 
 
 def remediated_then_read_stale() -> Stage:
     """The target was remediated ten minutes ago, and from now on KMS shows what it was four minutes ago."""
-    scene = stage()
-    scene.lambdas.schedule()
-    scene.world.user_puts(HOME, None)
-    assert scene.converge(), scene.witness.story()
-    scene.world.run(600)
+    scene = settled_stage()
     scene.world.staleness = lambda rng: 240.0
     scene.witness.fresh = False
     return scene

@@ -77,7 +77,7 @@ def test_an_unconfirmed_event_counts_as_such() -> None:
     assert counted(Outcome.IGNORED, "UNCONFIRMED") == {"Unconfirmed"}
 
 
-@pytest.mark.parametrize("reason", ["MISSED_EVENT", "DEAF", "HEARING", "EVENT_HISTORY"])
+@pytest.mark.parametrize("reason", ["MISSED_EVENT", "DEAF", "RECEIVING", "EVENT_HISTORY"])
 def test_other_notes_about_event_history_count_nothing(reason: str) -> None:
     """Deafness is counted every hour while it lasts."""
     assert counted(Outcome.IGNORED, reason) == set()
