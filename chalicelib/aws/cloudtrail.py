@@ -37,7 +37,7 @@ class EventHistoryApi:
             **({"NextToken": token} if token else {}),
         )
         found = (
-            HistoryEvent(str(event.get("EventId") or ""), str(event.get("CloudTrailEvent") or ""))
+            HistoryEvent(str(event.get("EventId") or ""), event["EventTime"], str(event.get("CloudTrailEvent") or ""))
             for event in answer.get("Events", ())
         )
         return HistoryPage(tuple(found), answer.get("NextToken") or None)

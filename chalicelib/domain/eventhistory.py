@@ -8,18 +8,16 @@ should receive events, mean that the target is deaf.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from chalicelib.domain.events import CHANGE_EVENT, KEY_EVENTS, read_change, read_key_event
+from chalicelib.domain.events import CHANGE_EVENT, read_change
 from chalicelib.domain.lookups import HistoryEvent, Look, Progress, Recorded
-from chalicelib.domain.model import Actor, ChangeEvent, KeyEvent, Rejected, Subject, Target, TriggerKind
+from chalicelib.domain.model import Actor, ChangeEvent, KeyEvent, Rejected, Target, TriggerKind
 from chalicelib.domain.reasons import Reason
-from chalicelib.domain.stored import Suppression, TargetState
 from chalicelib.domain.times import CLOCK_SKEW
 
 MAY_STILL_COME = timedelta(minutes=20)
@@ -31,17 +29,12 @@ MAY_STILL_APPEAR = timedelta(hours=2)
 OVERLAP = timedelta(minutes=30)
 """How far each look goes back before what was read already, for events that Event history showed late."""
 
-LONGEST_UNCHECKED = timedelta(hours=6)
-"""A look goes back no further for records to confirm: after a storm, missed events must not wait for them."""
-
 FIRST_LOOK = timedelta(hours=24)
 OLDEST = timedelta(days=89)
 """Event history has ninety days."""
 
 DEAF_AFTER = 2
 """An event may be lost by itself; two in a row are a broken way."""
-
-_AWS_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 class Match(Struct, frozen=True):
@@ -50,13 +43,6 @@ class Match(Struct, frozen=True):
     record: Recorded
     by_id: bool
     own: bool = False
-
-
-class Unconfirmed(Struct, frozen=True):
-    """A record of an event that Event history does not have, and the break-glass values that the event opened."""
-
-    record: Recorded
-    opened: frozenset[tuple[str, str]]
 
 
 # --- which events ----------------------------------------------------------------------------------------------------
@@ -86,21 +72,20 @@ def next_look(progress: Progress, now: datetime) -> Look:
     It begins early enough to confirm every record that was too young in the last one.
     """
     if progress.look is not None:
-        return replace(progress.look, resumed=True)
+        return progress.look
     if progress.until is None:
         return Look(now - FIRST_LOOK, now)
-    unchecked_since = max(progress.checked_until or progress.until, progress.until - LONGEST_UNCHECKED)
-    return Look(max(min(progress.until, unchecked_since) - OVERLAP, now - OLDEST), now)
+    return Look(max(min(progress.until, progress.checked_until or progress.until) - OVERLAP, now - OLDEST), now)
+
+
+def remaining(look: Look, last: HistoryEvent) -> Look:
+    """Return what is left of a look after the page that ends with this event; other events of its second may follow."""
+    return replace(look, down_to=last.at.replace(microsecond=0))
 
 
 def finished(progress: Progress, look: Look) -> Progress:
-    """Return the progress after the last page of a look.
-
-    Only a look whose pages were all read in one run can show that an event is absent.
-    """
-    unchecked_since = progress.checked_until or look.since + OVERLAP
-    checked_until = unchecked_since if look.resumed else look.until - MAY_STILL_APPEAR
-    return replace(progress, look=None, until=look.until, checked_until=checked_until)
+    """Return the progress after the last page of a look."""
+    return replace(progress, look=None, until=look.until, checked_until=look.until - MAY_STILL_APPEAR)
 
 
 def read_events(target: Target, events: Iterable[HistoryEvent]) -> list[ChangeEvent | Rejected]:
@@ -120,14 +105,14 @@ def _time(event: ChangeEvent) -> float:
 
 
 def _read(target: Target, event: HistoryEvent) -> ChangeEvent | Rejected:
-    """Read the record as EventBridge would have sent it. It must be of the target that was looked up."""
-    change = read_change(_envelope(target, event, "aws.xray"))
+    change = read_change(as_delivered(target, event, "aws.xray"))
     if isinstance(change, Rejected):
         return change
     return replace(change, trigger=replace(change.trigger, kind=TriggerKind.HISTORY))
 
 
-def _envelope(target: Target, event: HistoryEvent, source: str) -> dict[str, object]:
+def as_delivered(target: Target, event: HistoryEvent, source: str) -> dict[str, object]:
+    """Return the event as EventBridge would have delivered it, of the target that was looked up."""
     try:
         detail: object = json.loads(event.text)
     except (ValueError, RecursionError):
@@ -171,7 +156,7 @@ class OnRecord:
         """
         trigger = event.trigger
         if found := self._by_id.get(own_id(event)):
-            return Match(found, by_id=_agree(found, event))
+            return Match(found, by_id=agree(found, event))
         if found := self._sent.get(trigger.request_id):
             return Match(found, by_id=False, own=True)
         if event.addendum_id or ids_are_equal:
@@ -187,18 +172,18 @@ def _is_same_call(event: ChangeEvent, record: Recorded) -> bool:
     if (known.request_id and found.request_id) or found.event_time is None or record.change is None:
         return False
     after = str(event.result) if event.effect else None
-    call = (CHANGE_EVENT, found.event_time, _arn(found.actor), after)
-    return (known.event_name, known.event_time, _arn(known.actor), record.change.after) == call
+    call = (CHANGE_EVENT, found.event_time, arn_of(found.actor), after)
+    return (known.event_name, known.event_time, arn_of(known.actor), record.change.after) == call
 
 
-def _agree(record: Recorded, event: ChangeEvent | KeyEvent) -> bool:
+def agree(record: Recorded, event: ChangeEvent | KeyEvent) -> bool:
     """Whether record and event have the same name, time and actor."""
     known, found = record.trigger, event.trigger
-    said = (found.event_name, found.event_time, _arn(found.actor))
-    return (known.event_name, known.event_time, _arn(known.actor)) == said
+    said = (found.event_name, found.event_time, arn_of(found.actor))
+    return (known.event_name, known.event_time, arn_of(known.actor)) == said
 
 
-def _arn(actor: Actor | None) -> str | None:
+def arn_of(actor: Actor | None) -> str | None:
     return actor.arn if actor else None
 
 
@@ -257,108 +242,6 @@ def news_of_delivery(progress: Progress, records: Sequence[Recorded], was_deaf: 
     if (progress.deaf_since is not None) == known:
         return None
     return Reason.DEAF if progress.deaf_since else Reason.RECEIVING
-
-
-# --- what nobody confirms --------------------------------------------------------------------------------------------
-
-
-def unconfirmed(
-    progress: Progress,
-    look: Look,
-    events: Sequence[ChangeEvent | Rejected],
-    records: Sequence[Recorded],
-    now: datetime,
-) -> tuple[list[Unconfirmed], list[Unconfirmed]]:
-    """Return the records of events that Event history does not have, and those that only a lookup by id can confirm.
-
-    `events` are all events of the look. Where the ids are known to be equal on both ways, only an event with the
-    record's id, name, time and actor confirms. An addendum confirms its original, and may correct it.
-    """
-    changes = [event for event in events if isinstance(event, ChangeEvent)]
-    strict = progress.matched_by_id > 0
-    ids = {event.trigger.event_id for event in changes if event.addendum_id or not strict}
-    ids |= {event.event_id for event in events if isinstance(event, Rejected)}
-    originals = {event.trigger.event_id: event for event in changes if not event.addendum_id}
-    noted = {each.trigger.event_id for each in records if each.reason == Reason.UNCONFIRMED}
-    refuted, doubtful = [], []
-    for record in records:
-        if not _must_be_confirmed(record, progress, now) or record.trigger.event_id in {*ids, *noted}:
-            continue
-        shown = originals.get(record.trigger.event_id)
-        if shown is not None and _agree(record, shown):
-            continue
-        found = Unconfirmed(record, _opened_by(record, records))
-        at = record.trigger.event_time
-        in_look = at is not None and at >= look.since
-        is_call = record.trigger.event_name in {CHANGE_EVENT, *KEY_EVENTS}
-        if strict and is_call and (shown is not None or not _AWS_ID.fullmatch(record.trigger.event_id or "")):
-            refuted.append(found)
-        elif record.trigger.event_name == CHANGE_EVENT and in_look:
-            alone = OnRecord([record])
-            if strict or not any(alone.match(event, ids_are_equal=False) for event in changes):
-                refuted.append(found)
-        elif strict and is_call:
-            doubtful.append(found)
-    # First those that may suppress remediation: nobody can hide one behind many others.
-    return refuted, sorted(doubtful, key=lambda each: (not each.opened, not _is_about_tags(each.record)))
-
-
-def confirms(target: Target, record: Recorded, event: HistoryEvent) -> bool:
-    """Whether the event, found by the record's id, has its name, time and actor. One that cannot be read confirms."""
-    if record.trigger.event_name == CHANGE_EVENT:
-        read: ChangeEvent | KeyEvent | Rejected = read_change(_envelope(target, event, "aws.xray"))
-    else:
-        read = read_key_event(_envelope(target, event, "aws.kms"))
-    return isinstance(read, Rejected) or read.addendum_id is not None or _agree(record, read)
-
-
-def _must_be_confirmed(record: Recorded, progress: Progress, now: datetime) -> bool:
-    since = progress.checked_until
-    return (
-        record.change is not None
-        and record.trigger.event_id is not None
-        and record.trigger.kind in (TriggerKind.CHANGE, TriggerKind.KEY)
-        and (since is None or record.at >= since)
-        and record.at < now - MAY_STILL_APPEAR
-    )
-
-
-def _opened_by(record: Recorded, records: Sequence[Recorded]) -> frozenset[tuple[str, str]]:
-    return frozenset(
-        (each.suppression.carrier, each.suppression.value)
-        for each in records
-        if each.reason == Reason.BREAK_GLASS_OPENED
-        and each.suppression is not None
-        and each.trigger.event_id == record.trigger.event_id
-    )
-
-
-def _is_about_tags(record: Recorded) -> bool:
-    return record.change is not None and record.change.subject is Subject.TAGS
-
-
-def without_trust(state: TargetState, found: Unconfirmed, now: datetime) -> tuple[TargetState, list[Suppression]]:
-    """Close the suppressions that rest on an unconfirmed event; if there are any, the target is due at once."""
-    trigger = found.record.trigger
-    drift = (_arn(trigger.actor), trigger.event_time)
-
-    def rests_on_it(each: Suppression) -> bool:
-        is_its_drift = each.drift_at is not None and (each.carrier, each.drift_at) == drift
-        by_its_actor = trigger.event_name == "TagResource" and each.opened_by == trigger.actor
-        return is_its_drift or by_its_actor or (each.carrier, each.value) in found.opened
-
-    closed = [
-        replace(each, closed=Reason.UNCONFIRMED.value)
-        for each in state.suppressions
-        if each.closed is None and each.refused is None and rests_on_it(each)
-    ]
-    if not closed:
-        return state, []
-    names = {(each.carrier, each.value): each for each in closed}
-    kept = tuple(names.get((each.carrier, each.value), each) for each in state.suppressions)
-    is_open = any(each.closed is None and each.refused is None for each in kept)
-    incident = replace(state.incident, due=now) if state.incident else None
-    return replace(state, suppressions=kept, watch=now if is_open else None, incident=incident), closed
 
 
 def records_since(look: Look) -> datetime:

@@ -17,9 +17,10 @@ from chalicelib.domain.stored import Change, Suppression
 
 
 class HistoryEvent(Struct, frozen=True):
-    """An event of Event history: its id, and CloudTrail's record as JSON text, which is untrusted input."""
+    """An event of Event history: its id and time, and CloudTrail's record as JSON text, which is untrusted input."""
 
     event_id: str
+    at: datetime
     text: str
 
 
@@ -57,30 +58,37 @@ class Recorded(Struct, frozen=True):
     suppression: Suppression | None = None
 
 
-class Look(Struct, frozen=True):
-    """A time whose events are being read: from `since` until `until`. `token` is the next page's, None for the first.
+class Unconfirmed(Struct, frozen=True):
+    """A record of an event that Event history did not show, and the break-glass values that the event opened."""
 
-    `resumed`: a former run read the first pages.
+    record: Recorded
+    opened: frozenset[tuple[str, str]] = frozenset()
+
+
+class Look(Struct, frozen=True):
+    """A time whose events are being read, newest first: from `since` until `until`.
+
+    `down_to`: former runs read every event after that second; None if none read any.
     """
 
     since: datetime
     until: datetime
-    token: str | None = None
-    resumed: bool = False
+    down_to: datetime | None = None
 
 
 class Progress(Struct, frozen=True):
     """How far a target's Event history was read, and what that says about the delivery of its events.
 
-    Every event before `until` was read, and every record before `checked_until` was compared with the events. `look` is
-    unfinished. `judged_at` is the time, in whole seconds, of the latest events, `judged_ids`, that are part of
-    `missed_in_a_row`, `ever_received` and of the two counts: events whose id, or only whose request or time, is that of
-    their record.
+    Every event before `until` was read, and every record before `checked_until` was compared with the events.
+    `to_look_up` are records that only a lookup by id can confirm. `look` is unfinished. `judged_at` is the time, in
+    whole seconds, of the latest events, `judged_ids`, that are part of `missed_in_a_row`, `ever_received` and of the
+    two counts: events whose id, or only whose request or time, is that of their record.
     `deaf_since`: the target receives no events. `tried_at` is when a run last spent its time on the target.
     """
 
     until: datetime | None = None
     checked_until: datetime | None = None
+    to_look_up: tuple[Unconfirmed, ...] = ()
     look: Look | None = None
     judged_at: datetime | None = None
     judged_ids: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ Once an hour this run reads it for each Region and compares it with the records.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cache
 
 from msgspec import Struct, field
@@ -20,9 +20,7 @@ from chalicelib.domain.errors import AwsError, GuardError
 from chalicelib.domain.eventhistory import (
     OLDEST,
     OnRecord,
-    Unconfirmed,
     believable,
-    confirms,
     could_be_received,
     finished,
     is_late,
@@ -31,14 +29,24 @@ from chalicelib.domain.eventhistory import (
     next_look,
     read_events,
     records_since,
-    unconfirmed,
+    remaining,
     was_missed,
-    without_trust,
 )
 from chalicelib.domain.events import CHANGE_EVENT
-from chalicelib.domain.lookups import EventHistory, HistoryEvent, HistoryPage, HistoryStore, Look, Progress, Recorded
-from chalicelib.domain.model import ChangeEvent, Rejected, Target, Trigger, TriggerKind
+from chalicelib.domain.lookups import (
+    EventHistory,
+    HistoryEvent,
+    HistoryPage,
+    HistoryStore,
+    Look,
+    Progress,
+    Recorded,
+    Unconfirmed,
+)
+from chalicelib.domain.model import ChangeEvent, KeyEvent, Rejected, Target, Trigger, TriggerKind
 from chalicelib.domain.reasons import Outcome, Problem, Reason
+from chalicelib.domain.unconfirmed import confirms, still_waiting, to_look_up, unconfirmed, without_trust
+from chalicelib.domain.unexplained import read_key_events, searches
 from chalicelib.loop.batch import SECONDS_FOR_ONE
 from chalicelib.loop.commit import record_in_guard_chain
 from chalicelib.loop.guard import Guard
@@ -50,7 +58,8 @@ SECONDS_BETWEEN_LOOKUPS = 1.0
 SECONDS_TO_RECORD = 100.0
 """A run requests no further page if fewer seconds are left: it must still record what it missed."""
 
-MOST_LOOKUPS_BY_ID = 20
+MOST_SINGLE_LOOKUPS = 20
+"""A run, of all Regions: by id, and for what no event explains."""
 
 BEHIND = timedelta(hours=3)
 """A Region that was not read for so long is behind."""
@@ -61,7 +70,8 @@ TRIGGER = Trigger(TriggerKind.HISTORY)
 class HistoryReport(Struct):
     """The result of a run. `refused` maps a target to the code of AWS's refusal; `unreached` to why its run failed.
 
-    `unchecked` are records that were not compared: a lookup was refused, or too many were needed. `behind` are targets
+    `unchecked` are records that wait for their lookup by id, because too many were needed or AWS refused one;
+    `never_checked` are those that waited for a day. `behind` are targets
     that were not read for three hours; not those whose reading is denied, except in the guard's own Region. `bugs` are
     unexpected exceptions.
     """
@@ -71,6 +81,7 @@ class HistoryReport(Struct):
     missed: int = 0
     unconfirmed: int = 0
     unchecked: int = 0
+    never_checked: int = 0
     lookups: int = 0
     deaf: list[str] = field(default_factory=list)
     unfinished: list[str] = field(default_factory=list)
@@ -109,8 +120,7 @@ def event_history(
         "refused": {**report.refused, **{name: problem.code for name, problem in report.unreached.items()}},
         "unfinished": report.unfinished,
     }
-    if report.unchecked:
-        detail["unchecked"] = report.unchecked
+    detail |= {name: count for name in ("unchecked", "never_checked") if (count := getattr(report, name))}
     record_in_guard_chain(guard, Outcome.IGNORED, TRIGGER, reason=Reason.EVENT_HISTORY, detail=detail)
     return report
 
@@ -136,7 +146,7 @@ class _Run:
         self._store = store
         self._seconds_left = seconds_left
         self._home_region = home_region
-        self._by_id_left = MOST_LOOKUPS_BY_ID
+        self._lookups_left = MOST_SINGLE_LOOKUPS
         self.report = HistoryReport()
 
     def read(self, target: Target, progress: Progress) -> None:
@@ -148,6 +158,7 @@ class _Run:
             progress = self._look(target, progress)
             if resumes and progress.look is None:
                 progress = self._look(target, progress)
+            self._search(target)
         except GuardError as error:
             if isinstance(error, AwsError) and error.operation.endswith("LookupEvents"):
                 report.refused[name] = error.code
@@ -171,12 +182,12 @@ class _Run:
             self.report.unfinished.append(name)
             return former
         look = next_look(former, guard.clock.now())
-        found, look, whole = self._pages(target, look)
+        found, rest = self._pages(target, look)
         events = read_events(target, found)
         self.report.events += len(events)
         records = self._store.recorded(name, records_since(look))
         progress = self._compare(target, former, events, records)
-        if progress is None or not whole:
+        if progress is None or rest is not None:
             self.report.unfinished.append(name)
         if progress is None:  # the next run reads these pages again, and finds on the record what this one recorded
             self._store.keep(name, replace(former, tried_at=guard.clock.now()))
@@ -184,46 +195,45 @@ class _Run:
         if reason := news_of_delivery(progress, records, was_deaf=former.deaf_since is not None):
             since = progress.deaf_since
             _note(guard, target, TRIGGER, reason, {"since": f"{since:%Y-%m-%dT%H:%M:%SZ}"} if since else {})
-        if whole:
-            if not look.resumed:
-                self._confirm(target, progress, look, events, records)
-            progress = finished(progress, look)
-        else:
-            progress = replace(progress, look=look)
-        progress = replace(progress, tried_at=guard.clock.now())
+        refuted, doubtful = unconfirmed(progress, look, rest, events, records)
+        left = self._look_up(target, to_look_up(progress, doubtful, records), refuted, look.until)
+        self._note_unconfirmed(target, refuted)
+        progress = finished(progress, look) if rest is None else replace(progress, look=rest)
+        progress = replace(progress, to_look_up=left, tried_at=guard.clock.now())
         self._store.keep(name, progress)
         return progress
 
-    def _pages(self, target: Target, look: Look) -> tuple[list[HistoryEvent], Look, bool]:
-        """Read page by page until the last one, or until time is up.
+    def _pages(self, target: Target, look: Look) -> tuple[list[HistoryEvent], Look | None]:
+        """Read page by page until the last one, or until time is up or AWS refuses.
 
-        Returns the events, the look with the next page's token, and whether that was the last page. If AWS refuses a
-        stored token, the look starts anew. Raises AwsError if AWS refuses the first request.
+        Returns the events, newest first, and what is left of the look: None after the last page. A token is not stored,
+        because it may expire: the next run reads what is older than the last event of this one. Raises AwsError if AWS
+        refuses the first request.
         """
         found: list[HistoryEvent] = []
+        until, token = look.down_to or look.until, None
         while self._seconds_left() >= SECONDS_TO_RECORD:
             try:
-                page = self._lookup(target, ("EventName", CHANGE_EVENT), look)
+                page = self._lookup(target, ("EventName", CHANGE_EVENT), look.since, until, token)
             except AwsError as error:
-                if found:
-                    self.report.refused[str(target)] = error.code
-                    break
-                if look.token is None or "NextToken" not in error.code:
+                if not found:
                     raise
-                look = replace(look, token=None, resumed=False)
-                continue
+                self.report.refused[str(target)] = error.code
+                break
             found += page.events
-            look = replace(look, token=page.token)
-            if page.token is None:
-                return found, look, True
-        return found, look, False
+            token = page.token
+            if token is None:
+                return found, None
+        return found, remaining(look, found[-1]) if found else look
 
-    def _lookup(self, target: Target, attribute: tuple[str, str], look: Look) -> HistoryPage:
+    def _lookup(
+        self, target: Target, attribute: tuple[str, str], since: datetime, until: datetime, token: str | None = None
+    ) -> HistoryPage:
         """Send one request, a second after the one before."""
         if self.report.lookups:
             self._guard.sleep(SECONDS_BETWEEN_LOOKUPS)
         self.report.lookups += 1
-        return self._histories(target).lookup(attribute, look.since, look.until, look.token)
+        return self._histories(target).lookup(attribute, since, until, token)
 
     # --- missed events ---------------------------------------------------------------------------------------------
 
@@ -271,37 +281,65 @@ class _Run:
         ids = sorted({each.trigger.event_id for each in unknown if each.trigger.event_id})
         return self._store.audited(str(target), ids) if ids else frozenset()
 
-    def _is_counted_or_own(self, target: Target, event: ChangeEvent) -> bool | None:
+    def _is_counted_or_own(self, target: Target, event: ChangeEvent | KeyEvent) -> bool | None:
         """Whether the event was received and only counted; None if the guard itself made the call."""
         run = self._guard.run(target, event.trigger, event)
         known = self._guard.known(run)
         return None if is_own(run, known.state) else known.audited
 
+    # --- what no event explains ------------------------------------------------------------------------------------
+
+    def _search(self, target: Target) -> None:
+        """Record the missed events of the calls that made what no event explains."""
+        guard = self._guard
+        for search in searches(guard.store.load(str(target)).state, guard.clock.now()):
+            if not self._may_look_up():
+                return
+            page = self._lookup(target, ("EventName", search.event_name), search.since, search.until)
+            events = read_key_events(target, page.events)
+            recorded = self._store.audited(str(target), [each.trigger.event_id or "" for each in events])
+            for event in events:
+                if event.trigger.event_id in recorded:
+                    continue
+                if self._seconds_left() < SECONDS_FOR_ONE:
+                    return
+                if self._is_counted_or_own(target, event) is False:
+                    result = reconcile(guard, target, event.trigger, event)
+                    self.report.missed += result.reason != Reason.NOT_OURS
+
+    def _may_look_up(self) -> bool:
+        """Whether there is time for a lookup beyond those of the look, and one is left; it is taken."""
+        if self._lookups_left == 0 or self._seconds_left() < SECONDS_FOR_ONE:
+            return False
+        self._lookups_left -= 1
+        return True
+
     # --- unconfirmed events ----------------------------------------------------------------------------------------
 
-    def _confirm(
-        self,
-        target: Target,
-        progress: Progress,
-        look: Look,
-        events: Sequence[ChangeEvent | Rejected],
-        records: Sequence[Recorded],
-    ) -> None:
-        """Note each record of an event that Event history does not have."""
-        refuted, doubtful = unconfirmed(progress, look, events, records, look.until)
-        for each in doubtful:
-            if self._by_id_left == 0 or self._seconds_left() < SECONDS_FOR_ONE:
-                self.report.unchecked += 1
+    def _look_up(
+        self, target: Target, waiting: Sequence[Unconfirmed], refuted: list[Unconfirmed], until: datetime
+    ) -> tuple[Unconfirmed, ...]:
+        """Look records up by id, and add to `refuted` those whose event there is not. Return those left for later."""
+        unchecked = []
+        for each in waiting:
+            if not self._may_look_up():
+                unchecked.append(each)
                 continue
-            self._by_id_left -= 1
-            whole = Look(look.until - OLDEST, look.until)
+            attribute = ("EventId", each.record.trigger.event_id or "")
             try:
-                shown = self._lookup(target, ("EventId", each.record.trigger.event_id or ""), whole).events
+                shown = self._lookup(target, attribute, until - OLDEST, until).events
             except AwsError:
-                self.report.unchecked += 1
+                unchecked.append(each)
                 continue
             if not any(confirms(target, each.record, event) for event in shown):
                 refuted.append(each)
+        left = still_waiting(unchecked, self._guard.clock.now())
+        self.report.unchecked += len(left)
+        self.report.never_checked += len(unchecked) - len(left)
+        return left
+
+    def _note_unconfirmed(self, target: Target, refuted: Iterable[Unconfirmed]) -> None:
+        """Note each record of an event that Event history does not have."""
         for each in refuted:
             self.report.unconfirmed += 1
             record = each.record

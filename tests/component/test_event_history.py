@@ -230,7 +230,7 @@ def test_event_history_shows_an_event_after_its_delay(account: Sandbox, clients:
 def test_progress_is_kept_and_an_unreadable_one_starts_anew(account: Sandbox, clients: Clients) -> None:
     store = make_history_store(clients, "us-east-1", AwsClock())
     at = datetime(2026, 11, 20, tzinfo=UTC)
-    progress = Progress(until=at, look=Look(at, at, "token"), missed_in_a_row=1, ever_received=True, deaf_since=at)
+    progress = Progress(until=at, look=Look(at, at, at), missed_in_a_row=1, ever_received=True, deaf_since=at)
     store.keep(THERE, progress)
     assert store.progress([THERE, "another"]) == {THERE: progress}
     item = {"target": {"S": f"history#{THERE}"}, "progress": {"S": '{"until": "yesterday"}'}}

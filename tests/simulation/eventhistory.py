@@ -11,7 +11,7 @@ import msgspec
 
 from chalicelib.domain.errors import AwsError
 from chalicelib.domain.lookups import HistoryEvent, HistoryPage, Progress, Recorded
-from chalicelib.domain.model import Actor, ChangeEvent, KeyEvent, Target
+from chalicelib.domain.model import Actor, ChangeEvent, KeyEvent, Subject, Target
 from tests.simulation.fakes import Tables
 from tests.simulation.world import Run, World
 
@@ -75,17 +75,23 @@ class FakeHistory:
             value = {"EventName": event.trigger.event_name, "EventId": event_id}[attribute[0]]
             time = event.trigger.event_time
             if time is not None and since <= time <= until and value == attribute[1]:
-                found.append((time, HistoryEvent(event_id, shown.texts(json.dumps(self._record(event, event_id))))))
-        return [event for _, event in sorted(found, key=lambda each: each[0])][::-1]
+                found.append(HistoryEvent(event_id, time, shown.texts(json.dumps(self._record(event, event_id)))))
+        return sorted(found, key=lambda each: each.at)[::-1]
 
     def _record(self, event: ChangeEvent | KeyEvent, event_id: str) -> dict[str, object]:
-        """CloudTrail's record of the event; of a key event only what is compared with its record."""
+        """CloudTrail's record of the event."""
         if isinstance(event, KeyEvent):
             return {
                 "eventID": event_id,
                 "eventName": event.trigger.event_name,
+                "eventSource": "kms.amazonaws.com",
                 "eventTime": f"{event.trigger.event_time:%Y-%m-%dT%H:%M:%SZ}",
+                "awsRegion": event.target.region,
+                "recipientAccountId": event.target.account,
+                "requestID": self._shown.requests(event.trigger.request_id),
                 "userIdentity": identity_of(event.trigger.actor or Actor("unknown")),
+                "requestParameters": _request_of(event),
+                "resources": [{"ARN": arn, "type": "AWS::KMS::Key"} for arn in event.key_arns],
             }
         trigger, result = event.trigger, event.result
         setting = {"type": result.type.value, "keyId": result.key_arn, "status": "UPDATING"} if result else None
@@ -101,6 +107,16 @@ class FakeHistory:
             **({"errorCode": event.error_code, "errorMessage": event.error_message} if event.error_code else {}),
             "responseElements": {"encryptionConfig": setting} if setting else None,
         }
+
+
+def _request_of(event: KeyEvent) -> dict[str, object]:
+    effect = event.effect
+    key = event.key_arns[0] if event.key_arns else None
+    if event.alias is not None:
+        return {"aliasName": event.alias, "targetKeyId": key}
+    tags = [{"tagKey": tag, "tagValue": value} for tag, value in event.tags]
+    policy = {"policy": effect.after} if effect and effect.subject is Subject.KEY_POLICY else {}
+    return {"keyId": key, **policy, **({"tags": tags} if tags else {})}
 
 
 def identity_of(actor: Actor) -> dict[str, object]:

@@ -79,6 +79,7 @@ def test_event_history_of_a_region_with_nothing_missed_costs_one_lookup_and_one_
         "Query",
         "PutItem",
         "BatchGetItem",
+        "BatchGetItem",
         "TransactWriteItems",
     ]
     assert path.records == 0

@@ -20,7 +20,7 @@ from chalicelib.domain.stored import GUARD_CHAIN, Record
 from chalicelib.loop.event_history import HistoryReport
 from tests.simulation.beginnings import quiet, ticking
 from tests.simulation.crashing import CRASHES, LOST_ANSWERS
-from tests.simulation.scenarios import Stage, stage
+from tests.simulation.scenarios import ALIAS, BARE_POLICY, Stage, stage
 from tests.simulation.test_break_glass import ADMIN, open_on_role, tag_key, value
 from tests.simulation.world import ACCOUNT, ALICE, HOME, Hazard, Run
 
@@ -246,6 +246,81 @@ def test_p11_an_event_of_another_account_in_event_history_is_rejected() -> None:
     }
 
 
+# --- what no event explains -----------------------------------------------------------------------------------------
+
+
+def broken(scene: Stage, how: str) -> KeyEvent:
+    """BOB does something to the managed key or its alias; the event is lost."""
+    world, key = scene.world, scene.managed_key()
+    with scene.undelivered():
+        match how:
+            case "alias":
+                world.user_sets_alias(HOME, ALIAS, None, BOB)
+            case "rotation":
+                world.user_changes_key(HOME, key, BOB, rotation=False)
+            case "policy":
+                world.user_changes_key(HOME, key, BOB, policy=BARE_POLICY)
+            case state:
+                world.user_changes_key(HOME, key, BOB, state=state)
+    *_, event = [each for each in world.events if isinstance(each, KeyEvent)]
+    assert event.trigger.actor == BOB
+    return event
+
+
+@pytest.mark.parametrize("how", ["Disabled", "PendingDeletion", "rotation", "policy", "alias"])
+def test_p6_who_broke_the_key_is_found_in_event_history_if_no_event_says_so(how: str) -> None:
+    scene = ticking(quiet())
+    scene.world.run(10 * MINUTE)
+    reading(scene)
+    event = broken(scene, how)
+    scene.world.run(MINUTE)
+    for _ in range(25):  # the key's policy and rotation are read once a day
+        scene.lambdas.sweep()
+        hourly(scene, 1)
+    (*_, drift) = [record for record in scene.tables.records(HOME) if record.outcome is Outcome.REMEDIATING]
+    assert drift.trigger.kind is TriggerKind.SWEEP
+    (found,) = [each for each in events_recorded(scene) if each.trigger.event_id == event.trigger.event_id]
+    assert found.trigger.kind is TriggerKind.HISTORY
+    assert found.incident_id == drift.incident_id
+    assert [cause.actor for each in found.attributions for cause in each.events] == [BOB]
+    assert len(noted(scene, Reason.MISSED_EVENT)) == 1
+    assert not noted(scene, Reason.UNCONFIRMED)
+    scene.witness.check_whole()
+
+
+def test_p6_what_an_event_explains_is_not_searched_for() -> None:
+    scene = ticking(quiet())
+    scene.world.delivery = lambda rng: [2.0]
+    scene.world.user_disables_key(HOME, scene.managed_key(), BOB)
+    scene.world.run(40 * MINUTE)
+    reading(scene)
+    assert len(scene.lambdas.shown.sent_at) == 1
+    assert not noted(scene, Reason.MISSED_EVENT)
+
+
+def test_p6_a_call_that_event_history_does_not_have_is_searched_for_by_three_runs() -> None:
+    scene = ticking(quiet())
+    scene.lambdas.shown.loses = {broken(scene, "Disabled").trigger.event_id or ""}
+    scene.lambdas.sweep()
+    hourly(scene, 8)
+    calls = {"DisableKey", "CancelKeyDeletion"}  # both leave a key disabled
+    assert len(scene.lambdas.shown.sent_at) == 8 + 3 * len(calls)
+    assert not noted(scene, Reason.MISSED_EVENT)
+
+
+def test_p6_changes_of_other_keys_are_not_recorded_by_a_search() -> None:
+    scene = ticking(quiet())
+    other = scene.world.user_makes_key(HOME)
+    broken(scene, "Disabled")
+    with scene.undelivered():
+        scene.world.user_disables_key(HOME, other, ALICE)
+    scene.lambdas.sweep()
+    hourly(scene, 2)
+    assert [each.trigger.actor for each in events_recorded(scene) if each.trigger.kind is TriggerKind.HISTORY] == [BOB]
+    (run,) = [each for each in noted(scene, Reason.EVENT_HISTORY, GUARD_CHAIN) if each.detail["missed"]]
+    assert run.detail["missed"] == 1
+
+
 # --- what stops a run ------------------------------------------------------------------------------------------------
 
 
@@ -345,20 +420,56 @@ def many(scene: Stage, count: int) -> list[ChangeEvent]:
     return made
 
 
-@pytest.mark.parametrize("tokens_end", [False, True])
-def test_p6_a_run_that_is_out_of_time_goes_on_by_its_token_or_starts_anew(tokens_end: bool) -> None:
+def test_p6_a_run_that_is_out_of_time_leaves_what_is_older_to_the_next_one() -> None:
     scene = quiet()
     scene.lambdas.shown.page = 2
     events = many(scene, 20)
     scene.world.run(30 * MINUTE)
     report = reading(scene, timeout=106)
     assert report.unfinished == [str(HOME)]
-    assert scene.lambdas.histories.of(HOME).look is not None
-    scene.lambdas.shown.tokens_end = tokens_end
-    scene.lambdas.shown.page = 50 if tokens_end else 2
+    look = scene.lambdas.histories.of(HOME).look
+    assert look is not None
+    assert look.down_to in [event.trigger.event_time for event in events]
     hourly(scene, 2)
     assert scene.lambdas.histories.of(HOME).look is None
     once(scene, *events)
+
+
+def test_p6_a_token_that_expired_during_a_run_costs_a_page_and_no_event() -> None:
+    scene = quiet()
+    scene.lambdas.shown.page = 2
+    events = many(scene, 20)
+    scene.world.run(30 * MINUTE)
+    scene.lambdas.shown.tokens_end = True
+    for _ in range(22):
+        reading(scene)
+    once(scene, *events)
+    until = scene.lambdas.histories.of(HOME).until
+    assert until is not None
+    assert until > (events[-1].trigger.event_time or until)
+
+
+def test_p6_a_flood_of_more_calls_than_runs_can_read_hides_nothing_once_it_ends() -> None:
+    """Each run reads twenty pages of two events; the flood is sixty calls an hour for six hours."""
+    scene = quiet()
+    scene.world.delivery = lambda rng: [0.5]
+    scene.lambdas.shown.page = 2
+    lost: list[ChangeEvent] = []
+    for hour in range(6):
+        for number in range(60):
+            scene.world.user_fails(HOME, BOB)
+            scene.world.run(50)
+            if (hour, number) == (1, 30):
+                lost += toggled(scene)
+                event = forged(scene, ADMIN, Setting(EncryptionType.KMS, scene.managed_key()))
+        reading(scene, timeout=121)
+    assert scene.lambdas.histories.of(HOME).look is not None, "the flood is too much for the runs"
+    for _ in range(16):
+        scene.world.run(HOUR - 280)
+        report = reading(scene, timeout=121)
+    assert not report.behind
+    once(scene, *lost)
+    assert [note.trigger.event_id for note in noted(scene, Reason.UNCONFIRMED)] == [event.trigger.event_id]
 
 
 def test_p6_a_run_without_time_for_all_missed_events_leaves_the_rest_to_the_next_one() -> None:
@@ -501,21 +612,28 @@ def forged(scene: Stage, actor: Actor, setting: Setting, seconds_ago: float = 0.
     return event
 
 
-def test_p14_only_a_look_that_one_run_read_completely_refutes_a_record() -> None:
+@pytest.mark.parametrize("forged_after", [0, 7, 8, 20])
+@pytest.mark.parametrize("pages", [1, 2, 4])
+def test_p14_a_look_of_several_runs_refutes_the_forged_record_and_no_genuine_one(forged_after: int, pages: int) -> None:
     scene = quiet()
     scene.world.delivery = lambda rng: [0.5]
-    for _ in range(20):
-        scene.world.user_puts(HOME, scene.managed_key())
+    for number in range(21):
+        if number == forged_after:
+            event = forged(scene, ADMIN, Setting(EncryptionType.KMS, scene.managed_key()))
+        for _ in range(1 + number % 2):
+            scene.world.user_puts(HOME, scene.managed_key())
         scene.world.run(2)
-    event = forged(scene, ADMIN, Setting(EncryptionType.KMS, scene.managed_key()))
-    scene.lambdas.shown.page = 2
+    scene.lambdas.shown.page = 4
     scene.world.run(3 * HOUR)
-    assert reading(scene, timeout=106).unfinished == [str(HOME)]
-    scene.world.run(HOUR)
-    reading(scene, timeout=112)
-    assert not noted(scene, Reason.UNCONFIRMED)
-    hourly(scene, 2)
+    runs = 0
+    while reading(scene, timeout=100 + 1.1 * pages).unfinished:
+        scene.world.run(MINUTE)
+        assert (runs := runs + 1) < 20
+    assert runs > 0
     assert [note.trigger.event_id for note in noted(scene, Reason.UNCONFIRMED)] == [event.trigger.event_id]
+    scene.lambdas.shown.page = 50
+    hourly(scene, 3)
+    assert len(noted(scene, Reason.UNCONFIRMED)) == 1
 
 
 def test_p14_a_forged_event_is_unconfirmed_and_its_suppression_ends() -> None:
@@ -583,8 +701,36 @@ def test_genuine_key_events_are_confirmed_by_their_ids_twenty_a_run_at_most() ->
         reading(scene)
         assert len(scene.lambdas.shown.sent_at) <= 21
     assert not noted(scene, Reason.UNCONFIRMED)
-    assert any(each.detail.get("unchecked") for each in noted(scene, Reason.EVENT_HISTORY, GUARD_CHAIN))
+    counts = [each.detail for each in noted(scene, Reason.EVENT_HISTORY, GUARD_CHAIN)]
+    assert any("unchecked" in detail for detail in counts)
+    assert "unchecked" not in counts[-1]
     assert any(isinstance(event, KeyEvent) for event in scene.world.events)
+
+
+def test_p14_more_forged_key_events_than_one_run_looks_up_are_all_unconfirmed() -> None:
+    scene = ids_known(quiet())
+    ids = [f"{number:08x}-1111-4111-8111-111111111111" for number in range(50)]
+    for event_id in ids:
+        key_event(scene, event_id)
+        scene.world.run(5)
+    hourly(scene, 6)
+    assert sorted(note.trigger.event_id or "" for note in noted(scene, Reason.UNCONFIRMED)) == ids
+    assert not scene.lambdas.histories.of(HOME).to_look_up
+
+
+def test_p6_a_record_whose_lookup_is_always_refused_waits_for_a_day_while_the_region_is_read_on() -> None:
+    scene = ids_known(quiet())
+    scene.lambdas.shown.refuses_id = scene.world.new_id("event")
+    key_event(scene, scene.lambdas.shown.refuses_id)
+    hourly(scene, 30)
+    counts = [each.detail for each in noted(scene, Reason.EVENT_HISTORY, GUARD_CHAIN)]
+    assert [detail["never_checked"] for detail in counts if "never_checked" in detail] == [1]
+    assert 20 <= len([detail for detail in counts if detail.get("unchecked") == 1]) <= 24
+    progress = scene.lambdas.histories.of(HOME)
+    assert not progress.to_look_up
+    assert progress.until is not None
+    assert scene.world.clock - progress.until < timedelta(hours=1)
+    assert not noted(scene, Reason.UNCONFIRMED)
 
 
 def addendum_of(event: ChangeEvent, original: str) -> tuple[ChangeEvent, Callable[[str], str]]:
@@ -680,18 +826,6 @@ def test_p14_an_id_that_aws_would_never_give_is_unconfirmed_without_a_lookup() -
     scene.lambdas.shown.refuses_id = "not-a-uuid"
     hourly(scene, 4)
     assert [note.trigger.event_id for note in noted(scene, Reason.UNCONFIRMED)] == ["not-a-uuid"]
-
-
-def test_p6_a_refused_lookup_by_id_leaves_one_record_unchecked_and_the_region_is_read_on() -> None:
-    scene = ids_known(quiet())
-    scene.lambdas.shown.refuses_id = scene.world.new_id("event")
-    key_event(scene, scene.lambdas.shown.refuses_id)
-    hourly(scene, 4)
-    until = scene.lambdas.histories.of(HOME).until
-    assert until is not None
-    assert scene.world.clock - until < timedelta(hours=1)
-    assert [run.detail.get("unchecked") for run in noted(scene, Reason.EVENT_HISTORY, GUARD_CHAIN)].count(1) == 1
-    assert not noted(scene, Reason.UNCONFIRMED)
 
 
 # --- crashes ---------------------------------------------------------------------------------------------------------
