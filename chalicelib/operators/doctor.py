@@ -19,7 +19,7 @@ from chalicelib.operators.dead_letters import Queue
 from chalicelib.operators.errors import OperatorError, operator_error
 from chalicelib.operators.findings import BAD, DEPLOY, GOOD, LONGEST_WITHOUT_SWEEP, UNKNOWN, WARNING, Finding
 from chalicelib.operators.formatting import time_text
-from chalicelib.operators.forwarding import Forwarding
+from chalicelib.operators.forwarding import Forwarding, invokes
 from chalicelib.operators.trails import logs_writes_of
 
 RULE_PREFIX = "xray-guard-"
@@ -139,8 +139,8 @@ class Doctor:
                 yield BAD, f"the rule {name} does not exist in {self._operator.region}", DEPLOY
             elif existing[name]["State"] == "DISABLED":
                 yield BAD, f"the rule {name} is disabled", f"aws events enable-rule --name {name}"
-            elif not call("events:ListTargetsByRule", client.list_targets_by_rule, Rule=name)["Targets"]:
-                yield BAD, f"the rule {name} has no targets", DEPLOY
+            elif not invokes(self._operator, name):
+                yield BAD, f"the rule {name} does not invoke the function {name}", DEPLOY
             else:
                 yield GOOD, f"the rule {name} is enabled"
 

@@ -31,6 +31,13 @@ MISSING, DENIED, FORWARDS = "missing", "denied", "forwards"
 Result = tuple[str, ...]
 
 
+def invokes(operator: Operator, name: str, bus: str = "default") -> bool:
+    """Whether the guard's rule invokes its function, which has the same name."""
+    client = operator.clients.reading("events", operator.region)
+    answer = call("events:ListTargetsByRule", client.list_targets_by_rule, Rule=name, EventBusName=bus)
+    return any(target["Arn"].endswith(f":function:{name}") for target in answer["Targets"])
+
+
 class Forwarding:
     """The check, with the operator's rights, for every enabled Region but the guard's."""
 
@@ -54,6 +61,15 @@ class Forwarding:
             elif on_bus[name]["State"] == "DISABLED":
                 remedy = f"aws events enable-rule --event-bus-name {BUS} --name {name}"
                 yield BAD, f"the rule {name} on the event bus {BUS} is disabled", remedy
+            elif name in rules and json.loads(on_bus[name]["EventPattern"]) != json.loads(rules[name]["EventPattern"]):
+                remedy = f"aws events delete-rule --event-bus-name {BUS} --name {name} --force, then {deploy}"
+                yield (
+                    BAD,
+                    f"the rule {name} on the event bus {BUS} does not match what the guard's own rule does",
+                    remedy,
+                )
+            elif not invokes(self._operator, name, BUS):
+                yield BAD, f"the rule {name} on the event bus {BUS} does not invoke the function {name}", deploy
         yield from self._regions({"$or": patterns} if len(patterns) == len(RECEIVING_RULES) else None)
 
     def _regions(self, pattern: dict[str, Any] | None) -> Iterator[Result]:

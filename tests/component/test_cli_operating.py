@@ -108,6 +108,8 @@ def forwarded() -> None:
     bus = client("events").create_event_bus(Name="xray-guard")["EventBusArn"]
     for name in RECEIVING_RULES:
         client("events").put_rule(Name=name, EventBusName="xray-guard", EventPattern=pattern)
+        function = client("lambda").get_function_configuration(FunctionName=name)["FunctionArn"]
+        client("events").put_targets(Rule=name, EventBusName="xray-guard", Targets=[{"Id": "1", "Arn": function}])
     both = json.dumps({"$or": [json.loads(pattern)] * 2})
     for region in {one["RegionName"] for one in client("ec2").describe_regions()["Regions"]} - {REGION}:
         client("events", region).put_rule(Name=FORWARD_RULE, EventPattern=both)
@@ -152,7 +154,11 @@ class TestDoctor:
             ),
             (lambda: client("events").disable_rule(Name=RULES[0]), "rules", "enable-rule"),
             (lambda: client("events", "eu-west-1").disable_rule(Name=FORWARD_RULE), "other Regions", "eu-west-1"),
-            (lambda: client("events").remove_targets(Rule=RULES[-1], Ids=["1"]), "rules", "has no targets"),
+            (
+                lambda: client("events").remove_targets(Rule=RULES[-1], Ids=["1"]),
+                "rules",
+                "does not invoke the function",
+            ),
             (
                 lambda: client("lambda").delete_function(FunctionName=RULES[0]),
                 "functions",

@@ -184,6 +184,19 @@ def test_doctor_finds_that_the_guards_bus_or_its_rules_receive_nothing(account: 
     assert "event bus xray-guard does not exist" in only["message"]
 
 
+def test_doctor_finds_that_a_rule_on_the_guards_bus_invokes_something_else_or_matches_less(account: Sandbox) -> None:
+    events = account.client("events")
+    name = "xray-guard-on_change"
+    (target,) = events.list_targets_by_rule(Rule=name, EventBusName="xray-guard")["Targets"]
+    elsewhere = {**target, "Arn": target["Arn"].replace(name, "xray-guard-tick")}
+    events.put_targets(Rule=name, EventBusName="xray-guard", Targets=[elsewhere])
+    found = [one["message"] for one in findings(account)]
+    assert f"the rule {name} on the event bus xray-guard does not invoke the function {name}" in found
+    events.put_rule(Name=name, EventBusName="xray-guard", EventPattern=json.dumps({"source": ["aws.nothing"]}))
+    found = [one["message"] for one in findings(account)]
+    assert f"the rule {name} on the event bus xray-guard does not match what the guard's own rule does" in found
+
+
 def test_doctor_does_not_ask_for_regions_that_the_organization_denies(account: Sandbox) -> None:
     denial = {"status": 400, "message": "not authorized with an explicit deny in a service control policy"}
     account.fail("events", "DescribeRule", "AccessDeniedException", times=1000, **denial)
