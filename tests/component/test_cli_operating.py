@@ -160,6 +160,11 @@ class TestDoctor:
                 "does not invoke the function",
             ),
             (
+                lambda: client("events").remove_targets(Rule=RECEIVING_RULES[0], EventBusName="xray-guard", Ids=["1"]),
+                "other Regions",
+                "on the event bus xray-guard does not invoke",
+            ),
+            (
                 lambda: client("lambda").delete_function(FunctionName=RULES[0]),
                 "functions",
                 "does not exist in us-east-1",
