@@ -60,6 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--region", default=DEFAULT_REGION)
     parser.add_argument("--regions", default=",".join(DEFAULT_REGIONS), help="the enabled Regions")
     parser.add_argument("--console", type=int, metavar="PORT", help="also serve the console, with a month of incidents")
+    parser.add_argument(
+        "--hours-behind", type=float, default=0.0, help="start AWS's clock so much earlier, so that it can be moved on"
+    )
     options = parser.parse_args(arguments)
     package = None if options.no_functions else options.package
     if package is not None and not (package / "sam.json").is_file():
@@ -83,6 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
         say=say_unless_past,
         settle_seconds=options.settle_seconds,
         stale_seconds=options.stale_seconds,
+        clock_behind_seconds=options.hours_behind * 3600,
     )
     try:
         sandbox.start()

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from types import TracebackType
 
+from sandbox.knobs import aws_now
 from sandbox.server import Sandbox
 
 CONSOLE = "from chalicelib.cli import main; main()"
@@ -40,7 +41,8 @@ class Beside:
             if self.url:
                 break
             self._say(f"The console cannot listen on port {port}.")
-        past = self._run("-m", "sandbox.past", self._sandbox.account, self._sandbox.region, str(self._mishaps))
+        month = (self._sandbox.account, self._sandbox.region, str(self._mishaps), aws_now().isoformat())
+        past = self._run("-m", "sandbox.past", *month)
         threading.Thread(target=self._watch, args=(past,), daemon=True).start()
         return self
 

@@ -3,9 +3,10 @@
 GET  state                              an overview
 POST knobs      {"stale_seconds": 60}   set knobs
 GET  calls      ?service=&action=       the AWS calls so far, oldest first; DELETE clears them
-GET  records                            what CloudTrail recorded
+GET  records                            what CloudTrail recorded; POST adds a call of the past
 POST events     {...}                   deliver an event on the bus as if AWS had sent it
 POST schedules  {"name": "tick"}        run a schedule now
+POST clock      {"seconds": 3600}       move AWS's clock forward
 GET  logs       ?function=on_change     the log of a function
 POST services   {"names": ["shop"]}     add services to X-Ray's service graph (account, region optional)
 POST keys       {"arn", "state"}        set the state of a key; the state Deleted removes it
@@ -38,8 +39,10 @@ class Control:
             ("GET", "calls"): self._calls,
             ("DELETE", "calls"): lambda request: sandbox.calls.clear(),
             ("GET", "records"): lambda request: list(sandbox.trail.records),
+            ("POST", "records"): sandbox.trail.records.append,
             ("POST", "events"): lambda request: {"targets": sandbox.deliver(request)},
             ("POST", "schedules"): lambda request: {"fired": sandbox.run_schedule(request["name"])},
+            ("POST", "clock"): lambda request: sandbox.let_go_by(float(request["seconds"])),
             ("GET", "logs"): lambda request: {"log": sandbox.log(request["function"])},
             ("POST", "services"): self._services,
             ("POST", "keys"): self._keys,

@@ -77,7 +77,7 @@ class Lookups:
         shown_until = aws_now().timestamp() - KNOBS.history_delay_seconds
         found = [
             record
-            for record in reversed(list(self._records))
+            for record in sorted(self._records, key=_time)[::-1]
             if (record["recipientAccountId"], record["awsRegion"]) == (account, region)
             and since <= (at := _time(record)) <= until
             and at <= shown_until

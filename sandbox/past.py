@@ -6,13 +6,16 @@ event in CloudTrail's format, judges it, remediates it and records it. The same 
 
 from __future__ import annotations
 
+import json
+import os
 import random
 import sys
 import time
+import urllib.request
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -117,7 +120,7 @@ class Past:
     `clients_of` returns clients of an account: of its administrator, or of a session of the named role.
 
     The clock does not wait, so the simulated X-Ray must be ACTIVE at once, unless the pauses of the loop are real
-    (`waits`).
+    (`waits`). `knows` receives CloudTrail's record of each call.
     """
 
     home: str
@@ -128,6 +131,7 @@ class Past:
     seed: int = 1
     people: Sequence[Person] = PEOPLE
     waits: bool = False
+    knows: Callable[[dict[str, Any]], object] = lambda record: None
     guards: dict[str, Guard] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -193,6 +197,7 @@ class Past:
                 "encryptionConfig": config | ({"keyId": answer["KeyId"]} if "KeyId" in answer else {})
             }
         event = self._event(target, who, "xray", "PutEncryptionConfig", detail)
+        self.knows(event["detail"])
         change = read_change(event)
         assert not isinstance(change, Rejected), change
         in_time = prompt or self.chance.random() < 0.93
@@ -220,6 +225,7 @@ class Past:
         """The guard receives the event of a call to KMS."""
         event = self._event(target, who, "kms", name, {"requestParameters": request, "responseElements": None})
         event["detail"]["resources"] = [{"accountId": target.account, "type": "AWS::KMS::Key", "ARN": arn}]
+        self.knows(event["detail"])
         change = read_key_event(event)
         assert not isinstance(change, Rejected), change
         self.clock.sleep(self.chance.uniform(0.8, 6.0))
@@ -245,6 +251,8 @@ class Past:
                 "requestID": str(uuid.UUID(int=number(128), version=4)),
                 "eventID": str(uuid.UUID(int=number(128), version=4)),
                 "eventType": "AwsApiCall",
+                "readOnly": False,
+                "managementEvent": True,
                 "recipientAccountId": target.account,
                 **detail,
             },
@@ -370,15 +378,24 @@ def clients_by_account() -> Callable[[str, str | None], Clients]:
     return clients_of
 
 
+def put_into_event_history(record: dict[str, Any]) -> None:
+    """Have the sandbox's Event history show a call, at its time in the past."""
+    request = urllib.request.Request(
+        os.environ["AWS_ENDPOINT_URL"] + "/_sandbox/records", json.dumps(record).encode(), method="POST"
+    )
+    with urllib.request.urlopen(request):
+        pass
+
+
 def main(arguments: list[str]) -> int:
-    """`python -m sandbox.past ACCOUNT REGION MISHAPS`: a month in the account's other Regions and in another account.
+    """`python -m sandbox.past ACCOUNT REGION MISHAPS NOW`: a month in other Regions and in another account.
 
     The Region itself stays unchanged, so that users can start there.
     """
-    home, region, mishaps = arguments
-    now = datetime.now(UTC)
+    home, region, mishaps, until = arguments
+    now = datetime.fromisoformat(until)
     policy = parse((Path(POLICIES) / "policy.json").read_bytes())
-    past = Past(home, region, policy, clients_by_account(), now, seed=11, waits=True)
+    past = Past(home, region, policy, clients_by_account(), now, seed=11, waits=True, knows=put_into_event_history)
     elsewhere = [name for name in ("us-east-2", "us-west-2", "eu-central-1", "eu-west-1") if name != region]
     own = [Target(home, name) for name in elsewhere]
     others = [Target(OTHER_ACCOUNT, name) for name in (region, *elsewhere[:2])]

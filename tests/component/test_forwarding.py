@@ -36,9 +36,9 @@ def _account() -> Iterator[Sandbox]:
 @pytest.fixture
 def silent(_account: Sandbox) -> Iterator[None]:
     """Calls by sessions named `past` have no events."""
-    _account.silent_session = "past"
+    _account.trail.silent_session = "past"
     yield
-    _account.silent_session = ""
+    _account.trail.silent_session = ""
 
 
 @pytest.fixture
