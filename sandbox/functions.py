@@ -197,6 +197,7 @@ class _Runtime:
     def close(self) -> None:
         with self.change:
             self.closed = True
+            self.ready.set()  # an invocation that waits for a process that was stopped
             self.change.notify_all()
         self.server.shutdown()
         self.server.server_close()
