@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import NoReturn, TypeVar
 
 import msgspec
@@ -292,6 +293,12 @@ class FakePrincipals:
         )
 
 
+@lru_cache(maxsize=256)
+def _decoded(text: bytes) -> TargetState:
+    """States are immutable, and the tests read them between any two steps."""
+    return read_state(text, TargetState)
+
+
 @dataclass
 class Tables:
     """The content of the two tables. States are kept encoded, so that nothing is shared by reference."""
@@ -313,7 +320,7 @@ class Tables:
         if held is None:
             return TargetState(str(target))
         try:
-            return read_state(held[1], TargetState)
+            return _decoded(held[1])
         except ValueError as error:
             raise StoreError("BatchGetItem", "UnreadableState", str(error)) from error
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import inspect
 import sys
-import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import CodeType, FrameType
+from weakref import WeakKeyDictionary
+
+from greenlet import getcurrent, greenlet
 
 from chalicelib.loop.reconcile import reconcile
 from tests.simulation import calls
@@ -69,7 +71,7 @@ class Walk:
 
 
 class Counting:
-    """A profile function that counts the entries of each run of the threads that it is set for.
+    """A profile function that counts the entries of each run of the threads and greenlets that it is set for.
 
     An entry is a call of a Python function of `package` by code of any other module. Generated code (a dataclass's
     `__init__`) does not count, nor does an import; a lambda or a comprehension counts as its module. A generator is
@@ -81,7 +83,7 @@ class Counting:
         self.roots = frozenset(roots)
         self.aside = frozenset(aside)
         self.walks: list[Walk] = []
-        self._threads = threading.local()
+        self._runs: WeakKeyDictionary[greenlet, _Run] = WeakKeyDictionary()
 
     def __call__(self, frame: FrameType, event: str, arg: object) -> None:
         """What `sys.setprofile` takes."""
@@ -89,16 +91,6 @@ class Counting:
             self._called(frame)
         elif event == "return":
             self._returned(frame)
-
-    @contextmanager
-    def on_new_threads(self) -> Iterator[None]:
-        """Count in every thread that is started meanwhile."""
-        previous = threading.getprofile()
-        threading.setprofile(self)
-        try:
-            yield
-        finally:
-            threading.setprofile(previous)
 
     @contextmanager
     def on_this_thread(self) -> Iterator[None]:
@@ -112,8 +104,7 @@ class Counting:
 
     @property
     def _run(self) -> _Run | None:
-        run: _Run | None = getattr(self._threads, "run", None)
-        return run
+        return self._runs.get(getcurrent())
 
     def _called(self, frame: FrameType) -> None:
         run = self._run
@@ -121,7 +112,7 @@ class Counting:
             if frame.f_code not in self.roots:
                 return
             guard = frame.f_locals["guard"]
-            run = self._threads.run = _Run(frame, Walk(guard.worker))
+            run = self._runs[getcurrent()] = _Run(frame, Walk(guard.worker))
             self.walks.append(run.walk)
         if run.aside is None and (frame.f_code in self.aside or frame.f_code.co_name == "<module>"):
             run.aside = frame
@@ -133,7 +124,7 @@ class Counting:
         if run is not None and frame is run.aside:
             run.aside = None
         if run is not None and frame is run.root:
-            self._threads.run = None
+            del self._runs[getcurrent()]
 
 
 class _Run:
@@ -169,7 +160,7 @@ def _is_in(module: str, package: str) -> bool:
 def walked(make: Callable[[], calls.Path]) -> tuple[calls.Path, Walk]:
     """Take a path, and count the run that it is about."""
     counting = Counting(PACKAGE, ROOTS, ASIDE)
-    with counting.on_new_threads():
+    with counting.on_this_thread():
         path = make()
     # Some paths put up two worlds, which give the same names; the run is in the latter.
     return path, [walk for walk in counting.walks if walk.worker == path.run.name][-1]

@@ -1,15 +1,14 @@
 """AWS in memory, on one virtual clock: what the simulation's fakes read and change.
 
-Nothing here waits in real time. Each caller of AWS runs in its own thread, but only one thread runs at any moment: a
-thread that waits releases its lock, and the scheduler resumes the thread that is due next. So one seed always gives the
-same story. KMS is kept as a history of immutable states, so that a read can return a stale one.
+Nothing here waits in real time. Each caller of AWS is a greenlet: one that waits switches to the scheduler, which
+resumes the one that is due next. So one seed always gives the same story. KMS is kept as a history of immutable states,
+so that a read can return a stale one.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
-import threading
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any, TypeVar
 
+from greenlet import getcurrent, greenlet
 from msgspec import structs
 
 from chalicelib.domain.effects import read_effect
@@ -181,12 +181,31 @@ class Hazard:
 
 
 class _Task:
-    def __init__(self, work: Callable[[], object], deadline: float | None) -> None:
-        self.work = work
+    """Work that may wait."""
+
+    def __init__(self, work: Callable[[], object], deadline: float | None, ended: Callable[[], None]) -> None:
         self.deadline = deadline
-        self.baton = threading.Lock()
-        self.baton.acquire()
         self.killed = False
+        self._work = work
+        self._ended = ended
+        self._greenlet = greenlet(self._live)
+
+    def _live(self) -> None:
+        try:
+            if not self.killed:
+                self._work()
+        finally:
+            self._ended()
+
+    def resume(self) -> None:
+        """Let the work go on until it pauses or ends."""
+        self._greenlet.parent = getcurrent()
+        self._greenlet.switch()
+
+    def pause(self) -> None:
+        """Return from the `resume` under way, until the next one."""
+        assert self._greenlet.parent is not None
+        self._greenlet.parent.switch()
 
 
 class World:
@@ -236,8 +255,6 @@ class World:
         self._heap: list[tuple[float, int, _Task | Callable[[], None]]] = []
         self._order = itertools.count()
         self._ids = itertools.count(1)
-        self._main = threading.Lock()
-        self._main.acquire()
         self._current: _Task | None = None
         self._horizon = 0.0
         self.running = 0
@@ -258,20 +275,12 @@ class World:
         self._begin(work, None if timeout is None else self.now + timeout)
 
     def _begin(self, work: Callable[[], object], deadline: float | None) -> _Task:
-        task = _Task(work, deadline)
+        def ended() -> None:
+            self.running -= 1
+
+        task = _Task(work, deadline, ended)
         self.running += 1
         heapq.heappush(self._heap, (self.now, next(self._order), task))
-
-        def live() -> None:
-            task.baton.acquire()
-            try:
-                if not task.killed:
-                    task.work()
-            finally:
-                self.running -= 1
-                self._main.release()
-
-        threading.Thread(target=live, daemon=True).start()
         return task
 
     def fan_out(self, jobs: Sequence[Callable[[], None]], at_once: int) -> None:
@@ -305,8 +314,7 @@ class World:
 
         workers += [self._begin(work, caller.deadline) for _ in range(left)]
         if workers:
-            self._main.release()
-            caller.baton.acquire()
+            caller.pause()
         if failures:
             raise failures[0]
         if caller.killed:
@@ -323,8 +331,7 @@ class World:
             until = max(self.now, task.deadline or 0.0)
         if until > self._horizon or (self._heap and self._heap[0][0] <= until):
             heapq.heappush(self._heap, (until, next(self._order), task))
-            self._main.release()
-            task.baton.acquire()
+            task.pause()
         else:
             self.now = until
         if ends or task.killed:
@@ -340,13 +347,17 @@ class World:
             at, _, what = heapq.heappop(self._heap)
             self.now = max(self.now, at)
             if isinstance(what, _Task):
-                self._current = what
-                what.baton.release()
-                self._main.acquire()
-                self._current = None
+                self._resume(what)
             else:
                 what()
         return True
+
+    def _resume(self, task: _Task) -> None:
+        self._current = task
+        try:
+            task.resume()
+        finally:
+            self._current = None
 
     def end(self) -> None:
         """Kill all work that is still running."""
@@ -354,10 +365,7 @@ class World:
             _, _, what = heapq.heappop(self._heap)
             if isinstance(what, _Task):
                 what.killed = True
-                self._current = what
-                what.baton.release()
-                self._main.acquire()
-                self._current = None
+                self._resume(what)
 
     # --- calls -----------------------------------------------------------------------------------------------------
 
