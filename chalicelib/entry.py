@@ -33,6 +33,13 @@ from chalicelib.loop.tick import tick as take_up_due
 from chalicelib.wiring import POLICIES, make_guard
 
 NAMESPACE = "XRayEncryptionGuard"
+OBSERVED_ONLY = {
+    Violation.KEY_POLICY_OPEN: "KeyPolicyOpen",
+    Violation.SPANS_FORBIDDEN: "SpansForbidden",
+    Violation.TRACES_COPIED: "TracesCopied",
+}
+"""The metric of each violation that the guard never remediates; each has an alarm."""
+
 LEASE_OUTLIVES_SECONDS = 60
 
 COUNTED = {Outcome.FAILED: "Failed", Outcome.REMEDIATED: "Remediated", Outcome.DEFERRED: "Deferred"}
@@ -275,8 +282,9 @@ def _log_and_count(record: Record) -> None:
         metrics.add_metric("RoleBorrowed", MetricUnit.Count, 1)
     if record.reason == Reason.UNCONFIRMED:
         metrics.add_metric("Unconfirmed", MetricUnit.Count, 1)
-    if Violation.KEY_POLICY_OPEN in record.violations:
-        metrics.add_metric("KeyPolicyOpen", MetricUnit.Count, 1)
+    for violation, metric in OBSERVED_ONLY.items():
+        if violation in record.violations:
+            metrics.add_metric(metric, MetricUnit.Count, 1)
     if record.reason in (Reason.STATE_EDITED, Reason.KEY_NOT_ON_RECORD):
         metrics.add_metric("StateEdited", MetricUnit.Count, 1)
     if record.reason == Reason.REGION_DENIED and record.before is not None:

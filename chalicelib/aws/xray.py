@@ -36,6 +36,12 @@ class XRayApi:
         answer = call("xray:PutEncryptionConfig", client.put_encryption_config, Type="KMS", KeyId=key_arn)
         return _setting("xray:PutEncryptionConfig", answer), request_id(answer)
 
+    def spans_destination(self) -> tuple[str | None, str | None]:
+        """GetTraceSegmentDestination."""
+        client = self._clients.reading("xray", self._region)
+        answer = call("xray:GetTraceSegmentDestination", client.get_trace_segment_destination)
+        return answer.get("Destination"), answer.get("Status")
+
     def in_use(self, now: datetime) -> bool:
         """GetServiceGraph over the six hours before `now`; stops at the first page with a service."""
         client = self._clients.reading("xray", self._region)

@@ -26,6 +26,8 @@ SUBJECTS: Mapping[Subject, str] = {
     Subject.TAGS: "the tags of",
     Subject.ALIAS: "the target of",
     Subject.GRANTS: "the grants of",
+    Subject.SPANS: "the destination of spans",
+    Subject.LINKS: "the copies of traces by",
 }
 """What an event changed, before the name of the resource that it changed."""
 
@@ -104,10 +106,13 @@ def event_change_text(change: Change | PersonsChange, target: str = "") -> str:
     """Format what an event changed: `the setting: NONE → KMS key/…`. A long value, such as a key policy, is cut."""
     if change.subject is None:
         return "nothing that the event names"
-    is_alias = change.subject is Subject.ALIAS
-    resource = f" {change.resource if is_alias else key_text(change.resource, target)}" if change.resource else ""
+    named = change.resource or ""
+    if change.subject not in (Subject.ALIAS, Subject.SPANS, Subject.LINKS):
+        named = key_text(named, target) if named else ""
+    what = "the key of" if change.subject is Subject.SPANS and named else SUBJECTS[change.subject]
+    resource = f" {named}" if named else ""
     before = f"{_value_text(change, change.before, target)} → " if change.before else ""
-    return clean(f"{SUBJECTS[change.subject]}{resource}: {before}{_value_text(change, change.after, target)}")
+    return clean(f"{what}{resource}: {before}{_value_text(change, change.after, target)}")
 
 
 def _value_text(change: Change | PersonsChange, value: str | None, target: str) -> str:
@@ -174,6 +179,8 @@ def step_text(step: Step, target: Target) -> str:
             return f"{verb} {step.after}, pointing to {_subject(step.key_arn, target)}"
         case "PutEncryptionConfig":
             return f"set X-Ray to {_subject(step.key_arn, target)}"
+        case "AssociateKmsKey":
+            return f"encrypt new spans in the log group {step.after} with {_subject(step.key_arn, target)}"
         case "PutKeyPolicy":
             return f"add the missing statements to the key policy of {_subject(step.key_arn, target)}"
         case "EnableKeyRotation":

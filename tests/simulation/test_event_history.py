@@ -366,7 +366,7 @@ def test_p6_a_run_without_time_for_all_missed_events_leaves_the_rest_to_the_next
     events = many(scene, 40)
     scene.world.run(30 * MINUTE)
     scene.world.latency = lambda rng, name: 0.5
-    report = reading(scene, timeout=104)
+    report = reading(scene, timeout=120)
     assert 0 < report.missed < 40
     assert report.unfinished == [str(HOME)]
     hourly(scene, 1)
