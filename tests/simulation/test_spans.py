@@ -388,3 +388,24 @@ def test_p13_a_later_completion_of_the_key_policy_keeps_the_statement_of_logs() 
     policy = scene.world.place(HOME).kms.keys[key.arn].policy or ""
     assert judge_for_logs(policy, HOME, "aws").complete
     assert [each for each in json.loads(policy)["Statement"] if each not in document["Statement"]], "the readers' one"
+
+
+def test_p7_an_association_whose_worker_died_before_it_knew_is_the_guards_own() -> None:
+    """The plan could not name the key, because the same attempt created it."""
+    scene = stage()
+    died: list[str] = []
+
+    def dies(run: Run, number: int, name: str) -> Hazard | None:
+        if name == "AssociateKmsKey" and not died:
+            died.append(run.name)
+            return Hazard("crash", late=True)
+        return None
+
+    scene.world.hazard = dies
+    scene.lambdas.schedule()
+    scene.world.user_puts(HOME, None)
+    scene.world.user_sends_spans(HOME)
+    assert scene.converge(), scene.witness.story()
+    assert died
+    assert "ROLE_BORROWED" not in [record.reason for record in scene.tables.records(HOME)]
+    scene.witness.check_whole()
