@@ -12,6 +12,7 @@ from chalicelib.domain.model import Actor, EncryptionType, Setting, Subject, Tar
 if TYPE_CHECKING:
     from chalicelib.auditlog.parts import Participant, Person, PersonsChange
     from chalicelib.domain.reasons import Violation
+    from chalicelib.domain.spans import Links, Spans
     from chalicelib.domain.steps import Step
     from chalicelib.domain.stored import Attribution, Change
 
@@ -35,6 +36,20 @@ SUBJECTS: Mapping[Subject, str] = {
 def clean(text: object, *, keep_lines: bool = False) -> str:
     """Replace control characters and characters that change the direction of text."""
     return (UNSAFE_BUT_LINES if keep_lines else UNSAFE).sub("\ufffd", str(text))
+
+
+def spans_text(spans: Spans | None) -> str:
+    """Say where a target's spans are stored, and under which key."""
+    return clean(spans) if spans is not None else "with the traces, as far as known"
+
+
+def copies_text(links: Links | None) -> str:
+    """Say which accounts receive copies of a target's traces."""
+    if links is None:
+        return "not known yet"
+    if links.problem is not None:
+        return clean(f"not known: {links.problem.message}")
+    return clean(", ".join(links.accounts) or "no account")
 
 
 def time_text(at: datetime | None) -> str:
