@@ -156,13 +156,14 @@ class TestTriggers:
 
     def test_key_changes_wake_a_function_only_when_they_may_matter(self, expanded: dict[str, Any]) -> None:
         pattern = properties(expanded, "OnKeyChangeOnKeyChangeEvent")["EventPattern"]
-        assert pattern["source"] == ["aws.kms"]
-        names = pattern["detail"]["eventName"]
+        of_source = {source: each["detail"] for each in pattern["$or"] for source in each["source"]}
+        assert set(of_source) == {"aws.kms", "aws.logs", "aws.oam", "aws.xray"}
+        names = of_source["aws.kms"]["eventName"]
         assert {name for name in names if isinstance(name, str)} == KEY_EVENTS
         assert set(pattern["detail-type"]) >= KEY_NOTICES
         assert {"CreateGrant", "RevokeGrant", "RetireGrant"} < KEY_EVENTS
         assert {"exists": False} in names  # KMS's own notices carry none
-        assert pattern["detail"]["errorCode"] == [{"exists": False}]
+        assert all(detail["errorCode"] == [{"exists": False}] for detail in of_source.values())
 
     def test_what_a_rule_cannot_deliver_goes_to_the_dead_letters(self, expanded: dict[str, Any]) -> None:
         rules = [one for one in expanded["Resources"].values() if one["Type"] == "AWS::Events::Rule"]
