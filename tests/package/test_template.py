@@ -398,8 +398,11 @@ class TestRights:
             "cloudtrail:LookupEvents",
             "ec2:DescribeRegions",
             "kms:ListKeys",
+            "logs:DescribeLogGroups",
+            "oam:ListLinks",
             "xray:GetEncryptionConfig",
             "xray:GetServiceGraph",
+            "xray:GetTraceSegmentDestination",
             "xray:PutEncryptionConfig",
         }
     )
@@ -472,7 +475,7 @@ class TestRights:
         self, statements: list[dict[str, Any]], project: Path
     ) -> None:
         text = "".join(path.read_text("utf-8") for path in (project / "chalicelib/aws").glob("*.py"))
-        called = set(re.findall(r'"((?:cloudtrail|dynamodb|ec2|iam|s3|sqs|xray):[A-Z]\w+)"', text))
+        called = set(re.findall(r'"((?:cloudtrail|dynamodb|ec2|iam|logs|oam|s3|sqs|xray):[A-Z]\w+)"', text))
         called |= {f"kms:{operation}" for operation in METHODS}
         called.remove("iam:ListUserTags")  # policy.json names no user
         called.remove("dynamodb:TransactWriteItems")  # is authorized as the actions of its parts
@@ -486,6 +489,7 @@ class TestRights:
             "logs:PutLogEvents",
             "sqs:SendMessage",  # Lambda, for what it gives up on
         }
+        called |= {"logs:AssociateKmsKey", "logs:DescribeLogGroups", "oam:ListLinks", "xray:GetTraceSegmentDestination"}
         # What only the command line asks for, with its own rights.
         for_people = {
             "dynamodb:GetItem",
@@ -516,11 +520,12 @@ class TestRights:
     def test_p13_every_right_to_change_xray_or_kms_goes_with_the_parameter_rights(self, sam: dict[str, Any]) -> None:
         (policy,) = properties(sam, "GuardRole")["Policies"]
         always = [one for one in policy["PolicyDocument"]["Statement"] if one.get("Effect") == "Allow"]
-        named = {action for one in always for action in self.actions(one) if action.startswith(("kms:", "xray:"))}
+        of_others = ("kms:", "logs:AssociateKmsKey", "oam:", "xray:")
+        named = {action for one in always for action in self.actions(one) if action.startswith(of_others)}
         assert all(action.split(":")[1].startswith(("Describe", "Get", "List")) for action in named)
         choices = [one["Fn::If"] for one in policy["PolicyDocument"]["Statement"] if "Fn::If" in one]
         bound = {one["Sid"] for condition, one, _ in choices if condition == "Enforces"}
-        assert {"SetXRay", "MakeKeysTaggedAsOwn", "RepairKeysTaggedAsOwn", "LetXRayUseTheKey"} <= bound
+        assert {"SetXRay", "MakeKeysTaggedAsOwn", "RepairKeysTaggedAsOwn", "LetXRayUseTheKey", "EncryptSpans"} <= bound
         assert sam["Conditions"]["Enforces"] == {"Fn::Equals": [{"Ref": "Rights"}, "enforce"]}
         rights = sam["Parameters"]["Rights"]
         assert (rights["Default"], rights["AllowedValues"]) == ("enforce", ["enforce", "observe"])
