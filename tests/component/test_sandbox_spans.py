@@ -229,8 +229,8 @@ class TestLogGroups:
         assert all("explicit deny in a service control policy" in message for _, message in denied)
 
 
-def sink_for(sandbox: Sandbox, *types: str, account: str = MONITORING) -> str:
-    """A sink to which the account may link these resource types."""
+def sink_for(sandbox: Sandbox, *types: str, account: str = MONITORING, source: str = ACCOUNT) -> str:
+    """A sink to which the source account may link these resource types."""
     oam = sandbox.client("oam", account=account)
     arn: str = oam.create_sink(Name="observers")["Arn"]
     policy = {
@@ -238,7 +238,7 @@ def sink_for(sandbox: Sandbox, *types: str, account: str = MONITORING) -> str:
         "Statement": [
             {
                 "Effect": "Allow",
-                "Principal": {"AWS": ACCOUNT},
+                "Principal": {"AWS": source},
                 "Action": ["oam:CreateLink", "oam:UpdateLink"],
                 "Resource": "*",
                 "Condition": {"ForAllValues:StringEquals": {"oam:ResourceTypes": list(types)}},
