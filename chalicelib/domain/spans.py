@@ -17,8 +17,8 @@ from chalicelib.domain.reasons import Problem
 SPANS_GROUP = "aws/spans"
 """The log group in which CloudWatch Logs stores all spans. Only X-Ray can create it."""
 
-IN_LOGS = "CloudWatchLogs"
-"""X-Ray's `Destination` of spans that CloudWatch Logs stores."""
+WITH_TRACES, IN_LOGS = "XRay", "CloudWatchLogs"
+"""X-Ray's `Destination` of spans: X-Ray itself, under its encryption setting, or CloudWatch Logs."""
 
 TRACES = "AWS::XRay::Trace"
 """The resource type of a link that copies traces."""

@@ -74,5 +74,12 @@ def test_every_link_is_read_with_the_account_of_its_sink() -> None:
     assert of_traces(links) == links[:1]
 
 
+@pytest.mark.parametrize("answer", [{}, {"Destination": "Elsewhere", "Status": "ACTIVE"}])
+def test_p4_a_destination_that_the_guard_does_not_know_is_not_taken_for_one_that_it_knows(answer: Any) -> None:
+    with pytest.raises(AwsError) as unknown:
+        XRayApi(Endpoint(lambda operation, parameters: answer).clients, REGION).spans_destination()
+    assert unknown.value.code == "UnexpectedAnswer"
+
+
 def test_the_destination_is_read_as_x_ray_says_it() -> None:
     assert XRayApi(Endpoint(aws).clients, REGION).spans_destination() == ("CloudWatchLogs", "PENDING")
