@@ -121,6 +121,7 @@ class Sandbox:
         self.say = say
         self.calls: deque[Call] = deque(maxlen=20_000)
         self.faults: list[Fault] = []
+        self.links = links.Links()
         self._port = port
         self._warm = warm
         self._moto = DomainDispatcherApplication(create_backend_app)
@@ -154,7 +155,7 @@ class Sandbox:
             self.functions = Functions(self.later, self.say)
             self.bus = Bus(self._hand_to_function, self.say)
             trail = Trail(self.later, self._deliver)
-            self.trail, self.lookups, self.links = trail, Lookups(trail.records), links.Links()
+            self.trail, self.lookups = trail, Lookups(trail.records)
             self.control = Control(self)
             self._server: BaseWSGIServer = make_server(
                 "127.0.0.1", self._port, self._serve, threaded=True, request_handler=_Handler
@@ -216,10 +217,10 @@ class Sandbox:
             reset_model_data()
         self.calls.clear()
         self.faults.clear()
+        self.links.forget()
         if hasattr(self, "trail"):
             self.trail.records.clear()
             self.lookups.forget()
-            self.links.forget()
             self.bus.forget()
 
     def _deploy(self) -> None:

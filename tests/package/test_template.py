@@ -316,7 +316,9 @@ class TestAlarms:
             "xray-guard-paused",
             "xray-guard-region-denied",
             "xray-guard-role-borrowed",
+            "xray-guard-spans-forbidden",
             "xray-guard-state-edited",
+            "xray-guard-traces-copied",
             "xray-guard-unconfirmed",
         ]
         assert all(alarm["AlarmActions"] == [{"Ref": "Alarms"}] for alarm in alarms)
@@ -339,7 +341,9 @@ class TestAlarms:
             ("RegionDeniedAlarm", "RegionDenied"),
             ("RoleBorrowedAlarm", "RoleBorrowed"),
             ("StateEditedAlarm", "StateEdited"),
+            ("SpansForbiddenAlarm", "SpansForbidden"),
             ("SweepAlarm", "SweepCompleted"),
+            ("TracesCopiedAlarm", "TracesCopied"),
             ("HistoryAlarm", "EventHistoryRead"),
             ("UnconfirmedAlarm", "Unconfirmed"),
         ):
