@@ -19,6 +19,7 @@ from chalicelib.domain.events import CHANGE_EVENT, KEY_EVENTS, read_change, read
 from chalicelib.domain.lookups import HistoryEvent, Look, Progress, Recorded
 from chalicelib.domain.model import Actor, ChangeEvent, KeyEvent, Rejected, Subject, Target, TriggerKind
 from chalicelib.domain.reasons import Reason
+from chalicelib.domain.spanevents import SOURCES
 from chalicelib.domain.stored import Suppression, TargetState
 from chalicelib.domain.times import CLOCK_SKEW
 
@@ -290,7 +291,7 @@ def unconfirmed(
         found = Unconfirmed(record, _opened_by(record, records))
         at = record.trigger.event_time
         in_look = at is not None and at >= look.since
-        is_call = record.trigger.event_name in {CHANGE_EVENT, *KEY_EVENTS}
+        is_call = record.trigger.event_name in {CHANGE_EVENT, *KEY_EVENTS, *SOURCES}
         if strict and is_call and (shown is not None or not _AWS_ID.fullmatch(record.trigger.event_id or "")):
             refuted.append(found)
         elif record.trigger.event_name == CHANGE_EVENT and in_look:
@@ -308,7 +309,8 @@ def confirms(target: Target, record: Recorded, event: HistoryEvent) -> bool:
     if record.trigger.event_name == CHANGE_EVENT:
         read: ChangeEvent | KeyEvent | Rejected = read_change(_envelope(target, event, "aws.xray"))
     else:
-        read = read_key_event(_envelope(target, event, "aws.kms"))
+        service = SOURCES.get(record.trigger.event_name or "", "kms")
+        read = read_key_event(_envelope(target, event, f"aws.{service}"))
     return isinstance(read, Rejected) or read.addendum_id is not None or _agree(record, read)
 
 

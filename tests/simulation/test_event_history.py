@@ -600,6 +600,19 @@ def addendum_of(event: ChangeEvent, original: str) -> tuple[ChangeEvent, Callabl
     return replace(event, trigger=replace(event.trigger, event_id=original), addendum_id=own), shows
 
 
+@pytest.mark.parametrize("is_forged", [True, False])
+def test_an_event_about_spans_is_confirmed_by_its_id_or_unconfirmed_like_any_other(is_forged: bool) -> None:
+    scene = ids_known(ticking(quiet()))
+    with scene.undelivered():
+        event = scene.world.user_sends_spans(HOME, "XRay", ADMIN)
+    if is_forged:
+        scene.lambdas.shown.loses.add(event.trigger.event_id or "")
+    scene.lambdas.deliver(event)
+    hourly(scene, 4)
+    ids = [note.trigger.event_id for note in noted(scene, Reason.UNCONFIRMED)]
+    assert ids == ([event.trigger.event_id] if is_forged else [])
+
+
 def test_p14_an_addendum_confirms_its_original_and_a_genuine_break_glass_stays_open() -> None:
     scene = ids_known(ticking(quiet()))
     open_on_role(scene, 10)
