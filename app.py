@@ -40,7 +40,7 @@ def on_change(event: UnreadEvent) -> Any:
 
 @app.on_cw_event(entry.KEY_CHANGES)
 def on_key_change(event: UnreadEvent) -> Any:
-    """A principal, or KMS itself, changed a key, an alias or a key's tags."""
+    """A principal, or KMS itself, changed a key, an alias or a key's tags, where spans go, or a link."""
     return entry.on_key_change(event.to_dict(), event.context)
 
 

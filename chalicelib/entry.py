@@ -33,19 +33,44 @@ from chalicelib.loop.tick import tick as take_up_due
 from chalicelib.wiring import POLICIES, make_guard
 
 NAMESPACE = "XRayEncryptionGuard"
+OBSERVED_ONLY = {
+    Violation.KEY_POLICY_OPEN: "KeyPolicyOpen",
+    Violation.SPANS_FORBIDDEN: "SpansForbidden",
+    Violation.TRACES_COPIED: "TracesCopied",
+}
+"""The metric of each violation that the guard never remediates; each has an alarm."""
+
 LEASE_OUTLIVES_SECONDS = 60
 
 COUNTED = {Outcome.FAILED: "Failed", Outcome.REMEDIATED: "Remediated", Outcome.DEFERRED: "Deferred"}
-KEY_CHANGES = {
-    "source": ["aws.kms"],
-    "detail-type": ["AWS API Call via CloudTrail", "AWS Service Event via CloudTrail", *sorted(KEY_NOTICES)],
-    # KMS's own notices have no event name, and a failed call changed nothing.
-    "detail": {
-        "eventName": [*sorted(KEY_EVENTS), {"exists": False}],
-        "errorCode": [{"exists": False}],
-    },
+_NO_ERROR = {"errorCode": [{"exists": False}]}
+"""A failed call changed nothing."""
+_OF_SPANS = {
+    "$or": [
+        {"logGroupName": ["aws/spans"]},
+        # AssociateKmsKey and DisassociateKmsKey also take the log group's ARN.
+        {"resourceIdentifier": [{"suffix": ":log-group:aws/spans"}, {"suffix": ":log-group:aws/spans:*"}]},
+    ]
 }
-"""The pattern of the events that invoke `on_key_change`. It is narrow, because KMS calls are very frequent."""
+KEY_CHANGES: dict[str, Any] = {
+    "detail-type": ["AWS API Call via CloudTrail", "AWS Service Event via CloudTrail", *sorted(KEY_NOTICES)],
+    "$or": [
+        # KMS's own notices have no event name.
+        {"source": ["aws.kms"], "detail": {"eventName": [*sorted(KEY_EVENTS), {"exists": False}], **_NO_ERROR}},
+        {"source": ["aws.xray"], "detail": {"eventName": ["UpdateTraceSegmentDestination"], **_NO_ERROR}},
+        {
+            "source": ["aws.logs"],
+            "detail": {
+                "eventName": ["AssociateKmsKey", "DeleteLogGroup", "DisassociateKmsKey"],
+                "requestParameters": _OF_SPANS,
+                **_NO_ERROR,
+            },
+        },
+        {"source": ["aws.oam"], "detail": {"eventName": ["CreateLink", "DeleteLink", "UpdateLink"], **_NO_ERROR}},
+    ],
+}
+"""The pattern of the events that invoke `on_key_change`: changes to keys, to where spans go and to their key, and to
+links that copy traces. It is narrow, because calls of KMS and CloudWatch Logs are very frequent."""
 
 logger = Logger(service=os.environ.get("POWERTOOLS_SERVICE_NAME", "xray-guard"))
 metrics = Metrics(
@@ -119,7 +144,7 @@ def _on_change(guard: Guard, event: object) -> dict[str, Any]:
 
 
 def on_key_change(event: object, context: Any) -> dict[str, Any]:
-    """Reconcile the target of an event about a KMS key, an alias or a key's tags."""
+    """Reconcile the target of an event about a KMS key, an alias or a key's tags, about spans or about a link."""
     return _invoked(context, lambda guard: _on_key_change(guard, event))
 
 
@@ -275,8 +300,9 @@ def _log_and_count(record: Record) -> None:
         metrics.add_metric("RoleBorrowed", MetricUnit.Count, 1)
     if record.reason == Reason.UNCONFIRMED:
         metrics.add_metric("Unconfirmed", MetricUnit.Count, 1)
-    if Violation.KEY_POLICY_OPEN in record.violations:
-        metrics.add_metric("KeyPolicyOpen", MetricUnit.Count, 1)
+    for violation, metric in OBSERVED_ONLY.items():
+        if violation in record.violations:
+            metrics.add_metric(metric, MetricUnit.Count, 1)
     if record.reason in (Reason.STATE_EDITED, Reason.KEY_NOT_ON_RECORD):
         metrics.add_metric("StateEdited", MetricUnit.Count, 1)
     if record.reason == Reason.REGION_DENIED and record.before is not None:

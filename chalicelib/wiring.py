@@ -15,6 +15,8 @@ from chalicelib.aws.clients import Clients
 from chalicelib.aws.clock import AwsClock
 from chalicelib.aws.iam import PrincipalsApi
 from chalicelib.aws.kms import KeysApi
+from chalicelib.aws.logs import SpanLogsApi
+from chalicelib.aws.oam import TraceLinksApi
 from chalicelib.aws.store import DynamoStore
 from chalicelib.aws.tables import AUDIT_TABLE, TARGETS_TABLE
 from chalicelib.aws.threads import Threads
@@ -82,6 +84,8 @@ def make_guard(
             XRayApi(clients, target.region),
             KeysApi(clients, target.region, threads),
             PrincipalsApi(clients, target),
+            SpanLogsApi(clients, target.region),
+            TraceLinksApi(clients, target.region),
         )
 
     return Guard(

@@ -7,6 +7,7 @@ from typing import Any
 import moto.cloudformation.urls
 import moto.ec2.urls
 import moto.kms.urls
+import moto.logs.urls
 import moto.xray.urls
 from moto.cloudformation.responses import CloudFormationResponse
 from moto.core.responses import ActionResult
@@ -14,7 +15,8 @@ from moto.ec2.responses import EC2Response
 
 from sandbox.keys import KeyResponse
 from sandbox.knobs import KNOBS
-from sandbox.tracing import TracingResponse
+from sandbox.spans import LogGroupsResponse
+from sandbox.tracing import ADDED_PATHS, TracingResponse
 
 
 class StackResponse(CloudFormationResponse):
@@ -41,5 +43,7 @@ moto.ec2.urls.url_paths = {"{0}/": EnabledRegions.dispatch}
 for _path in list(moto.kms.urls.url_paths):
     moto.kms.urls.url_paths[_path] = KeyResponse.dispatch
 
-for _path in [*moto.xray.urls.url_paths, "{0}/EncryptionConfig$", "{0}/PutEncryptionConfig$"]:
+moto.logs.urls.url_paths["{0}/$"] = LogGroupsResponse.dispatch
+
+for _path in [*moto.xray.urls.url_paths, *(f"{{0}}/{path}$" for path in ADDED_PATHS)]:
     moto.xray.urls.url_paths[_path] = TracingResponse.dispatch

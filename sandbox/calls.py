@@ -87,7 +87,7 @@ def read_request(environ: dict[str, Any], body: bytes) -> Request:
     form = environ.get("CONTENT_TYPE", "").startswith("application/x-www-form-urlencoded")
     parameters = _parameters(body, form=form)
     action = target.rsplit(".", 1)[-1] or (str(parameters.pop("Action", "")) if form else "")
-    if not action and service in ("xray", "lambda"):
+    if not action and service in ("xray", "lambda", "oam"):
         action, uri_parameters = _operation_at(service, method, path)
         parameters = {**uri_parameters, **parameters}
     return Request(

@@ -19,20 +19,27 @@ DEFAULT_REGIONS = ("us-east-1", "us-east-2", "us-west-2", "eu-central-1", "eu-we
 class Knobs:
     """Times are in seconds.
 
-    `settle_seconds`: how long X-Ray's setting stays UPDATING. `stale_seconds`: how old the responses of KMS's reads
-    are. `event_delay_seconds`: from a call to its event on the bus; `event_copies`: how often that event is delivered
-    (0: lost, 2: twice). `lose_events`, `double_events` and `delay_events` (by `late_seconds`) befall single events of
-    X-Ray and KMS: a number below 1 is the share of the events, 1 or more means the next so many. Event history keeps
-    every event, and shows it after `history_delay_seconds`. `retry_seconds`: Lambda's waits before an asynchronous
-    invocation's first and second retry (one and two minutes in AWS). `schedules`: whether schedules run by themselves.
-    `clock_behind_seconds`: how far AWS's clock (the `Date` of its responses, CloudTrail's times) is behind the host's,
-    so that a demo can skip hours; delays, schedules and X-Ray's UPDATING still take real time.
+    `settle_seconds`: how long X-Ray's setting stays UPDATING, and its destination PENDING. `spans_group_seconds`: from
+    the change of the destination until X-Ray creates the log group `aws/spans`. `key_association_seconds`: from
+    AssociateKmsKey until new data gets the key, on AWS's clock (up to five minutes in AWS).
 
-    `regions` are those that the account has enabled; in `denied_regions` the organization denies all calls to X-Ray and
-    KMS. `updates_while_updating`: whether X-Ray accepts a change while it is UPDATING, which AWS does not document.
+    `stale_seconds`: how old the responses of KMS's reads are. `event_delay_seconds`: from a call to its event on the
+    bus; `event_copies`: how often that event is delivered (0: lost, 2: twice). `lose_events`, `double_events` and
+    `delay_events` (by `late_seconds`) befall single events: a number below 1 is the share of the events, 1 or more is
+    how many of the next. Event history keeps every event, and shows it after `history_delay_seconds`. `retry_seconds`:
+    Lambda's waits before an asynchronous invocation's first and second retry (one and two minutes in AWS). `schedules`:
+    whether schedules run by themselves. `clock_behind_seconds`: how far AWS's clock (the `Date` of its responses,
+    CloudTrail's times) is behind the host's, so that a demo can skip hours; other delays, schedules and X-Ray's
+    UPDATING still take real time.
+
+    `regions` are those that the account has enabled; in `denied_regions` the organization denies all calls to X-Ray,
+    KMS, CloudWatch Logs and Observability Access Manager. `updates_while_updating`: whether X-Ray accepts a change
+    while it is UPDATING, which AWS does not document.
     """
 
     settle_seconds: float = 1.0
+    spans_group_seconds: float = 0.0
+    key_association_seconds: float = 300.0
     stale_seconds: float = 0.0
     event_delay_seconds: float = 0.1
     event_copies: int = 1

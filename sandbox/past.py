@@ -26,6 +26,8 @@ from msgspec.structs import replace
 from chalicelib.aws.clients import Clients
 from chalicelib.aws.iam import PrincipalsApi
 from chalicelib.aws.kms import KeysApi
+from chalicelib.aws.logs import SpanLogsApi
+from chalicelib.aws.oam import TraceLinksApi
 from chalicelib.aws.xray import XRayApi
 from chalicelib.domain.events import read_change, read_key_event
 from chalicelib.domain.model import Rejected, Target, Trigger, TriggerKind
@@ -146,7 +148,14 @@ class Past:
             @cache
             def reach(target: Target) -> Reach:
                 where = target.region
-                return Reach(target, XRayApi(clients, where), KeysApi(clients, where), PrincipalsApi(clients, target))
+                return Reach(
+                    target,
+                    XRayApi(clients, where),
+                    KeysApi(clients, where),
+                    PrincipalsApi(clients, target),
+                    SpanLogsApi(clients, where),
+                    TraceLinksApi(clients, where),
+                )
 
             made = make_guard(
                 self.clients_of(self.home, None),

@@ -32,7 +32,7 @@ from moto.xray.models import xray_backends
 from werkzeug.serving import BaseWSGIServer, make_server
 
 import sandbox.additions  # noqa: F401 - its import is what adds
-from sandbox import keys, tracing
+from sandbox import keys, links, spans, tracing
 from sandbox.bus import Bus, new_id
 from sandbox.calls import Call, Request, read_answer, read_request, touched
 from sandbox.control import Control
@@ -121,6 +121,7 @@ class Sandbox:
         self.say = say
         self.calls: deque[Call] = deque(maxlen=20_000)
         self.faults: list[Fault] = []
+        self.links = links.Links()
         self._port = port
         self._warm = warm
         self._moto = DomainDispatcherApplication(create_backend_app)
@@ -132,6 +133,7 @@ class Sandbox:
             ("events", "PutEvents"): self._put_events,
             ("lambda", "Invoke"): self._invoke_function,
             ("sts", "GetCallerIdentity"): self._get_caller_identity,
+            **{("oam", operation): self._answer_about_links for operation in links.OPERATIONS},
         }
         self._unlocked = {("lambda", "Invoke")}
         self.watchers: list[Callable[[Request, Principal], None]] = []
@@ -215,6 +217,7 @@ class Sandbox:
             reset_model_data()
         self.calls.clear()
         self.faults.clear()
+        self.links.forget()
         if hasattr(self, "trail"):
             self.trail.records.clear()
             self.lookups.forget()
@@ -349,6 +352,10 @@ class Sandbox:
         """Whether X-Ray stores traces: it stores none if it cannot use its setting's key."""
         return tracing.storing_traces(account or self.account, region or self.region)
 
+    def spans(self, account: str | None = None, region: str | None = None) -> dict[str, Any]:
+        """Where spans go, and under which key, see `spans.spans_of`."""
+        return spans.spans_of(account or self.account, region or self.region)
+
     def seed_services(self, *names: str, account: str | None = None, region: str | None = None) -> None:
         """Add these services to X-Ray's service graph, seen just now."""
         tracing.seed_services(account or self.account, region or self.region, names)
@@ -394,6 +401,11 @@ class Sandbox:
                     **tracing.tracing_of(account, region).as_api(),
                     "storing_traces": tracing.storing_traces(account, region),
                 }
+                for account, regions in list(xray_backends.items())
+                for region in list(regions)
+            },
+            "spans": {
+                f"{account}/{region}": spans.spans_of(account, region)
                 for account, regions in list(xray_backends.items())
                 for region in list(regions)
             },
@@ -473,12 +485,15 @@ class Sandbox:
         return answered["status"], answered["headers"], answer
 
     def _tell(self, call: Call) -> None:
-        """Report a call that changes X-Ray or KMS; reads are not reported."""
+        """Report a call that changes X-Ray, KMS, `aws/spans` or links; reads are not reported."""
         request = call.request
-        if request.service not in ("xray", "kms") or request.action.startswith(("Get", "List", "Describe", "Batch")):
+        about_spans = request.service == "logs" and request.parameters.get("logGroupName") == spans.SPANS
+        reads = request.action.startswith(("Get", "List", "Describe", "Batch"))
+        if reads or not (about_spans or request.service in ("xray", "kms", "oam")):
             return
-        about = request.parameters.get("KeyId") or request.parameters.get("AliasName") or ""
-        kind = f" {request.parameters['Type']}" if "Type" in request.parameters else ""
+        named = ("KeyId", "kmsKeyId", "AliasName", "SinkIdentifier", "Identifier")
+        about = next((request.parameters[name] for name in named if request.parameters.get(name)), "")
+        kind = "".join(f" {request.parameters[name]}" for name in ("Type", "Destination") if name in request.parameters)
         who = call.principal.arn.split(":", 5)[-1]
         outcome = f"refused, {call.error_code}" if call.error_code else "done"
         line = " ".join(f"{request.service} {request.action}{kind} {about}".split())
@@ -539,6 +554,15 @@ class Sandbox:
         except LookupRefused as refused:
             return _failure(400, refused.code, refused.message)
         return 200, {"content-type": "application/x-amz-json-1.1"}, json.dumps(answer).encode()
+
+    def _answer_about_links(
+        self, request: Request, principal: Principal, environ: dict[str, Any], body: bytes
+    ) -> _Answer:
+        try:
+            answer = self.links.answer(request, principal)
+        except links.LinkRefused as refused:
+            return _failure(refused.status, refused.code, refused.message)
+        return 200, {"content-type": "application/json"}, json.dumps(answer).encode()
 
     def _describe_regions(
         self, request: Request, principal: Principal, environ: dict[str, Any], body: bytes

@@ -1,4 +1,4 @@
-"""X-Ray's encryption setting and service graph, which moto lacks.
+"""X-Ray's encryption setting, service graph and destination of trace segments, which moto lacks.
 
 After a Put, the status is UPDATING, and ACTIVE after `settle_seconds`. Source: X-Ray developer guide, "Configuring
 sampling, groups, and encryption settings with the API". The texts of errors are our own, because AWS documents none.
@@ -21,7 +21,16 @@ from moto.xray.responses import XRayResponse
 from sandbox.identity import principal_of
 from sandbox.keys import ENABLED, KeyResponse, find_key, key_request
 from sandbox.knobs import KNOBS, aws_now, denied_by_the_organization
+from sandbox.spans import CLOUD_WATCH_LOGS, X_RAY, Refused, change_destination, destination_of
 from sandbox.statements import Request, allowed, denied
+
+ADDED_PATHS = (
+    "EncryptionConfig",
+    "GetTraceSegmentDestination",
+    "PutEncryptionConfig",
+    "UpdateTraceSegmentDestination",
+)
+"""The paths of the operations that moto lacks."""
 
 GRAPH_RANGE_SECONDS = 6 * 3600
 
@@ -124,6 +133,25 @@ class TracingResponse(XRayResponse):
         tracing.settled_at = time.time() + KNOBS.settle_seconds
         # A Put returns UPDATING even if `settle_seconds` is zero.
         return json.dumps({"EncryptionConfig": {**tracing.as_api(), "Status": "UPDATING"}})
+
+    def get_trace_segment_destination(self) -> str:
+        """GetTraceSegmentDestination."""
+        self._unless_denied("xray:GetTraceSegmentDestination")
+        return json.dumps(destination_of(self.current_account, self.region).as_api())
+
+    def update_trace_segment_destination(self) -> str:
+        """UpdateTraceSegmentDestination, which may name the key of a log group that X-Ray is about to create."""
+        self._unless_denied("xray:UpdateTraceSegmentDestination")
+        kind, settings = self._get_param("Destination"), self._get_param("CloudWatchLogsConfiguration")
+        key_arn = (settings or {}).get("SpansLogGroupKmsKeyId")
+        if kind not in (X_RAY, CLOUD_WATCH_LOGS):
+            raise InvalidRequest(f"Destination must be {X_RAY} or {CLOUD_WATCH_LOGS}, not {kind!r}")
+        if settings is not None and kind != CLOUD_WATCH_LOGS:
+            raise InvalidRequest(f"CloudWatchLogsConfiguration is for the destination {CLOUD_WATCH_LOGS} only")
+        try:
+            return json.dumps(change_destination(self.current_account, self.region, kind, key_arn))
+        except Refused as refused:
+            raise InvalidRequest(refused.message) from None
 
     def _unless_denied(self, action: str) -> None:
         caller = principal_of(self.access_key, self.current_account, self.region)

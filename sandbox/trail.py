@@ -1,7 +1,8 @@
 """CloudTrail: a call becomes a record, and the record an event on the default bus of its account and Region.
 
-Only for write management events of X-Ray and KMS. The record's format follows the CloudTrail user guide, "CloudTrail
-record contents", and the public records that `docs/aws-assumptions.md` names.
+Only for write management events of X-Ray, KMS, CloudWatch Logs and Observability Access Manager. The record's format
+follows the CloudTrail user guide, "CloudTrail record contents", and the public records that `docs/aws-assumptions.md`
+names.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ _NO_MANAGEMENT_WRITES = {
         "Verify",
         "VerifyMac",
     },
+    "logs": {"FilterLogEvents", "PutLogEvents", "StartQuery", "StopQuery", "TestMetricFilter"},
+    "oam": set(),
 }
 _DENIED = ("AccessDenied", "AccessDeniedException")
 

@@ -19,7 +19,7 @@ from chalicelib.api.operations import OPERATIONS, Operation
 from chalicelib.api.queries import PathParameters
 from chalicelib.api.responses import PROBLEM_TYPE
 from chalicelib.auditlog import parts, summary, views
-from chalicelib.domain import model, reasons, stored
+from chalicelib.domain import model, reasons, spans, stored
 from chalicelib.domain.stored import Record
 
 API_VERSION = "1.0.0"
@@ -263,7 +263,7 @@ def _give_format(schema: dict[str, Any]) -> None:
 
 
 def _class_of(name: str) -> type[Any]:
-    modules: tuple[ModuleType, ...] = (model, reasons, stored, parts, views, summary)
+    modules: tuple[ModuleType, ...] = (model, reasons, spans, stored, parts, views, summary)
     for module in modules:
         kind = getattr(module, name, None)
         if isinstance(kind, type) and (dataclasses.is_dataclass(kind) or issubclass(kind, msgspec.Struct)):

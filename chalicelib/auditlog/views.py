@@ -15,6 +15,7 @@ from chalicelib.auditlog.walks import Budget, Reads
 from chalicelib.domain.incidents import exposed_since
 from chalicelib.domain.model import Actor, Setting
 from chalicelib.domain.reasons import NOT_JUDGED, NOTES, Outcome, Problem, Violation
+from chalicelib.domain.spans import Links, Spans
 from chalicelib.domain.stored import Cause, GuardState, Incident, Record, Suppression, TargetState
 from chalicelib.domain.times import seconds
 
@@ -111,7 +112,7 @@ class IncidentView:
 class TargetView:
     """The current state of a target. `exposed_until` is set if the exposure is over and the incident still open.
 
-    `waiting` is what the guard waits for.
+    `waiting` is what the guard waits for. `spans` and `links` are as last read, None if they never were.
     """
 
     target: str
@@ -135,6 +136,8 @@ class TargetView:
     records: int
     exposed_until: datetime | None = None
     waiting: Waiting | None = None
+    spans: Spans | None = None
+    links: Links | None = None
 
     def exposed_seconds(self, now: datetime) -> float | None:
         """How long the target has been exposed in its open incident; None without one."""
@@ -204,6 +207,8 @@ def target_view(state: TargetState, guard: GuardState, now: datetime) -> TargetV
         records=state.seq,
         exposed_until=state.incident.safe_at if state.incident else None,
         waiting=waiting(state, guard, now),
+        spans=state.spans,
+        links=state.links,
     )
 
 

@@ -163,6 +163,7 @@ def _key(metadata: dict[str, Any]) -> Key:
         usage=metadata.get("KeyUsage") or "UNKNOWN",
         manager=metadata.get("KeyManager") or "UNKNOWN",
         origin=metadata.get("Origin") or "UNKNOWN",
+        is_replica=(metadata.get("MultiRegionConfiguration") or {}).get("MultiRegionKeyType") == "REPLICA",
         description=metadata.get("Description") or "",
         made_at=metadata.get("CreationDate"),
     )

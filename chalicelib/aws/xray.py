@@ -12,6 +12,7 @@ from chalicelib.aws.clients import Clients, call, request_id
 from chalicelib.aws.paging import pages
 from chalicelib.domain.errors import AwsError
 from chalicelib.domain.model import EncryptionStatus, EncryptionType, Setting
+from chalicelib.domain.spans import IN_LOGS, WITH_TRACES
 
 LOOK_BACK = timedelta(hours=6)
 """The longest time range that GetServiceGraph accepts."""
@@ -35,6 +36,16 @@ class XRayApi:
         client = self._clients.mutating("xray", self._region)
         answer = call("xray:PutEncryptionConfig", client.put_encryption_config, Type="KMS", KeyId=key_arn)
         return _setting("xray:PutEncryptionConfig", answer), request_id(answer)
+
+    def spans_destination(self) -> tuple[str | None, str | None]:
+        """GetTraceSegmentDestination."""
+        client = self._clients.reading("xray", self._region)
+        answer = call("xray:GetTraceSegmentDestination", client.get_trace_segment_destination)
+        destination = answer.get("Destination")
+        if destination not in (WITH_TRACES, IN_LOGS):
+            message = f"no destination that the guard knows: {destination}"
+            raise AwsError("xray:GetTraceSegmentDestination", "UnexpectedAnswer", message)
+        return destination, answer.get("Status")
 
     def in_use(self, now: datetime) -> bool:
         """GetServiceGraph over the six hours before `now`; stops at the first page with a service."""

@@ -32,12 +32,13 @@ def explain_verb(operator: Operator, event: IO[bytes]) -> int:
     """
     from chalicelib.domain.events import read_change, read_key_event
     from chalicelib.domain.model import Rejected
+    from chalicelib.operators.dead_letters import ON_KEY_CHANGE, function_of
 
     try:
         read = json.loads(event.read(1 << 21))
     except (ValueError, RecursionError) as error:
         raise click.UsageError(f"{event.name} is not JSON: {error}") from error
-    is_key = isinstance(read, dict) and read.get("source") == "aws.kms"
+    is_key = function_of(read) == ON_KEY_CHANGE
     parsed: ChangeEvent | KeyEvent | Rejected = read_key_event(read) if is_key else read_change(read)
     if isinstance(parsed, Rejected):
         why = [f"The event names no target: {parsed.detail}.", "The guard records it in its own chain."]

@@ -173,7 +173,7 @@ def _deployed(operator: Operator) -> tuple[str | None, str | None]:
 
 def requirements(rule: Rule) -> list[str]:
     """Describe a rule in sentences."""
-    from chalicelib.domain.policy import KeyKind, Mode, When
+    from chalicelib.domain.policy import KeyKind, Mode, SpansRule, When
 
     modes = {
         Mode.ENFORCE: "Mode enforce: the guard remediates violations.",
@@ -197,6 +197,18 @@ def requirements(rule: Rule) -> list[str]:
         sentences.append("The key must belong to the target's account.")
     if require.rotation:
         sentences.append("The key must rotate.")
+    sentences.append(
+        {
+            SpansRule.REPORT: "Spans that X-Ray sends to CloudWatch Logs are only reported.",
+            SpansRule.ENCRYPT: "Spans that X-Ray sends to CloudWatch Logs must be encrypted with such a key, too.",
+            SpansRule.FORBID: "X-Ray must not send spans to CloudWatch Logs; the guard reports it and changes nothing.",
+        }[require.spans]
+    )
+    if require.copies_to is None:
+        sentences.append("Links may copy traces to any account.")
+    else:
+        only = ", ".join(require.copies_to) or "no account"
+        sentences.append(f"Links may copy traces to: {only}; the guard reports others and changes nothing.")
     sentences.append(f"The guard manages the key {managed.alias}, rotated every {managed.rotation_days} days.")
     readers = managed.trace_readers
     who = "Every principal of the account, through X-Ray," if readers == "account" else ", ".join(readers)

@@ -127,6 +127,7 @@ def _details(record: Record) -> list[tuple[str, str]]:
         found.append(("against", f"{', '.join(map(str, against))}; recent attempts: {detail.get('attempts')}"))
     if detail.get("in_use"):
         found.append(("in use", str(detail["in_use"])))
+    found += [(name, str(detail[name])) for name in ("spans", "association", "copies") if detail.get(name)]
     if detail.get("adopted"):
         found.append(("adopted", str(detail["adopted"])))
     return found

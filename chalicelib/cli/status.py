@@ -50,7 +50,7 @@ def status_verb(operator: Operator, account: str | None, target_region: str | No
 
 
 def _print_status(operator: Operator, guard: GuardState, views: list[TargetView], deaf: Mapping[str, datetime]) -> None:
-    from chalicelib.operators.formatting import NOTHING, setting_text, span_text, time_text
+    from chalicelib.operators.formatting import NOTHING, copies_text, setting_text, span_text, spans_text, time_text
 
     now = operator.now()
     rows = [
@@ -71,6 +71,11 @@ def _print_status(operator: Operator, guard: GuardState, views: list[TargetView]
     say_reasons((view.outcome, view.reason) for view in views)
     for view in views:
         say_waiting(view.target, view.waiting)
+    for view in views:
+        if view.spans is not None and not view.spans.are_with_traces:
+            say(f"{view.target}: spans: {spans_text(view.spans)}.")
+        if view.links is not None and (view.links.found or view.links.problem):
+            say(f"{view.target}: copies of traces: {copies_text(view.links)}.")
     compliant = sum(view.compliant for view in views)
     ignored = sum(view.outcome is Outcome.IGNORED for view in views)
     if views:

@@ -230,6 +230,8 @@ def _templates() -> Environment:
         "span": formatting.span_text,
         "code": words.code_word,
         "setting": words.setting_word,
+        "spans": formatting.spans_text,
+        "copies": formatting.copies_text,
         "actor": words.actor_word,
         "as_json": words.as_json,
         "marked_up": words.marked_up,

@@ -24,13 +24,14 @@ from chalicelib.domain.reasons import SETTLING_CODES, Outcome, Problem, Reason, 
 from chalicelib.domain.run import At, Known, Run
 from chalicelib.domain.settlement import Settlement, SettlementDraft
 from chalicelib.domain.steps import StepName, why_only_observed
-from chalicelib.domain.stored import Action, Intent, Lease, Phase, TargetState
+from chalicelib.domain.stored import Action, Intent, Lease, Phase, Suppression, TargetState
 
 
 class Attempted(Struct, frozen=True):
     """The result of an attempt. `problem` says why it stopped early, in `lane`; None if nothing was left to do.
 
-    In the lanes `held` it took no step. `mutated`: a call that was sent in this incident may have taken effect.
+    In the lanes `held` it took no step; `suppression` is the break-glass that held them, if one did. `mutated`: a call
+    that was sent in this incident may have taken effect.
     """
 
     seen: Observation
@@ -39,6 +40,7 @@ class Attempted(Struct, frozen=True):
     mutated: bool
     lane: Lane = Lane.UPKEEP
     held: frozenset[Lane] = frozenset()
+    suppression: Suppression | None = None
 
 
 def begin(
@@ -161,6 +163,8 @@ def _partly_done(draft: SettlementDraft, attempted: Attempted, remaining: tuple[
     lanes = lanes_of(draft.run.target, draft.run.rule, draft.state, seen)
     observed = None if lanes else why_only_observed(draft.run.target, draft.run.rule, draft.state, seen)
     outcome, reason = (Outcome.OBSERVED, observed.code) if observed else (Outcome.DEFERRED, Reason.BACKOFF)
+    if attempted.suppression is not None:
+        outcome, reason = Outcome.SUPPRESSED, Reason.BREAK_GLASS
     held = attempted.held.intersection(lanes.values())
     active = seen.setting.status is EncryptionStatus.ACTIVE
     gone = [each for each in former.violations if each not in remaining]
@@ -172,7 +176,7 @@ def _partly_done(draft: SettlementDraft, attempted: Attempted, remaining: tuple[
             phase=Phase.OPEN,
             lease=None,
             unended=False,
-            due=waiting.free_at(draft.state, held) if active else draft.now,
+            due=waiting.free_at(draft.state, held) if active and outcome is not Outcome.SUPPRESSED else draft.now,
             settles_until=waiting.settles_anew(draft.state, held),
             violations=remaining,
             mutated=attempted.mutated,
@@ -182,7 +186,7 @@ def _partly_done(draft: SettlementDraft, attempted: Attempted, remaining: tuple[
         violations=remaining,
     )
     detail: dict[str, object] = {"remediated" if active else "applied": gone, "remains": list(remaining)}
-    if held:
+    if held and outcome is not Outcome.SUPPRESSED:
         detail |= incidents.fight(draft.state, held)
     draft.add_about(
         incident,
@@ -191,6 +195,7 @@ def _partly_done(draft: SettlementDraft, attempted: Attempted, remaining: tuple[
         violations=remaining,
         reason=reason,
         error=observed,
+        suppression=attempted.suppression,
         actions=attempted.actions,
         detail=detail,
     )

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
+from chalicelib.domain.judge import OF_SPANS, forbidden_links
 from chalicelib.domain.model import ChangeEvent, Effect, KeyEvent, Setting, Subject, key_id_of
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import Rule, sha256_of
 from chalicelib.domain.reasons import Violation
 from chalicelib.domain.run import Known, Run
+from chalicelib.domain.spans import IN_LOGS, SPANS_GROUP
 from chalicelib.domain.stored import Attribution, Cause, Maker, SeenEffect
 from chalicelib.domain.waiting import STALE_READS
 
@@ -151,17 +153,46 @@ def _maker_of(violation: Violation, rule: Rule, known: Known, seen: Observation)
     if violation is Violation.ALIAS_MOVED:
         alias = rule.managed_key.alias
         return Maker(violation, seen.at, Subject.ALIAS, (alias,), (seen.aliases.get(alias) or "deleted",), good_at)
+    if violation in OF_SPANS or violation is Violation.SPANS_FORBIDDEN:
+        return _maker_of_spans(violation, seen, good_at)
+    if violation is Violation.TRACES_COPIED:
+        links = forbidden_links(rule, known.state, seen)
+        resources = tuple(sorted(key_id_of(link.arn) for link in links))
+        accounts = tuple(sorted({link.account for link in links}))
+        # The links are listed once a day, so that the target was compliant later proves nothing.
+        return Maker(violation, seen.at, Subject.LINKS, resources, (*accounts, "another account")) if links else None
     if not keys:
         return None
     if violation in KEY_STATES:
         return Maker(violation, seen.at, Subject.KEY_STATE, keys, KEY_STATES[violation], good_at)
     if violation is Violation.KEY_ROTATION_OFF:
         return Maker(violation, seen.at, Subject.KEY_ROTATION, keys, ("off",), checked_at)
+    if violation is Violation.KEY_ROTATION_SLOW:
+        periods = {key.rotation_days for key in seen.keys.values() if key and key_id_of(key.arn) in keys}
+        values = tuple(sorted(f"on every {days} days" for days in periods if days))
+        return Maker(violation, seen.at, Subject.KEY_ROTATION, keys, (*values, "on"), checked_at)
     if violation in (Violation.KEY_POLICY_INCOMPLETE, Violation.KEY_POLICY_OPEN):
         policies = (key.policy for arn, key in seen.keys.items() if key and key.policy and key_id_of(arn) in keys)
         values = tuple(sorted(map(canonical_digest, policies)))
         return Maker(violation, seen.at, Subject.KEY_POLICY, keys, values, checked_at)
     return None
+
+
+def _maker_of_spans(violation: Violation, seen: Observation, good_at: datetime | None) -> Maker | None:
+    """Spans without a key were made by taking it off, or by sending spans to a log group that has none."""
+    spans = seen.spans
+    group = spans.group
+    match violation:
+        case Violation.SPANS_FORBIDDEN:
+            return Maker(violation, seen.at, Subject.SPANS, (), (IN_LOGS,), good_at)
+        case Violation.SPANS_NOT_KMS:
+            return Maker(violation, seen.at, Subject.SPANS, (), (IN_LOGS, "none"), good_at)
+        case _ if group is None or group.key_arn is None:
+            return None
+        case Violation.SPANS_KEY_NOT_ALLOWED:
+            return Maker(violation, seen.at, Subject.SPANS, (key_id_of(SPANS_GROUP),), (group.key_arn,), good_at)
+    states = tuple(dict.fromkeys(state for each in KEY_STATES.values() for state in each))
+    return Maker(violation, seen.at, Subject.KEY_STATE, (key_id_of(group.key_arn),), states, good_at)
 
 
 def _spellings(setting: Setting) -> tuple[str, ...]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 from datetime import datetime
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from chalicelib.domain.judge import judge, lanes_of
-from chalicelib.domain.lanes import HARM, Lane
+from chalicelib.domain.lanes import HARM, OF_STEPS, Lane
 from chalicelib.domain.model import EncryptionStatus, EncryptionType, TriggerKind
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import Mode, Rule, When
@@ -46,7 +47,7 @@ def decide(run: Run, known: Known, seen: Observation, suppression: Suppression |
     `suppression` is the break-glass in force. The run's target must have a rule.
     """
     assert run.rule is not None
-    target, rule, state, trigger, partition = run.target, run.rule, known.state, run.trigger.kind, run.setup.partition
+    target, rule, state, trigger = run.target, run.rule, known.state, run.trigger.kind
     if is_idle(rule, state, seen, trigger):
         return Decision(Outcome.IGNORED, reason=Reason.IDLE, message="never encrypted, and no traces in six hours")
     violations = judge(target, rule, state, seen)
@@ -56,9 +57,29 @@ def decide(run: Run, known: Known, seen: Observation, suppression: Suppression |
         return Decision(Outcome.OBSERVED, violations, reason=Reason.RULE_OBSERVES)
     if run.setup.observe_only:
         return Decision(Outcome.OBSERVED, violations, reason=Reason.RIGHTS_OBSERVE)
-    if suppression is not None:
-        return Decision(Outcome.SUPPRESSED, violations, reason=Reason.BREAK_GLASS, suppression=suppression)
     lanes = frozenset(lanes_of(target, rule, state, seen).values())
+    if suppression is not None:
+        suppressed = Decision(Outcome.SUPPRESSED, violations, reason=Reason.BREAK_GLASS, suppression=suppression)
+        if suppression.drift is None or Lane.SPANS not in lanes:
+            return suppressed
+        # A principal's tag covers the setting that it made, and not where spans are stored.
+        acts = _decided(run, known, seen, violations, lanes, frozenset(OF_STEPS) - {Lane.SPANS}, now)
+        return replace(acts, suppression=suppression) if acts.outcome is Outcome.REMEDIATING else suppressed
+    return _decided(run, known, seen, violations, lanes, frozenset(), now)
+
+
+def _decided(
+    run: Run,
+    known: Known,
+    seen: Observation,
+    violations: tuple[Violation, ...],
+    lanes: frozenset[Lane],
+    spared: frozenset[Lane],
+    now: datetime,
+) -> Decision:
+    """Decide what no rule, role or break-glass suppresses. In the lanes `spared` no step is taken."""
+    assert run.rule is not None
+    target, rule, state, trigger, partition = run.target, run.rule, known.state, run.trigger.kind, run.setup.partition
     # As long as X-Ray completes the guard's change, each tick reads the setting, whatever else must wait.
     updates = seen.setting.status is not EncryptionStatus.ACTIVE and HARM.isdisjoint(lanes)
     if not lanes:
@@ -69,7 +90,8 @@ def decide(run: Run, known: Known, seen: Observation, suppression: Suppression |
     paused = known.guard.paused
     if paused is not None:
         return Decision(Outcome.DEFERRED, violations, Reason.PAUSED, f"paused by {paused.by}: {paused.reason}")
-    held = lanes & held_lanes(state, now) if trigger is not TriggerKind.OPERATOR else frozenset[Lane]()
+    held = lanes & (held_lanes(state, now) if trigger is not TriggerKind.OPERATOR else frozenset[Lane]())
+    held |= lanes & spared
     held_back = _held_back(violations, state, held, now if updates else None)
     if lanes == held:
         return held_back
@@ -120,4 +142,5 @@ def is_idle(rule: Rule, state: TargetState, seen: Observation, trigger: TriggerK
         and seen.setting.type is EncryptionType.NONE
         and not state.ever_used
         and seen.in_use is False
+        and seen.spans.group is None
     )

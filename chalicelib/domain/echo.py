@@ -30,7 +30,7 @@ MOST_WINDOWS = 32
 SLACK = timedelta(minutes=1)
 """CloudTrail's times are whole seconds, of another clock than that of the answers by which leases are measured."""
 
-KEY_STEPS = frozenset({StepName.CANCEL_DELETION, StepName.ENABLE_KEY, StepName.ENABLE_ROTATION})
+KEY_STEPS = frozenset({StepName.CANCEL_DELETION, StepName.ENABLE_KEY, StepName.ENABLE_ROTATION, StepName.ASSOCIATE_KEY})
 ALIAS_STEPS = frozenset({StepName.CREATE_ALIAS, StepName.UPDATE_ALIAS})
 
 

@@ -42,6 +42,8 @@ def without_edits(state: TargetState, now: datetime) -> tuple[TargetState, tuple
     for name in ("checked_at", "good_at", "good_setting_at"):
         if found.is_late(name, getattr(state, name), timedelta()):
             changes[name] = None
+    if state.links is not None and found.is_late("links.at", state.links.at, timedelta()):
+        changes["links"] = None
     changes["suppressions"] = tuple(found.checked(each) for each in state.suppressions)
     return (replace(state, **changes) if found.edits else state), tuple(found.edits)
 

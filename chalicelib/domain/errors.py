@@ -16,6 +16,7 @@ TERMINAL_CODES = frozenset(
         "AlreadyExistsException",
         "InvalidAliasNameException",
         "InvalidArnException",
+        "InvalidParameterException",
         "InvalidRequestException",
         "KMSInvalidStateException",
         "LimitExceededException",

@@ -31,6 +31,7 @@ from chalicelib.domain.model import (
     is_region,
 )
 from chalicelib.domain.reasons import Reason
+from chalicelib.domain.spanevents import SOURCES, read_span_effect
 
 CHANGE_EVENT = "PutEncryptionConfig"
 
@@ -115,11 +116,14 @@ def read_key_event(event: object) -> KeyEvent | Rejected:
 
     Accepts CloudTrail's records of `KEY_EVENTS`, and KMS's own `KEY_NOTICES`, whose trigger has no actor and has the
     detail-type as its event name. `key_arns` is empty if the event names no key, which is common for refused calls;
-    UpdateAlias names only the alias's new key. Target and reasons are those of `read_change`. Never raises.
+    UpdateAlias names only the alias's new key. Accepts the calls of `spanevents.SOURCES`, too. Target and reasons are
+    those of `read_change`. Never raises.
     """
     if isinstance(event, dict) and isinstance(notice := event.get("detail-type"), str) and notice in KEY_NOTICES:
         return _read_key_notice(event, notice)
-    opened = _open(event, source="aws.kms", endpoint="kms.", names=KEY_EVENTS)
+    name = as_text(as_object(as_object(event).get("detail")).get("eventName"), NAME_CHARS) or ""
+    service = SOURCES.get(name, "kms")
+    opened = _open(event, source=f"aws.{service}", endpoint=f"{service}.", names=KEY_EVENTS | SOURCES.keys())
     if isinstance(opened, Rejected):
         return opened
     envelope, detail, target = opened
@@ -129,6 +133,9 @@ def read_key_event(event: object) -> KeyEvent | Rejected:
     keys = _key_arns(target, envelope, detail, request)
     alias = _alias(detail, request)
     error_code = as_text(detail.get("errorCode"), ERROR_CODE_CHARS)
+    effect = (
+        read_span_effect(name, detail) if name in SOURCES else read_effect(name, detail, keys, alias, tags, removed)
+    )
     return KeyEvent(
         target=target,
         trigger=_trigger(TriggerKind.KEY, envelope, detail),
@@ -137,7 +144,7 @@ def read_key_event(event: object) -> KeyEvent | Rejected:
         tag_keys=tuple(dict.fromkeys((*(key for key, _ in tags), *removed))),
         tags=tags,
         error_code=error_code,
-        effect=None if error_code else read_effect(str(detail["eventName"]), detail, keys, alias, tags, removed),
+        effect=None if error_code else effect,
         addendum_id=_addendum_id(envelope, detail),
     )
 
@@ -327,7 +334,7 @@ def _key_arns(
     if listed:
         return listed
     response = as_object(detail.get("responseElements"))
-    for named in (response.get("keyId"), request.get("keyId"), request.get("targetKeyId")):
+    for named in (response.get("keyId"), request.get("keyId"), request.get("targetKeyId"), request.get("kmsKeyId")):
         if not isinstance(named, str):
             continue
         if _KEY_ARN.fullmatch(named):

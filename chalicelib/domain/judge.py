@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from chalicelib.domain.keychoice import is_ruled_out, managed_key
-from chalicelib.domain.keypolicy.judge import Verdict, judge_policy
+from chalicelib.domain.keypolicy.judge import Verdict, judge_for_logs, judge_policy
 from chalicelib.domain.keypolicy.openness import open_statements
 from chalicelib.domain.lanes import LANES, ONLY_OBSERVED, Lane
 from chalicelib.domain.model import EncryptionType, Key, Target, arn_part
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.ownership import is_accepted
-from chalicelib.domain.policy import KeyKind, Rule
+from chalicelib.domain.policy import KeyKind, Rule, SpansRule, glob_matches
 from chalicelib.domain.reasons import Violation
+from chalicelib.domain.spans import Link
 from chalicelib.domain.stored import TargetState
 
 _STATE_VIOLATIONS = {
@@ -23,8 +24,15 @@ _STATE_VIOLATIONS = {
     "Updating": Violation.KEY_UNAVAILABLE,
 }
 
+OF_SPANS = frozenset({Violation.SPANS_NOT_KMS, Violation.SPANS_KEY_NOT_ALLOWED, Violation.SPANS_KEY_UNUSABLE})
+"""The violations by which CloudWatch Logs stores spans without an allowed key, or under one that it cannot use."""
+
 OF_THE_KEY = frozenset(
     {
+        *OF_SPANS,
+        Violation.SPANS_FORBIDDEN,
+        Violation.TRACES_COPIED,
+        Violation.KEY_ROTATION_SLOW,
         Violation.KEY_DISABLED,
         Violation.KEY_PENDING_DELETION,
         Violation.KEY_UNAVAILABLE,
@@ -35,7 +43,8 @@ OF_THE_KEY = frozenset(
         Violation.ALIAS_MOVED,
     }
 )
-"""The violations that X-Ray's key can get after it was chosen, because somebody changes the key or moves the alias.
+"""The violations that no choice of the setting makes: somebody changes the key, moves the alias, or changes where spans
+and copies of traces go.
 
 So a key event may be their cause, and choosing a key that has them opens no break-glass. All others, such as a key's
 unchangeable kind, are in `attribution.OF_THE_SETTING`.
@@ -55,6 +64,9 @@ def judge(target: Target, rule: Rule, state: TargetState, seen: Observation) -> 
         found += _judge_key(key, rule, target, ours=True) if key else [Violation.KEY_NOT_FOUND]
         if candidate and alias in seen.aliases and seen.aliases[alias] != candidate:
             found.append(Violation.ALIAS_MOVED)
+    found += _judge_spans(target, rule, state, seen)
+    if forbidden_links(rule, state, seen):
+        found.append(Violation.TRACES_COPIED)
     return tuple(dict.fromkeys(found))
 
 
@@ -68,13 +80,59 @@ def lanes_of(target: Target, rule: Rule, state: TargetState, seen: Observation) 
     arn = managed_key(state, seen, rule)
     if arn is None or arn != seen.setting.key_arn:
         harm = {each for each in judge_setting(target, rule, state, seen) if LANES.get(each) is not Lane.UPKEEP}
-        return {each: Lane.SETTING if each in harm else Lane.UPKEEP for each in lanes}
+        return {each: Lane.SETTING if each in harm else _other_lane(lane) for each, lane in lanes.items()}
     if not is_accepted(arn, state) and Violation.KEY_POLICY_OPEN in judge_setting(target, rule, state, seen):
         lanes[Violation.KEY_POLICY_OPEN] = Lane.SETTING  # X-Ray uses a key that the guard does not adopt
     key = seen.keys.get(arn)
     if Violation.KEY_POLICY_INCOMPLETE in lanes and key and policy_verdict(key, rule, target).lets_xray:
         lanes[Violation.KEY_POLICY_INCOMPLETE] = Lane.UPKEEP
     return lanes
+
+
+def _other_lane(lane: Lane) -> Lane:
+    return lane if lane is Lane.SPANS else Lane.UPKEEP
+
+
+def forbidden_links(rule: Rule, state: TargetState, seen: Observation) -> tuple[Link, ...]:
+    """Return the links that copy traces to accounts that the rule does not allow, as they were last read."""
+    links, allowed = seen.links or state.links, rule.require.copies_to
+    if links is None or allowed is None:
+        return ()
+    if links.problem is not None and state.links is not None:
+        links = state.links
+    return tuple(link for link in links.found if not any(glob_matches(each, link.account) for each in allowed))
+
+
+def _judge_spans(target: Target, rule: Rule, state: TargetState, seen: Observation) -> list[Violation]:
+    """What is wrong with where spans are stored. If it could not be read now, what was wrong before still is."""
+    spans, require = seen.spans, rule.require
+    if require.spans is SpansRule.FORBID:
+        known = spans.destination is not None or spans.problem is None
+        still = spans.are_in_logs if known else Violation.SPANS_FORBIDDEN in state.violations
+        return [Violation.SPANS_FORBIDDEN] if still else []
+    if require.spans is SpansRule.REPORT:
+        return []
+    if spans.problem is not None:
+        return [each for each in state.violations if each in OF_SPANS]
+    if spans.group is None:
+        return []
+    arn = spans.group.key_arn
+    if arn is None:
+        return [Violation.SPANS_NOT_KMS]
+    if arn_part(arn, 4) != target.account and require.same_account:
+        return [Violation.SPANS_KEY_NOT_ALLOWED]
+    if is_ruled_out(arn, state, seen, rule):
+        return [Violation.SPANS_KEY_NOT_ALLOWED]
+    return [] if _logs_can_use(arn, target, rule, state, seen) else [Violation.SPANS_KEY_UNUSABLE]
+
+
+def _logs_can_use(arn: str, target: Target, rule: Rule, state: TargetState, seen: Observation) -> bool:
+    """Whether CloudWatch Logs can use a key. Of another owner's key the guard does not read the policy."""
+    key = seen.keys.get(arn)
+    if key is None or _judge_use(key):
+        return False
+    ours = arn == managed_key(state, seen, rule)
+    return not ours or key.policy is None or judge_for_logs(key.policy, target, arn_part(arn, 1)).complete
 
 
 def judge_setting(target: Target, rule: Rule, state: TargetState, seen: Observation) -> list[Violation]:
@@ -119,6 +177,8 @@ def _judge_key(key: Key, rule: Rule, target: Target, *, ours: bool) -> list[Viol
     found = _judge_use(key)
     if rule.require.rotation and key.rotation is False:
         found.append(Violation.KEY_ROTATION_OFF)
+    elif ours and rotates_slowly(key, rule):
+        found.append(Violation.KEY_ROTATION_SLOW)
     if key.policy is not None:
         verdict = policy_verdict(key, rule, target)
         if not (verdict.complete if ours else verdict.lets_xray):
@@ -126,6 +186,12 @@ def _judge_key(key: Key, rule: Rule, target: Target, *, ours: bool) -> list[Viol
         if ours and open_statements(key.policy, target):
             found.append(Violation.KEY_POLICY_OPEN)
     return found
+
+
+def rotates_slowly(key: Key, rule: Rule) -> bool:
+    """Whether the rule requires rotation, and the key certainly rotates more seldom than that."""
+    days = key.rotation_days if key.rotation else None
+    return rule.require.rotation and days is not None and days > rule.managed_key.rotation_days
 
 
 def policy_verdict(key: Key, rule: Rule, target: Target) -> Verdict:

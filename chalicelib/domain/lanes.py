@@ -16,6 +16,7 @@ class Lane(StrEnum):
 
     SETTING = "setting"  # which key X-Ray uses, if any
     KEY = "key"  # whether X-Ray can use its key
+    SPANS = "spans"  # the key under which CloudWatch Logs stores spans, if it does
     UPKEEP = "upkeep"  # everything else about the key: alias, rotation, the rest of its policy
     READING = "reading"  # what could not be read: says when to try again, and holds no step back
 
@@ -23,7 +24,7 @@ class Lane(StrEnum):
 HARM = frozenset({Lane.SETTING, Lane.KEY})
 """The lanes of violations by which X-Ray loses traces, or stores them under a key that the rule forbids."""
 
-OF_STEPS = (Lane.SETTING, Lane.KEY, Lane.UPKEEP)
+OF_STEPS = (Lane.SETTING, Lane.KEY, Lane.SPANS, Lane.UPKEEP)
 """The lanes of mutations, in the order in which they are remediated."""
 
 LANES: Mapping[Violation, Lane] = {
@@ -39,8 +40,12 @@ LANES: Mapping[Violation, Lane] = {
     Violation.KEY_POLICY_INCOMPLETE: Lane.KEY,
     Violation.KEY_ROTATION_OFF: Lane.UPKEEP,
     Violation.ALIAS_MOVED: Lane.UPKEEP,
+    Violation.KEY_ROTATION_SLOW: Lane.UPKEEP,
+    Violation.SPANS_NOT_KMS: Lane.SPANS,
+    Violation.SPANS_KEY_NOT_ALLOWED: Lane.SPANS,
+    Violation.SPANS_KEY_UNUSABLE: Lane.SPANS,
 }
 """The lane of each violation of the managed key while X-Ray uses it."""
 
-ONLY_OBSERVED = frozenset({Violation.KEY_POLICY_OPEN})
+ONLY_OBSERVED = frozenset({Violation.KEY_POLICY_OPEN, Violation.SPANS_FORBIDDEN, Violation.TRACES_COPIED})
 """The violations that the guard records and never remediates. They have no lane, and hold nothing back."""

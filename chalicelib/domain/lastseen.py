@@ -17,6 +17,7 @@ from chalicelib.domain.attribution import ONE_SECOND, canonical_digest
 from chalicelib.domain.model import ChangeEvent, EncryptionType, Key, KeyEvent, Setting, Subject
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import Rule
+from chalicelib.domain.spans import IN_LOGS, SPANS_GROUP
 from chalicelib.domain.steps import StepName
 from chalicelib.domain.stored import Action, LastSeen, SeenValue, TargetState
 from chalicelib.domain.waiting import STALE_READS
@@ -56,7 +57,7 @@ def value_before(state: TargetState, event: ChangeEvent | KeyEvent) -> str | Non
 def with_event(state: TargetState, rule: Rule | None, event: ChangeEvent | KeyEvent) -> tuple[LastSeen, ...]:
     """Return what was last seen, with the value that a recorded event set as far as it says so."""
     effect, at = event.effect, event.trigger.event_time
-    if effect is None or effect.after is None or at is None or effect.subject is Subject.GRANTS:
+    if effect is None or effect.after is None or at is None or effect.subject in (Subject.GRANTS, Subject.LINKS):
         return state.last_seen
     value = _comparable(effect.subject, effect.after)
     if isinstance(event, KeyEvent) and effect.subject is Subject.TAGS:
@@ -95,6 +96,10 @@ def with_actions(state: TargetState, rule: Rule | None, actions: Iterable[Action
 
 def _shown(seen: Observation) -> Iterator[Shown]:
     yield Subject.SETTING, None, str(seen.setting)
+    if seen.spans.are_in_logs:
+        yield Subject.SPANS, None, IN_LOGS
+        if seen.spans.group is not None:
+            yield Subject.SPANS, SPANS_GROUP, seen.spans.group.key_arn or "none"
     for alias, arn in seen.aliases.items():
         yield Subject.ALIAS, alias, arn or "none"
     for arn, key in seen.keys.items():
@@ -118,6 +123,8 @@ def _made(action: Action) -> Shown | None:
     match action.name:
         case StepName.PUT_SETTING if action.after is not None:
             return Subject.SETTING, None, str(Setting(EncryptionType.KMS, action.after))
+        case StepName.ASSOCIATE_KEY if action.key_arn is not None:
+            return Subject.SPANS, SPANS_GROUP, action.key_arn
         case StepName.ENABLE_KEY:
             return Subject.KEY_STATE, action.key_arn, "Enabled"
         case StepName.CANCEL_DELETION:
@@ -212,10 +219,10 @@ def _with(last_seen: tuple[LastSeen, ...], shown: Shown, at: datetime) -> tuple[
 
 
 def _kept(last_seen: tuple[LastSeen, ...], state: TargetState, rule: Rule | None) -> tuple[LastSeen, ...]:
-    """Return only what is about the setting, the managed key, the setting's key or an alias of the rule."""
+    """Return only what is about the setting, spans, the managed key, the setting's key or an alias of the rule."""
     keys = (state.managed_key, state.setting.key_arn if state.setting else None)
     aliases = rule.aliases[:MOST_ALIASES] if rule else ()
-    kept = {None, *keys, *aliases}
+    kept = {None, SPANS_GROUP, *keys, *aliases}
     return tuple(
         each for each in last_seen if each.resource in kept or (rule is None and each.subject is Subject.ALIAS)
     )

@@ -122,7 +122,7 @@ REASONS: Mapping[Reason, Meaning] = {
     Reason.KEY_NOT_YET_SEEN: Meaning("key not visible yet", "KMS does not show the new key yet.", WAIT),
     Reason.KEY_REFUSED: Meaning(
         "key refused",
-        "X-Ray refuses a key that KMS reports as usable.",
+        "X-Ray or CloudWatch Logs refuses a key that KMS reports as usable.",
         "If the outcome becomes FAILED, check the key's grants and policy.",
     ),
     Reason.NOT_YET_TAKEN: Meaning(
@@ -190,6 +190,16 @@ REASONS: Mapping[Reason, Meaning] = {
     ),
     Reason.NO_MANAGED_KEY: Meaning(
         "no managed key", "The target has no managed key to replace.", "Run `xray-guard status`."
+    ),
+    Reason.SPANS_FORBIDDEN: Meaning(
+        "spans forbidden",
+        "X-Ray sends spans to CloudWatch Logs, and the rule forbids it. The guard never changes their destination.",
+        "Run the command that the record names. Spans that were stored before stay until they expire.",
+    ),
+    Reason.TRACES_COPIED: Meaning(
+        "traces copied",
+        "A link copies traces to an account that the rule does not allow. The guard never changes links.",
+        "Delete the link that the record names, or add its account to the rule's `copies_to`.",
     ),
     Reason.BUSY: Meaning("busy", "Other workers wrote to the same items at every attempt.", "Retry the command."),
     Reason.CHANGED_AGAIN: Meaning(

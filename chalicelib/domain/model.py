@@ -150,11 +150,14 @@ class Subject(StrEnum):
     TAGS = "tags"
     ALIAS = "alias"
     GRANTS = "grants"
+    SPANS = "spans"
+    LINKS = "links"
 
 
 class Effect(Struct, frozen=True):
     """What an event says that it changed. `resource` is a key ARN or an alias, None for the setting.
 
+    Of spans, `resource` is the log group for its key, None for their destination; of links, the link's ARN.
     `after` is the new value as text, as far as the event has it: events carry no former value.
     """
 
@@ -185,7 +188,7 @@ class ChangeEvent(Struct, frozen=True):
 
 
 class KeyEvent(Struct, frozen=True):
-    """A change to KMS keys, their grants, aliases or tags that CloudTrail or KMS reported.
+    """A change to KMS keys, their grants, aliases or tags, to spans or to links, that CloudTrail or KMS reported.
 
     `tag_keys` and `tags` are those that the call set or removed (`tags` empty for a removal). `effect` is None where
     the event does not say what it changed. `addendum_id` is as in a ChangeEvent.
@@ -230,6 +233,7 @@ class Key(Struct, frozen=True):
     usage: str = "ENCRYPT_DECRYPT"
     manager: str = "CUSTOMER"
     origin: str = "AWS_KMS"
+    is_replica: bool = False
     description: str = ""
     made_at: datetime | None = None
     policy: str | None = None

@@ -9,6 +9,7 @@ from msgspec import Struct, field
 
 from chalicelib.domain.model import Key, Setting
 from chalicelib.domain.reasons import Problem
+from chalicelib.domain.spans import Links, Spans
 
 CLOSED_KEY = "a key that the guard may not read"
 """Used instead of the ARN of an alias's key if the key's policy does not let the guard see which key it is."""
@@ -21,6 +22,7 @@ class Observation(Struct, frozen=True):
     ARN, None if there is no such alias. `closed` are keys that the rule rules out by name and whose policy does not let
     the guard read more. `in_use` is None if X-Ray's service graph was not read; if it may not be read, `use_problem`
     says why. `deep`: policy, rotation and tags were read. `setting_at`: the setting was read again after that time.
+    `links` is None if they were not read this time.
     """
 
     at: datetime
@@ -32,3 +34,5 @@ class Observation(Struct, frozen=True):
     use_problem: Problem | None = None
     deep: bool = True
     setting_at: datetime | None = None
+    spans: Spans = Spans()
+    links: Links | None = None

@@ -99,4 +99,34 @@ VIOLATIONS: Mapping[Violation, Meaning] = {
         "The rule's alias points to another key than the managed key.",
         "Find out who moved the alias: `xray-guard history`.",
     ),
+    Violation.KEY_ROTATION_SLOW: Meaning(
+        "key rotation slow",
+        "The managed key rotates more seldom than every `rotation_days` of the rule.",
+        "If the guard is not allowed to change the key, enable rotation with that period.",
+    ),
+    Violation.SPANS_NOT_KMS: Meaning(
+        "spans without KMS key",
+        "CloudWatch Logs stores spans without a KMS key. X-Ray's encryption setting does not cover them.",
+        NO_ACTION,
+    ),
+    Violation.SPANS_KEY_NOT_ALLOWED: Meaning(
+        "key of spans not allowed",
+        "CloudWatch Logs encrypts spans with a key that the rule does not allow.",
+        "If it should use this key, add it to the rule's `allowed_keys`.",
+    ),
+    Violation.SPANS_KEY_UNUSABLE: Meaning(
+        "key of spans unusable",
+        "CloudWatch Logs cannot use its key for spans: the key is not enabled, or its policy does not allow it.",
+        "If the guard is not allowed to change the key, enable it, or add the statement that the record names.",
+    ),
+    Violation.SPANS_FORBIDDEN: Meaning(
+        "spans forbidden",
+        "X-Ray sends spans to CloudWatch Logs, and the rule forbids it.",
+        "Send spans to X-Ray again: `aws xray update-trace-segment-destination --destination XRay`.",
+    ),
+    Violation.TRACES_COPIED: Meaning(
+        "traces copied",
+        "A link copies traces to an account that the rule does not allow.",
+        "Delete the link that the record names, or add its account to the rule's `copies_to`.",
+    ),
 }

@@ -57,6 +57,14 @@ class KeyKind(StrEnum):
     ANY_KMS = "any-kms"
 
 
+class SpansRule(StrEnum):
+    """What a rule requires of spans that CloudWatch Logs stores: nothing, an allowed key, or that there are none."""
+
+    REPORT = "report"
+    ENCRYPT = "encrypt"
+    FORBID = "forbid"
+
+
 class Limits(Struct, frozen=True):
     """The most targets that one sweep may mutate, and the longest pause between two attempts, in minutes."""
 
@@ -69,12 +77,15 @@ class Require(Struct, frozen=True):
 
     `allowed_keys` are aliases (`alias/…`, resolved in the target), key ARNs and ARN globs. It is empty only under
     `any-kms`, where it then restricts nothing; the AWS managed key needs no entry there.
+    `copies_to` are globs of the accounts to which links may copy traces; None allows every account.
     """
 
     key: KeyKind = KeyKind.CUSTOMER
     allowed_keys: tuple[str, ...] = ()
     same_account: bool = True
     rotation: bool = True
+    spans: SpansRule = SpansRule.REPORT
+    copies_to: tuple[str, ...] | None = None
 
 
 class ManagedKey(Struct, frozen=True):

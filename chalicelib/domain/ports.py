@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 from msgspec import Struct
 
 from chalicelib.domain.model import Key, Setting, Target
+from chalicelib.domain.spans import Link, LogGroup
 from chalicelib.domain.stored import GuardState, Record, Tally, TargetState
 
 T = TypeVar("T")
@@ -29,6 +30,26 @@ class XRay(Protocol):
 
     def in_use(self, now: datetime) -> bool:
         """GetServiceGraph: whether any service was seen in the six hours before `now`."""
+
+    def spans_destination(self) -> tuple[str | None, str | None]:
+        """GetTraceSegmentDestination: the destination of spans, and its status."""
+
+
+class SpanLogs(Protocol):
+    """The log group of the spans, in one target."""
+
+    def group(self) -> LogGroup | None:
+        """DescribeLogGroups of exactly `aws/spans`; None if it does not exist."""
+
+    def associate(self, key_arn: str) -> str | None:
+        """AssociateKmsKey with `aws/spans`. For new events only; it takes up to five minutes."""
+
+
+class TraceLinks(Protocol):
+    """The links of one target to other accounts."""
+
+    def all(self) -> tuple[Link, ...]:
+        """ListLinks, all pages."""
 
 
 class Keys(Protocol):
@@ -177,3 +198,5 @@ class Reach(Struct, frozen=True):
     xray: XRay
     keys: Keys
     principals: Principals
+    logs: SpanLogs
+    links: TraceLinks

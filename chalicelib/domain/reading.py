@@ -1,25 +1,40 @@
 """Plan which reads a target needs. Pure.
 
-The first round of reads, the glance, needs only the rule: the setting, and the key behind each alias that the rule
-names. Its results and the target's state determine the second round: the keys themselves and, for those that X-Ray may
-use, also policy, rotation and tags.
+The first round of reads, the glance, needs only the rule: the setting, the destination of spans, and the key behind
+each alias that the rule names. Its results and the target's state determine the second round: the keys themselves and,
+for those that X-Ray may use, also policy, rotation and tags; the log group of the spans, if they are not stored with
+the traces; and once a day the links to other accounts. The log group may name one more key, which takes a third round.
 """
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from msgspec import Struct
 
 from chalicelib.domain.errors import AwsError
 from chalicelib.domain.judge import judge
 from chalicelib.domain.keychoice import adoption, allowed_arns, is_ruled_out, managed_key
-from chalicelib.domain.model import EncryptionType, Key, Setting, Target, TriggerKind, arn_part
+from chalicelib.domain.model import (
+    ChangeEvent,
+    EncryptionType,
+    Key,
+    KeyEvent,
+    Setting,
+    Subject,
+    Target,
+    TriggerKind,
+    arn_part,
+)
 from chalicelib.domain.observation import CLOSED_KEY, Observation
-from chalicelib.domain.policy import Rule
-from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.policy import Rule, SpansRule
+from chalicelib.domain.reasons import Outcome, Violation
+from chalicelib.domain.spans import Spans
 from chalicelib.domain.stored import TargetState
 from chalicelib.domain.waiting import is_deep_check_due
+
+LINKS_EVERY = timedelta(hours=24)
+"""How often the links to other accounts are listed."""
 
 
 class Glance(Struct, frozen=True):
@@ -27,6 +42,7 @@ class Glance(Struct, frozen=True):
 
     setting: Setting
     aliases: dict[str, Key | AwsError | None]
+    spans: Spans = Spans()
 
 
 class KeyReads(Struct, frozen=True):
@@ -42,11 +58,16 @@ class KeyReads(Struct, frozen=True):
 
 
 class ReadPlan(Struct, frozen=True):
-    """The second round of reads. `use`: read from X-Ray whether any service was seen lately."""
+    """The second round of reads. `use`: read from X-Ray whether any service was seen lately.
+
+    `group`: read the log group of the spans. `links`: list the links to other accounts.
+    """
 
     keys: tuple[KeyReads, ...]
     deep: bool
     use: bool
+    group: bool = False
+    links: bool = False
 
 
 def plan_reads(
@@ -58,8 +79,11 @@ def plan_reads(
     now: datetime,
     *,
     deep: bool | None = None,
+    event: ChangeEvent | KeyEvent | None = None,
 ) -> ReadPlan:
     """Return what the second round must read; `deep` overrides how deep it goes.
+
+    After an `event` about links, they are listed.
 
     Raises KMS's refusal to describe the managed alias's key if the guard never had a key here: it is unknown then which
     key is meant. Otherwise it needs no alias, so nobody can stop the guard by pointing the alias at a closed key.
@@ -84,14 +108,28 @@ def plan_reads(
         ruled_out = is_ruled_out(key_arn, state, outline, rule)
         reads.append(KeyReads(key_arn, not rule.require.same_account, False, ruled_out))
     asks_use = kind in (TriggerKind.SWEEP, TriggerKind.TICK) and not state.ever_used
-    return ReadPlan(tuple(reads), deep, asks_use and outline.setting.type is EncryptionType.NONE)
+    use = asks_use and outline.setting.type is EncryptionType.NONE
+    # Not in a round of their own, unless a sweep makes it: nothing waits for the links.
+    has_room = deep and (bool(reads) or kind is TriggerKind.SWEEP)
+    changed = event is not None and event.effect is not None and event.effect.subject is Subject.LINKS
+    links = changed or (has_room and _are_links_due(state, kind, now))
+    return ReadPlan(tuple(reads), deep, use, first.spans.are_in_logs, links)
 
 
 def outlined(first: Glance, now: datetime, *, deep: bool) -> Observation:
     """Return the observation as far as the glance alone determines it."""
     keys: dict[str, Key | None] = {key.arn: key for key in first.aliases.values() if isinstance(key, Key)}
     aliases = {alias: _arn_of(key) for alias, key in first.aliases.items()}
-    return Observation(now, first.setting, keys, aliases, deep=deep)
+    return Observation(now, first.setting, keys, aliases, deep=deep, spans=first.spans)
+
+
+def key_of_spans(target: Target, rule: Rule, state: TargetState, seen: Observation) -> str | None:
+    """Return the key of the log group, if the rule allows it by name and it was not read yet."""
+    arn = seen.spans.group.key_arn if seen.spans.group else None
+    if arn is None or arn in seen.keys or rule.require.spans is not SpansRule.ENCRYPT:
+        return None
+    foreign = arn_part(arn, 4) != target.account and rule.require.same_account
+    return None if foreign or is_ruled_out(arn, state, seen, rule) else arn
 
 
 def wants_more(target: Target, rule: Rule, state: TargetState, seen: Observation) -> bool:
@@ -109,6 +147,14 @@ def _is_as_before(state: TargetState, first: Glance, kind: TriggerKind, now: dat
         and first.setting.same_choice(state.setting)
         and state.outcome in (Outcome.COMPLIANT, Outcome.REMEDIATED)
     )
+
+
+def _are_links_due(state: TargetState, kind: TriggerKind, now: datetime) -> bool:
+    """Whether a deep observation lists the links: once a day, and with each sweep while one is forbidden."""
+    known = state.links
+    if known is None or now - known.at >= LINKS_EVERY:
+        return True
+    return kind in (TriggerKind.SWEEP, TriggerKind.OPERATOR) and Violation.TRACES_COPIED in state.violations
 
 
 def _arn_of(key: Key | AwsError | None) -> str | None:

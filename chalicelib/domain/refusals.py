@@ -40,6 +40,20 @@ def refused_by_kms(step: Step, state: TargetState, error: AwsError, now: datetim
     return Problem(Reason.NOT_YET_TAKEN, f"KMS refuses {step.name} while the new key settles: {error.problem.message}")
 
 
+def refused_by_logs(step: Step, state: TargetState, error: AwsError, now: datetime) -> Problem | None:
+    """Return why the refusal of CloudWatch Logs passes by itself, or None if it does not.
+
+    It checks the key by its policy, which KMS may not show everywhere yet. A denial of the guard's own role says so.
+    """
+    until = state.incident.settles_until if state.incident else None
+    if (until is not None and now >= until) or "not authorized" in error.problem.message:
+        return None
+    if error.code not in (*DENIED, "InvalidParameterException", "OperationAbortedException"):
+        return None
+    message = f"CloudWatch Logs refuses {step.key_arn}, although KMS shows it as usable: {error.problem.message}"
+    return Problem(Reason.KEY_REFUSED, message)
+
+
 def may_be_updating(error: AwsError) -> bool:
     """Whether X-Ray may have refused a key because it is UPDATING, so that its status must be read."""
     return not error.effect_unknown and error.code not in DENIED

@@ -178,6 +178,7 @@ def _still_compliant(draft: SettlementDraft, seen: Observation) -> Settlement:
         state.outcome in (Outcome.COMPLIANT, Outcome.REMEDIATED)
         and seen.setting.same_choice(state.setting)
         and state.rule == rule.id
+        and seen.spans.same_place(draft.known.state.spans)
     )
     news = bool(adopted) or not as_before
     draft.clear_recheck(seen)

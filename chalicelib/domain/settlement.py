@@ -22,6 +22,8 @@ from chalicelib.domain.observation import Observation
 from chalicelib.domain.reasons import Outcome, Problem, Reason, Violation
 from chalicelib.domain.run import At, Known, Run, must_audit
 from chalicelib.domain.sizes import fitted
+from chalicelib.domain.spans import Spans
+from chalicelib.domain.steps import StepName
 from chalicelib.domain.stored import (
     Action,
     Attribution,
@@ -54,6 +56,15 @@ class RecordFields(TypedDict, total=False):
     detail: dict[str, object]
     change: Change | None
     attributions: tuple[Attribution, ...]
+
+
+ASSOCIATION = (
+    "CloudWatch Logs may take five more minutes to encrypt new spans with the key. Spans that it stored before stay as "
+    "they are."
+)
+"""What a record says of an AssociateKmsKey that succeeded.
+https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_AssociateKmsKey.html
+"""
 
 
 class Line(Struct, frozen=True):
@@ -106,6 +117,9 @@ class SettlementDraft:
         self._calls_known = False
         self.used: tuple[str, ...] = ()
         """The keys and nonces that the run relies on."""
+        if seen is not None:
+            spans = seen.spans if seen.spans != Spans() else None  # a Region that offers no destination
+            self.set(spans=spans, links=seen.links or self.state.links)
         self._note_edits()
         self._note_found_key()
         if self.must_audit and run.event is not None:
@@ -130,10 +144,28 @@ class SettlementDraft:
         fields.setdefault("rule", self.run.rule_id)
         fields.setdefault("before", self.seen.setting if self.seen else None)
         fields.setdefault("policy_digest", self.run.setup.policy_digest)
-        if self.seen is not None and self.seen.use_problem is not None:
-            unknown = f"not known, so judged as in use: {self.seen.use_problem.message}"
-            fields["detail"] = {**fields.get("detail", {}), "in_use": unknown}
+        remarks = self._remarks(fields.get("actions", ()))
+        if remarks:
+            fields["detail"] = {**fields.get("detail", {}), **remarks}
         self.lines.append(Line(self.now, outcome, self.run.trigger, fields))
+
+    def _remarks(self, actions: tuple[Action, ...]) -> dict[str, object]:
+        """Return what a record says about its observation beside the setting, and about what it did."""
+        remarks: dict[str, object] = {}
+        if self.seen is None:
+            return remarks
+        if self.seen.use_problem is not None:
+            remarks["in_use"] = f"not known, so judged as in use: {self.seen.use_problem.message}"
+        if not (self.seen.spans.are_with_traces and self.seen.spans.same_place(self.known.stored.spans)):
+            remarks["spans"] = str(self.seen.spans)
+        if any(action.name == StepName.ASSOCIATE_KEY and action.error is None for action in actions):
+            remarks["association"] = ASSOCIATION
+        links = self.seen.links or self.known.stored.links
+        if links is not None and links.problem is not None:
+            remarks["copies"] = f"not known which accounts receive copies of traces: {links.problem.message}"
+        elif links is not None and links.found:
+            remarks["copies"] = f"links copy traces to {', '.join(links.accounts)}"
+        return remarks
 
     def add_about(self, incident: Incident, outcome: Outcome, **fields: Unpack[RecordFields]) -> None:
         """Add a record about an incident. Fields that are not given are taken from the incident, then as in `add`."""

@@ -6,22 +6,24 @@ expected effects, which makes a dry run free.
 Harm goes first: X-Ray stops storing traces when it cannot use its key
 (https://docs.aws.amazon.com/xray/latest/devguide/xray-console-encryption.html). So the managed key is made usable, and
 X-Ray is set to it; a key is created before, if there is none. Only then come the alias, rotation and the rest of the
-key policy: nobody delays X-Ray's change by what they do to these.
+key policy: nobody delays X-Ray's change by what they do to these. The key of the spans in CloudWatch Logs comes after
+X-Ray, too, and keeps nothing else waiting.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from chalicelib.domain.judge import lanes_of, policy_verdict
+from chalicelib.domain.judge import forbidden_links, judge, lanes_of, policy_verdict, rotates_slowly
 from chalicelib.domain.keychoice import managed_key
 from chalicelib.domain.keypolicy.document import UnreadablePolicy
+from chalicelib.domain.keypolicy.judge import judge_for_logs
 from chalicelib.domain.keypolicy.openness import open_statements
-from chalicelib.domain.keypolicy.wanted import PolicyTooLong, initial_policy, merge
+from chalicelib.domain.keypolicy.wanted import PolicyTooLong, initial_policy, logs_statement, merge, with_statements
 from chalicelib.domain.lanes import OF_STEPS, Lane
 from chalicelib.domain.model import (
     GUARD_TAG_KEY,
@@ -37,6 +39,7 @@ from chalicelib.domain.observation import Observation
 from chalicelib.domain.ownership import is_accepted, why_not_adopted, why_not_changed, why_unfit
 from chalicelib.domain.policy import Rule
 from chalicelib.domain.reasons import Problem, Reason, Violation
+from chalicelib.domain.spans import SPANS_GROUP, LogGroup
 from chalicelib.domain.stored import TargetState
 
 MOST_STEPS = 12
@@ -56,6 +59,7 @@ class StepName(StrEnum):
     CREATE_ALIAS = "CreateAlias"
     UPDATE_ALIAS = "UpdateAlias"
     PUT_SETTING = "PutEncryptionConfig"
+    ASSOCIATE_KEY = "AssociateKmsKey"
 
 
 class Step(Struct, frozen=True):
@@ -97,6 +101,7 @@ def next_step(
     """
     found = lanes_of(target, rule, state, seen)
     step: Step | Blocked | None
+    spans: Blocked | None = None
     for lane in OF_STEPS:
         if lane in held or lane not in found.values():
             continue
@@ -105,11 +110,15 @@ def next_step(
                 step = _usable(target, rule, state, seen, partition) or _moved(target, rule, state, seen)
             case Lane.KEY:
                 step = _usable(target, rule, state, seen, partition)
+            case Lane.SPANS:
+                step = _spans_encrypted(target, rule, state, seen, partition)
+                if isinstance(step, Blocked):
+                    spans, step = replace(step, lane=lane), None  # upkeep does not wait for it
             case _:
                 step = _kept_up(target, rule, state, seen, partition, found)
-        if step is not None:
+        if step is not None and not (isinstance(step, Blocked) and spans):
             return replace(step, lane=lane)
-    return None
+    return spans
 
 
 def _usable(target: Target, rule: Rule, state: TargetState, seen: Observation, partition: str) -> Step | Blocked | None:
@@ -134,14 +143,13 @@ def _usable(target: Target, rule: Rule, state: TargetState, seen: Observation, p
     if verdict.problem:
         return Blocked(Problem(Reason.KEY_POLICY_UNREADABLE, f"the policy of {key.arn}: {verdict.problem}"))
     if verdict.foreign_denies:
-        return Blocked(
-            Problem(
-                Reason.KEY_POLICY_DENIES,
-                f"the policy of {key.arn} may deny X-Ray its use: {'; '.join(verdict.foreign_denies)}. "
-                "Remove or narrow the statement",
-            )
-        )
+        return Blocked(_denied(key, "X-Ray", verdict.foreign_denies))
     return None if verdict.proved else _completed_policy(key, state, rule, target, verdict.missing)
+
+
+def _denied(key: Key, service: str, denies: Iterable[str]) -> Problem:
+    message = f"the policy of {key.arn} may deny {service} its use: {'; '.join(denies)}. Remove or narrow the statement"
+    return Problem(Reason.KEY_POLICY_DENIES, message)
 
 
 def _moved(target: Target, rule: Rule, state: TargetState, seen: Observation) -> Step | Blocked:
@@ -153,6 +161,36 @@ def _moved(target: Target, rule: Rule, state: TargetState, seen: Observation) ->
     if unproved:
         return Blocked(unproved)
     return Step(StepName.PUT_SETTING, key.arn, before=seen.setting.key_arn or seen.setting.type, after=key.arn)
+
+
+def _spans_encrypted(
+    target: Target, rule: Rule, state: TargetState, seen: Observation, partition: str
+) -> Step | Blocked | None:
+    """The next step until CloudWatch Logs encrypts new spans with the managed key, which is usable; None if it does."""
+    if seen.spans.problem is not None:
+        return Blocked(seen.spans.problem)
+    step = _usable(target, rule, state, seen, partition)
+    if step is not None:
+        return step
+    arn = managed_key(state, seen, rule)
+    key = seen.keys.get(arn or "")
+    assert key is not None
+    unproved = why_not_proved(key, rule, target)
+    if unproved:
+        return Blocked(unproved)
+    verdict = judge_for_logs(key.policy or "", target, arn_part(key.arn, 1))
+    if verdict.foreign_denies:
+        return Blocked(_denied(key, "CloudWatch Logs", verdict.foreign_denies))
+    if verdict.missing:
+        return _added_statements(key, state, verdict.missing, lambda text: _with_logs(text, target, key.arn))
+    group = seen.spans.group
+    if group is None or group.key_arn == key.arn:
+        return None
+    return Step(StepName.ASSOCIATE_KEY, key.arn, group.key_arn or "none", SPANS_GROUP)
+
+
+def _with_logs(text: str, target: Target, key_arn: str) -> str:
+    return with_statements(text, (logs_statement(target, arn_part(key_arn, 1)),))
 
 
 def _kept_up(
@@ -178,7 +216,8 @@ def _kept_up(
             return _missing(arn, state)
         return _if_ours(key, state, alias_step, f"point {rule.managed_key.alias} at it")
     # If X-Ray uses somebody else's allowed key, which only does not rotate, the guard leaves it there.
-    return None if in_use or Lane.SETTING in found.values() else _left_alone(state, seen, found)
+    upkeep = (each for each, lane in found.items() if lane is Lane.UPKEEP)
+    return None if in_use or Lane.SETTING in found.values() else _left_alone(state, seen, upkeep)
 
 
 def _completed(key: Key, state: TargetState, rule: Rule, target: Target) -> Step | Blocked | None:
@@ -186,21 +225,27 @@ def _completed(key: Key, state: TargetState, rule: Rule, target: Target) -> Step
     verdict = policy_verdict(key, rule, target)
     if verdict.missing:
         return _completed_policy(key, state, rule, target, verdict.missing)
-    if rule.require.rotation and key.rotation is False:
-        if key.origin != "AWS_KMS":
-            return Blocked(
-                Problem(Reason.KEY_NOT_ROTATABLE, f"{key.arn} has origin {key.origin}, which KMS cannot rotate")
-            )
-        step = Step(StepName.ENABLE_ROTATION, key.arn, "off", f"{rule.managed_key.rotation_days} days")
-        return _if_ours(key, state, step, "turn its rotation on")
+    if rule.require.rotation and (key.rotation is False or rotates_slowly(key, rule)):
+        if key.origin != "AWS_KMS" or key.is_replica:
+            what = "is a replica, which its primary key rotates" if key.is_replica else f"has origin {key.origin}"
+            return Blocked(Problem(Reason.KEY_NOT_ROTATABLE, f"{key.arn} {what}, so KMS cannot rotate it here"))
+        before = f"{key.rotation_days} days" if key.rotation else "off"
+        step = Step(StepName.ENABLE_ROTATION, key.arn, before, f"{rule.managed_key.rotation_days} days")
+        return _if_ours(key, state, step, f"rotate it every {step.after} or sooner")
     return None
 
 
 def _completed_policy(
     key: Key, state: TargetState, rule: Rule, target: Target, missing: tuple[str, ...]
 ) -> Step | Blocked:
+    return _added_statements(key, state, missing, lambda text: merge(text, rule, target, arn_part(key.arn, 1)))
+
+
+def _added_statements(
+    key: Key, state: TargetState, missing: tuple[str, ...], merged_into: Callable[[str], str]
+) -> Step | Blocked:
     try:
-        merged = merge(key.policy or "", rule, target, arn_part(key.arn, 1))
+        merged = merged_into(key.policy or "")
     except (PolicyTooLong, UnreadablePolicy) as error:
         return Blocked(Problem(Reason.KEY_POLICY_TOO_LONG, f"the policy of {key.arn} cannot be completed: {error}"))
     step = Step(StepName.PUT_KEY_POLICY, key.arn, key.policy, merged)
@@ -219,13 +264,24 @@ def _left_alone(state: TargetState, seen: Observation, violations: Iterable[Viol
 
 
 def why_only_observed(target: Target, rule: Rule, state: TargetState, seen: Observation) -> Problem | None:
-    """Return what the guard records about the managed key and never changes; None if there is nothing."""
+    """Return what the guard records and never changes, under the code of the first; None if there is nothing."""
+    found = []
     key = seen.keys.get(managed_key(state, seen, rule) or "")
     opens = open_statements(key.policy or "", target) if key else ()
-    if key is None or not opens:
-        return None
-    message = f"the policy of {key.arn} lets in others: {'; '.join(opens)}. Remove or narrow the statement"
-    return Problem(Reason.KEY_POLICY_OPEN, f"{message}; the guard never does", False)
+    if key is not None and opens:
+        message = f"the policy of {key.arn} lets in others: {'; '.join(opens)}. Remove or narrow the statement"
+        found.append((Reason.KEY_POLICY_OPEN, message))
+    if Violation.SPANS_FORBIDDEN in judge(target, rule, state, seen):
+        command = f"aws xray update-trace-segment-destination --destination XRay --region {target.region}"
+        message = (
+            f"X-Ray sends spans to CloudWatch Logs, which the rule forbids. To send them to X-Ray, run `{command}`"
+        )
+        found.append((Reason.SPANS_FORBIDDEN, message))
+    for link in forbidden_links(rule, state, seen):
+        message = f"a link copies traces to account {link.account}, which the rule does not allow: delete {link.arn}"
+        found.append((Reason.TRACES_COPIED, message))
+    messages = [f"{message}; the guard never does" for _, message in found]
+    return Problem(found[0][0], ". ".join(messages), False) if found else None
 
 
 def _missing(arn: str, state: TargetState) -> Blocked:
@@ -290,6 +346,9 @@ def expected(
         case StepName.PUT_SETTING:
             setting = Setting(EncryptionType.KMS, arn, EncryptionStatus.UPDATING)
             return replace(state, managed_key=arn), replace(seen, setting=setting)
+        case StepName.ASSOCIATE_KEY:
+            group = replace(seen.spans.group or LogGroup(), key_arn=arn)
+            return replace(state, managed_key=arn), replace(seen, spans=replace(seen.spans, group=group))
         case _ if key is None:
             raise AssertionError(f"{step.name} of a key that was not observed")
         case StepName.CANCEL_DELETION:

@@ -18,6 +18,7 @@ from chalicelib.domain.lanes import Lane
 from chalicelib.domain.model import Actor, Setting, Subject, Trigger
 from chalicelib.domain.protected import Kept
 from chalicelib.domain.reasons import Outcome, Problem, Reason, Violation
+from chalicelib.domain.spans import Links, Spans
 
 GUARD_CHAIN = "guard"
 """The chain for records of no target: sweeps, anchors, policy digests, unreadable events, pause and resume."""
@@ -305,7 +306,8 @@ class TargetState(Struct, frozen=True):
     is when everything must be read again; `watch` is set while a break-glass may suppress the target. `keys_handed` are
     keys of others, handed over. `effects` are what the latest events changed, `last_seen` what stood there before.
     `requests` are the ids of the guard's latest calls, `windows` the times of calls whose ids it does not know: by both
-    it recognizes the events of its own calls. `good_setting_at` is when it last read a compliant setting.
+    it recognizes the events of its own calls. `good_setting_at` is when it last read a compliant setting. `spans` and
+    `links` are what was last read of them.
     """
 
     target: str
@@ -340,6 +342,8 @@ class TargetState(Struct, frozen=True):
     format: int = FORMAT
     last_seen: tuple[LastSeen, ...] = ()
     good_setting_at: datetime | None = None
+    spans: Spans | None = None
+    links: Links | None = None
 
     @property
     def due(self) -> datetime | None:

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from chalicelib.domain.echo import is_own, is_xrays_grant
 from chalicelib.domain.floods import is_flood
-from chalicelib.domain.model import EncryptionStatus, EncryptionType, KeyEvent, Setting, TriggerKind
+from chalicelib.domain.model import EncryptionStatus, EncryptionType, KeyEvent, Setting, Subject, TriggerKind
 from chalicelib.domain.policy import Mode, Rule
 from chalicelib.domain.reasons import Reason
 from chalicelib.domain.run import Known, Run
@@ -96,7 +96,7 @@ def triage_echo(state: TargetState, setting: Setting) -> Triage:
 
 
 def _key_event(run: Run, event: KeyEvent, known: Known | None, now: datetime) -> Triage:
-    """Only a change to the target's own keys, the setting's key or a configured alias matters."""
+    """Only a change to the target's own keys, the setting's key, a configured alias, spans or links matters."""
     if run.rule is None or run.rule.mode is Mode.OFF or event.error_code or run.target.account != run.setup.account:
         return NOT_OURS
     if known is None:
@@ -114,13 +114,15 @@ def _key_event(run: Run, event: KeyEvent, known: Known | None, now: datetime) ->
 
 
 def concerns(event: KeyEvent, rule: Rule, state: TargetState) -> bool:
-    """Whether the event is about a key of the target's, the setting's key or an alias that the rule names.
+    """Whether the event is about a key of the target's, the setting's key, an alias of the rule, spans or links.
 
     X-Ray makes its grant before the event of the new setting arrives, so the state may not name that key yet.
     """
     if is_xrays_grant(event):
         return True
     if event.alias is not None and event.alias in rule.aliases:
+        return True
+    if event.effect is not None and event.effect.subject in (Subject.SPANS, Subject.LINKS):
         return True
     keys = {state.managed_key, *state.keys_made, state.setting.key_arn if state.setting else None}
     return not keys.isdisjoint(event.key_arns)

@@ -14,6 +14,7 @@ from chalicelib.domain.events import CHANGE_EVENT, KEY_EVENTS, read_change, read
 from chalicelib.domain.lookups import HistoryEvent, Look, Progress, Recorded, Unconfirmed
 from chalicelib.domain.model import ChangeEvent, KeyEvent, Rejected, Subject, Target, TriggerKind
 from chalicelib.domain.reasons import Reason
+from chalicelib.domain.spanevents import SOURCES
 from chalicelib.domain.stored import Suppression, TargetState
 
 LONGEST_WAIT = timedelta(hours=24)
@@ -55,7 +56,7 @@ def unconfirmed(
         place = _place(record.trigger.event_time, look, rest)
         if place is _Place.OF_ANOTHER_RUN:
             continue
-        is_call = record.trigger.event_name in {CHANGE_EVENT, *KEY_EVENTS}
+        is_call = record.trigger.event_name in {CHANGE_EVENT, *KEY_EVENTS, *SOURCES}
         if strict and is_call and (shown is not None or not _AWS_ID.fullmatch(record.trigger.event_id or "")):
             refuted.append(found)
         elif record.trigger.event_name == CHANGE_EVENT and place is _Place.READ:
@@ -107,7 +108,8 @@ def confirms(target: Target, record: Recorded, event: HistoryEvent) -> bool:
     if record.trigger.event_name == CHANGE_EVENT:
         read: ChangeEvent | KeyEvent | Rejected = read_change(as_delivered(target, event, "aws.xray"))
     else:
-        read = read_key_event(as_delivered(target, event, "aws.kms"))
+        service = SOURCES.get(record.trigger.event_name or "", "kms")
+        read = read_key_event(as_delivered(target, event, f"aws.{service}"))
     return isinstance(read, Rejected) or read.addendum_id is not None or agree(record, read)
 
 

@@ -1,4 +1,4 @@
-"""Which calls to search for in Event history, because no event says who made a violation of a key or an alias. Pure.
+"""Which calls to search for in Event history, because no event says who made a violation. Pure.
 
 The calls are searched for by their names: by the name of its key, Event history also returns each use of the key.
 """
@@ -17,6 +17,7 @@ from chalicelib.domain.eventhistory import MAY_STILL_COME, as_delivered
 from chalicelib.domain.events import KEY_EVENTS, read_key_event
 from chalicelib.domain.lookups import HistoryEvent
 from chalicelib.domain.model import KeyEvent, Subject, Target, TriggerKind
+from chalicelib.domain.spanevents import SOURCES
 from chalicelib.domain.stored import Attribution, Maker, TargetState
 
 SEARCHED_FOR = timedelta(hours=3)
@@ -29,6 +30,8 @@ _CALLS = {
     Subject.KEY_POLICY: ("PutKeyPolicy",),
     Subject.KEY_ROTATION: ("DisableKeyRotation",),
     Subject.ALIAS: ("UpdateAlias", "DeleteAlias", "CreateAlias"),
+    Subject.SPANS: ("UpdateTraceSegmentDestination", "AssociateKmsKey", "DisassociateKmsKey"),
+    Subject.LINKS: ("CreateLink", "UpdateLink"),
 }
 
 
@@ -67,9 +70,10 @@ def _of(maker: Maker) -> list[Search]:
     return [Search(name, since, maker.seen_at + ONE_SECOND) for name in names]
 
 
-def read_key_events(target: Target, events: Sequence[HistoryEvent]) -> list[KeyEvent]:
+def read_found(target: Target, search: Search, events: Sequence[HistoryEvent]) -> list[KeyEvent]:
     """Read the events of a search, oldest first. What cannot be read explains nothing."""
-    read = (read_key_event(as_delivered(target, event, "aws.kms")) for event in reversed(events))
+    source = f"aws.{SOURCES.get(search.event_name, 'kms')}"
+    read = (read_key_event(as_delivered(target, event, source)) for event in reversed(events))
     return [
         replace(each, trigger=replace(each.trigger, kind=TriggerKind.HISTORY))
         for each in read

@@ -22,14 +22,16 @@ from chalicelib.domain.lanes import Lane
 from chalicelib.domain.model import GUARD_TAG_KEY, GUARD_TAG_VALUE, NONCE_TAG_KEY, EncryptionStatus, Key, Trigger
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.reasons import Outcome, Problem, Reason
-from chalicelib.domain.refusals import may_be_updating, refused_by_kms, refused_by_xray
+from chalicelib.domain.refusals import may_be_updating, refused_by_kms, refused_by_logs, refused_by_xray
 from chalicelib.domain.run import Known, Run
 from chalicelib.domain.settle import settle
 from chalicelib.domain.settlement import Line, RecordFields, Settlement
+from chalicelib.domain.spans import Spans
 from chalicelib.domain.steps import MOST_STEPS, Blocked, Step, StepName, next_step
-from chalicelib.domain.stored import Action, Incident, Lease, TargetState
+from chalicelib.domain.stored import Action, Incident, Lease, Suppression, TargetState
 from chalicelib.loop.commit import commit
 from chalicelib.loop.guard import Guard, Result
+from chalicelib.loop.observe import read_spans
 from chalicelib.loop.readkey import read_key
 
 T = TypeVar("T")
@@ -50,7 +52,8 @@ class Attempt:
     """The right to mutate one target while the lease lasts.
 
     `keys` are those of the plan: each is on record, or was not named by the stored state. The attempt changes no other
-    key but one that it creates, whatever the stored state names later. `held` are the lanes in which it takes no step.
+    key but one that it creates, whatever the stored state names later. `held` are the lanes in which it takes no step,
+    `suppression` the break-glass that holds them, if one does.
     `mutated`: a call that the guard sent in this incident, in this attempt or before, may have taken effect.
     """
 
@@ -62,6 +65,7 @@ class Attempt:
         lease: Lease,
         keys: frozenset[str],
         held: frozenset[Lane],
+        suppression: Suppression | None,
         *,
         mutated: bool,
     ) -> None:
@@ -73,6 +77,7 @@ class Attempt:
         self.known = known
         self.lease = lease
         self.held = held
+        self.suppression = suppression
         self.lane = Lane.SETTING
         """The lane of the step that the attempt stopped at; after the last step, that of the setting."""
         self.keys = keys
@@ -82,6 +87,11 @@ class Attempt:
     def act(self, seen: Observation) -> Result:
         """Act on the observation, and end the attempt. Raises LeaseOver if another worker has taken over."""
         problem, seen = self._take_steps(seen)
+        if problem is not None and self.lane is Lane.SPANS:
+            # Nothing else waits for the key of the spans.
+            self.held |= {Lane.SPANS}
+            _, seen = self._take_steps(seen)
+            self.lane = Lane.SPANS
         return self._finish(problem, seen)
 
     def _take_steps(self, seen: Observation) -> tuple[Problem | None, Observation]:
@@ -98,7 +108,7 @@ class Attempt:
                     return self._confirm(seen)
                 if step.key_arn is not None and step.key_arn not in self.keys:
                     raise KeyNotOnRecord(str(self.run.target), step.key_arn)
-                if last is not None and (step.name, step.key_arn) == (last.name, last.key_arn):
+                if last is not None and plan_entry(step) == plan_entry(last):
                     return Problem(Reason.NOT_YET_TAKEN, f"AWS accepted {step.name} and does not show it yet"), seen
                 seen = self._perform(step, seen)
                 last = step
@@ -116,6 +126,8 @@ class Attempt:
         """Return why the refusal passes by itself, or None if it does not."""
         if not isinstance(step, Step):
             return None
+        if step.name is StepName.ASSOCIATE_KEY:
+            return refused_by_logs(step, self.known.state, error, self.guard.clock.now())
         if step.name is not StepName.PUT_SETTING:
             return refused_by_kms(step, self.known.state, error, self.guard.clock.now())
         if not may_be_updating(error):
@@ -154,6 +166,10 @@ class Attempt:
                 return replace(seen, aliases={**seen.aliases, step.after or "": arn})
             case StepName.PUT_SETTING:
                 return self._put_setting(step, seen)
+            case StepName.ASSOCIATE_KEY:
+                self._note_adopted(arn)
+                self._mutate(step, lambda: self.reach.logs.associate(arn))
+                return replace(seen, spans=self._until_associated(arn))
 
     def _note_planned(self, step: Step) -> None:
         """A step that was not foreseen is stored before it is taken, so that its event is recognized."""
@@ -228,12 +244,15 @@ class Attempt:
 
     def _put_setting(self, step: Step, seen: Observation) -> Observation:
         arn = step.key_arn or ""
-        if self.known.state.managed_key != arn:
-            # Record the key before it is used: whatever happens to the alias, this is the managed key.
-            self._update(lambda state: replace(state, managed_key=arn), self._note(Reason.KEY_ADOPTED, arn))
+        self._note_adopted(arn)
         answer, request_id = self._sent(step, lambda: self.reach.xray.put(arn))
         self.actions.append(Action(step.name, self.guard.clock.now(), arn, step.before, answer.key_arn, request_id))
         return replace(seen, setting=answer)
+
+    def _note_adopted(self, arn: str) -> None:
+        """Record the key before it is used: whatever happens to the alias, this is the managed key."""
+        if self.known.state.managed_key != arn:
+            self._update(lambda state: replace(state, managed_key=arn), self._note(Reason.KEY_ADOPTED, arn))
 
     def _mutate(self, step: Step, send: Callable[[], str | None]) -> None:
         request_id = self._sent(step, send)
@@ -268,6 +287,15 @@ class Attempt:
                 self.guard.sleep(pause)
         return key
 
+    def _until_associated(self, arn: str) -> Spans:
+        """Read where spans are stored until CloudWatch Logs shows the key, for ten seconds at most."""
+        for pause in (*_pauses(), None):
+            spans = read_spans(self.reach)
+            if pause is None or spans.group is None or spans.group.key_arn == arn:
+                break
+            self.guard.sleep(pause)
+        return spans
+
     def _confirm(self, seen: Observation) -> tuple[Problem | None, Observation]:
         """Read X-Ray's setting until it is ACTIVE, for ten seconds at most."""
         for pause in (*_pauses(), None):
@@ -284,7 +312,9 @@ class Attempt:
     def _finish(self, problem: Problem | None, seen: Observation) -> Result:
         """End the attempt. If the stored state changed meanwhile, read X-Ray again before recording the result (P4)."""
         for _ in range(MOST_CONFLICTS_UNDER_LEASE):
-            attempted = Attempted(seen, problem, tuple(self.actions), self.mutated, self.lane, self.held)
+            attempted = Attempted(
+                seen, problem, tuple(self.actions), self.mutated, self.lane, self.held, self.suppression
+            )
             try:
                 return self._commit(settle(self.run, self.known, attempted, self.guard.at()))
             except Conflict:

@@ -46,7 +46,7 @@ from chalicelib.domain.lookups import (
 from chalicelib.domain.model import ChangeEvent, KeyEvent, Rejected, Target, Trigger, TriggerKind
 from chalicelib.domain.reasons import Outcome, Problem, Reason
 from chalicelib.domain.unconfirmed import confirms, still_waiting, to_look_up, unconfirmed, without_trust
-from chalicelib.domain.unexplained import read_key_events, searches
+from chalicelib.domain.unexplained import read_found, searches
 from chalicelib.loop.batch import SECONDS_FOR_ONE
 from chalicelib.loop.commit import record_in_guard_chain
 from chalicelib.loop.guard import Guard
@@ -296,7 +296,7 @@ class _Run:
             if not self._may_look_up():
                 return
             page = self._lookup(target, ("EventName", search.event_name), search.since, search.until)
-            events = read_key_events(target, page.events)
+            events = read_found(target, search, page.events)
             recorded = self._store.audited(str(target), [each.trigger.event_id or "" for each in events])
             for event in events:
                 if event.trigger.event_id in recorded:

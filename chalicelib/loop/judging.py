@@ -50,8 +50,8 @@ def _observed(
     guard: Guard, reach: Reach, run: Run, rule: Rule, known: Known, first: Glance, *, deep: bool | None
 ) -> Observation:
     now = guard.clock.now()
-    plan = plan_reads(run.target, rule, known.state, first, run.trigger.kind, now, deep=deep)
-    return observe(guard.gather, reach, first, plan, now)
+    plan = plan_reads(run.target, rule, known.state, first, run.trigger.kind, now, deep=deep, event=run.event)
+    return observe(guard.gather, reach, rule, known.state, first, plan, now)
 
 
 def _weighed(guard: Guard, reach: Reach, run: Run, rule: Rule, known: Known, seen: Observation) -> Weighed:

@@ -128,7 +128,10 @@ def _reconcile(guard: Guard, run: Run) -> Result:
                 lease = incident.lease
                 acted_before = known.state.incident is not None and known.state.incident.mutated
                 keys = frozenset(step.key_arn for step in end.decision.steps if step.key_arn)
-                attempt = Attempt(guard, run, begun, lease, keys, end.decision.held, mutated=acted_before)
+                decision = end.decision
+                attempt = Attempt(
+                    guard, run, begun, lease, keys, decision.held, decision.suppression, mutated=acted_before
+                )
                 result = attempt.act(end.seen)
         except Conflict:
             guard.step_aside()

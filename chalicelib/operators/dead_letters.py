@@ -25,8 +25,9 @@ from chalicelib.operators.errors import CONFIGURATION, OperatorError
 
 QUEUE_NAME = "xray-guard-dead-letters"
 FORWARD_QUEUE_NAME = "xray-guard-forward-dead-letters"
-FUNCTION_OF_SOURCE = {"aws.xray": "xray-guard-on_change", "aws.kms": "xray-guard-on_key_change"}
-"""The function that an event would have invoked, had it been forwarded, by the event's source."""
+ON_CHANGE, ON_KEY_CHANGE = "xray-guard-on_change", "xray-guard-on_key_change"
+SOURCES = ("aws.kms", "aws.logs", "aws.oam", "aws.xray")
+"""The sources of the events that are forwarded."""
 VISIBILITY_SECONDS = 120
 """How long a received message stays invisible to other consumers."""
 
@@ -164,7 +165,7 @@ def read_message(message: dict[str, Any]) -> DeadLetter:
         error = response.get("errorMessage") or response.get("errorType") if isinstance(response, dict) else None
         reason = f"{context.get('condition') or 'failed'}: {error or 'no error message'}"
     elif "TARGET_ARN" in attributes:
-        function = _function_name(attributes["TARGET_ARN"]) or _function_of(read)
+        function = _function_name(attributes["TARGET_ARN"]) or function_of(read)
         payload = body
         reason = ": ".join(attributes[name] for name in ("ERROR_CODE", "ERROR_MESSAGE") if attributes.get(name))
     return DeadLetter(message["MessageId"], sent_at, function, reason[:500], payload, message["ReceiptHandle"])
@@ -178,10 +179,13 @@ def _function_name(arn: object) -> str | None:
     return rest.partition(":")[0] if kind == "function" and rest else None
 
 
-def _function_of(event: Any) -> str | None:
-    """The function that an event is for that was to be forwarded to the guard's bus."""
-    source = event.get("source") if isinstance(event, dict) else None
-    return FUNCTION_OF_SOURCE.get(source) if isinstance(source, str) else None
+def function_of(event: Any) -> str | None:
+    """Return the function that an event is for, if it is one of the events that are forwarded to the guard's bus."""
+    if not isinstance(event, dict) or event.get("source") not in SOURCES:
+        return None
+    detail = event.get("detail")
+    moves_spans = isinstance(detail, dict) and detail.get("eventName") == "UpdateTraceSegmentDestination"
+    return ON_CHANGE if event["source"] == "aws.xray" and not moves_spans else ON_KEY_CHANGE
 
 
 def _decoded(text: str) -> Any:

@@ -12,6 +12,7 @@ from chalicelib.domain.model import Actor, EncryptionType, Setting, Subject, Tar
 if TYPE_CHECKING:
     from chalicelib.auditlog.parts import Participant, Person, PersonsChange
     from chalicelib.domain.reasons import Violation
+    from chalicelib.domain.spans import Links, Spans
     from chalicelib.domain.steps import Step
     from chalicelib.domain.stored import Attribution, Change
 
@@ -26,6 +27,8 @@ SUBJECTS: Mapping[Subject, str] = {
     Subject.TAGS: "the tags of",
     Subject.ALIAS: "the target of",
     Subject.GRANTS: "the grants of",
+    Subject.SPANS: "the destination of spans",
+    Subject.LINKS: "the copies of traces by",
 }
 """What an event changed, before the name of the resource that it changed."""
 
@@ -33,6 +36,20 @@ SUBJECTS: Mapping[Subject, str] = {
 def clean(text: object, *, keep_lines: bool = False) -> str:
     """Replace control characters and characters that change the direction of text."""
     return (UNSAFE_BUT_LINES if keep_lines else UNSAFE).sub("\ufffd", str(text))
+
+
+def spans_text(spans: Spans | None) -> str:
+    """Say where a target's spans are stored, and under which key."""
+    return clean(spans) if spans is not None else "with the traces, as far as known"
+
+
+def copies_text(links: Links | None) -> str:
+    """Say which accounts receive copies of a target's traces."""
+    if links is None:
+        return "not known yet"
+    if links.problem is not None:
+        return clean(f"not known: {links.problem.message}")
+    return clean(", ".join(links.accounts) or "no account")
 
 
 def time_text(at: datetime | None) -> str:
@@ -104,10 +121,13 @@ def event_change_text(change: Change | PersonsChange, target: str = "") -> str:
     """Format what an event changed: `the setting: NONE → KMS key/…`. A long value, such as a key policy, is cut."""
     if change.subject is None:
         return "nothing that the event names"
-    is_alias = change.subject is Subject.ALIAS
-    resource = f" {change.resource if is_alias else key_text(change.resource, target)}" if change.resource else ""
+    named = change.resource or ""
+    if change.subject not in (Subject.ALIAS, Subject.SPANS, Subject.LINKS):
+        named = key_text(named, target) if named else ""
+    what = "the key of" if change.subject is Subject.SPANS and named else SUBJECTS[change.subject]
+    resource = f" {named}" if named else ""
     before = f"{_value_text(change, change.before, target)} → " if change.before else ""
-    return clean(f"{SUBJECTS[change.subject]}{resource}: {before}{_value_text(change, change.after, target)}")
+    return clean(f"{what}{resource}: {before}{_value_text(change, change.after, target)}")
 
 
 def _value_text(change: Change | PersonsChange, value: str | None, target: str) -> str:
@@ -174,6 +194,8 @@ def step_text(step: Step, target: Target) -> str:
             return f"{verb} {step.after}, pointing to {_subject(step.key_arn, target)}"
         case "PutEncryptionConfig":
             return f"set X-Ray to {_subject(step.key_arn, target)}"
+        case "AssociateKmsKey":
+            return f"encrypt new spans in the log group {step.after} with {_subject(step.key_arn, target)}"
         case "PutKeyPolicy":
             return f"add the missing statements to the key policy of {_subject(step.key_arn, target)}"
         case "EnableKeyRotation":

@@ -23,6 +23,7 @@ def meaning_findings(policy: Policy) -> Iterator[Finding]:
         yield from _scope_findings(at, rule)
         if rule.mode is not Mode.OFF:
             yield from _key_findings(at, rule)
+            yield from _copies_findings(at, rule)
             yield from _principals_findings(at, rule)
         covering = _covered_by(rule, policy.rules[:number])
         if covering:
@@ -73,6 +74,16 @@ def _key_findings(at: str, rule: Rule) -> Iterator[Finding]:
             shown(require.allowed_keys),
             f"the rule would refuse its own managed key; allowed: a list with {managed.alias} in it",
         )
+
+
+def _copies_findings(at: str, rule: Rule) -> Iterator[Finding]:
+    for number, account in enumerate(rule.require.copies_to or ()):
+        if not _can_match_account(account):
+            yield Finding(
+                f"{at}/require/copies_to/{number}",
+                shown(account),
+                "allowed: twelve digits, or a glob that twelve digits can match",
+            )
 
 
 def _allows_managed(allowed: str, rule: Rule) -> bool:

@@ -12,7 +12,9 @@ from chalicelib.domain.model import Target
 from chalicelib.domain.ports import Loaded, Reach, Store
 from chalicelib.domain.stored import GuardState, Record, Tally, TargetState
 
-READS = frozenset({"describe", "policy", "rotation", "tags", "find_by_tag", "get", "in_use"})
+READS = frozenset(
+    {"describe", "policy", "rotation", "tags", "find_by_tag", "get", "in_use", "spans_destination", "group", "all"}
+)
 
 
 class ReadOnlyStore:
@@ -81,6 +83,8 @@ def read_only_reach(reach: Callable[[Target], Reach]) -> Callable[[Target], Reac
         real = reach(target)
         xray: Any = _ReadOnly(real.xray)
         keys: Any = _ReadOnly(real.keys)
-        return replace(real, xray=xray, keys=keys)
+        logs: Any = _ReadOnly(real.logs)
+        links: Any = _ReadOnly(real.links)
+        return replace(real, xray=xray, keys=keys, logs=logs, links=links)
 
     return read_only

@@ -444,14 +444,28 @@ class TestRedrive:
 
 
 @pytest.mark.parametrize(
-    ("source", "function"),
-    [("aws.xray", "xray-guard-on_change"), ("aws.kms", "xray-guard-on_key_change"), ("my.app", None), (7, None)],
+    ("source", "name", "function"),
+    [
+        ("aws.xray", "PutEncryptionConfig", "xray-guard-on_change"),
+        ("aws.xray", None, "xray-guard-on_change"),
+        ("aws.xray", "UpdateTraceSegmentDestination", "xray-guard-on_key_change"),
+        ("aws.kms", "DisableKey", "xray-guard-on_key_change"),
+        ("aws.logs", "DisassociateKmsKey", "xray-guard-on_key_change"),
+        ("aws.oam", "CreateLink", "xray-guard-on_key_change"),
+        ("my.app", "CreateLink", None),
+        (7, None, None),
+        ([], None, None),
+    ],
 )
 def test_an_event_that_was_not_forwarded_goes_to_the_function_of_its_source(
-    source: object, function: str | None
+    source: object, name: str | None, function: str | None
 ) -> None:
     bus = {"DataType": "String", "StringValue": f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/xray-guard"}
-    message = {"MessageId": "m", "ReceiptHandle": "r", "Body": json.dumps({"source": source})}
+    message = {
+        "MessageId": "m",
+        "ReceiptHandle": "r",
+        "Body": json.dumps({"source": source, "detail": {"eventName": name}}),
+    }
     assert read_message({**message, "MessageAttributes": {"TARGET_ARN": bus}}).function == function
 
 

@@ -109,6 +109,22 @@ def test_a_key_that_is_disabled_in_another_region_is_enabled_within_five_seconds
     assert len([one for one in records_of(account, TARGET) if one.trigger.event_id == event_id and one.change]) == 1
 
 
+def test_a_change_of_where_spans_lie_in_another_region_reaches_the_guard_however_the_group_is_named(
+    account: Sandbox,
+) -> None:
+    said: list[str] = []
+    account.say = said.append
+    logs = account.client("logs", THERE)
+    account.client("xray", THERE).update_trace_segment_destination(Destination="CloudWatchLogs")
+    logs.create_log_group(logGroupName="/aws/shop")
+    logs.disassociate_kms_key(logGroupName="/aws/shop")
+    logs.disassociate_kms_key(resourceIdentifier=f"arn:aws:logs:{THERE}:{GUARD_ACCOUNT}:log-group:aws/spans")
+    assert account.idle(30)
+    for name in ("UpdateTraceSegmentDestination", "DisassociateKmsKey"):
+        assert said.count(f"EventBridge: {name} -> xray-guard-on_key_change") == 1
+    assert not [line for line in said if "could not deliver" in line]
+
+
 def test_an_event_that_is_forwarded_twice_is_on_the_record_once(account: Sandbox) -> None:
     account.turn(event_copies=2)
     account.client("xray", THERE).put_encryption_config(Type="NONE")

@@ -31,18 +31,21 @@ from chalicelib.aws.clients import Clients
 from chalicelib.aws.clock import AwsClock
 from chalicelib.aws.kms import KeysApi
 from chalicelib.aws.logreads import LogStore
+from chalicelib.aws.logs import SpanLogsApi
 from chalicelib.aws.xray import XRayApi
 from chalicelib.domain.errors import AwsError, Conflict, FormatTooNew, KeyNotOnRecord, StateEdited
 from chalicelib.domain.formats import FORMAT
-from chalicelib.domain.keypolicy.wanted import initial_policy
+from chalicelib.domain.keypolicy.wanted import initial_policy, logs_statement, with_statements
 from chalicelib.domain.model import EncryptionStatus, EncryptionType, Setting, Target, Trigger, TriggerKind
-from chalicelib.domain.ports import Keys, Store, XRay
+from chalicelib.domain.ports import Keys, SpanLogs, Store, XRay
 from chalicelib.domain.reasons import Outcome, Violation
+from chalicelib.domain.spans import IN_LOGS, LogGroup
 from chalicelib.domain.stored import GUARD_CHAIN, Cause, GuardState, Incident, Intent, Lease, Phase, TargetState
 from sandbox.keys import delete_key, set_key_state
 from sandbox.knobs import KNOBS
+from sandbox.spans import change_destination
 from sandbox.tracing import seed_services
-from tests.simulation.fakes import FakeKeys, FakeStore, FakeXRay, Tables
+from tests.simulation.fakes import FakeKeys, FakeLogs, FakeStore, FakeXRay, Tables
 from tests.simulation.lambdas import baseline
 from tests.simulation.still import Still
 from tests.simulation.world import ALICE, HOME, Run
@@ -73,6 +76,8 @@ class Ports:
     foreign_key: Callable[[], str]
     uses_x_ray: Callable[[], None]
     unmark: Callable[[str], None]
+    logs: SpanLogs
+    sends_spans: Callable[[str | None], object]
 
     @property
     def policy(self) -> str:
@@ -124,6 +129,8 @@ def fakes() -> Iterator[Ports]:
         foreign_key=lambda: foreign.create("theirs", json.dumps({**BARE, "Statement": [{}]}), ())[0].arn,
         uses_x_ray=uses_x_ray,
         unmark=lambda target: tables.keys.__delitem__((target, UPGRADED)),
+        logs=FakeLogs(world, run, HOME),
+        sends_spans=lambda key: world.user_sends_spans(HOME, key_arn=key),
     )
 
 
@@ -178,6 +185,8 @@ def adapters() -> Iterator[Ports]:
             foreign_key=foreign,
             uses_x_ray=lambda: seed_services(MOTO.account, REGION, ("shop",)),
             unmark=unmark,
+            logs=SpanLogsApi(clients, REGION),
+            sends_spans=lambda key: change_destination(MOTO.account, REGION, IN_LOGS, key),
         )
     KNOBS.reset()
 
@@ -251,6 +260,52 @@ def test_x_ray_is_in_use_where_its_service_graph_names_a_service(ports: Ports) -
     assert ports.xray.in_use(now) is False
     ports.uses_x_ray()
     assert ports.xray.in_use(now) is True
+
+
+# --- spans -----------------------------------------------------------------------------------------------------------
+
+
+def usable_by_logs(ports: Ports) -> str:
+    """A key's ARN whose policy lets CloudWatch Logs use it for the log group of the spans."""
+    arn = ports.make()
+    ports.keys.put_policy(arn, with_statements(ports.policy, (logs_statement(ports.target, "aws"),)))
+    return arn
+
+
+def test_spans_are_with_the_traces_until_a_user_sends_them_to_cloudwatch_logs(ports: Ports) -> None:
+    assert ports.xray.spans_destination() == ("XRay", "ACTIVE")
+    assert ports.logs.group() is None
+    ports.sends_spans(None)
+    assert ports.xray.spans_destination()[0] == IN_LOGS
+    assert ports.logs.group() == LogGroup(None, None)
+
+
+def test_a_key_is_shown_as_soon_as_it_is_associated_and_another_one_replaces_it(ports: Ports) -> None:
+    ports.sends_spans(None)
+    for arn in (usable_by_logs(ports), usable_by_logs(ports)):
+        assert ports.logs.associate(arn)
+        assert ports.logs.group() == LogGroup(arn, None)
+
+
+def test_a_log_group_that_does_not_exist_gets_no_key(ports: Ports) -> None:
+    arn = usable_by_logs(ports)
+    assert refusal(lambda: ports.logs.associate(arn)) == "ResourceNotFoundException"
+
+
+@pytest.mark.parametrize("state", ["Disabled", "PendingDeletion", "Gone", "closed to CloudWatch Logs", "asymmetric"])
+def test_cloudwatch_logs_refuses_a_key_that_it_could_not_use_and_keeps_its_own(ports: Ports, state: str) -> None:
+    ports.sends_spans(None)
+    good = usable_by_logs(ports)
+    ports.logs.associate(good)
+    if state == "asymmetric":
+        bad = ports.asymmetric_key()
+    elif state == "closed to CloudWatch Logs":
+        bad = ports.make()
+    else:
+        bad = usable_by_logs(ports)
+        ports.delete(bad) if state == "Gone" else ports.set_state(bad, state)
+    assert refusal(lambda: ports.logs.associate(bad)) in ("InvalidParameterException", "AccessDeniedException")
+    assert ports.logs.group() == LogGroup(good, None)
 
 
 # --- keys: reads -----------------------------------------------------------------------------------------------------

@@ -46,7 +46,9 @@ def key_policy(rule: Rule) -> Policy:
 @pytest.fixture(scope="session")
 def scps() -> list[Policy]:
     """The organization's policies as they are attached."""
-    return [json.loads((POLICIES / name).read_text("utf-8")) for name in ("scp.json", "scp-guard.json")]
+    return [
+        json.loads((POLICIES / name).read_text("utf-8")) for name in ("scp.json", "scp-guard.json", "scp-spans.json")
+    ]
 
 
 @pytest.fixture(scope="session")

@@ -102,6 +102,9 @@ class Recorder:
             case "s3":
                 assert request.method == "PUT", request
                 yield Call(role, "s3:PutObject", f"arn:aws:s3:::{request.path.lstrip('/')}", _context(source))
+            case "logs" if "logGroupName" in request.parameters:
+                group = f"log-group:{request.parameters['logGroupName']}"
+                yield Call(role, name, f"arn:aws:logs:{request.region}:{self.account}:{group}", _context(source))
             case "iam":
                 who = request.parameters.get("RoleName") or request.parameters.get("UserName")
                 kind = "role" if "RoleName" in request.parameters else "user"

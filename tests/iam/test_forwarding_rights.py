@@ -41,7 +41,10 @@ def test_the_bus_takes_what_the_forwarding_rules_send_and_refuses_everything_els
     anything = f"{ROLE}Administrator"
     cases: list[tuple[str, list[Policy], Context, str]] = [
         (FORWARD, [forward_rights], SENDS, "Allowed"),
-        (FORWARD, [forward_rights], {**SENDS, "events:source": "aws.kms"}, "Allowed"),
+        *(
+            (FORWARD, [forward_rights], {**SENDS, "events:source": source}, "Allowed")
+            for source in ("aws.kms", "aws.logs", "aws.oam")
+        ),
         (FORWARD, [forward_rights], {"events:source": "aws.xray"}, "Allowed"),
         (FORWARD, [forward_rights], {}, "Allowed"),
         (FORWARD, [forward_rights], {**SENDS, "aws:SourceArn": OTHER_RULE}, "ExplicitlyDenied"),

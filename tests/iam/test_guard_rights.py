@@ -22,6 +22,7 @@ TARGETS = f"arn:aws:dynamodb:us-east-1:{ACCOUNT}:table/xray-guard-targets"
 QUEUE = f"arn:aws:sqs:us-east-1:{ACCOUNT}:xray-guard-dead-letters"
 LOGS = f"arn:aws:logs:us-east-1:{ACCOUNT}:log-group:/aws/lambda/xray-guard-tick:log-stream:x"
 BREAK_GLASS = f"arn:aws:iam::{ACCOUNT}:role/SecurityBreakGlass"
+SPANS = f"arn:aws:logs:us-east-1:{ACCOUNT}:log-group:aws/spans"
 FUNCTIONS = f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:"
 
 Context = dict[str, str | list[str]]
@@ -45,6 +46,12 @@ CALLS: list[tuple[str, str, Context]] = [
     ("xray:GetEncryptionConfig", "*", NOTHING),
     ("xray:PutEncryptionConfig", "*", NOTHING),
     ("xray:GetServiceGraph", "*", NOTHING),
+    ("xray:GetTraceSegmentDestination", "*", NOTHING),
+    ("logs:DescribeLogGroups", "*", NOTHING),
+    ("oam:ListLinks", "*", NOTHING),
+    ("logs:AssociateKmsKey", SPANS, NOTHING),
+    ("logs:AssociateKmsKey", f"{SPANS}:*", NOTHING),
+    ("logs:AssociateKmsKey", SPANS.replace("us-east-1", "eu-west-1"), NOTHING),
     ("cloudtrail:LookupEvents", "*", NOTHING),
     ("ec2:DescribeRegions", "*", NOTHING),
     ("kms:ListKeys", "*", NOTHING),
@@ -85,6 +92,9 @@ CALLS: list[tuple[str, str, Context]] = [
 ]
 
 FORBIDDEN_WHATEVER_ELSE: list[tuple[str, str, Context]] = [
+    ("logs:DisassociateKmsKey", SPANS, NOTHING),
+    ("xray:UpdateTraceSegmentDestination", "*", {"xray:TraceSegmentDestination": "CloudWatchLogs"}),
+    ("xray:UpdateTraceSegmentDestination", "*", {"xray:TraceSegmentDestination": "XRay"}),
     ("kms:DisableKey", KEY, MANAGED),
     ("kms:ScheduleKeyDeletion", KEY, MANAGED),
     ("kms:DeleteImportedKeyMaterial", KEY, MANAGED),
@@ -115,6 +125,18 @@ FORBIDDEN_WHATEVER_ELSE: list[tuple[str, str, Context]] = [
 ]
 
 NOT_GRANTED: list[tuple[str, str, Context]] = [
+    *(
+        ("logs:AssociateKmsKey", SPANS.replace(*other), NOTHING)
+        for other in (("aws/spans", "aws/spans2"), ("aws/spans", "/aws/lambda/shop"), (ACCOUNT, "999988887777"))
+    ),
+    ("logs:DeleteLogGroup", SPANS, NOTHING),
+    ("logs:GetLogEvents", f"{SPANS}:log-stream:default", NOTHING),
+    ("oam:DeleteLink", f"arn:aws:oam:us-east-1:{ACCOUNT}:link/0a1b", NOTHING),
+    (
+        "oam:UpdateLink",
+        f"arn:aws:oam:us-east-1:{ACCOUNT}:link/0a1b",
+        {"oam:ResourceTypes": ["AWS::CloudWatch::Metric"]},
+    ),
     ("kms:CreateKey", "*", BYPASS),
     *((f"kms:{action}", KEY, UNTAGGED) for action in ("PutKeyPolicy", "EnableKey", "CancelKeyDeletion", "CreateAlias")),
     ("kms:EnableKeyRotation", KEY, {"aws:ResourceTag/xray-guard": "no"}),
@@ -164,6 +186,7 @@ BOUND_TO_FUNCTIONS = {
     "kms:EnableKeyRotation",
     "kms:TagResource",
     "kms:UpdateAlias",
+    "logs:AssociateKmsKey",
     "s3:PutObject",
     "xray:PutEncryptionConfig",
 }
@@ -237,7 +260,8 @@ def test_p13_a_role_that_only_observes_reads_and_records_and_has_no_right_to_cha
     observing_rights: Policy, key_policy: Policy
 ) -> None:
     reads = ("Get", "List", "Describe")
-    changes = [call for call in CALLS if call[0][:3] in ("kms", "xra") and not call[0].split(":")[1].startswith(reads)]
+    of_others = ("kms:", "logs:AssociateKmsKey", "oam:", "xray:")
+    changes = [call for call in CALLS if call[0].startswith(of_others) and not call[0].split(":")[1].startswith(reads)]
     others = [call for call in CALLS if call not in changes]
     assert len(changes) > 10
     granting = json.dumps([each for each in observing_rights["Statement"] if each["Effect"] == "Allow"])
@@ -249,7 +273,7 @@ def test_p13_a_role_that_only_observes_reads_and_records_and_has_no_right_to_cha
 
 def test_the_calls_asked_about_are_all_that_the_adapters_make() -> None:
     text = "".join(path.read_text("utf-8") for path in (PROJECT / "chalicelib/aws").glob("*.py"))
-    made = set(re.findall(r'"((?:cloudtrail|dynamodb|ec2|iam|s3|sqs|xray):[A-Z]\w+)"', text))
+    made = set(re.findall(r'"((?:cloudtrail|dynamodb|ec2|iam|logs|oam|s3|sqs|xray):[A-Z]\w+)"', text))
     made |= {f"kms:{operation}" for operation in METHODS}
     asked_as_other = {
         "dynamodb:TransactWriteItems",  # authorized as the actions of its parts

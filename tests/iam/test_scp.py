@@ -20,6 +20,13 @@ SETS_OWN_TAG: Context = {**OWN_TAG, "aws:RequestTag/xray-guard": "managed"}
 BY_XRAY: Context = {"kms:ViaService": "xray.us-east-1.amazonaws.com"}
 BY_S3: Context = {"kms:ViaService": "s3.us-east-1.amazonaws.com"}
 
+SPANS = f"arn:aws:logs:eu-west-1:{ACCOUNT}:log-group:aws/spans"
+LINK = f"arn:aws:oam:us-east-1:{ACCOUNT}:link/0a1b"
+SINK = "arn:aws:oam:us-east-1:999988887777:sink/0a1b"
+TRACES: Context = {"oam:ResourceTypes": ["AWS::CloudWatch::Metric", "AWS::XRay::Trace"]}
+METRICS: Context = {"oam:ResourceTypes": ["AWS::CloudWatch::Metric", "AWS::Logs::LogGroup"]}
+TO_LOGS: Context = {"xray:TraceSegmentDestination": "CloudWatchLogs"}
+
 OWN_STACK: Context = {"aws:ResourceTag/aws:cloudformation:stack-name": "xray-guard"}
 
 BREAK_GLASS = f"{ROLE}SecurityBreakGlass"
@@ -165,6 +172,13 @@ SHIELDED: list[tuple[str, str, Context, tuple[str, ...]]] = [
         for part, actions in (("", ("DELETE", "PATCH", "PUT")), ("/resources/r1", ("DELETE", "PATCH")))
         for action in actions
     ),
+    *(
+        (f"logs:{action}", group, {}, ALL_THREE)
+        for group in (SPANS, f"{SPANS}:*")
+        for action in ("AssociateKmsKey", "DisassociateKmsKey", "DeleteLogGroup")
+    ),
+    ("oam:CreateLink", SINK, TRACES, (BREAK_GLASS, PIPELINE)),
+    ("oam:UpdateLink", LINK, TRACES, (BREAK_GLASS, PIPELINE)),
     ("sqs:PurgeQueue", regional("sqs", "xray-guard-dead-letters"), {}, AND_THE_API),
     ("sqs:DeleteQueue", regional("sqs", "xray-guard-dead-letters"), {}, AND_THE_API),
     *(
@@ -209,6 +223,14 @@ LEFT_ALONE: list[tuple[str, str, Context]] = [
     ("logs:FilterLogEvents", regional("logs", "log-group:/aws/lambda/xray-guard-sweep"), {}),
     ("logs:StartQuery", regional("logs", "log-group:/aws/lambda/xray-guard-sweep"), {}),
     ("logs:DeleteLogGroup", regional("logs", "log-group:/aws/lambda/shop"), {}),
+    ("logs:AssociateKmsKey", regional("logs", "log-group:/aws/lambda/shop"), {}),
+    ("logs:DisassociateKmsKey", regional("logs", "log-group:aws/spans2"), {}),
+    ("logs:PutRetentionPolicy", SPANS, {}),
+    ("logs:FilterLogEvents", SPANS, {}),
+    ("oam:CreateLink", SINK, METRICS),
+    ("oam:UpdateLink", LINK, METRICS),
+    ("oam:DeleteLink", LINK, {}),
+    ("xray:UpdateTraceSegmentDestination", "*", TO_LOGS),  # the policy document says `encrypt`
     ("apigateway:GET", "arn:aws:apigateway:us-east-1::/restapis/a1b2c3", OWN_STACK),
     ("apigateway:DELETE", "arn:aws:apigateway:us-east-1::/restapis/a1b2c3", {}),
     ("dynamodb:GetResourcePolicy", regional("dynamodb", "table/xray-guard-audit"), {}),
@@ -242,6 +264,19 @@ def test_what_is_nobodys_business_is_left_alone(scps: list[Policy]) -> None:
 
 
 @pytest.mark.usefixtures("simulated")
+def test_where_spans_are_forbidden_only_break_glass_and_the_pipeline_send_them_to_cloudwatch_logs() -> None:
+    forbids = [json.loads((POLICIES / "scp-spans-forbid.json").read_text("utf-8"))]
+    action = "xray:UpdateTraceSegmentDestination"
+    back: Context = {"xray:TraceSegmentDestination": "XRay"}
+    cases = {
+        who: "Allowed" if who in (BREAK_GLASS, PIPELINE) else "ExplicitlyDenied" for who in (*AND_THE_API, *OTHERS)
+    }
+    assert dict(zip(cases, ask(request(who, action, "*", TO_LOGS, forbids) for who in cases), strict=True)) == cases
+    assert {*ask(request(who, action, "*", back, forbids) for who in cases)} == {"Allowed"}
+    assert {*ask(request(who, "xray:GetTraceSegmentDestination", "*", {}, forbids) for who in cases)} == {"Allowed"}
+
+
+@pytest.mark.usefixtures("simulated")
 @pytest.mark.parametrize("partition", ["aws-us-gov", "aws-cn"])
 def test_it_holds_in_every_partition(partition: str, scps: list[Policy]) -> None:
     def there(arn: str) -> str:
@@ -267,7 +302,7 @@ def test_every_role_of_the_template_is_shielded_and_spared_where_it_acts(scps: l
     assert arns <= set(statements["TheGuardItself"]["Condition"]["ArnNotLike"]["aws:PrincipalArn"])
 
 
-@pytest.mark.parametrize("name", ["scp.json", "scp-guard.json"])
+@pytest.mark.parametrize("name", sorted(path.name for path in POLICIES.glob("scp*.json")))
 def test_each_document_fits_as_it_lies_into_what_the_organization_takes_and_only_denies(name: str) -> None:
     text = (POLICIES / name).read_text("utf-8")
     assert len(text) <= MOST_CHARACTERS

@@ -156,13 +156,14 @@ class TestTriggers:
 
     def test_key_changes_wake_a_function_only_when_they_may_matter(self, expanded: dict[str, Any]) -> None:
         pattern = properties(expanded, "OnKeyChangeOnKeyChangeEvent")["EventPattern"]
-        assert pattern["source"] == ["aws.kms"]
-        names = pattern["detail"]["eventName"]
+        of_source = {source: each["detail"] for each in pattern["$or"] for source in each["source"]}
+        assert set(of_source) == {"aws.kms", "aws.logs", "aws.oam", "aws.xray"}
+        names = of_source["aws.kms"]["eventName"]
         assert {name for name in names if isinstance(name, str)} == KEY_EVENTS
         assert set(pattern["detail-type"]) >= KEY_NOTICES
         assert {"CreateGrant", "RevokeGrant", "RetireGrant"} < KEY_EVENTS
         assert {"exists": False} in names  # KMS's own notices carry none
-        assert pattern["detail"]["errorCode"] == [{"exists": False}]
+        assert all(detail["errorCode"] == [{"exists": False}] for detail in of_source.values())
 
     def test_what_a_rule_cannot_deliver_goes_to_the_dead_letters(self, expanded: dict[str, Any]) -> None:
         rules = [one for one in expanded["Resources"].values() if one["Type"] == "AWS::Events::Rule"]
@@ -315,7 +316,9 @@ class TestAlarms:
             "xray-guard-paused",
             "xray-guard-region-denied",
             "xray-guard-role-borrowed",
+            "xray-guard-spans-forbidden",
             "xray-guard-state-edited",
+            "xray-guard-traces-copied",
             "xray-guard-unconfirmed",
         ]
         assert all(alarm["AlarmActions"] == [{"Ref": "Alarms"}] for alarm in alarms)
@@ -338,7 +341,9 @@ class TestAlarms:
             ("RegionDeniedAlarm", "RegionDenied"),
             ("RoleBorrowedAlarm", "RoleBorrowed"),
             ("StateEditedAlarm", "StateEdited"),
+            ("SpansForbiddenAlarm", "SpansForbidden"),
             ("SweepAlarm", "SweepCompleted"),
+            ("TracesCopiedAlarm", "TracesCopied"),
             ("HistoryAlarm", "EventHistoryRead"),
             ("UnconfirmedAlarm", "Unconfirmed"),
         ):
@@ -397,8 +402,11 @@ class TestRights:
             "cloudtrail:LookupEvents",
             "ec2:DescribeRegions",
             "kms:ListKeys",
+            "logs:DescribeLogGroups",
+            "oam:ListLinks",
             "xray:GetEncryptionConfig",
             "xray:GetServiceGraph",
+            "xray:GetTraceSegmentDestination",
             "xray:PutEncryptionConfig",
         }
     )
@@ -471,7 +479,7 @@ class TestRights:
         self, statements: list[dict[str, Any]], project: Path
     ) -> None:
         text = "".join(path.read_text("utf-8") for path in (project / "chalicelib/aws").glob("*.py"))
-        called = set(re.findall(r'"((?:cloudtrail|dynamodb|ec2|iam|s3|sqs|xray):[A-Z]\w+)"', text))
+        called = set(re.findall(r'"((?:cloudtrail|dynamodb|ec2|iam|logs|oam|s3|sqs|xray):[A-Z]\w+)"', text))
         called |= {f"kms:{operation}" for operation in METHODS}
         called.remove("iam:ListUserTags")  # policy.json names no user
         called.remove("dynamodb:TransactWriteItems")  # is authorized as the actions of its parts
@@ -485,6 +493,7 @@ class TestRights:
             "logs:PutLogEvents",
             "sqs:SendMessage",  # Lambda, for what it gives up on
         }
+        called |= {"logs:AssociateKmsKey", "logs:DescribeLogGroups", "oam:ListLinks", "xray:GetTraceSegmentDestination"}
         # What only the command line asks for, with its own rights.
         for_people = {
             "dynamodb:GetItem",
@@ -515,11 +524,12 @@ class TestRights:
     def test_p13_every_right_to_change_xray_or_kms_goes_with_the_parameter_rights(self, sam: dict[str, Any]) -> None:
         (policy,) = properties(sam, "GuardRole")["Policies"]
         always = [one for one in policy["PolicyDocument"]["Statement"] if one.get("Effect") == "Allow"]
-        named = {action for one in always for action in self.actions(one) if action.startswith(("kms:", "xray:"))}
+        of_others = ("kms:", "logs:AssociateKmsKey", "oam:", "xray:")
+        named = {action for one in always for action in self.actions(one) if action.startswith(of_others)}
         assert all(action.split(":")[1].startswith(("Describe", "Get", "List")) for action in named)
         choices = [one["Fn::If"] for one in policy["PolicyDocument"]["Statement"] if "Fn::If" in one]
         bound = {one["Sid"] for condition, one, _ in choices if condition == "Enforces"}
-        assert {"SetXRay", "MakeKeysTaggedAsOwn", "RepairKeysTaggedAsOwn", "LetXRayUseTheKey"} <= bound
+        assert {"SetXRay", "MakeKeysTaggedAsOwn", "RepairKeysTaggedAsOwn", "LetXRayUseTheKey", "EncryptSpans"} <= bound
         assert sam["Conditions"]["Enforces"] == {"Fn::Equals": [{"Ref": "Rights"}, "enforce"]}
         rights = sam["Parameters"]["Rights"]
         assert (rights["Default"], rights["AllowedValues"]) == ("enforce", ["enforce", "observe"])

@@ -40,7 +40,7 @@ class Path:
 
     @property
     def reads(self) -> Counter[str]:
-        """Reads of X-Ray, KMS, IAM and CloudTrail, by name."""
+        """Reads of X-Ray, KMS, CloudWatch Logs, links, IAM and CloudTrail, by name."""
         others = (*MUTATIONS, *READS_OF_THE_STORE, *WRITES_OF_THE_STORE)
         return Counter(call for call in self.run.calls if call not in others)
 
@@ -128,6 +128,37 @@ def drift_with_key_to_adopt() -> Path:
     fresh.world.user_sets_alias(HOME, ALIAS, fresh.make_key(tagged=True))
     event = fresh.world.user_puts(HOME, None)
     return taken("drift, key to adopt behind the alias", fresh, lambda scene: scene.lambdas.deliver(event))
+
+
+def with_spans() -> Stage:
+    """Return a target that stores spans under the managed key, long since."""
+    scene = well()
+    scene.lambdas.deliver(scene.world.user_sends_spans(HOME))
+    assert scene.converge(), scene.witness.story()
+    scene.world.run(60 - scene.world.now % 60 + 30)
+    return scene
+
+
+def spans_without_key() -> Path:
+    scene = well()
+    event = scene.world.user_sends_spans(HOME)
+    return taken("spans in CloudWatch Logs without a key", scene, lambda scene: scene.lambdas.deliver(event))
+
+
+def drift_with_spans() -> Path:
+    scene = with_spans()
+    event = scene.world.user_puts(HOME, None)
+    scene.world.settling = lambda rng: 0.0
+    scene.world.place(HOME).settles_at = 0.0
+    return taken("drift, healthy key, spans in CloudWatch Logs", scene, lambda scene: scene.lambdas.deliver(event))
+
+
+def swept_with_spans() -> Path:
+    return taken(
+        "sweep, as before, spans in CloudWatch Logs",
+        with_spans(),
+        lambda scene: scene.lambdas.look(Trigger(TriggerKind.SWEEP)),
+    )
 
 
 def disabled_key() -> Path:
@@ -242,6 +273,8 @@ PATHS: tuple[Callable[[], Path], ...] = (
     drift_with_healthy_key,
     drift_without_key,
     drift_with_key_to_adopt,
+    spans_without_key,
+    drift_with_spans,
     disabled_key,
     other_key,
     confirming,
@@ -250,6 +283,7 @@ PATHS: tuple[Callable[[], Path], ...] = (
     retry_while_held,
     take_over,
     swept_as_before,
+    swept_with_spans,
     swept_daily,
     history_as_before,
     history_with_a_missed_event,

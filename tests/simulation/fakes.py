@@ -17,8 +17,10 @@ from chalicelib.auditlog.keyrows import PREFIX, UPGRADED, KeyRow, key_writes
 from chalicelib.auditlog.states import read_state
 from chalicelib.domain.effects import read_effect
 from chalicelib.domain.errors import AwsError, Conflict, KeyNotOnRecord, StateEdited, StoreError
+from chalicelib.domain.keypolicy.judge import judge_for_logs
 from chalicelib.domain.model import Actor, Effect, EncryptionStatus, EncryptionType, Key, Setting, Subject, Target
 from chalicelib.domain.ports import Loaded, Request
+from chalicelib.domain.spans import SPANS_GROUP, Link, LogGroup
 from chalicelib.domain.stored import GUARD_CHAIN, GuardState, Record, Tally, TargetState
 from tests.simulation.world import ACCOUNT, GUARD_ROLE, Run, World
 
@@ -77,6 +79,60 @@ class FakeXRay:
         return self._world.call(
             self._run, "GetServiceGraph", lambda: self._world.place(self._target).in_use, self._target
         )
+
+    def spans_destination(self) -> tuple[str | None, str | None]:
+        return self._world.call(
+            self._run,
+            "GetTraceSegmentDestination",
+            lambda: (self._world.place(self._target).destination, "ACTIVE"),
+            self._target,
+        )
+
+
+class FakeLogs:
+    """`ports.SpanLogs`. A key is refused if CloudWatch Logs cannot actually use it, whatever reads show."""
+
+    def __init__(self, world: World, run: Run, target: Target) -> None:
+        self._world, self._run, self._target = world, run, target
+
+    def group(self) -> LogGroup | None:
+        def effect() -> LogGroup | None:
+            group = self._run.of(self._target).told_group = self._world.place(self._target).group
+            return group
+
+        return self._world.call(self._run, "DescribeLogGroups", effect, self._target)
+
+    def associate(self, key_arn: str) -> str | None:
+        world, target = self._world, self._target
+
+        def effect() -> str:
+            place = world.place(target)
+            key = place.kms.keys.get(key_arn)
+            if place.group is None:
+                raise AwsError("logs:AssociateKmsKey", "ResourceNotFoundException", "no such log group")
+            usable = key is not None and (key.state, key.spec) == ("Enabled", "SYMMETRIC_DEFAULT")
+            if key is None or not usable or not judge_for_logs(key.policy or "", target, "aws").complete:
+                message = "The specified KMS key does not exist or is not allowed to be used with LogGroup"
+                raise AwsError("logs:AssociateKmsKey", "InvalidParameterException", message)
+            place.group = replace(place.group, key_arn=key_arn)
+            place.encrypts_spans_at = world.now + 300
+            request_id = world.mutated(target, "AssociateKmsKey", key_arn, self._run)
+            actor = Actor(GUARD_ROLE, "AssumedRole", session=self._run.function)
+            effect = Effect(Subject.SPANS, SPANS_GROUP, key_arn)
+            world.tell_key(target, actor, "AssociateKmsKey", (key_arn,), None, effect, request_id)
+            return request_id
+
+        return world.call(self._run, "AssociateKmsKey", effect, self._target)
+
+
+class FakeLinks:
+    """`ports.TraceLinks`."""
+
+    def __init__(self, world: World, run: Run, target: Target) -> None:
+        self._world, self._run, self._target = world, run, target
+
+    def all(self) -> tuple[Link, ...]:
+        return self._world.call(self._run, "ListLinks", lambda: self._world.place(self._target).links, self._target)
 
 
 class FakeKeys:

@@ -19,7 +19,7 @@ from random import Random
 from chalicelib.domain.model import Actor, Key, Trigger, TriggerKind
 from chalicelib.domain.ownership import is_own
 from tests.simulation.crashing import CRASHES, FRESH, LOST_ANSWERS, MIXED, OLDEST, check, interrupted
-from tests.simulation.scenarios import ALIAS, BARE_POLICY, SCENARIOS, Stage, stage
+from tests.simulation.scenarios import ALIAS, BARE_POLICY, FOREIGN_KEY, SCENARIOS, Stage, stage
 from tests.simulation.world import ACCOUNT, ALICE, HOME, MUTATIONS, Hazard, Run
 
 ONLY_ITS_OWNER = ("KEY_NOT_TAGGED", "KEY_NOT_OURS", "KEY_POLICY_OPEN")
@@ -76,7 +76,7 @@ def schedule(seed: int) -> Stage:
     world = scene.world
     world.user_puts(HOME, None)
     scene.lambdas.schedule(first_sweep_after=dice.uniform(60, 3600))
-    acts = [*SETTING_ACTS, *KEY_ACTS, *WORKER_ACTS, *(ALIAS_ACTS if with_alias else ())]
+    acts = [*SETTING_ACTS, *KEY_ACTS, *SPANS_ACTS, *WORKER_ACTS, *(ALIAS_ACTS if with_alias else ())]
     for _ in range(dice.randint(1, 14)):
         act = dice.choice(acts)
         # Often close together, because concurrent changes are the ones that go wrong.
@@ -172,6 +172,38 @@ def _adds_a_tag(scene: Stage, dice: Random) -> None:
         scene.world.user_changes_key(HOME, key.arn, dice.choice(PEOPLE), tags=tags)
 
 
+def _sends_spans(scene: Stage, dice: Random) -> None:
+    scene.world.user_sends_spans(HOME, actor=dice.choice(PEOPLE), exists=dice.random() < 0.8)
+
+
+def _takes_spans_back(scene: Stage, dice: Random) -> None:
+    if dice.random() < 0.5:
+        scene.world.user_sends_spans(HOME, "XRay", dice.choice(PEOPLE))
+    elif scene.world.place(HOME).group is not None:
+        scene.world.user_deletes_group(HOME, dice.choice(PEOPLE))
+
+
+def _associates_another(scene: Stage, dice: Random) -> None:
+    if scene.world.place(HOME).group is not None:
+        arn = dice.choice((FOREIGN_KEY, scene.make_key(tagged=False)))
+        scene.world.user_associates(HOME, arn, dice.choice(PEOPLE))
+
+
+def _takes_key_off(scene: Stage, dice: Random) -> None:
+    if scene.world.place(HOME).group is not None:
+        scene.world.user_associates(HOME, None, dice.choice(PEOPLE))
+
+
+def _links_and_unlinks(scene: Stage, dice: Random) -> None:
+    scene.world.user_links(HOME, "444455556666", dice.choice(PEOPLE))
+    who = dice.choice(PEOPLE)
+
+    def unlink() -> None:
+        scene.world.user_unlinks(HOME, who)
+
+    scene.world.later(dice.uniform(1, 3000), unlink)
+
+
 def _hears_again(scene: Stage, dice: Random) -> None:
     scene.lambdas.deliver(dice.choice(scene.world.events))
 
@@ -207,8 +239,10 @@ KEY_ACTS: tuple[Act, ...] = (
     _changes(state="Enabled"),
     _changes(policy=BARE_POLICY),
     _changes(rotation=False, rotation_days=None),
+    _changes(rotation=True, rotation_days=2560),
     _adds_a_tag,
 )
+SPANS_ACTS: tuple[Act, ...] = (_sends_spans, _takes_spans_back, _associates_another, _takes_key_off, _links_and_unlinks)
 ALIAS_ACTS: tuple[Act, ...] = (_moves_alias, _deletes_alias)
 WORKER_ACTS: tuple[Act, ...] = (_hears_again, _sweeps, _freezes)
 

@@ -23,6 +23,8 @@ from tests.simulation.eventhistory import FakeHistory, FakeHistoryStore, History
 from tests.simulation.fakes import (
     FakeClock,
     FakeKeys,
+    FakeLinks,
+    FakeLogs,
     FakePrincipals,
     FakeRequests,
     FakeStore,
@@ -81,7 +83,14 @@ class Lambdas:
         world = self.world
 
         def reach(target: Target) -> Reach:
-            return Reach(target, FakeXRay(world, run, target), FakeKeys(world, run, target), FakePrincipals(world, run))
+            return Reach(
+                target,
+                FakeXRay(world, run, target),
+                FakeKeys(world, run, target),
+                FakePrincipals(world, run),
+                FakeLogs(world, run, target),
+                FakeLinks(world, run, target),
+            )
 
         return Guard(
             account=ACCOUNT,

@@ -10,12 +10,13 @@ from collections import Counter
 
 from chalicelib.auditlog.chaincheck import verify_chain
 from chalicelib.auditlog.keyrows import named, sort_key
-from chalicelib.domain.keypolicy.judge import Verdict, judge_policy
+from chalicelib.domain.keypolicy.judge import Verdict, judge_for_logs, judge_policy
 from chalicelib.domain.model import EncryptionStatus, EncryptionType, Key, Target
 from chalicelib.domain.ownership import is_own
-from chalicelib.domain.policy import Rule
+from chalicelib.domain.policy import Rule, SpansRule
 from chalicelib.domain.protected import changed_fields
 from chalicelib.domain.reasons import Outcome, Reason
+from chalicelib.domain.spans import IN_LOGS
 from chalicelib.domain.stored import GUARD_CHAIN, Action, GuardState, Record, TargetState
 from tests.simulation.fakes import Tables
 from tests.simulation.lambdas import Lambdas
@@ -30,6 +31,7 @@ CLOSING = (
     Outcome.FAILED,
     Outcome.DEFERRED,
     Outcome.OBSERVED,
+    Outcome.SUPPRESSED,
     Outcome.APPLIED,
     Outcome.REMEDIATED,
     Outcome.COMPLIANT,
@@ -92,7 +94,7 @@ class Witness:
                 self._say("P2", f"{who} made key number {self.keys_made[mutation.target]}")
         elif mutation.key_arn is not None and mutation.name in CHANGES_THE_KEY and not is_own(mutation.key_arn, state):
             self._say("P13", f"{who} changes {mutation.key_arn}, which the guard did not make")
-        if mutation.name == "PutEncryptionConfig":
+        if mutation.name in ("PutEncryptionConfig", "AssociateKmsKey"):
             self._check_proof(mutation, run, who)
 
     def _note_right(self, target: Target) -> None:
@@ -109,6 +111,9 @@ class Witness:
             self._say("P13", f"{who}: KMS last reported {arn} as {run.told_states.get(arn)}")
         if not said(run.told_policies.get(arn, ""), self.rule(mutation.target), mutation.target).proved:
             self._say("P13", f"{who}: the policy that KMS last returned for {arn} does not let X-Ray use it")
+        told = run.told_policies.get(arn, "")
+        if mutation.name == "AssociateKmsKey" and not judge_for_logs(told, mutation.target, "aws").complete:
+            self._say("P13", f"{who}: the policy that KMS last returned for {arn} does not let CloudWatch Logs use it")
         if self.fresh and not self.rivals:
             key = self.world.place(mutation.target).kms.keys[arn]
             verdict = said(key.policy or "", self.rule(mutation.target), mutation.target)
@@ -138,6 +143,10 @@ class Witness:
                     self._say("P4", f"{record.record_id} REMEDIATED, but X-Ray last reported {scene}")
                 elif record.after != scene:
                     self._say("P4", f"{record.record_id} says {record.after}, but X-Ray last reported {scene}")
+            associated = [each for each in record.actions if each.name == "AssociateKmsKey" and not each.error]
+            shown = seen.told_group.key_arn if seen.told_group else None
+            if record.outcome is Outcome.REMEDIATED and associated and shown != associated[-1].key_arn:
+                self._say("P4", f"{record.record_id} REMEDIATED, but CloudWatch Logs last showed {seen.told_group}")
         closes = isinstance(before, TargetState) and before.incident is not None and after.incident is None
         overtaken = written_by is not None and written_by[0] is not run and written_by[1] > seen.told_setting_at
         if closes and overtaken and records and records[-1].outcome in GOOD:
@@ -175,7 +184,18 @@ class Witness:
             found.append(f"X-Ray is on {setting.key_arn}, the alias points to {aliased}")
         if key is not None:
             found += _faults(key, rule, target)
-        return found
+        return found + self._wrong_spans(target)
+
+    def _wrong_spans(self, target: Target) -> list[str]:
+        """What is noncompliant about spans. Under other rules than `encrypt` only people change it."""
+        place, rule = self.world.place(target), self.rule(target)
+        if rule.require.spans is not SpansRule.ENCRYPT or place.destination != IN_LOGS or place.group is None:
+            return []
+        key = place.kms.keys.get(place.group.key_arn or "")
+        if key is None or key.arn != self.tables.state(target).managed_key:
+            return [f"spans are stored under {place.group.key_arn}"]
+        usable = key.state == "Enabled" and judge_for_logs(key.policy or "", target, "aws").complete
+        return [] if usable else [f"CloudWatch Logs cannot use {key.arn}"]
 
     def settled(self, target: Target = HOME) -> bool:
         """Whether the guard's stored state is compliant, too, and nothing is due."""
@@ -301,6 +321,8 @@ def _faults(key: Key, rule: Rule, target: Target) -> list[str]:
         found.append(f"{key.arn} is {key.state}")
     if rule.require.rotation and not key.rotation:
         found.append(f"{key.arn} does not rotate")
+    elif rule.require.rotation and (key.rotation_days or 0) > rule.managed_key.rotation_days:
+        found.append(f"{key.arn} rotates every {key.rotation_days} days")
     if not said(key.policy or "", rule, target).complete:
         found.append(f"the policy of {key.arn} is incomplete")
     return found

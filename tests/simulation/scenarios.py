@@ -199,6 +199,34 @@ def _bypass_denied(stage: Stage) -> None:
     stage.world.denies_bypass = True
 
 
+def _with_spans(stage: Stage) -> None:
+    """The guard's key encrypts traces and spans, for longer than a fight is remembered."""
+    _recorded(stage)
+    stage.world.user_sends_spans(HOME)
+    assert stage.converge(), stage.witness.story()
+    stage.world.run(3700)
+
+
+def _spans(stage: Stage) -> None:
+    stage.world.user_sends_spans(HOME)
+
+
+def _drift_and_spans(stage: Stage) -> None:
+    stage.world.user_puts(HOME, None)
+    stage.world.user_sends_spans(HOME)
+
+
+def _other_key_of_spans(key_arn: str | None, **changes: object) -> Callable[[Stage], None]:
+    def change(stage: Stage) -> None:
+        stage.world.user_associates(HOME, key_arn)
+        if changes:
+            stage.world.user_changes_key(HOME, stage.managed_key(), **changes)
+
+    return change
+
+
+FOREIGN_KEY = "arn:aws:kms:us-east-1:444455556666:key/theirs"
+
 SCENARIOS = (
     Scenario("empty account", _nothing, _drift, makes_key=True, shown=1),
     Scenario("empty account, bypass of the lock-out check denied", _bypass_denied, _drift, makes_key=True, shown=2),
@@ -247,4 +275,11 @@ SCENARIOS = (
     Scenario("policy stripped under X-Ray", _recorded, _key_alone(policy=BARE_POLICY), shown=1),
     Scenario("rotation off", _recorded, _key_and_drift(rotation=False, rotation_days=None), shown=1),
     Scenario("rotation off under X-Ray", _recorded, _key_alone(rotation=False, rotation_days=None), shown=1),
+    Scenario("rotation slow under X-Ray", _recorded, _key_alone(rotation=True, rotation_days=2560), shown=1),
+    Scenario("spans without a key", _recorded, _spans, shown=1),
+    Scenario("empty account, drift and spans", _nothing, _drift_and_spans, makes_key=True, shown=2),
+    Scenario("key of spans taken off", _with_spans, _other_key_of_spans(None), shown=1),
+    Scenario("key of spans taken off, key disabled", _with_spans, _other_key_of_spans(None, state="Disabled"), shown=2),
+    Scenario("key of another account for spans", _with_spans, _other_key_of_spans(FOREIGN_KEY), shown=1),
+    Scenario("policy stripped under spans", _with_spans, _key_alone(policy=BARE_POLICY), shown=2),
 )

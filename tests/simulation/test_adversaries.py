@@ -260,4 +260,4 @@ def test_p8_a_worker_that_is_lost_counts_in_every_lane_once() -> None:
     assert scene.converge(), scene.witness.story()
     after = {lane: each.count for lane, each in scene.tables.state(HOME).backoffs.items()}
     gained = {lane: after[lane] - counts.get(lane, 0) for lane in after}
-    assert gained == {Lane.SETTING: 1, Lane.KEY: 2, Lane.UPKEEP: 1}
+    assert gained == {Lane.SETTING: 1, Lane.KEY: 2, Lane.SPANS: 1, Lane.UPKEEP: 1}

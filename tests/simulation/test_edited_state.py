@@ -223,7 +223,7 @@ def test_p13_p16_an_attempt_changes_no_key_that_was_not_in_its_plan_whatever_the
     assert begun.state.incident is not None
     assert begun.state.incident.lease is not None
     mutations = len(scene.world.mutations)
-    result = Attempt(guard, run, begun, begun.state.incident.lease, frozenset(), frozenset(), mutated=False).act(
+    result = Attempt(guard, run, begun, begun.state.incident.lease, frozenset(), frozenset(), None, mutated=False).act(
         judged.seen
     )
     assert (result.outcome, result.reason) == (Outcome.FAILED, Reason.KEY_NOT_ON_RECORD)

@@ -477,7 +477,7 @@ def test_p6_a_run_without_time_for_all_missed_events_leaves_the_rest_to_the_next
     events = many(scene, 40)
     scene.world.run(30 * MINUTE)
     scene.world.latency = lambda rng, name: 0.5
-    report = reading(scene, timeout=104)
+    report = reading(scene, timeout=120)
     assert 0 < report.missed < 40
     assert report.unfinished == [str(HOME)]
     hourly(scene, 1)
@@ -744,6 +744,19 @@ def addendum_of(event: ChangeEvent, original: str) -> tuple[ChangeEvent, Callabl
         return json.dumps(record)
 
     return replace(event, trigger=replace(event.trigger, event_id=original), addendum_id=own), shows
+
+
+@pytest.mark.parametrize("is_forged", [True, False])
+def test_an_event_about_spans_is_confirmed_by_its_id_or_unconfirmed_like_any_other(is_forged: bool) -> None:
+    scene = ids_known(ticking(quiet()))
+    with scene.undelivered():
+        event = scene.world.user_sends_spans(HOME, "XRay", ADMIN)
+    if is_forged:
+        scene.lambdas.shown.loses.add(event.trigger.event_id or "")
+    scene.lambdas.deliver(event)
+    hourly(scene, 4)
+    ids = [note.trigger.event_id for note in noted(scene, Reason.UNCONFIRMED)]
+    assert ids == ([event.trigger.event_id] if is_forged else [])
 
 
 def test_p14_an_addendum_confirms_its_original_and_a_genuine_break_glass_stays_open() -> None:

@@ -36,6 +36,7 @@ from chalicelib.domain.model import (
     Trigger,
     TriggerKind,
 )
+from chalicelib.domain.spans import IN_LOGS, SPANS_GROUP, TRACES, Link, LogGroup
 
 T = TypeVar("T")
 
@@ -56,9 +57,10 @@ MUTATIONS = frozenset(
         "EnableKeyRotation",
         "CreateAlias",
         "UpdateAlias",
+        "AssociateKmsKey",
     }
 )
-"""The calls that change X-Ray or KMS."""
+"""The calls that change X-Ray, KMS or CloudWatch Logs."""
 
 STORE = frozenset({"BatchGetItem", "TransactWriteItems", "Query", "Scan"})
 """The calls to the guard's own tables."""
@@ -92,12 +94,19 @@ class Kms:
 
 @dataclass
 class Place:
-    """One target's AWS: X-Ray's setting, and the history of its KMS."""
+    """One target's AWS: X-Ray's setting, the history of its KMS, where spans are stored, and the links.
+
+    `encrypts_spans_at` is when CloudWatch Logs has taken up the key of `group`.
+    """
 
     type: EncryptionType = EncryptionType.NONE
     key_arn: str | None = None
     settles_at: float = 0.0
     in_use: bool = True
+    destination: str = "XRay"
+    group: LogGroup | None = None
+    encrypts_spans_at: float = 0.0
+    links: tuple[Link, ...] = ()
     times: list[float] = field(default_factory=lambda: [float("-inf")])
     history: list[Kms] = field(default_factory=lambda: [Kms()])
 
@@ -120,6 +129,7 @@ class Seen:
     told_setting: Setting | None = None
     told_setting_at: float = float("-inf")
     told_kms_at: float = float("-inf")
+    told_group: LogGroup | None = None
 
 
 @dataclass
@@ -171,7 +181,7 @@ class Deed:
 
 @dataclass(frozen=True)
 class Hazard:
-    """A fault of one call: `crash`, `throttle`, `silence` (no response), `bug` or one of REFUSALS.
+    """A fault of one call: `crash`, `throttle`, `silence` (no response), `bug`, `not offered` or one of REFUSALS.
 
     `late`: it happens after the call took effect.
     """
@@ -396,6 +406,8 @@ class World:
             raise Crash
         if hazard.kind == "bug":
             raise RuntimeError("an unexpected bug")
+        if hazard.kind == "not offered":
+            raise AwsError(name, "UnknownOperationException", "this Region does not have the operation")
         if hazard.kind in REFUSALS:
             raise AwsError(name, "AccessDeniedException", REFUSALS[hazard.kind])
         failure = StoreError if name in STORE else AwsError
@@ -559,6 +571,49 @@ class World:
         self.mutated(target, "AliasChange", arn, None)
         effect = Effect(Subject.ALIAS, alias, arn or "deleted")
         self.tell_key(target, actor, "UpdateAlias" if arn else "DeleteAlias", touched, alias, effect)
+
+    def user_sends_spans(self, target: Target, to: str = IN_LOGS, actor: Actor = ALICE, **group: Any) -> KeyEvent:
+        """A user sets the destination of spans. The log group comes into being, unless `exists=False`."""
+        place, exists = self.place(target), group.pop("exists", True)
+        place.destination = to
+        if to == IN_LOGS and exists and place.group is None:
+            place.group = LogGroup(**group)
+        self.mutated(target, "UpdateTraceSegmentDestination", None, None)
+        effect = Effect(Subject.SPANS, None, to)
+        return self.tell_key(target, actor, "UpdateTraceSegmentDestination", (), effect=effect)
+
+    def user_associates(self, target: Target, key_arn: str | None, actor: Actor = ALICE) -> KeyEvent:
+        """A user sets the key of the spans' log group, or takes it off."""
+        place = self.place(target)
+        assert place.group is not None
+        place.group = structs.replace(place.group, key_arn=key_arn)
+        name = "AssociateKmsKey" if key_arn else "DisassociateKmsKey"
+        self.mutated(target, name, key_arn, None)
+        effect = Effect(Subject.SPANS, SPANS_GROUP, key_arn or "none")
+        return self.tell_key(target, actor, name, (key_arn,) if key_arn else (), effect=effect)
+
+    def user_deletes_group(self, target: Target, actor: Actor = ALICE) -> KeyEvent:
+        """A user deletes the spans' log group."""
+        self.place(target).group = None
+        self.mutated(target, "DeleteLogGroup", None, None)
+        return self.tell_key(target, actor, "DeleteLogGroup", (), effect=Effect(Subject.SPANS, SPANS_GROUP, "deleted"))
+
+    def user_links(
+        self, target: Target, account: str, actor: Actor = ALICE, types: tuple[str, ...] = (TRACES,)
+    ) -> KeyEvent:
+        """A user links the target to a monitoring account."""
+        arn = f"arn:aws:oam:{target.region}:{target.account}:link/{self.new_id('link')}"
+        self.place(target).links = (*self.place(target).links, Link(arn, account, types))
+        self.mutated(target, "CreateLink", None, None)
+        effect = Effect(Subject.LINKS, arn, account) if TRACES in types else None
+        return self.tell_key(target, actor, "CreateLink", (), effect=effect)
+
+    def user_unlinks(self, target: Target, actor: Actor = ALICE) -> KeyEvent:
+        """A user deletes the target's latest link."""
+        *left, gone = self.place(target).links
+        self.place(target).links = tuple(left)
+        self.mutated(target, "DeleteLink", None, None)
+        return self.tell_key(target, actor, "DeleteLink", (), effect=Effect(Subject.LINKS, gone.arn, "deleted"))
 
 
 _Call = tuple[str, dict[str, object], tuple[tuple[str, str], ...]]

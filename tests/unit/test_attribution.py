@@ -30,6 +30,7 @@ from chalicelib.domain.model import (
 )
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.reasons import Violation
+from chalicelib.domain.spans import IN_LOGS, SPANS_GROUP, Link, Links, LogGroup, Spans
 from chalicelib.domain.stored import Attribution, Cause, Maker, SeenEffect, TargetState
 from tests.unit.runs import a_run, known_as
 from tests.unit.targets import (
@@ -48,6 +49,7 @@ from tests.unit.targets import (
     a_key,
 )
 
+LINK = Link("arn:aws:oam:us-east-1:111122223333:link/1", "444455556666")
 POLICY = '{"Version": "2012-10-17", "Statement": []}'
 
 
@@ -74,8 +76,10 @@ def attributed(
     state: TargetState = COMPLIANT,
     alias: str | None = KEY_ARN,
 ) -> Attribution:
-    seen = Observation(NOW, setting, {KEY_ARN: a_key(policy=POLICY)}, {ALIAS: alias})
-    makers = makers_of(RULE, known_as(state), seen, (violation,))
+    keys = {KEY_ARN: a_key(policy=POLICY, rotation_days=999)}
+    spans, links = Spans(IN_LOGS, "ACTIVE", LogGroup(KEY_ARN)), Links(NOW, (LINK,))
+    seen = Observation(NOW, setting, keys, {ALIAS: alias}, spans=spans, links=links)
+    makers = makers_of(replace(RULE, require=replace(RULE.require, copies_to=())), known_as(state), seen, (violation,))
     (found,) = attribute(a_run(TARGET, RULE), known_as(state), effects(*events), makers, (violation,))
     return found
 
@@ -146,6 +150,13 @@ def test_an_event_with_another_effect_made_nothing_of_it() -> None:
         (Violation.KEY_POLICY_INCOMPLETE, Effect(Subject.KEY_POLICY, KEY_ARN, POLICY.replace(" ", ""))),
         (Violation.KEY_POLICY_OPEN, Effect(Subject.KEY_POLICY, KEY_ARN, POLICY.replace(" ", ""))),
         (Violation.ALIAS_MOVED, Effect(Subject.ALIAS, ALIAS, OTHER_ARN)),
+        (Violation.KEY_ROTATION_SLOW, Effect(Subject.KEY_ROTATION, KEY_ARN, "on every 999 days")),
+        (Violation.SPANS_FORBIDDEN, Effect(Subject.SPANS, None, "CloudWatchLogs")),
+        (Violation.SPANS_NOT_KMS, Effect(Subject.SPANS, None, "CloudWatchLogs")),
+        (Violation.SPANS_NOT_KMS, Effect(Subject.SPANS, SPANS_GROUP, "none")),
+        (Violation.SPANS_KEY_NOT_ALLOWED, Effect(Subject.SPANS, SPANS_GROUP, KEY_ARN)),
+        (Violation.SPANS_KEY_UNUSABLE, Effect(Subject.KEY_STATE, KEY_ARN, "Disabled")),
+        (Violation.TRACES_COPIED, Effect(Subject.LINKS, LINK.arn, LINK.account)),
     ],
 )
 def test_each_violation_of_the_key_has_the_effect_that_makes_it(violation: Violation, effect: Effect) -> None:

@@ -18,6 +18,7 @@ from chalicelib.domain import meanings, outcome_meanings
 from chalicelib.domain.attribution import OF_THE_SETTING
 from chalicelib.domain.judge import OF_THE_KEY
 from chalicelib.domain.observation import Observation
+from chalicelib.domain.policy import Rule
 from chalicelib.domain.reasons import Outcome, Reason, Violation
 from tests.browser.test_site import PAGES
 from tests.unit import test_attribution, test_decide
@@ -83,7 +84,7 @@ class TestForgottenSteps:
         )
 
     def test_every_violation_has_a_test_of_the_judge(self) -> None:
-        tested = {violation for _, violations in judged() for violation in violations}
+        tested = {violation for _, _, violations in judged() for violation in violations}
         name = test_decide.test_every_violation_is_named.__name__
         assert set(Violation) - tested == set(), f"add its case to {name}; if a rule turns it on, RULE there must"
 
@@ -98,8 +99,8 @@ class TestForgottenSteps:
         assert OF_THE_KEY - tested == set(), f"add its case to {test.__name__}"
 
     def test_every_violation_leads_to_a_step_or_a_reason(self) -> None:
-        for observation, violations in judged():
-            decision = test_decide.decided(observation)
+        for rule, observation, violations in judged():
+            decision = test_decide.decided(observation, rule=rule)
             assert not violations or decision.steps or decision.blocked, violations
 
     def test_every_event_reaches_the_guard_unread(self) -> None:
@@ -120,9 +121,11 @@ class TestForgottenSteps:
         assert rows == PROMISES
 
 
-def judged() -> list[tuple[Observation, tuple[Violation, ...]]]:
-    """The cases of the judge's test, each an observation and its violations."""
-    return cases(test_decide.test_every_violation_is_named)
+def judged() -> list[tuple[Rule, Observation, tuple[Violation, ...]]]:
+    """The cases of the judge's tests, each a rule, an observation and its violations."""
+    forbidding = test_decide.test_a_rule_that_forbids_spans_in_logs_names_only_that_and_one_that_reports_names_nothing
+    named = [(test_decide.RULE, *case) for case in cases(test_decide.test_every_violation_is_named)]
+    return named + [(test_decide.FORBIDS, *case) for case in cases(forbidding)]
 
 
 def cases(test: Callable[..., None]) -> list[Any]:

@@ -11,12 +11,13 @@ from msgspec.structs import replace
 
 from chalicelib.domain.decide import Decision, decide
 from chalicelib.domain.judge import judge
-from chalicelib.domain.keypolicy.wanted import initial_policy
+from chalicelib.domain.keypolicy.wanted import initial_policy, logs_statement, with_statements
 from chalicelib.domain.lanes import Lane
 from chalicelib.domain.model import EncryptionStatus, EncryptionType, Key, Setting, Target, TriggerKind
 from chalicelib.domain.observation import Observation
-from chalicelib.domain.policy import KeyKind, ManagedKey, Mode, Require, Rule, When
-from chalicelib.domain.reasons import Outcome, Violation
+from chalicelib.domain.policy import KeyKind, ManagedKey, Mode, Require, Rule, SpansRule, When
+from chalicelib.domain.reasons import Outcome, Problem, Violation
+from chalicelib.domain.spans import IN_LOGS, TRACES, Link, Links, LogGroup, Spans
 from chalicelib.domain.steps import Blocked, Step, StepName, next_step, plan
 from chalicelib.domain.stored import Backoff, Intent, Pause, Suppression, TargetState
 from tests.unit.runs import a_run, known_as
@@ -33,7 +34,7 @@ RULE = Rule(
     regions=("*",),
     mode=Mode.ENFORCE,
     when=When.IN_USE,
-    require=Require(allowed_keys=(ALIAS, "alias/theirs")),
+    require=Require(allowed_keys=(ALIAS, "alias/theirs"), spans=SpansRule.ENCRYPT, copies_to=("1111*",)),
     managed_key=ManagedKey(alias=ALIAS),
 )
 POLICY = initial_policy(RULE, TARGET, "aws")
@@ -87,6 +88,21 @@ def decided(observation: Observation, of: TargetState | None = None, rule: Rule 
     return decide(run, known, observation, suppression, NOW)
 
 
+WITH_LOGS = with_statements(POLICY, (logs_statement(TARGET, "aws"),))
+FORBIDS = replace(RULE, require=replace(RULE.require, spans=SpansRule.FORBID))
+REPORTS = replace(RULE, require=replace(RULE.require, spans=SpansRule.REPORT, copies_to=None))
+
+
+def in_logs(observation: Observation, group: LogGroup | None) -> Observation:
+    """The observation, where X-Ray sends spans to CloudWatch Logs."""
+    return replace(observation, spans=Spans(IN_LOGS, "ACTIVE", group))
+
+
+def linked(account: str) -> Links:
+    """A link that copies traces to the account."""
+    return Links(NOW, (Link("arn:aws:oam:eu-west-1:111122223333:link/1", account, (TRACES,)),))
+
+
 ASYMMETRIC = {"spec": "RSA_2048", "usage": "SIGN_VERIFY"}
 
 
@@ -112,10 +128,66 @@ ASYMMETRIC = {"spec": "RSA_2048", "usage": "SIGN_VERIFY"}
         (seen(on(OURS), key(), alias=OTHER), (Violation.ALIAS_MOVED,)),
         (seen(on(OURS), key(), alias=None), (Violation.ALIAS_MOVED,)),
         (seen(on(OTHER), key(), key(OTHER), theirs=OTHER), ()),
+        (seen(on(OURS), key(rotation_days=365)), ()),
+        (seen(on(OURS), key(rotation_days=366)), (Violation.KEY_ROTATION_SLOW,)),
+        (in_logs(seen(on(OURS), key()), None), ()),
+        (in_logs(seen(on(OURS), key(policy=WITH_LOGS)), LogGroup(OURS)), ()),
+        (in_logs(seen(on(OURS), key()), LogGroup()), (Violation.SPANS_NOT_KMS,)),
+        (in_logs(seen(on(OURS), key()), LogGroup(FOREIGN)), (Violation.SPANS_KEY_NOT_ALLOWED,)),
+        (in_logs(seen(on(OURS), key()), LogGroup(OTHER)), (Violation.SPANS_KEY_NOT_ALLOWED,)),
+        (in_logs(seen(on(OURS), key()), LogGroup(OURS)), (Violation.SPANS_KEY_UNUSABLE,)),
+        (in_logs(seen(on(OURS), key(), key(OTHER), theirs=OTHER), LogGroup(OTHER)), ()),
+        (
+            in_logs(seen(on(OURS), key(), key(OTHER, state="Disabled"), theirs=OTHER), LogGroup(OTHER)),
+            (Violation.SPANS_KEY_UNUSABLE,),
+        ),
+        (in_logs(seen(on(OURS), key(), theirs=OTHER), LogGroup(OTHER)), (Violation.SPANS_KEY_UNUSABLE,)),
+        (replace(seen(on(OURS), key()), links=linked("111122224444")), ()),
+        (replace(seen(on(OURS), key()), links=linked("444455556666")), (Violation.TRACES_COPIED,)),
     ],
 )
 def test_every_violation_is_named(observation: Observation, violations: tuple[Violation, ...]) -> None:
     assert judge(TARGET, RULE, state(), observation) == violations
+
+
+@pytest.mark.parametrize(
+    ("observation", "violations"),
+    [
+        (seen(on(OURS), key()), ()),
+        (in_logs(seen(on(OURS), key()), None), (Violation.SPANS_FORBIDDEN,)),
+        (in_logs(seen(on(OURS), key()), LogGroup()), (Violation.SPANS_FORBIDDEN,)),
+        (in_logs(seen(on(OURS), key()), LogGroup(OURS)), (Violation.SPANS_FORBIDDEN,)),
+    ],
+)
+def test_a_rule_that_forbids_spans_in_logs_names_only_that_and_one_that_reports_names_nothing(
+    observation: Observation, violations: tuple[Violation, ...]
+) -> None:
+    assert judge(TARGET, FORBIDS, state(), observation) == violations
+    assert judge(TARGET, REPORTS, state(), replace(observation, links=linked("444455556666"))) == ()
+
+
+def test_p4_what_could_not_be_read_of_spans_stays_as_it_was_and_accuses_nobody() -> None:
+    unread = replace(seen(on(OURS), key()), spans=Spans(IN_LOGS, problem=Problem("ThrottlingException", "slow")))
+    assert judge(TARGET, RULE, state(), unread) == ()
+    for violation in (Violation.SPANS_NOT_KMS, Violation.SPANS_KEY_UNUSABLE, Violation.SPANS_KEY_NOT_ALLOWED):
+        known = state(violations=(Violation.NOT_KMS, violation))
+        assert judge(TARGET, RULE, known, unread) == (violation,)
+        blocked = step(unread, known)
+        assert isinstance(blocked, Blocked)
+        assert (blocked.problem.code, blocked.lane) == ("ThrottlingException", Lane.SPANS)
+    forbidden = replace(unread, spans=Spans(problem=Problem("AccessDenied", "no")))
+    known = state(violations=(Violation.SPANS_FORBIDDEN,))
+    assert judge(TARGET, FORBIDS, known, forbidden) == (Violation.SPANS_FORBIDDEN,)
+    assert decided(forbidden, known, FORBIDS).outcome is Outcome.OBSERVED
+    assert judge(TARGET, FORBIDS, state(), forbidden) == ()
+
+
+def test_links_that_were_not_read_this_time_are_as_they_were_last_read() -> None:
+    known = state(links=linked("444455556666"))
+    assert judge(TARGET, RULE, known, seen(on(OURS), key())) == (Violation.TRACES_COPIED,)
+    unread = replace(seen(on(OURS), key()), links=Links(NOW, problem=Problem("AccessDenied", "no")))
+    assert judge(TARGET, RULE, known, unread) == (Violation.TRACES_COPIED,)
+    assert judge(TARGET, RULE, known, replace(unread, links=Links(NOW))) == ()
 
 
 def test_moving_the_alias_does_not_make_another_key_allowed() -> None:
@@ -144,6 +216,12 @@ def test_the_aws_managed_key_is_enough_where_any_kms_key_is() -> None:
         (seen(on(OURS), key(), alias=None), StepName.CREATE_ALIAS),
         (seen(on(OURS), key(), alias=OTHER), StepName.UPDATE_ALIAS),
         (seen(on(OTHER), key(), key(OTHER, state="Disabled"), theirs=OTHER), StepName.PUT_SETTING),
+        (seen(on(OURS), key(rotation_days=2560)), StepName.ENABLE_ROTATION),
+        (in_logs(seen(NONE, key(policy=WITH_LOGS)), LogGroup()), StepName.PUT_SETTING),
+        (in_logs(seen(on(OURS), key()), LogGroup()), StepName.PUT_KEY_POLICY),
+        (in_logs(seen(on(OURS), key(policy=WITH_LOGS)), LogGroup()), StepName.ASSOCIATE_KEY),
+        (in_logs(seen(on(OURS), key(policy=WITH_LOGS)), LogGroup(FOREIGN)), StepName.ASSOCIATE_KEY),
+        (in_logs(seen(on(OURS), key(policy=WITH_LOGS, state="Disabled")), LogGroup(OURS)), StepName.ENABLE_KEY),
         (seen(on(OTHER), key(), key(OTHER, policy='{"Statement": []}'), theirs=OTHER), StepName.PUT_SETTING),
     ],
 )

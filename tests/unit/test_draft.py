@@ -73,7 +73,7 @@ OPEN = {
     *("target", "version", "seq", "head", "format"),  # the chain's own; verified by themselves
     *("incident", "recheck_at", "watch", "due"),  # bounded, see `edits`
     *("first_seen", "setting", "ever_used", "outcome", "reason", "violations", "rule", "policy_digest"),
-    *("checked_at", "good_at", "good_setting_at", "past", "effects", "last_seen"),
+    *("checked_at", "good_at", "good_setting_at", "past", "effects", "last_seen", "spans", "links"),
     *("swept_at", "policy_seq"),
 }
 

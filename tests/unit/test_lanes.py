@@ -59,7 +59,7 @@ def test_every_violation_has_a_lane_or_is_only_observed() -> None:
 
 
 def test_a_lanes_name_is_stored_and_stays() -> None:
-    assert [lane.value for lane in Lane] == ["setting", "key", "upkeep", "reading"]
+    assert [lane.value for lane in Lane] == ["setting", "key", "spans", "upkeep", "reading"]
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,12 @@ def test_p9_a_lost_worker_counts_once_in_every_lane() -> None:
     lease = Lease("other", 1, NOW, NOW - 2 * MINUTE)
     begun = {Lane.KEY: Backoff(1, lease.since), Lane.UPKEEP: Backoff(1, NOW - 5 * MINUTE)}
     after = waiting.after_lost(begun, lease, At(NOW), LIMITS)
-    assert {lane: each.count for lane, each in after.items()} == {Lane.SETTING: 1, Lane.KEY: 1, Lane.UPKEEP: 2}
+    assert {lane: each.count for lane, each in after.items()} == {
+        Lane.SETTING: 1,
+        Lane.KEY: 1,
+        Lane.SPANS: 1,
+        Lane.UPKEEP: 2,
+    }
 
 
 def test_the_first_lane_that_is_free_decides_when_the_target_is_due() -> None:
@@ -280,7 +285,7 @@ def test_p1_the_lane_that_waits_for_aws_is_not_held_and_the_ones_that_are_fought
     fought = Backoff(4, NOW, NOW + MINUTE)
     waits = settling(Lane.KEY, key=fought, upkeep=fought, setting=Backoff(2, NOW))
     assert waiting.held_lanes(waits, NOW) == {Lane.UPKEEP}
-    assert [waiting.is_settling(waits, lane, NOW) for lane in OF_STEPS] == [True, True, False]
+    assert [waiting.is_settling(waits, lane, NOW) for lane in OF_STEPS] == [True, True, True, False]
     assert not waiting.is_settling(replace(waits, reason="BACKOFF"), Lane.KEY, NOW)
     assert not waiting.is_settling(waits, Lane.KEY, NOW + MINUTE)
 

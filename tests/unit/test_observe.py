@@ -15,9 +15,10 @@ from chalicelib.domain.keypolicy.wanted import initial_policy
 from chalicelib.domain.model import EncryptionStatus, EncryptionType, Key, Setting, Target, TriggerKind
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.policy import KeyKind, ManagedKey, Mode, Require, Rule
-from chalicelib.domain.ports import Keys, Principals, Reach, XRay
+from chalicelib.domain.ports import Keys, Principals, Reach, SpanLogs, TraceLinks, XRay
 from chalicelib.domain.reading import plan_reads
 from chalicelib.domain.reasons import Outcome, Violation
+from chalicelib.domain.spans import Link, LogGroup
 from chalicelib.domain.steps import Step, StepName, next_step
 from chalicelib.domain.stored import Incident, Phase, TargetState
 from chalicelib.domain.waiting import DEEP_EVERY
@@ -54,6 +55,15 @@ class World:
     def get(self) -> Setting:
         return self.setting
 
+    def spans_destination(self) -> tuple[str | None, str | None]:
+        return "XRay", "ACTIVE"
+
+    def group(self) -> LogGroup | None:
+        raise AssertionError("there is no log group of spans")
+
+    def all(self) -> tuple[Link, ...]:
+        return ()
+
     def describe(self, key: str) -> Key | None:
         arn = self.alias if key == ALIAS else key
         if arn in self.closed:
@@ -74,11 +84,16 @@ def gather(reads: Sequence[Callable[[], Any]]) -> list[Any]:
     return [read() for read in reads]
 
 
+def reaching(world: World) -> Reach:
+    parts = cast(Keys, world), cast(Principals, world), cast(SpanLogs, world), cast(TraceLinks, world)
+    return Reach(TARGET, cast(XRay, world), *parts)
+
+
 def observed(world: World, state: TargetState = RECORDED, rule: Rule = RULE) -> Observation:
-    reach = Reach(TARGET, cast(XRay, world), cast(Keys, world), cast(Principals, world))
+    reach = reaching(world)
     first = glance(reach, gather(glance_reads(reach, rule)))
     plan = plan_reads(TARGET, rule, state, first, TriggerKind.CHANGE, NOW)
-    return observe(gather, reach, first, plan, NOW)
+    return observe(gather, reach, rule, state, first, plan, NOW)
 
 
 @pytest.mark.parametrize(
@@ -150,8 +165,7 @@ INCIDENT = Incident(f"{TARGET}#1", NOW, None, Phase.OPEN)
 
 
 def reads_everything(state: TargetState, kind: TriggerKind = TriggerKind.SWEEP) -> bool:
-    world = World(OURS)
-    reach = Reach(TARGET, cast(XRay, world), cast(Keys, world), cast(Principals, world))
+    reach = reaching(World(OURS))
     first = glance(reach, gather(glance_reads(reach, RULE)))
     return plan_reads(TARGET, RULE, state, first, kind, NOW).deep
 

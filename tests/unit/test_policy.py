@@ -22,6 +22,7 @@ from chalicelib.domain.policy import (
     PolicyError,
     Require,
     Rule,
+    SpansRule,
     When,
     arn_covers,
     arn_matches,
@@ -69,7 +70,12 @@ def test_the_shipped_document_reads_as_it_is_written(folder: Path) -> None:
             mode=Mode.ENFORCE,
             when=When.IN_USE,
             require=Require(
-                key=KeyKind.CUSTOMER, allowed_keys=("alias/xray-encryption",), same_account=True, rotation=True
+                key=KeyKind.CUSTOMER,
+                allowed_keys=("alias/xray-encryption",),
+                same_account=True,
+                rotation=True,
+                spans=SpansRule.ENCRYPT,
+                copies_to=(),
             ),
             managed_key=ManagedKey(
                 alias="alias/xray-encryption",

@@ -9,7 +9,15 @@ from msgspec import Struct
 
 from chalicelib.domain.keypolicy.document import Condition, Statement, UnreadablePolicy, read_document
 from chalicelib.domain.keypolicy.meaning import catches_tag, varies
-from chalicelib.domain.keypolicy.wanted import ROOT, TAGGING_ACTIONS, XRAY, missing_statements, via, wanted_statements
+from chalicelib.domain.keypolicy.wanted import (
+    ROOT,
+    TAGGING_ACTIONS,
+    XRAY,
+    logs_statement,
+    missing_statements,
+    via,
+    wanted_statements,
+)
 from chalicelib.domain.model import Target, arn_part
 from chalicelib.domain.policy import Rule, arn_covers, glob_matches
 
@@ -78,13 +86,25 @@ def _judged(text: str, rule: Rule, target: Target, partition: str) -> Verdict:
     )
 
 
-def _could_deny_use(each: Statement, target: Target) -> bool:
-    """Whether the statement is a Deny that could affect a use of the key by X-Ray, its configurer or a trace reader."""
+@lru_cache(maxsize=32)
+def judge_for_logs(text: str, target: Target, partition: str) -> Verdict:
+    """Judge whether a policy lets CloudWatch Logs encrypt spans, and has nothing that could deny it. Never raises."""
+    wanted = logs_statement(target, partition)
+    try:
+        statements = read_document(text).statements
+    except UnreadablePolicy as unreadable:
+        return Verdict(missing=(wanted.name,), problem=str(unreadable))
+    denies = tuple(describe(each) for each in statements if _could_deny_use(each, target, "logs"))
+    return Verdict(missing=missing_statements((wanted,), statements), foreign_denies=denies)
+
+
+def _could_deny_use(each: Statement, target: Target, service: str = "xray") -> bool:
+    """Whether the statement is a Deny that could affect a use of the key by the service, its configurer or a reader."""
     return (
         not each.allows
         and _could_name_use(each)
-        and _could_name_user(each, target)
-        and not any(_never_holds(condition, target) for condition in each.conditions or ())
+        and _could_name_user(each, target, service)
+        and not any(_never_holds(condition, target, service) for condition in each.conditions or ())
     )
 
 
@@ -96,13 +116,13 @@ def _could_name_use(each: Statement) -> bool:
     return True
 
 
-def _could_name_user(each: Statement, target: Target) -> bool:
-    return each.principals is None or any(_could_be_user(kind, name, target) for kind, name in each.principals)
+def _could_name_user(each: Statement, target: Target, service: str = "xray") -> bool:
+    return each.principals is None or any(_could_be_user(kind, name, target, service) for kind, name in each.principals)
 
 
-def _could_be_user(kind: str, name: str, target: Target) -> bool:
+def _could_be_user(kind: str, name: str, target: Target, service: str) -> bool:
     if kind == "Service":
-        return "*" in name or not name.endswith(".amazonaws.com") or name.startswith("xray.")
+        return "*" in name or not name.endswith(".amazonaws.com") or name.startswith(f"{service}.")
     if kind != "AWS":
         return True
     # KMS shows the unique id instead of the ARN after the principal was deleted, and that id is never reused.
@@ -117,11 +137,11 @@ def account_of(principal: str) -> str | None:
     return account if len(account) == 12 and account.isascii() and account.isdigit() else None
 
 
-def _never_holds(condition: Condition, target: Target) -> bool:
+def _never_holds(condition: Condition, target: Target, service: str) -> bool:
     """Whether the condition certainly fails in every use of the key.
 
-    Known about a use: it comes over TLS (KMS accepts nothing else), has no tags, comes through X-Ray or through no
-    service, and a caller that is not a service belongs to the target's account.
+    Known about a use: it comes over TLS (KMS accepts nothing else), has no tags, comes through the service or through
+    none, and a caller that is not a service belongs to the target's account.
     """
     if condition.if_exists or not condition.values or varies(condition):
         return False
@@ -133,7 +153,7 @@ def _never_holds(condition: Condition, target: Target) -> bool:
     if key == "aws:securetransport":
         return operator == "bool" and all(value.lower() == "false" for value in values)
     if key == "kms:viaservice":
-        return operator in _POSITIVE and not any(glob_matches(each.lower(), via(target)) for each in values)
+        return operator in _POSITIVE and not any(glob_matches(each.lower(), via(target, service)) for each in values)
     if key == "aws:principalarn":
         return operator in _POSITIVE and all(_surely_elsewhere(each, operator, target) for each in values)
     return False

@@ -39,6 +39,8 @@ def lets_through(condition: Condition, known: dict[str, str], principal: str | N
                 return value.lower() in {each.lower() for each in condition.values}
             case "stringlike":
                 return any(glob_matches(each, value) for each in condition.values)
+            case "arnequals" | "arnlike":
+                return any(arn_matches(each, value) for each in condition.values)
     if condition.key == "aws:principalarn" and principal is not None:
         covers = _ARN_COVERS.get(condition.operator)
         return covers is not None and any(covers(each, principal) for each in condition.values)

@@ -19,6 +19,7 @@ from chalicelib.domain.keypolicy.meaning import (
 )
 from chalicelib.domain.model import Target
 from chalicelib.domain.policy import EVERY_READER, BreakGlass, Rule
+from chalicelib.domain.spans import SPANS_GROUP
 
 LONGEST_POLICY_BYTES = 32 * 1024
 """KMS's quota for a key policy: https://docs.aws.amazon.com/kms/latest/developerguide/resource-limits.html"""
@@ -27,10 +28,21 @@ ROOT = "account-root"
 XRAY = "x-ray"
 READERS = "trace-readers"
 BREAK_GLASS = "break-glass-deny"
+LOGS = "cloudwatch-logs"
 
 XRAY_SERVICE = "xray.amazonaws.com"
 XRAY_ACTIONS = ("kms:GenerateDataKey", "kms:Decrypt")
 READER_ACTIONS = ("kms:Decrypt",)
+LOGS_ACTIONS = ("kms:Encrypt*", "kms:Decrypt*", "kms:ReEncrypt*", "kms:GenerateDataKey*", "kms:Describe*")
+LOGS_USES = (
+    "kms:Encrypt",
+    "kms:Decrypt",
+    "kms:ReEncryptFrom",
+    "kms:ReEncryptTo",
+    "kms:GenerateDataKey",
+    "kms:GenerateDataKeyWithoutPlaintext",
+    "kms:DescribeKey",
+)
 TAGGING_ACTIONS = ("kms:TagResource", "kms:UntagResource")
 
 
@@ -45,13 +57,17 @@ def initial_policy(rule: Rule, target: Target, partition: str) -> str:
 
 
 def merge(text: str, rule: Rule, target: Target, partition: str) -> str:
+    """Return `with_statements` for those that the rule requires of every managed key."""
+    return with_statements(text, wanted_statements(rule, target, partition))
+
+
+def with_statements(text: str, wanted: Sequence[Wanted]) -> str:
     """Return the policy with the missing statements appended; the same text if none is missing.
 
     Everything else stays, token for token and in order; only white space may change. Raises UnreadablePolicy and
     PolicyTooLong.
     """
     document = read_document(text)
-    wanted = wanted_statements(rule, target, partition)
     missing = missing_statements(wanted, document.statements)
     if not missing:
         return text
@@ -177,9 +193,44 @@ def _readers(rule: Rule, target: Target, partition: str) -> Wanted:
     )
 
 
-def via(target: Target) -> str:
-    """Return `kms:ViaService` of a request through X-Ray; the suffix is the same in every partition."""
-    return f"xray.{target.region}.amazonaws.com"
+def via(target: Target, service: str = "xray") -> str:
+    """Return `kms:ViaService` of a request through a service; the suffix is the same in every partition."""
+    return f"{service}.{target.region}.amazonaws.com"
+
+
+def logs_statement(target: Target, partition: str) -> Wanted:
+    """Return the statement by which CloudWatch Logs may encrypt spans, and nothing else.
+
+    In China the principal's suffix is not documented: the guard writes the partition's own, and accepts either.
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/encrypt-log-data-kms.html
+    """
+    context = "kms:EncryptionContext:aws:logs:arn"
+    group = f"arn:{partition}:logs:{target.region}:{target.account}:log-group:{SPANS_GROUP}"
+    principals = [f"logs.{target.region}.amazonaws.com{suffix}" for suffix in ("", ".cn")]
+
+    def is_said(statements: Sequence[Statement]) -> bool:
+        return all(
+            any(
+                allows(each, action, target, partition)
+                and any(("Service", principal) in (each.principals or ()) for principal in principals)
+                and all(lets_through(condition, {context.lower(): group}, None) for condition in each.conditions or ())
+                for each in statements
+            )
+            for action in LOGS_USES
+        )
+
+    return Wanted(
+        LOGS,
+        {
+            "Sid": "CloudWatchLogsEncryptsSpans",
+            "Effect": "Allow",
+            "Principal": {"Service": principals[partition == "aws-cn"]},
+            "Action": list(LOGS_ACTIONS),
+            "Resource": "*",
+            "Condition": {"ArnEquals": {context: group}},
+        },
+        is_said,
+    )
 
 
 def _break_glass(break_glass: BreakGlass, target: Target, partition: str) -> Wanted:
