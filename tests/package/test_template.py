@@ -493,7 +493,6 @@ class TestRights:
             "logs:PutLogEvents",
             "sqs:SendMessage",  # Lambda, for what it gives up on
         }
-        called |= {"logs:AssociateKmsKey", "logs:DescribeLogGroups", "oam:ListLinks", "xray:GetTraceSegmentDestination"}
         # What only the command line asks for, with its own rights.
         for_people = {
             "dynamodb:GetItem",
