@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from chalicelib.cli.options import common_options, pass_operator
-from chalicelib.domain.model import Target
-from chalicelib.domain.stored import GUARD_CHAIN
+from chalicelib.cli.options import CHAIN, common_options, pass_operator
 from chalicelib.operators.context import Operator
-from chalicelib.operators.output import Progress, Table, emit, print_table, say
+from chalicelib.operators.layout import Column, Shorten, Table, without_account
+from chalicelib.operators.output import Progress, emit, print_table, say
 
 if TYPE_CHECKING:
     from chalicelib.auditlog.anchors import Anchored
@@ -24,17 +23,8 @@ def audit_group() -> None:
     """Verify or export the audit log."""
 
 
-def _chain(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    if value is None or value == GUARD_CHAIN:
-        return value
-    try:
-        return str(Target.parse(value))
-    except ValueError as error:
-        raise click.BadParameter(f"{error}, or `guard`") from error
-
-
 @audit_group.command(epilog="Example: xray-guard audit verify")
-@click.option("--chain", callback=_chain, metavar="TARGET", help="Only this target's chain, or `guard`")
+@click.option("--chain", type=CHAIN, metavar="TARGET", help="Only this target's chain, or `guard`")
 @click.option(
     "--anchor-bucket",
     metavar="NAME",
@@ -71,7 +61,7 @@ def verify(operator: Operator, chain: str | None, anchor_bucket: str | None) -> 
         ) from error
     finally:
         progress.done()
-    emit(operator.output, report.to_json(), "findings", lambda: _print_report(report))
+    emit(operator.output, report.to_json(), "findings", lambda: _print_report(operator.output, report))
     if not anchor_bucket:
         say(
             "Checked only against anchors stored with the log. Anyone who can rewrite both tables can forge them. "
@@ -90,7 +80,7 @@ def verify(operator: Operator, chain: str | None, anchor_bucket: str | None) -> 
     return 0 if report.whole else 1
 
 
-def _print_report(report: Report) -> None:
+def _print_report(output: str, report: Report) -> None:
     checked = (
         f"{report.records} records in {report.chains} chains, {report.markers} markers, {report.keys} key rows, "
         f"{report.anchors} anchored heads"
@@ -99,13 +89,19 @@ def _print_report(report: Report) -> None:
         click.echo(f"Verified: no tampering found in {checked}")
         return
     rows = [[finding.target, str(finding.seq), finding.code, finding.message] for finding in report.findings]
-    print_table(Table(("chain", "record", "finding", "evidence"), rows, ""))
+    columns = (
+        Column("chain", short=without_account),
+        Column("record"),
+        Column("finding"),
+        Column("evidence", wraps=True),
+    )
+    print_table(output, Table(columns, rows, "", (Shorten("chain"),)))
     findings = "1 finding" if len(report.findings) == 1 else f"{len(report.findings)} findings"
     say(f"Integrity check failed: {findings} in {checked}")
 
 
 @audit_group.command(epilog="Example: xray-guard audit export --format csv > log.csv")
-@click.option("--chain", callback=_chain, metavar="TARGET", help="Only this target's chain, or `guard`")
+@click.option("--chain", type=CHAIN, metavar="TARGET", help="Only this target's chain, or `guard`")
 @click.option(
     "--format",
     "form",

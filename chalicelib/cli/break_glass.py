@@ -7,25 +7,36 @@ whether it is valid.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from chalicelib.cli.options import TARGET, common_options, pass_operator
+from chalicelib.cli.options import TARGET, common_options, moment, pass_operator
 from chalicelib.domain.model import Target
-from chalicelib.domain.reasons import Outcome
-from chalicelib.domain.stored import Suppression, TargetState
+from chalicelib.domain.stored import TargetState
 from chalicelib.domain.times import parse_duration
 from chalicelib.operators.context import Operator
-from chalicelib.operators.output import Table, emit, print_table, say
+from chalicelib.operators.layout import Column, LeaveOut, Shorten, Table, to_the_minute, without_account
+from chalicelib.operators.output import emit, print_table, say
 
 if TYPE_CHECKING:
     from chalicelib.domain.policy import BreakGlass
 
 KMS_TAG_VALUE = re.compile(r"[\w .:/=+\-@]{1,256}", re.ASCII)
 """The tag values that every KMS endpoint accepts. https://docs.aws.amazon.com/kms/latest/APIReference/API_Tag.html"""
+
+COLUMNS = (
+    Column("target", short=without_account),
+    Column("status"),
+    Column("why", wraps=True),
+    Column("opened by", wraps=True),
+    Column("reason", wraps=True),
+    Column("since"),
+    Column("until", short=to_the_minute),
+    Column("allowed"),
+)
+CONCESSIONS = (Shorten("target"), LeaveOut("since"), LeaveOut("allowed"), Shorten("until"), LeaveOut("why"))
 
 
 @click.group("break-glass")
@@ -91,45 +102,31 @@ def close_verb(operator: Operator, target: Target) -> int:
     return 0
 
 
-@dataclass(frozen=True, slots=True)
-class BreakGlassView:
-    """A break-glass as the guard stores it. `let_through` is the number of changes that it allowed so far."""
-
-    target: str
-    suppression: Suppression
-    status: str
-    let_through: int
-
-    def to_json(self) -> dict[str, Any]:
-        """The suppression's fields, with the target, the status and the number of allowed changes."""
-        import msgspec
-
-        document: dict[str, Any] = msgspec.to_builtins(self.suppression)
-        return {"target": self.target, "status": self.status, "let_through": self.let_through, **document}
-
-
-@break_glass_group.command("list", epilog="Example: xray-guard break-glass list --all")
+@break_glass_group.command("list", epilog="Example: xray-guard break-glass list --all --since 90d")
 @click.option("--all", "everything", is_flag=True, help="Include refused and ended ones")
+@click.option("--since", metavar="TIME", default="30d", show_default=True, help="With --all: those recorded since then")
 @common_options
 @pass_operator
-def list_verb(operator: Operator, everything: bool) -> int:
+def list_verb(operator: Operator, everything: bool, since: str) -> int:
     """List break-glasses: target, opener, end, and changes allowed.
 
-    Shows what the guard last saw. Refused and ended values are listed until ten minutes after their end; after that
-    use `xray-guard history`.
+    Shows what the guard has seen: a tag set a moment ago may be missing, see `open --wait`.
     """
-    from chalicelib.operators.formatting import actor_text, time_text
+    from chalicelib.auditlog import breakglasses
+    from chalicelib.operators.formatting import NOTHING, actor_text, time_text
 
-    found = [
-        glass
-        for state in operator.store.states()
-        for suppression in state.suppressions
-        if (glass := _glass(operator, state, suppression)).status == "open" or everything
-    ]
+    operator.find_tables()
+    now, states = operator.now(), list(operator.store.states())
+    found = (
+        breakglasses.every(operator.store, states, now, moment(since, now, "--since"))
+        if everything
+        else breakglasses.in_force(operator.store, states, now)
+    )
     rows = [
         [
             each.target,
-            each.status,
+            each.status.partition(":")[0],
+            each.status.partition(": ")[2] or NOTHING,
             actor_text(each.suppression.opened_by, each.target) if each.suppression.opened_by else "unknown",
             each.suppression.reason or each.suppression.value,
             time_text(each.suppression.first_seen),
@@ -138,37 +135,10 @@ def list_verb(operator: Operator, everything: bool) -> int:
         ]
         for each in found
     ]
-    columns = ("target", "status", "opened by", "reason", "since", "until", "allowed")
-    table = Table(columns, rows, "No break-glass to show." if everything else "No break-glass is open.")
+    table = Table(COLUMNS, rows, "No break-glass to show." if everything else "No break-glass is open.", CONCESSIONS)
     document = {"break_glass": [each.to_json() for each in found]}
-    emit(operator.output, document, "break_glass", lambda: print_table(table))
+    emit(operator.output, document, "break_glass", lambda: print_table(operator.output, table))
     return 0
-
-
-def _glass(operator: Operator, state: TargetState, suppression: Suppression) -> BreakGlassView:
-    from chalicelib.auditlog.filters import Filter
-    from chalicelib.auditlog.history import records
-
-    status = (
-        f"refused: {suppression.refused}"
-        if suppression.refused
-        else f"ended: {suppression.closed}"
-        if suppression.closed
-        else "open"
-    )
-    wanted = Filter(target=state.target, outcomes=(Outcome.SUPPRESSED,), since=suppression.first_seen)
-    page = records(operator.store, wanted, operator.now(), limit=200)
-    allowed = [
-        entry.record
-        for entry in page.entries
-        if entry.record.incident_id
-        and entry.record.suppression is not None
-        and (entry.record.suppression.carrier, entry.record.suppression.value)
-        == (suppression.carrier, suppression.value)
-    ]
-    changes = {record.trigger.event_id: record.incident_id for record in allowed if record.change}
-    without_event = {record.incident_id for record in allowed} - set(changes.values())
-    return BreakGlassView(state.target, suppression, status, len(changes) + len(without_event))
 
 
 def _carrier(operator: Operator, target: Target) -> tuple[TargetState, BreakGlass]:

@@ -8,7 +8,8 @@ import click
 
 from chalicelib.cli.options import common_options, pass_operator
 from chalicelib.operators.context import Operator
-from chalicelib.operators.output import Progress, Table, emit, print_table, say
+from chalicelib.operators.layout import Column, Table
+from chalicelib.operators.output import Progress, emit, print_table, say
 
 
 @click.command("doctor", epilog="Example: xray-guard doctor")
@@ -39,8 +40,8 @@ def doctor_verb(operator: Operator) -> int:
     healthy = not wrong
     document = {"healthy": healthy, "findings": [asdict(finding) for finding in findings]}
     rows = [[finding.check, finding.status, finding.message, finding.remedy or NOTHING] for finding in findings]
-    table = Table(("check", "status", "finding", "remedy"), rows, "")
-    emit(operator.output, document, "findings", lambda: print_table(table))
+    columns = (Column("check"), Column("status"), Column("finding", wraps=True), Column("remedy", wraps=True))
+    emit(operator.output, document, "findings", lambda: print_table(operator.output, Table(columns, rows, "")))
     for finding in warnings:
         say(f"WARNING: {finding.message}. {finding.remedy}.")
     result = f"{wrong} of {len(findings)} checks failed" if wrong else "all checks passed"

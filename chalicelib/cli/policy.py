@@ -10,7 +10,8 @@ import click
 from chalicelib.cli.options import TARGET, common_options, pass_operator
 from chalicelib.domain.model import Target
 from chalicelib.operators.context import Operator
-from chalicelib.operators.output import Table, emit, print_table, say
+from chalicelib.operators.layout import Column, Table
+from chalicelib.operators.output import emit, print_table, say
 
 if TYPE_CHECKING:
     from chalicelib.domain.policy import Policy, Rule
@@ -56,7 +57,8 @@ def validate(operator: Operator, path: Path | None) -> int:
             for one in checked.findings
         ]
         if rows:
-            print_table(Table(("kind", "path", "value", "expected"), rows, ""))
+            columns = [Column(each, wraps=each != "kind") for each in ("kind", "path", "value", "expected")]
+            print_table(operator.output, Table(columns, rows, ""))
         click.echo(f"{file}: " + (f"valid, digest {checked.policy.digest}" if checked.policy else "NOT VALID"))
 
     emit(operator.output, document, None, table)

@@ -11,7 +11,8 @@ from chalicelib.domain.model import Target, Trigger, TriggerKind
 from chalicelib.domain.reasons import Outcome, Reason
 from chalicelib.operators.context import LEASE_SECONDS, Operator
 from chalicelib.operators.judgement import Judgement, judgement_of, verdict
-from chalicelib.operators.output import Progress, Table, emit, print_table, say
+from chalicelib.operators.layout import Column, LeaveOut, Shorten, Table, without_account
+from chalicelib.operators.output import Progress, emit, print_table, say
 
 if TYPE_CHECKING:
     from chalicelib.loop.guard import Guard
@@ -25,25 +26,38 @@ READERS_NOTE = (
 )
 
 
-def print_judgements(judgements: list[Judgement]) -> None:
+COLUMNS = (
+    Column("target", short=without_account),
+    Column("verdict", wraps=True),
+    Column("violations", wraps=True),
+    Column("setting", wraps=True),
+    Column("planned action", wraps=True),
+)
+
+
+def print_judgements(output: str, judgements: list[Judgement]) -> None:
     """Print one row per target."""
-    from chalicelib.operators.formatting import NOTHING, setting_text, step_text
+    from chalicelib.operators.formatting import NOTHING, clean, setting_text, step_text
 
     rows = []
     for judgement in judgements:
         steps = "; ".join(step_text(step, judgement.target) for step in judgement.plan)
-        stopped = f"{judgement.blocked.code}: {judgement.blocked.message}" if judgement.blocked else ""
-        planned = "; ".join(text for text in (steps, stopped or judgement.message or "") if text)
+        stopped = judgement.blocked.code if judgement.blocked else ""
         rows.append(
             [
                 str(judgement.target),
                 verdict(judgement),
                 " ".join(judgement.violations) or NOTHING,
                 setting_text(judgement.setting, str(judgement.target)),
-                planned or NOTHING,
+                "; ".join(text for text in (steps, stopped) if text) or NOTHING,
             ]
         )
-    print_table(Table(("target", "verdict", "violations", "setting", "planned action"), rows, "No targets."))
+    concessions = (Shorten("target"), LeaveOut("setting"), LeaveOut("planned action"))
+    print_table(output, Table(COLUMNS, rows, "No targets.", concessions))
+    for judgement in judgements:
+        # Whole, because it may have a command to copy.
+        if message := judgement.blocked.message if judgement.blocked else judgement.message:
+            say(clean(f"{judgement.target}: {message}"))
 
 
 @click.command(epilog="Example: xray-guard check --all-regions")
@@ -76,7 +90,7 @@ def check(operator: Operator, target: Target | None, all_regions: bool) -> int:
         "usd_per_month": new_keys * KEY_DOLLARS_A_MONTH,
         "notes": notes,
     }
-    emit(operator.output, document, "targets", lambda: print_judgements(judgements))
+    emit(operator.output, document, "targets", lambda: print_judgements(operator.output, judgements))
     for note in notes:
         say(note)
     return 1 if any(judgement.compliant is False for judgement in judgements) else 0

@@ -79,6 +79,7 @@ VERBS = [
     ("check", HERE),
     ("reconcile", HERE, "--yes"),
     ("history",),
+    ("incidents",),
     ("status",),
     ("show", f"{HERE}#1"),
     ("audit", "verify"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -10,13 +11,17 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
 
+import click
 import pytest
+import yaml
+from click.testing import CliRunner
 
 from chalicelib.domain.lookups import Progress
 from chalicelib.domain.model import Actor
 from chalicelib.domain.reasons import Outcome
 from chalicelib.operators.context import Identity, Operator
-from chalicelib.operators.output import Table, print_table
+from chalicelib.operators.layout import Column, Table, fit
+from chalicelib.operators.output import print_rows
 from sandbox.knobs import DEFAULT_REGIONS
 from tests.component.operated import (
     ACCOUNT,
@@ -138,7 +143,7 @@ class TestCheck:
         assert answer.code == 1
         assert "tables do not exist" in answer.err
 
-    @pytest.mark.parametrize("wrong", ["us-east-1", "123/us-east-1", f"{ACCOUNT}/", f"{ACCOUNT}/nowhere", "\x1b[2J/x"])
+    @pytest.mark.parametrize("wrong", ["us-east", "123/us-east-1", f"{ACCOUNT}/", f"{ACCOUNT}/nowhere", "\x1b[2J/x"])
     def test_of_what_is_no_target_says_how_one_is_written(self, wrong: str) -> None:
         answer = typed("check", wrong)
         assert answer.code == 2
@@ -226,7 +231,8 @@ class TestHistory:
     def test_as_a_table_has_a_row_a_record_newest_first(self, remediated: None) -> None:
         answer = typed("history", "--target", HERE)
         header, newest, *_, oldest = answer.out.splitlines()
-        assert header.split() == ["TIME", "TARGET", "OUTCOME", "REASON", "ACTOR", "CHANGE", "EXPOSURE"]
+        assert header.split() == ["TIME", "TARGET", "OUTCOME", "REASON", "ACTOR", "CHANGE", "EXPOSURE", "INCIDENT"]
+        assert newest.endswith(f"{HERE}#1")
         assert ("REMEDIATED" in newest, "REMEDIATING" in oldest) == (True, True)
         assert "root" in newest
         assert "NONE → key" in newest
@@ -252,6 +258,8 @@ class TestHistory:
             ("--actor", "mallory"): 0,
             ("--rule", "baseline"): 4,
             ("--outcome", "REMEDIATED", "--outcome", "IGNORED"): 4,
+            ("--outcome", "remediated,Ignored"): 4,
+            ("--target", "us-east-1"): 4,
         }.items():
             assert len(typed("history", "--output", "jsonl", *options).lines) == count, options
 
@@ -283,7 +291,8 @@ class TestHistory:
             (("--account", "12"), "twelve digits"),
             (("--target-region", "Virginia"), "us-east-1"),
             (("--target", "nowhere"), "111122223333/us-east-1"),
-            (("--outcome", "GONE"), "remediated"),
+            (("--outcome", "GONE"), "REMEDIATED"),
+            (("--outcome", "FAILED,GONE"), "'GONE' is not one of"),
             (("--limit", "0"), "1<=x<=500"),
             (("--follow", "--until", "1h"), "--follow"),
         ],
@@ -318,6 +327,24 @@ class TestHistory:
         assert answer.code == 0
         assert document[:5] == [f"{HERE}#1", f"{HERE}#2", f"{HERE}#3", f"{HERE}#4", "guard#1"]
         assert document[5:] == [f"{HERE}#5"]
+
+    def test_followed_as_a_table_has_one_header_over_aligned_columns(self, remediated: None) -> None:
+        polls = 0
+
+        def meanwhile(seconds: float) -> None:
+            nonlocal polls
+            polls += 1
+            if polls == 2:
+                delivered({**event(), "detail": {**event()["detail"], "eventID": "second"}})
+            if polls == 4:
+                raise KeyboardInterrupt
+
+        header, *rows = typed("history", "--follow", sleep=meanwhile).out.splitlines()
+        assert header.split()[:3] == ["TIME", "TARGET", "OUTCOME"]
+        assert len(rows) == 6
+        for name in ("TARGET", "OUTCOME", "REASON", "ACTOR"):
+            start = header.index(name)
+            assert all(row[start - 1] == " " and row[start] != " " for row in rows), name
 
     def test_shows_hostile_text_as_text(self, empty: None) -> None:
         document = event("30_success_none_iamuser_mfa_console_with_path")
@@ -418,7 +445,7 @@ class TestStatus:
         answer = typed("status")
         assert answer.code == 0
         rows = [line.split() for line in answer.out.splitlines()[1:]]
-        assert [(row[0], row[1]) for row in rows] == [(ACCOUNT, "eu-west-1"), (ACCOUNT, "us-east-1")]
+        assert [row[0] for row in rows] == [target("eu-west-1"), target("us-east-1")]
         assert "1 of 2 targets compliant, 1 ignored" in answer.err
 
     def test_in_json_has_the_targets_and_the_guards_own_state(self, swept_twice: None) -> None:
@@ -750,15 +777,34 @@ class TestForms:
         assert answer.code == 253
         assert "elsewhere" in answer.err
 
-    def test_a_drawn_table_has_the_same_words_as_a_plain_one(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_a_coloured_table_has_the_same_words_as_a_plain_one(self) -> None:
         rows = [[outcome.value, "[bold]not markup[/bold]"] for outcome in Outcome]
-        print_table(Table(("outcome", "why"), rows, ""), rich=True)
-        drawn = capsys.readouterr().out
-        print_table(Table(("outcome", "why"), rows, ""), rich=False)
-        plain = capsys.readouterr().out
-        assert "\x1b[" in drawn
-        assert "\x1b" not in plain
-        for outcome in Outcome:
-            assert outcome.value in drawn
-            assert outcome.value in plain
-        assert drawn.count("[bold]not markup[/bold]") == len(Outcome)
+
+        @click.command()
+        def shown() -> None:
+            print_rows(fit(Table((Column("outcome"), Column("why")), rows, ""), None), True, colour=True)
+
+        coloured, plain = (CliRunner().invoke(shown, color=wanted).stdout for wanted in (True, False))
+        assert "\x1b[1m" in coloured
+        assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == plain
+        assert plain.splitlines()[1:] == [f"{outcome.value:<11}  [bold]not markup[/bold]" for outcome in Outcome]
+
+    def test_yaml_has_what_json_has(self, remediated: None) -> None:
+        for command in (("history",), ("show", f"{HERE}#1"), ("status",), ("incidents",), ("check", HERE)):
+            written = typed(*command, "-o", "json").json
+            read = yaml.safe_load(typed(*command, "-o", "yaml").out)
+            if command[0] == "status":  # an exposure and a waiting grow with the time
+                assert [each["target"] for each in read["targets"]] == [each["target"] for each in written["targets"]]
+            else:
+                assert read == written
+        answer = typed("history", "--limit", "1", "-o", "yaml")
+        assert yaml.safe_load(answer.out)["next_token"] is not None
+        assert "--next-token" not in answer.err
+
+    def test_wide_has_whole_ids_whatever_the_terminal(self, remediated: None, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("COLUMNS", "80")
+        narrow, wide = typed("history"), typed("history", "-o", "wide")
+        key_id = key_arn().rpartition("/")[2]
+        assert (key_id in narrow.out, key_id in wide.out) == (False, True)
+        assert "To see every column, add -o wide." in narrow.err
+        assert "add -o wide" not in wide.err
