@@ -14,6 +14,7 @@ from chalicelib.domain.model import Target, is_region
 from chalicelib.domain.reasons import Outcome, Violation
 from chalicelib.domain.stored import GUARD_CHAIN
 from chalicelib.operators.context import Operator
+from chalicelib.operators.output import say
 from chalicelib.operators.times import parse_time
 
 if TYPE_CHECKING:
@@ -31,11 +32,18 @@ def _store(context: click.Context, parameter: click.Parameter, value: Any) -> An
     operator = context.ensure_object(Operator)
     if value is not None and parameter.name is not None:
         operator.set_option(parameter.name, value)
+        if parameter.name == "region_name" and not context.resilient_parsing:
+            say(
+                "--region names the Region where the guard is deployed, in this release for the last time: write "
+                "--home-region. To name a target, write its Region in place of TARGET."
+            )
+    if operator.home_region and operator.region_name:
+        raise click.UsageError("--region is the former name of --home-region: give only --home-region.", context)
     return value
 
 
 def common_options(command: F) -> F:
-    """Add `--output`, `--profile`, `--region` and `--policy`, stored in the `Operator`."""
+    """Add the options that every verb has. They are stored in the `Operator`."""
     for option in (
         click.option(
             "--policy",
@@ -43,13 +51,14 @@ def common_options(command: F) -> F:
             metavar="PATH",
             help="Policy document, or its folder [default: the policy in force, or this project's if there is none]",
         ),
-        click.option("--region", "region_name", metavar="REGION", help="Region where the guard is deployed"),
+        click.option("--region", "region_name", metavar="REGION", hidden=True),
+        click.option("--home-region", metavar="REGION", help="Region where the guard is deployed"),
         click.option("--profile", metavar="NAME", help="Profile of your AWS configuration"),
         click.option("-o", "--output", type=click.Choice(OUTPUTS), help="Output format [default: table]"),
     ):
         command = option(command)
     for parameter in _parameters(command):
-        if parameter.name in ("policy_path", "region_name", "profile", "output"):
+        if parameter.name in ("policy_path", "region_name", "home_region", "profile", "output"):
             parameter.callback, parameter.expose_value = _store, False
     return command
 

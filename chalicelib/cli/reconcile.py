@@ -68,18 +68,19 @@ def print_judgements(output: str, judgements: list[Judgement]) -> None:
 def check(operator: Operator, target: Target | None, all_regions: bool) -> int:
     """Judge targets against the policy; change nothing.
 
-    The default TARGET is the account of the credentials and the configured Region. Lists the violations, the planned
-    actions, and the cost of new keys. Exits with 1 if a target is noncompliant or could not be judged.
+    The default TARGET is the account of the credentials and the Region of the AWS configuration. Judges as the hourly
+    sweep does, one target or all: a target that nobody uses may be ignored. Lists the violations, the planned actions,
+    and the cost of new keys. Exits with 1 if a target is noncompliant or could not be judged.
     """
     if target is not None and all_regions:
         raise click.UsageError("Give a TARGET or --all-regions, not both.")
     guard = operator.reading_guard()
-    targets, kind = _targets(operator, target, all_regions)
+    targets = _targets(operator, target, all_regions)
     progress = Progress()
     judgements = []
     for each in targets:
         progress(f"Checking {each}")
-        judgements.append(_judge(guard, each, kind, fail=len(targets) == 1))
+        judgements.append(_judge(guard, each, fail=len(targets) == 1))
     progress.done()
     new_keys = sum(judgement.new_keys for judgement in judgements)
     notes = _notes(operator, new_keys)
@@ -96,16 +97,15 @@ def check(operator: Operator, target: Target | None, all_regions: bool) -> int:
     return 1 if any(judgement.compliant is False for judgement in judgements) else 0
 
 
-def _targets(operator: Operator, target: Target | None, all_regions: bool) -> tuple[list[Target], TriggerKind]:
+def _targets(operator: Operator, target: Target | None, all_regions: bool) -> list[Target]:
     account = operator.identity.account
     if not all_regions:
-        own = target or Target(account, operator.region)
+        own = target or Target(account, operator.default_region)
         _check_account(operator, own)
-        return [own], TriggerKind.OPERATOR
+        return [own]
     from chalicelib.aws.regions import enabled_regions
 
-    # Judge as a sweep does, which ignores Regions that are not in use.
-    return [Target(account, region) for region in enabled_regions(operator.clients, operator.region)], TriggerKind.SWEEP
+    return [Target(account, region) for region in enabled_regions(operator.clients, operator.region)]
 
 
 def _check_account(operator: Operator, target: Target) -> None:
@@ -120,12 +120,13 @@ def _check_account(operator: Operator, target: Target) -> None:
         )
 
 
-def _judge(guard: Guard, target: Target, kind: TriggerKind, *, fail: bool) -> Judgement:
+def _judge(guard: Guard, target: Target, *, fail: bool) -> Judgement:
+    """Judge a target as a sweep does, which ignores one that is not in use."""
     from chalicelib.domain.errors import GuardError, denies_region
     from chalicelib.loop.dry_run import assess
 
     try:
-        return judgement_of(assess(guard, target, Trigger(kind)), guard.partition)
+        return judgement_of(assess(guard, target, Trigger(TriggerKind.SWEEP)), guard.partition)
     except GuardError as error:
         if fail:
             raise

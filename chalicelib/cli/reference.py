@@ -33,10 +33,13 @@ AWS configuration, or from `--profile`. Data goes to stdout and messages go to s
 | --- | --- | --- |
 | `XRAY_GUARD_AUDIT_TABLE` | the audit table | `xray-guard-audit` |
 | `XRAY_GUARD_TARGETS_TABLE` | the targets table | `xray-guard-targets` |
+| `XRAY_GUARD_HOME_REGION` | the Region where the guard is deployed | that of the AWS configuration |
 | `XRAY_GUARD_ANCHOR_BUCKET` | the S3 bucket with the anchors | none |
 | `XRAY_GUARD_DLQ_URL` | the dead-letter queue | `xray-guard-dead-letters` in the Region |
 | `XRAY_GUARD_ROLE_ARN` | the role that the guard runs as | `xray-guard` in the account |
 | `AWS_PROFILE`, `AWS_REGION`, `AWS_ENDPOINT_URL` and others | as for every AWS client | |
+
+A profile of the AWS configuration may name the guard's Region, too: `xray_guard_home_region = us-east-1`.
 
 Completion of verbs, options, codes, targets and incidents: `eval "$(xray-guard completion bash)"`; the same with `zsh`
 or `fish`. It reads the guard's tables with your credentials.

@@ -48,6 +48,7 @@ class Operator:
         self.sleep = sleep
         self.output = "table"
         self.profile: str | None = None
+        self.home_region: str | None = None
         self.region_name: str | None = None
         self.policy_path: str | None = None
 
@@ -58,7 +59,7 @@ class Operator:
     def with_fresh_credentials(self) -> Operator:
         """A copy with the same options and new clients, which read the credentials again."""
         fresh = Operator(self.sleep)
-        for option in ("output", "profile", "region_name", "policy_path"):
+        for option in ("output", "profile", "home_region", "region_name", "policy_path"):
             fresh.set_option(option, getattr(self, option))
         return fresh
 
@@ -80,13 +81,33 @@ class Operator:
 
     @cached_property
     def region(self) -> str:
-        """The Region where the guard is deployed. Raises botocore's NoRegionError if none is configured."""
-        found = self.region_name or os.environ.get("AWS_REGION") or self.session.get_config_variable("region")
+        """The Region where the guard is deployed, its home. Raises botocore's NoRegionError if none is configured.
+
+        From --home-region, XRAY_GUARD_HOME_REGION, or `xray_guard_home_region` of the profile; else the Region of the
+        AWS configuration. `--region` names it for one more release.
+        """
+        found = (
+            self.home_region
+            or self.region_name
+            or os.environ.get("XRAY_GUARD_HOME_REGION")
+            or self.session.get_scoped_config().get("xray_guard_home_region")
+            or self._configured_region
+        )
         if not found:
             from botocore.exceptions import NoRegionError
 
             raise NoRegionError
         return str(found)
+
+    @property
+    def default_region(self) -> str:
+        """The Region of a target that is not named: that of the AWS configuration, else the guard's."""
+        return self.region_name or self._configured_region or self.region
+
+    @property
+    def _configured_region(self) -> str | None:
+        found: str | None = os.environ.get("AWS_REGION") or self.session.get_config_variable("region")
+        return found
 
     @cached_property
     def clock(self) -> AwsClock:

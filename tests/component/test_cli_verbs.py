@@ -53,6 +53,15 @@ def empty() -> Iterator[None]:
 
 
 @pytest.fixture
+def everywhere(tmp_path: Path) -> str:
+    """The policy that ships, but for every Region, used or not."""
+    policy = json.loads((PROJECT / "policies" / "policy.json").read_text("utf-8"))
+    policy["rules"][0]["when"] = "always"
+    (tmp_path / "always.json").write_text(json.dumps(policy), "utf-8")
+    return str(tmp_path / "always.json")
+
+
+@pytest.fixture
 def remediated(empty: None) -> None:
     """The guard remediated after root set X-Ray to NONE."""
     delivered(event())
@@ -78,9 +87,11 @@ def state_of_the_world() -> Any:
 
 
 class TestCheck:
-    def test_says_what_is_wrong_what_would_be_done_and_what_it_costs_and_changes_nothing(self, empty: None) -> None:
+    def test_says_what_is_wrong_what_would_be_done_and_what_it_costs_and_changes_nothing(
+        self, empty: None, everywhere: str
+    ) -> None:
         before = state_of_the_world()
-        answer = typed("check", HERE)
+        answer = typed("check", HERE, "--policy", everywhere)
         assert answer.code == 1
         assert "NONCOMPLIANT" in answer.out
         assert "PLANNED ACTION" in answer.out
@@ -90,6 +101,15 @@ class TestCheck:
         assert "kms:Decrypt" in answer.err
         assert state_of_the_world() == before
 
+    def test_of_a_target_that_nobody_uses_says_the_same_alone_and_among_all_regions(self, empty: None) -> None:
+        alone = typed("check", HERE, "--output", "json")
+        among = typed("check", "--all-regions", "--output", "json")
+        (one,) = alone.json["targets"]
+        assert one in among.json["targets"]
+        assert (alone.code, among.code) == (0, 0)
+        assert (one["outcome"], one["reason"], one["compliant"]) == ("IGNORED", "IDLE", None)
+        assert "never encrypted, and no traces in six hours" in typed("check", "us-east-1").err
+
     def test_of_a_compliant_target_is_good(self, remediated: None) -> None:
         answer = typed("check", HERE)
         said = f"Judging by the policy in force, digest {guard().policy.digest[:12]}.\n"
@@ -97,9 +117,13 @@ class TestCheck:
         assert "COMPLIANT" in answer.out
         assert "NONCOMPLIANT" not in answer.out
 
-    def test_without_a_target_looks_at_the_configured_region_of_the_callers_account(self, empty: None) -> None:
-        document = typed("check", "--output", "json", "--region", "eu-west-1").json
-        # The guard's tables are not there, so it is judged without them.
+    def test_without_a_target_looks_at_the_configured_region_of_the_callers_account(
+        self, empty: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        document = typed("check", "--output", "json").json
+        assert [one["target"] for one in document["targets"]] == [HERE]
+        monkeypatch.setenv("AWS_REGION", "eu-west-1")
+        document = typed("check", "--output", "json", "--home-region", "us-east-1").json
         assert [one["target"] for one in document["targets"]] == [target("eu-west-1")]
 
     def test_of_all_regions_leaves_alone_what_nobody_uses_as_the_sweep_would(self, remediated: None) -> None:
@@ -140,7 +164,7 @@ class TestCheck:
     def test_before_anything_is_deployed_judges_without_the_guards_memory_and_says_so(self) -> None:
         with world(tables=False):
             answer = typed("check", HERE)
-        assert answer.code == 1
+        assert answer.code == 0
         assert "tables do not exist" in answer.err
 
     @pytest.mark.parametrize("wrong", ["us-east", "123/us-east-1", f"{ACCOUNT}/", f"{ACCOUNT}/nowhere", "\x1b[2J/x"])
