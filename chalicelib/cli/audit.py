@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -100,7 +102,7 @@ def _print_report(output: str, report: Report) -> None:
     say(f"Integrity check failed: {findings} in {checked}")
 
 
-@audit_group.command(epilog="Example: xray-guard audit export --format csv > log.csv")
+@audit_group.command(epilog="Example: xray-guard audit export --format csv --file log.csv")
 @click.option("--chain", type=CHAIN, metavar="TARGET", help="Only this target's chain, or `guard`")
 @click.option(
     "--format",
@@ -110,19 +112,49 @@ def _print_report(output: str, report: Report) -> None:
     show_default=True,
     help="JSON Lines, or CSV for spreadsheets",
 )
+@click.option(
+    "--file", type=click.Path(dir_okay=False, path_type=Path), help="A new file to write to, in place of stdout"
+)
 @common_options
 @pass_operator
-def export(operator: Operator, chain: str | None, form: str) -> int:
-    """Write the audit log to stdout, with its hashes.
+def export(operator: Operator, chain: str | None, form: str, file: Path | None) -> int:
+    """Write the audit log to a file or stdout, with its hashes.
 
+    --format says what is written, not --output. An existing file is not replaced.
     The export has the exact bytes of each record that the guard hashed, and each chain's head. docs/verify-export.md
     has a program of twenty lines that verifies the file independently.
     """
     from chalicelib.auditlog import export
 
-    if os.isatty(1):
-        say("The log is written to stdout. Redirect it to a file.")
+    if operator.output != "table":
+        raise click.UsageError("--output does not apply to an export: give --format jsonl or csv, and --file FILE.")
     lines = export.lines(operator.store, chain)
-    for text in export.as_csv(lines) if form == "csv" else export.as_json_lines(lines):
+    texts = export.as_csv(lines) if form == "csv" else export.as_json_lines(lines)
+    if file is not None:
+        return _to_file(file, texts)
+    if os.isatty(1):
+        say("The log is written to stdout. To write a file, add --file FILE.")
+    for text in texts:
         click.echo(text, nl=False)
+    return 0
+
+
+def _to_file(file: Path, texts: Iterable[str]) -> int:
+    """Write a new file, whole or not at all, and say its digest."""
+    import hashlib
+
+    if file.exists():
+        raise click.BadParameter(f"{file} exists, and is not replaced: name another file", param_hint="--file")
+    part, digest, count = file.with_name(f"{file.name}.part"), hashlib.sha256(), 0
+    try:
+        with part.open("wb") as written:
+            for text in texts:
+                count += written.write(text.encode())
+                digest.update(text.encode())
+        os.link(part, file)  # fails if somebody made the file meanwhile, where a rename would replace it
+    except OSError as error:
+        raise click.BadParameter(f"cannot write {file}: {error.strerror}", param_hint="--file") from error
+    finally:
+        part.unlink(missing_ok=True)
+    say(f"Wrote {count} bytes to {file}, SHA-256 {digest.hexdigest()}")
     return 0

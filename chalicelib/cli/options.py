@@ -42,6 +42,17 @@ def _store(context: click.Context, parameter: click.Parameter, value: Any) -> An
     return value
 
 
+class OutputType(click.Choice[str]):
+    """An output format. The name of a file is a frequent mistake."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> str:
+        """Parse the format, or fail with how to write a file."""
+        if isinstance(value, str) and ("." in value or "/" in value):
+            hint = "--file" if context and context.info_name == "export" else "redirect stdout"
+            self.fail(f"{value!r} is not a format ({', '.join(OUTPUTS)}). To write a file: {hint}", parameter, context)
+        return super().convert(value, parameter, context)
+
+
 def common_options(command: F) -> F:
     """Add the options that every verb has. They are stored in the `Operator`."""
     for option in (
@@ -54,7 +65,7 @@ def common_options(command: F) -> F:
         click.option("--region", "region_name", metavar="REGION", hidden=True),
         click.option("--home-region", metavar="REGION", help="Region where the guard is deployed"),
         click.option("--profile", metavar="NAME", help="Profile of your AWS configuration"),
-        click.option("-o", "--output", type=click.Choice(OUTPUTS), help="Output format [default: table]"),
+        click.option("-o", "--output", type=OutputType(OUTPUTS), help="Output format [default: table]"),
     ):
         command = option(command)
     for parameter in _parameters(command):

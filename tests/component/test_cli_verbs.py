@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import uuid
@@ -600,6 +601,29 @@ class TestAudit:
             assert kinds.count("record") == report["records"]
         else:
             assert text.startswith("kind,target,seq,")
+
+    @pytest.mark.parametrize("form", ["jsonl", "csv"])
+    def test_export_to_a_file_writes_what_it_prints_and_says_the_digest(
+        self, remediated: None, tmp_path: Path, form: str
+    ) -> None:
+        file = tmp_path / "log"
+        answer = typed("audit", "export", "--format", form, "--file", str(file))
+        assert (answer.code, answer.out) == (0, "")
+        assert file.read_text("utf-8") == typed("audit", "export", "--format", form).out
+        assert hashlib.sha256(file.read_bytes()).hexdigest() in answer.err
+        again = typed("audit", "export", "--file", str(file))
+        assert (again.code, "exists, and is not replaced" in again.err) == (2, True)
+        assert sorted(tmp_path.iterdir()) == [file]
+
+    def test_export_into_a_folder_that_does_not_exist_is_a_usage_error(self, remediated: None, tmp_path: Path) -> None:
+        answer = typed("audit", "export", "--file", str(tmp_path / "none" / "log"))
+        assert (answer.code, "cannot write" in answer.err) == (2, True)
+
+    @pytest.mark.parametrize("output", ["log.csv", "./log", "json", "yaml", "wide"])
+    def test_export_takes_no_output_and_says_how_a_file_is_written(self, empty: None, output: str) -> None:
+        answer = typed("audit", "export", "-o", output)
+        assert (answer.code, answer.out) == (2, "")
+        assert "--file" in answer.err
 
     def test_export_of_an_empty_log_is_empty(self, empty: None) -> None:
         assert typed("audit", "export").out == ""
