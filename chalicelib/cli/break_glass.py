@@ -155,6 +155,8 @@ def close_verb(operator: Operator, target: Target, wait: bool) -> int:
 
 def _awaited(operator: Operator, target: Target, status_in: Callable[[TargetState], str | None]) -> str | None:
     """Read the target's state until it has a status. Says why, and returns None, if it has none in time."""
+    from msgspec.structs import replace
+
     progress = Progress()
     for waited in range(0, LONGEST_WAIT_SECONDS, POLL_SECONDS):
         state = operator.store.load(str(target)).state
@@ -164,7 +166,7 @@ def _awaited(operator: Operator, target: Target, status_in: Callable[[TargetStat
         progress(f"Waiting for the guard, {waited} s")
         operator.sleep(POLL_SECONDS)
     progress.done()
-    due = operator.store.load(str(target)).state.due
+    due = replace(operator.store.load(str(target)).state, watch=None).due  # an open break-glass is always due
     overdue = due is not None and operator.now() - due > LONGEST_OVERDUE
     why = (
         f"Its check of {target} is overdue since {time_text(due)}, so its scheduled check does not run."

@@ -180,10 +180,10 @@ class Operator:
 
     @cached_property
     def policy_file(self) -> Path:
-        """The path of --policy's document, or of this project's."""
-        from chalicelib.wiring import POLICIES
+        """The path of --policy's document, or of the one that comes with this program."""
+        from chalicelib.operators.policy_check import DOCUMENTS
 
-        path = Path(self.policy_path) if self.policy_path else POLICIES
+        path = Path(self.policy_path) if self.policy_path else DOCUMENTS
         return path / "policy.json" if path.is_dir() else path
 
     @property
@@ -203,12 +203,12 @@ class Operator:
     @cached_property
     def _chosen_policy(self) -> tuple[Policy, str]:
         """The policy to judge by, and what it is; says both on stderr."""
-        in_force = None if self.policy_path else self._policy_in_force()
+        in_force = None if self.policy_path else self.policy_in_force()
         policy, name = (in_force, "the policy in force") if in_force else (self.file_policy, str(self.policy_file))
         say(f"Judging by {name}, digest {policy.digest[:12]}.")
         return policy, name
 
-    def _policy_in_force(self) -> Policy | None:
+    def policy_in_force(self) -> Policy | None:
         """The policy that the deployed guard enforces; None if there are no tables, or no guard has run.
 
         Raises OperatorError if the log does not have its text.
@@ -261,7 +261,9 @@ class Operator:
         if checked.policy is None:
             findings = "\n".join(f"  {finding}" for finding in checked.errors)
             raise OperatorError(
-                f"{self.policy_file} is not a valid policy:\n{findings}", "Fix the policy, then retry", CONFIGURATION
+                f"{self.policy_file} is not a valid policy:\n{findings}",
+                f"correct it until this finds nothing: xray-guard policy validate {self.policy_file}",
+                CONFIGURATION,
             )
         return checked.policy
 

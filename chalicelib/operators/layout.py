@@ -171,8 +171,13 @@ def _least(column: Column, cells: dict[str, list[str]]) -> int:
     whole = _whole(column, cells)
     if not column.wraps:
         return whole
-    longest = max((len(word) for cell in cells[column.name] for word in cell.split(" ")), default=0)
-    return max(len(column.name), min(longest, LONGEST_WORD), min(whole, COMFORTABLE))
+    longest = max((_shortest(word) for cell in cells[column.name] for word in cell.split(" ")), default=0)
+    return max(len(column.name), longest, min(whole, COMFORTABLE))
+
+
+def _shortest(word: str) -> int:
+    """The length of a word of a text that wraps, after it lost its middle; a target or an id keeps it."""
+    return len(word) if ACCOUNT.match(word) else min(len(word), LONGEST_WORD)
 
 
 def _total(widths: Sequence[int]) -> int:
@@ -180,16 +185,16 @@ def _total(widths: Sequence[int]) -> int:
 
 
 def _shared(columns: Sequence[Column], cells: dict[str, list[str]], width: int) -> list[int]:
-    """Share the width: each column its least, and the rest to those that lack most of their whole.
+    """Share the width: each column its least, and the rest first to those that lack least of their whole.
 
     If even the least is too much, the widest texts that wrap give way, and long words lose more of their middle.
     """
     widths, whole = [_least(column, cells) for column in columns], [_whole(column, cells) for column in columns]
     for _ in range(width - _total(widths)):
-        number = max(range(len(columns)), key=lambda each: whole[each] - widths[each])
-        if widths[number] >= whole[number]:
+        lacking = [number for number in range(len(columns)) if widths[number] < whole[number]]
+        if not lacking:
             break
-        widths[number] += 1
+        widths[min(lacking, key=lambda each: whole[each] - widths[each])] += 1
     while _total(widths) > width:
         number = max(range(len(columns)), key=lambda each: widths[each] if columns[each].wraps else 0)
         if widths[number] <= COMFORTABLE or not columns[number].wraps:
