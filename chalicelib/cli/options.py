@@ -60,7 +60,7 @@ def common_options(command: F) -> F:
             "--policy",
             "policy_path",
             metavar="PATH",
-            help="Policy document, or its folder [default: the policy in force, or this project's if there is none]",
+            help="Policy document, or its folder [default: the one in force, or that of this program]",
         ),
         click.option("--region", "region_name", metavar="REGION", hidden=True),
         click.option("--home-region", metavar="REGION", help="Region where the guard is deployed"),

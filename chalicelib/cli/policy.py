@@ -29,8 +29,8 @@ def policy_group() -> None:
 def validate(operator: Operator, path: Path | None) -> int:
     """Check a policy document by schema and meaning.
 
-    The default PATH is the document of --policy, or the document of this project. Exits with 1 if the document is
-    not valid; `make package` refuses such a document.
+    The default PATH is the document of --policy, or the one that comes with this program. Exits with 1 if the
+    document is not valid; `make package` refuses such a document.
     """
     from chalicelib.operators import policy_check
 

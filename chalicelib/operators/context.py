@@ -191,7 +191,7 @@ class Operator:
         """The policy to judge by.
 
         It is the document of --policy, else the one that the deployed guard enforces, from the audit log. Where no
-        guard has run yet, it is the document of this project.
+        guard has run yet, it is the document that comes with this program.
         """
         return self._chosen_policy[0]
 
