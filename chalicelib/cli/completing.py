@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import click
-from click.shell_completion import CompletionItem
 
 from chalicelib.operators.context import Operator
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 MOST_INCIDENTS = 20
 
 
 def items(words: Iterable[str], incomplete: str) -> list[CompletionItem]:
     """The words that begin as the incomplete one does."""
+    from click.shell_completion import CompletionItem
+
     return [CompletionItem(word) for word in words if word.startswith(incomplete)]
 
 

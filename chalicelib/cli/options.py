@@ -18,6 +18,8 @@ from chalicelib.operators.output import say
 from chalicelib.operators.times import parse_time
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from chalicelib.auditlog.filters import Filter
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -103,7 +105,7 @@ class TargetType(click.ParamType[Any]):
 
     def shell_complete(
         self, context: click.Context, parameter: click.Parameter, incomplete: str
-    ) -> list[click.shell_completion.CompletionItem]:
+    ) -> list[CompletionItem]:
         """Complete the targets that the guard knows."""
         chains = [GUARD_CHAIN] if self._or_guard else []
         return completing.items([*completing.targets(context, incomplete), *chains], incomplete)
@@ -127,7 +129,7 @@ class IncidentType(click.ParamType[str]):
 
     def shell_complete(
         self, context: click.Context, parameter: click.Parameter, incomplete: str
-    ) -> list[click.shell_completion.CompletionItem]:
+    ) -> list[CompletionItem]:
         """Complete the ids of the open incidents and the latest other ones."""
         return completing.items(completing.incidents(context), incomplete)
 
@@ -157,7 +159,7 @@ class CodesType(click.ParamType[tuple[C, ...]]):
 
     def shell_complete(
         self, context: click.Context, parameter: click.Parameter, incomplete: str
-    ) -> list[click.shell_completion.CompletionItem]:
+    ) -> list[CompletionItem]:
         """Complete the last code of the list."""
         before, comma, last = incomplete.rpartition(",")
         return completing.items((before + comma + code.value for code in self._codes), before + comma + last.upper())

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from chalicelib.operators.formatting import NOTHING
 
@@ -46,8 +47,7 @@ def to_the_minute(cells: Cells) -> list[str]:
     return [re.sub(r":[0-9]{2}Z$", "Z", cell) for cell in without_year(cells)]
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(Struct, frozen=True):
     """A column: `wraps` if its text may take several lines, `short` is a shorter form of its cells.
 
     `sample` is a cell of a usual length, for rows that are printed before the next ones are known.
@@ -59,15 +59,13 @@ class Column:
     sample: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Shorten:
+class Shorten(Struct, frozen=True):
     """Use the short form of a column's cells."""
 
     column: str
 
 
-@dataclass(frozen=True, slots=True)
-class LeaveOut:
+class LeaveOut(Struct, frozen=True):
     """Do not show a column. Where the column `into` has nothing, its cell stands there."""
 
     column: str
@@ -77,8 +75,7 @@ class LeaveOut:
 Concession = Shorten | LeaveOut
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(Struct, frozen=True):
     """Columns and rows of text. `empty` is the message if there are no rows.
 
     `concessions` are what to give up on a narrow terminal, one after the other until the table fits.
@@ -90,8 +87,7 @@ class Table:
     concessions: Sequence[Concession] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Fitted:
+class Fitted(Struct, frozen=True):
     """A table as it is printed: the columns shown with their widths, each row's cells as lines, what is left out."""
 
     columns: tuple[Column, ...]
@@ -146,6 +142,8 @@ def _printed(shown: Sequence[Column], cells: dict[str, list[str]], widths: Seque
 
 
 def _wrapped(cell: str, width: int) -> tuple[str, ...]:
+    import textwrap
+
     if len(cell) <= width:
         return (cell.replace(TOGETHER, " "),)
     words = " ".join(_elided(word, width) for word in cell.split(" "))
@@ -203,20 +201,19 @@ def _shared(columns: Sequence[Column], cells: dict[str, list[str]], width: int) 
     return widths
 
 
-@dataclass(slots=True)
 class Stream:
     """Fit rows that arrive one after the other to the same columns; `table` has none of them yet."""
 
-    table: Table
-    width: int | None
-    _widest: Cells = ()
-    _last: tuple[tuple[str, ...], tuple[int, ...]] | None = None
+    def __init__(self, table: Table, width: int | None) -> None:
+        self._table = table
+        self._width = width
+        self._widest: Cells = [column.sample for column in table.columns]
+        self._last: tuple[tuple[str, ...], tuple[int, ...]] | None = None
 
     def fit(self, rows: Sequence[Cells]) -> tuple[Fitted, bool]:
         """Fit the next rows. Also returns whether the header must be printed (again), because the columns changed."""
-        widest = self._widest or [column.sample for column in self.table.columns]
-        self._widest = [max(cells, key=len) for cells in zip(widest, *rows, strict=True)]
-        fitted = fit(replace(self.table, rows=[*rows, self._widest]), self.width)
+        self._widest = [max(cells, key=len) for cells in zip(self._widest, *rows, strict=True)]
+        fitted = fit(replace(self._table, rows=[*rows, self._widest]), self._width)
         columns = (tuple(column.name for column in fitted.columns), fitted.widths)
         anew, self._last = columns != self._last, columns
         return replace(fitted, rows=fitted.rows[:-1]), anew

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import Any
 
 import click
+from msgspec.structs import replace
 
 from chalicelib.operators.formatting import clean
 from chalicelib.operators.layout import BETWEEN, Fitted, Table, fit
@@ -31,6 +30,8 @@ STYLES: dict[str, dict[str, Any]] = {
     "IGNORED": {"dim": True},
 }
 """Colour only repeats what the word says."""
+
+USUAL_WIDTH = 80
 
 STATUS = re.compile(r"[ ,(]")
 """What follows the word that says how a target, an incident or a check is."""
@@ -75,9 +76,12 @@ def is_coloured() -> bool:
 def width_of(output: str) -> int | None:
     """The width that tables must fit: COLUMNS, or that of the terminal. None with `-o wide` and in a pipe."""
     columns = os.environ.get("COLUMNS", "")
-    if output == "wide" or not (sys.stdout.isatty() or columns.isdigit()):
+    if output == "wide":
         return None
-    return shutil.get_terminal_size().columns
+    if columns.isdigit() and int(columns):
+        return int(columns)
+    # A terminal that does not know its width says 0.
+    return (os.get_terminal_size(sys.stdout.fileno()).columns or USUAL_WIDTH) if sys.stdout.isatty() else None
 
 
 def print_table(output: str, table: Table) -> None:
