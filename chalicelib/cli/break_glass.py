@@ -32,7 +32,8 @@ POLL_SECONDS = 2
 LONGEST_WAIT_SECONDS = 300
 """The guard reads a removed tag within five minutes, even if every event is lost."""
 
-LONGEST_OVERDUE = timedelta(minutes=2)
+NO_EVENT = "It received no event of the tag. When something drifts, it reads the tag before it acts."
+NO_CHECK = "It reads an open break-glass every minute: that check does not run, or KMS still returns the tag."
 
 WHY_NOT = {
     "NO_END": "the value does not begin with a time that exists",
@@ -116,7 +117,7 @@ def open_verb(operator: Operator, target: Target, span: str, reason: str, wait: 
         )
         return 0
     say(f"{announced}, once the guard has seen the tag. Waiting for that.")
-    status = _awaited(operator, target, lambda state: _opened(state, operator.now(), normal(value)))
+    status = _awaited(operator, target, NO_EVENT, lambda state: _opened(state, operator.now(), normal(value)))
     emit(operator.output, {**document, "status": status}, None, lambda: click.echo(f"{target}  {status}"))
     if status == "open":
         say("The guard has seen the tag: the break-glass is in force.")
@@ -146,17 +147,17 @@ def close_verb(operator: Operator, target: Target, wait: bool) -> int:
         say("Untagged. The guard enforces again once it has seen that the tag is gone, within five minutes.")
         return 0
     say("Untagged. Waiting for the guard to see that the tag is gone.")
-    status = _awaited(operator, target, lambda state: _closed(state, operator.now()))
+    status = _awaited(operator, target, NO_CHECK, lambda state: _closed(state, operator.now()))
     emit(operator.output, {**document, "status": status}, None, lambda: click.echo(f"{target}  {status}"))
     if status is not None:
         say("The guard enforces again.")
     return 0 if status is not None else 1
 
 
-def _awaited(operator: Operator, target: Target, status_in: Callable[[TargetState], str | None]) -> str | None:
-    """Read the target's state until it has a status. Says why, and returns None, if it has none in time."""
-    from msgspec.structs import replace
-
+def _awaited(
+    operator: Operator, target: Target, why_not: str, status_in: Callable[[TargetState], str | None]
+) -> str | None:
+    """Read the target's state until it has a status. Says `why_not`, and returns None, if it has none in time."""
     progress = Progress()
     for waited in range(0, LONGEST_WAIT_SECONDS, POLL_SECONDS):
         state = operator.store.load(str(target)).state
@@ -166,15 +167,8 @@ def _awaited(operator: Operator, target: Target, status_in: Callable[[TargetStat
         progress(f"Waiting for the guard, {waited} s")
         operator.sleep(POLL_SECONDS)
     progress.done()
-    due = replace(operator.store.load(str(target)).state, watch=None).due  # an open break-glass is always due
-    overdue = due is not None and operator.now() - due > LONGEST_OVERDUE
-    why = (
-        f"Its check of {target} is overdue since {time_text(due)}, so its scheduled check does not run."
-        if overdue
-        else "It received no event of the tag, or KMS still returns the former tags. At a drift it reads them again."
-    )
     minutes = LONGEST_WAIT_SECONDS // 60
-    say(f"The guard has not seen the change within {minutes} minutes. {why} To find out more: xray-guard doctor")
+    say(f"The guard has not seen the change within {minutes} minutes. {why_not} To find out more: xray-guard doctor")
     return None
 
 

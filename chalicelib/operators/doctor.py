@@ -7,8 +7,6 @@ from datetime import datetime, timedelta
 from functools import cached_property, partial
 from typing import Any
 
-from msgspec.structs import replace
-
 from chalicelib.auditlog.views import target_view
 from chalicelib.aws.clients import call
 from chalicelib.aws.paging import pages
@@ -301,13 +299,12 @@ class Doctor:
                     "check that nothing else uses it, then schedule its deletion yourself, the guard deletes no keys: "
                     f"aws kms schedule-key-deletion --region {view.region} --key-id {arn}",
                 )
-            # An open break-glass is due every minute, and no state is stored as long as nothing changes.
-            due = replace(state, watch=None).due
-            if due is not None and now - due > LONGEST_OVERDUE:
+            # Under a break-glass a target is due every minute, and no state is stored as long as nothing changes.
+            if view.due is not None and now - view.due > LONGEST_OVERDUE and not view.suppressions:
                 bad = True
                 yield (
                     BAD,
-                    f"the check of {view.target} has been overdue since {time_text(due)}",
+                    f"the check of {view.target} has been overdue since {time_text(view.due)}",
                     logs_of("xray-guard-tick", "1h"),
                 )
             if view.outcome is not None and view.outcome.value == "FAILED":

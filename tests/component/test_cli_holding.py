@@ -190,6 +190,10 @@ def test_p14_open_gives_up_after_five_minutes_and_says_what_is_known(break_glass
     assert "xray-guard doctor" in opened.err
     assert f"xray-guard break-glass close {HERE}" in opened.err
     assert tags()["xray-guard-break-glass"] == opened.json["value"]
+    read_all()
+    closed, pauses = waited(*CLOSE, then=lambda: None)
+    assert (closed.code, closed.json["status"], pauses) == (1, None, 150)
+    assert "It reads an open break-glass every minute" in closed.err
 
 
 def test_every_reason_against_a_tag_has_its_words() -> None:

@@ -255,7 +255,10 @@ class TestDoctor:
             "end": (now + timedelta(hours=2)).isoformat(),
             "until": (now + timedelta(hours=2)).isoformat(),
         }
-        seen = {"watch": glass["first_seen"], "suppressions": [glass], "outcome": "SUPPRESSED", "reason": "BREAK_GLASS"}
+        at = glass["first_seen"]
+        incident = {"id": f"{HERE}#5", "opened_at": at, "before": None, "phase": "open", "due": at}
+        why = {"outcome": "SUPPRESSED", "reason": "BREAK_GLASS"}
+        seen = {"watch": at, "suppressions": [glass], "incident": incident, **why}
         change_state(HERE, lambda state: {**state, **seen})
         assert bad() == {}
         (told,) = [one for one in findings() if "break-glass" in one["message"]]
