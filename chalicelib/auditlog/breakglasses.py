@@ -15,6 +15,7 @@ from chalicelib.auditlog.waits import is_in_force
 from chalicelib.auditlog.walks import Reads
 from chalicelib.domain.reasons import BREAK_GLASS_NOTES, Outcome
 from chalicelib.domain.stored import Suppression, TargetState
+from chalicelib.domain.times import CLOCK_SKEW
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ def _let_through(store: Reads, target: str, suppression: Suppression, now: datet
     """Count the changes that the value allowed: each change during an incident, or the incident if none is known."""
     if suppression.refused:
         return 0
-    wanted = Filter(target=target, outcomes=(Outcome.SUPPRESSED,), since=suppression.first_seen)
+    wanted = Filter(target=target, outcomes=(Outcome.SUPPRESSED,), since=suppression.first_seen - CLOCK_SKEW)
     allowed = [
         entry.record
         for entry in records(store, wanted, now, limit=200).entries

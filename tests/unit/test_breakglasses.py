@@ -90,3 +90,11 @@ def test_an_incident_shows_only_the_break_glass_that_suspended_its_remediation()
 
     assert incident(Outcome.SUPPRESSED) == GLASS
     assert incident(Outcome.DEFERRED) is None
+
+
+def test_p14_a_change_counts_whose_record_is_earlier_by_another_workers_clock() -> None:
+    log, glass = Logbook(), ends(NOW + SECOND)
+    about: dict[str, Any] = {"incident_id": f"{HERE}#1", "suppression": glass}
+    log.add(HERE, glass.first_seen - SECOND, Outcome.SUPPRESSED, SWEEP, **about)
+    (view,) = breakglasses.in_force(log, [TargetState(HERE, suppressions=(glass,))], NOW)
+    assert view.let_through == 1
