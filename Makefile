@@ -16,7 +16,7 @@ SHIPPED := app.py requirements.txt $(wildcard .chalice/*.json policies/*.json sh
 	$(shell find chalicelib -type f -not -name "*.pyc")
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test sandbox check package deploy forward bench bench-history hunt storm planted contract-live setup pins clean
+.PHONY: help demo test sandbox check package release deploy forward bench bench-history hunt storm planted contract-live setup pins clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +37,9 @@ check: $(VENV)/ready ## check lint, format, types and the direction of imports
 	$(VENV)/bin/lint-imports
 
 package: $(PACKAGE)/sam.json ## build the template and the zip to deploy, in build/STAGE/package [STAGE=dev]
+
+release: $(VENV)/ready ## build the wheel, zip, templates, bill of materials and checksums of a release, in build/release
+	@$(VENV)/bin/python -m shipping.release
 
 deploy: $(VENV)/ready ## package, print the AWS CLI commands and run them [STAGE=dev] BUCKET= [STACK=] [ALARM_EMAIL=] [ANCHOR_BUCKET=] [RIGHTS=observe] [PIPELINE_ROLE=] [OPERATOR_ROLES=] [FORWARD=no]
 	@$(VENV)/bin/python -m shipping.deploying --stage '$(STAGE)' --bucket '$(BUCKET)' --stack '$(STACK)' \

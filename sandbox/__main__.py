@@ -46,6 +46,17 @@ def say_unless_past(line: str) -> None:
         say(line)
 
 
+def log_calls(sandbox: Sandbox) -> None:
+    """Create the trail that an account needs for events of calls; the sandbox itself sends them without one."""
+    sandbox.client("s3", "us-east-1").create_bucket(Bucket="sandbox-trail")
+    trail = sandbox.client("cloudtrail")
+    trail.create_trail(Name="sandbox", S3BucketName="sandbox-trail", IsMultiRegionTrail=True)
+    selector = {"ReadWriteType": "All", "IncludeManagementEvents": True}
+    trail.put_event_selectors(TrailName="sandbox", EventSelectors=[selector])
+    trail.start_logging(Name="sandbox")
+    sandbox.calls.clear()
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run until a signal. Returns the exit code: 2 if it cannot start."""
     parser = argparse.ArgumentParser(
@@ -94,6 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"Cannot listen on port {options.port}: {error}", file=sys.stderr)
         return 2
     attached = contextlib.ExitStack()
+    log_calls(sandbox)
     try:
         gateway = attached.enter_context(Gateway(sandbox, sandbox.port + 1)) if package else None
         beside = attached.enter_context(Beside(sandbox, options.console, say)) if options.console is not None else None

@@ -1,4 +1,4 @@
-"""A filter over records: target, time, outcome, actor and rule."""
+"""A filter over records and incidents: target, time, outcome, actor, rule and violation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import datetime
 from chalicelib.auditlog.parts import people_of
 from chalicelib.domain.model import Actor
 from chalicelib.domain.policy import glob_matches
-from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.reasons import Outcome, Violation
 from chalicelib.domain.stored import Record
 
 
@@ -17,7 +17,8 @@ class Filter:
     """A filter; None matches anything.
 
     `target` may be `guard`. `actor` is part of the actor's ARN, session or service, ignoring case, or a glob for the
-    whole. `since` <= at < `until`, both aware; for incidents, `at` is the time when they were opened.
+    whole. `since` <= at < `until`, both aware; for incidents, `at` is the time when they were opened. Any one of
+    `violations` is enough.
     """
 
     target: str | None = None
@@ -28,6 +29,7 @@ class Filter:
     rule: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+    violations: tuple[Violation, ...] = ()
 
     @property
     def chain(self) -> str | None:
@@ -42,6 +44,7 @@ class Filter:
             self.matches_target(record.target)
             and (not self.outcomes or record.outcome in self.outcomes)
             and (self.rule is None or record.rule == self.rule)
+            and (not self.violations or not set(self.violations).isdisjoint(record.violations))
             and (self.since is None or record.at >= self.since)
             and (self.until is None or record.at < self.until)
             and self.matches_actor(record)

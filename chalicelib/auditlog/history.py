@@ -86,8 +86,7 @@ def incidents(
     """
     wanted, start = read_cursor(cursor, "incidents", wanted)
     budget = Budget(most_items, MOST_QUERIES)
-    # Outcome and actor depend on all records of the incident, not only on its first one.
-    opening = replace(wanted, outcomes=(), actor=None)
+    opening = _opening(wanted)
     walk = walk_back(store, wanted, now, start, budget, limit)
     found: list[IncidentView] = []
     unreadable = 0
@@ -146,6 +145,25 @@ def incident_now(store: LiveReads, incident_id: str, now: Callable[[], datetime]
     return replace(view, exposed_until=open_incident.safe_at, waiting=waiting(loaded.state, loaded.guard, now()))
 
 
+def open_incidents(
+    store: LiveReads, states: Iterable[TargetState], wanted: Filter, now: Callable[[], datetime]
+) -> list[IncidentView]:
+    """The open incidents that match the filter, newest first, with what the guard waits for.
+
+    The targets' states name them, so all are found, whenever they were opened.
+    """
+    found = []
+    for state in states:
+        if state.incident is None or not wanted.matches_target(state.target):
+            continue
+        view = incident_now(store, state.incident.id, now)
+        if view is None or not view.open or not _opening(wanted).matches(view.entries[0].record):
+            continue
+        if _matches_incident(wanted, view):
+            found.append(view)
+    return sorted(found, key=lambda view: view.opened_at, reverse=True)
+
+
 def present(store: LiveReads, target: str) -> Loaded | None:
     """Read a target's present state; None if it cannot be read, for example because a newer release stored it.
 
@@ -197,8 +215,16 @@ class Follower:
         return new
 
 
+def _opening(wanted: Filter) -> Filter:
+    """What an incident's first record shows of a filter. The rest depends on all records of the incident."""
+    return replace(wanted, outcomes=(), actor=None, violations=())
+
+
 def _matches_incident(wanted: Filter, view: IncidentView) -> bool:
     if wanted.outcomes and view.outcome not in wanted.outcomes:
+        return False
+    violations = {violation for entry in view.entries for violation in entry.record.violations}
+    if wanted.violations and violations.isdisjoint(wanted.violations):
         return False
     return wanted.actor is None or any(wanted.matches_actor(entry.record) for entry in view.entries)
 

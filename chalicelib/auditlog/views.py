@@ -10,7 +10,7 @@ import msgspec
 
 from chalicelib.auditlog import hashchain
 from chalicelib.auditlog.parts import Participant, Person, participants, people_of
-from chalicelib.auditlog.waits import Waiting, waiting
+from chalicelib.auditlog.waits import Waiting, is_in_force, waiting
 from chalicelib.auditlog.walks import Budget, Reads
 from chalicelib.domain.incidents import exposed_since
 from chalicelib.domain.model import Actor, Setting
@@ -202,7 +202,7 @@ def target_view(state: TargetState, guard: GuardState, now: datetime) -> TargetV
         exposed_since=exposed_since(state.incident) if state.incident else None,
         managed_key=state.managed_key,
         orphan_keys=tuple(arn for arn in state.keys_made if arn not in kept),
-        suppressions=tuple(one for one in state.suppressions if one.closed is None and one.refused is None),
+        suppressions=tuple(one for one in state.suppressions if is_in_force(one, now)),
         due=state.due,
         records=state.seq,
         exposed_until=state.incident.safe_at if state.incident else None,
@@ -286,7 +286,7 @@ def _view(entries: tuple[Entry, ...], closed_at: datetime | None, *, complete: b
         exposure_seconds=exposures[-1] if exposures else None,
         attempts=sum(record.outcome is Outcome.REMEDIATING for record in own),
         actions=tuple(action.name for record in own for action in record.actions if action.error is None),
-        suppression=next((record.suppression for record in reversed(own) if record.suppression), None),
+        suppression=next((each.suppression for each in reversed(own) if each.outcome is Outcome.SUPPRESSED), None),
         error=last.error,
         people=participants(own),
         complete=complete,

@@ -10,7 +10,7 @@ from chalicelib.domain.incidents import fight
 from chalicelib.domain.lanes import OF_STEPS
 from chalicelib.domain.model import arn_part
 from chalicelib.domain.reasons import Outcome, Reason
-from chalicelib.domain.stored import GuardState, Incident, Phase, TargetState
+from chalicelib.domain.stored import GuardState, Incident, Phase, Suppression, TargetState
 from chalicelib.domain.waiting import held_lanes
 
 SWEEP_EVERY = timedelta(hours=1)
@@ -72,6 +72,12 @@ def _by_itself(state: TargetState, incident: Incident, guard: GuardState, now: d
     return None
 
 
+def is_in_force(suppression: Suppression, now: datetime) -> bool:
+    """Whether a break-glass suspends remediation now. The guard notes its end within a minute after it."""
+    ended = suppression.until is not None and now >= suppression.until
+    return suppression.refused is None and suppression.closed is None and not ended
+
+
 def _leased(until: datetime, now: datetime) -> Waiting:
     if now < until:
         return Waiting(f"an attempt is running; if its worker is lost, the next one is {_when(until, now)}", until)
@@ -80,9 +86,11 @@ def _leased(until: datetime, now: datetime) -> Waiting:
 
 def _suppressed(state: TargetState, now: datetime) -> Waiting:
     """By the break-glass that ends last."""
-    in_force = [one for one in state.suppressions if one.refused is None and one.closed is None]
+    in_force = [one for one in state.suppressions if is_in_force(one, now)]
     last = max(in_force, key=lambda one: one.until or now, default=None)
-    if last is None or last.until is None:
+    if last is None:
+        return Waiting("next check within a minute, the break-glass has ended")
+    if last.until is None:
         return Waiting("next check within a minute, a break-glass is in force")
     opened = f" opened by {_short(last.opened_by.arn, state)}" if last.opened_by else ""
     return Waiting(f"no attempt before {_time(last.until, now)}: a break-glass{opened} is in force", last.until)

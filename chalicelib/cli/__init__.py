@@ -22,6 +22,7 @@ from chalicelib.cli import (
     doctor,
     explain,
     history,
+    incidents,
     key,
     pause,
     policy,
@@ -75,7 +76,9 @@ class Verbs(click.Group):
 def cli() -> None:
     """Keep X-Ray's encryption setting on a customer managed key, and show what the guard did.
 
-    A TARGET is an account and Region, written 111122223333/us-east-1. The variables XRAY_GUARD_AUDIT_TABLE and
+    A TARGET is an account and Region, written 111122223333/us-east-1, or us-east-1 in the account of your credentials.
+    --home-region is the Region where the guard is deployed, not that of a TARGET.
+    The variables XRAY_GUARD_AUDIT_TABLE and
     XRAY_GUARD_TARGETS_TABLE name the tables (default: xray-guard-audit and xray-guard-targets) in the Region where
     the guard is deployed.
     """
@@ -86,6 +89,7 @@ for command in (
     reconcile.check,
     reconcile.reconcile_verb,
     explain.explain_verb,
+    incidents.incidents_verb,
     history.history_verb,
     show.show_verb,
     audit.audit_group,

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from chalicelib.cli.options import common_options, pass_operator
-from chalicelib.domain.model import Target
-from chalicelib.domain.stored import GUARD_CHAIN
+from chalicelib.cli.options import CHAIN, common_options, pass_operator
 from chalicelib.operators.context import Operator
-from chalicelib.operators.output import Progress, Table, emit, print_table, say
+from chalicelib.operators.layout import Column, Shorten, Table, without_account
+from chalicelib.operators.output import Progress, emit, print_table, say
 
 if TYPE_CHECKING:
     from chalicelib.auditlog.anchors import Anchored
@@ -24,17 +25,8 @@ def audit_group() -> None:
     """Verify or export the audit log."""
 
 
-def _chain(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    if value is None or value == GUARD_CHAIN:
-        return value
-    try:
-        return str(Target.parse(value))
-    except ValueError as error:
-        raise click.BadParameter(f"{error}, or `guard`") from error
-
-
 @audit_group.command(epilog="Example: xray-guard audit verify")
-@click.option("--chain", callback=_chain, metavar="TARGET", help="Only this target's chain, or `guard`")
+@click.option("--chain", type=CHAIN, metavar="TARGET", help="Only this target's chain, or `guard`")
 @click.option(
     "--anchor-bucket",
     metavar="NAME",
@@ -71,7 +63,7 @@ def verify(operator: Operator, chain: str | None, anchor_bucket: str | None) -> 
         ) from error
     finally:
         progress.done()
-    emit(operator.output, report.to_json(), "findings", lambda: _print_report(report))
+    emit(operator.output, report.to_json(), "findings", lambda: _print_report(operator.output, report))
     if not anchor_bucket:
         say(
             "Checked only against anchors stored with the log. Anyone who can rewrite both tables can forge them. "
@@ -90,7 +82,7 @@ def verify(operator: Operator, chain: str | None, anchor_bucket: str | None) -> 
     return 0 if report.whole else 1
 
 
-def _print_report(report: Report) -> None:
+def _print_report(output: str, report: Report) -> None:
     checked = (
         f"{report.records} records in {report.chains} chains, {report.markers} markers, {report.keys} key rows, "
         f"{report.anchors} anchored heads"
@@ -99,13 +91,19 @@ def _print_report(report: Report) -> None:
         click.echo(f"Verified: no tampering found in {checked}")
         return
     rows = [[finding.target, str(finding.seq), finding.code, finding.message] for finding in report.findings]
-    print_table(Table(("chain", "record", "finding", "evidence"), rows, ""))
+    columns = (
+        Column("chain", short=without_account),
+        Column("record"),
+        Column("finding"),
+        Column("evidence", wraps=True),
+    )
+    print_table(output, Table(columns, rows, "", (Shorten("chain"),)))
     findings = "1 finding" if len(report.findings) == 1 else f"{len(report.findings)} findings"
     say(f"Integrity check failed: {findings} in {checked}")
 
 
-@audit_group.command(epilog="Example: xray-guard audit export --format csv > log.csv")
-@click.option("--chain", callback=_chain, metavar="TARGET", help="Only this target's chain, or `guard`")
+@audit_group.command(epilog="Example: xray-guard audit export --format csv --file log.csv")
+@click.option("--chain", type=CHAIN, metavar="TARGET", help="Only this target's chain, or `guard`")
 @click.option(
     "--format",
     "form",
@@ -114,19 +112,49 @@ def _print_report(report: Report) -> None:
     show_default=True,
     help="JSON Lines, or CSV for spreadsheets",
 )
+@click.option(
+    "--file", type=click.Path(dir_okay=False, path_type=Path), help="A new file to write to, in place of stdout"
+)
 @common_options
 @pass_operator
-def export(operator: Operator, chain: str | None, form: str) -> int:
-    """Write the audit log to stdout, with its hashes.
+def export(operator: Operator, chain: str | None, form: str, file: Path | None) -> int:
+    """Write the audit log to a file or stdout, with its hashes.
 
+    --format says what is written, not --output. An existing file is not replaced.
     The export has the exact bytes of each record that the guard hashed, and each chain's head. docs/verify-export.md
     has a program of twenty lines that verifies the file independently.
     """
     from chalicelib.auditlog import export
 
-    if os.isatty(1):
-        say("The log is written to stdout. Redirect it to a file.")
+    if operator.output != "table":
+        raise click.UsageError("--output does not apply to an export: give --format jsonl or csv, and --file FILE.")
     lines = export.lines(operator.store, chain)
-    for text in export.as_csv(lines) if form == "csv" else export.as_json_lines(lines):
+    texts = export.as_csv(lines) if form == "csv" else export.as_json_lines(lines)
+    if file is not None:
+        return _to_file(file, texts)
+    if os.isatty(1):
+        say("The log is written to stdout. To write a file, add --file FILE.")
+    for text in texts:
         click.echo(text, nl=False)
+    return 0
+
+
+def _to_file(file: Path, texts: Iterable[str]) -> int:
+    """Write a new file, whole or not at all, and say its digest."""
+    import hashlib
+
+    if file.exists():
+        raise click.BadParameter(f"{file} exists, and is not replaced: name another file", param_hint="--file")
+    part, digest, count = file.with_name(f"{file.name}.part"), hashlib.sha256(), 0
+    try:
+        with part.open("wb") as written:
+            for text in texts:
+                count += written.write(text.encode())
+                digest.update(text.encode())
+        os.link(part, file)  # fails if somebody made the file meanwhile, where a rename would replace it
+    except OSError as error:
+        raise click.BadParameter(f"cannot write {file}: {error.strerror}", param_hint="--file") from error
+    finally:
+        part.unlink(missing_ok=True)
+    say(f"Wrote {count} bytes to {file}, SHA-256 {digest.hexdigest()}")
     return 0

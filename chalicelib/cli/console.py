@@ -9,7 +9,7 @@ from chalicelib.operators.context import Operator
 from chalicelib.operators.output import say
 
 
-@click.command("console", epilog="Example: xray-guard console --region eu-west-1")
+@click.command("console", epilog="Example: xray-guard console --home-region eu-west-1")
 @click.option("--port", type=click.IntRange(0, 65535), default=8710, show_default=True, help="Port; 0 picks a free one")
 @click.option("--no-open", is_flag=True, help="Do not open the browser")
 @common_options

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 
 import click
 
 from chalicelib.cli.options import common_options, pass_operator
 from chalicelib.operators.context import Operator
-from chalicelib.operators.output import Progress, Table, emit, print_table, say
+from chalicelib.operators.layout import Column, Table
+from chalicelib.operators.output import Progress, emit, print_table, say, width_of
+
+LOOPBACK = re.compile(r"https?://(127\.0\.0\.1|localhost|\[::1\])(:|/|$)")
 
 
 @click.command("doctor", epilog="Example: xray-guard doctor")
@@ -39,10 +43,20 @@ def doctor_verb(operator: Operator) -> int:
     healthy = not wrong
     document = {"healthy": healthy, "findings": [asdict(finding) for finding in findings]}
     rows = [[finding.check, finding.status, finding.message, finding.remedy or NOTHING] for finding in findings]
-    table = Table(("check", "status", "finding", "remedy"), rows, "")
-    emit(operator.output, document, "findings", lambda: print_table(table))
-    for finding in warnings:
-        say(f"WARNING: {finding.message}. {finding.remedy}.")
+    columns = [Column("check"), Column("status"), Column("finding", wraps=True), Column("remedy", wraps=True)]
+    if width_of(operator.output) is not None:  # the remedies follow the table, whole, as they have commands to copy
+        columns.pop()
+        rows = [row[:-1] for row in rows]
+    emit(operator.output, document, "findings", lambda: print_table(operator.output, Table(columns, rows, "")))
+    for finding in findings:
+        if finding.status != GOOD:
+            say(f"{finding.status.upper()}: {finding.message}\n  What to do: {finding.remedy}")
+    endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
+    if wrong and LOOPBACK.match(endpoint):
+        say(
+            f"{endpoint} is a simulated AWS. If `make sandbox` runs it, a target in eu-central-1 that the guard cannot "
+            "remediate is an example of the sandbox's own."
+        )
     result = f"{wrong} of {len(findings)} checks failed" if wrong else "all checks passed"
     say(f"{where}: {result}" + (f", {len(warnings)} with a warning." if warnings else "."))
     return 0 if healthy else 1

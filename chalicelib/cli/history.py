@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from chalicelib.cli.options import common_options, filter_of, moment, pass_operator
+from chalicelib.cli.options import common_options, filter_of, filter_options, pass_operator
 from chalicelib.cli.remarks import say_newer, say_reasons, say_unreadable, say_waiting
 from chalicelib.domain.model import TriggerKind
 from chalicelib.domain.reasons import Outcome, Reason
 from chalicelib.domain.stored import GUARD_CHAIN
 from chalicelib.operators.context import Operator
-from chalicelib.operators.output import Table, emit, emit_lines, print_table, say
+from chalicelib.operators.layout import Column, LeaveOut, Shorten, Stream, Table, without_account, without_year
+from chalicelib.operators.output import emit, emit_stream, print_rows, print_table, say, width_of
 
 if TYPE_CHECKING:
     from chalicelib.auditlog.filters import Filter
@@ -21,41 +23,34 @@ if TYPE_CHECKING:
     from chalicelib.domain.stored import Record
 
 POLL_SECONDS = 3.0
-OUTCOMES = tuple(outcome.value for outcome in Outcome)
 UNFINISHED = (Outcome.REMEDIATING, Outcome.APPLIED, Outcome.FAILED, Outcome.DEFERRED, Outcome.SUPPRESSED)
-HISTORY_COLUMNS = ("time", "target", "outcome", "reason", "actor", "change", "exposure")
-
-
-@click.command("history", epilog="Example: xray-guard history --since 24h --outcome REMEDIATED")
-@click.option("--since", metavar="TIME", help="At or after this time: 90s, 30m, 24h, 7d, or 2026-11-20T18:00:00Z")
-@click.option("--until", metavar="TIME", help="Before this time")
-@click.option("--target", metavar="TARGET", help="Only this target, or `guard` for the guard's own chain")
-@click.option("--account", metavar="ID", help="Only this account")
-@click.option("--target-region", metavar="REGION", help="Only this Region")
-@click.option(
-    "--outcome", "outcomes", multiple=True, type=click.Choice(OUTCOMES, case_sensitive=False), help="May be repeated"
+COLUMNS = (
+    Column("time", short=without_year, sample="2026-11-20T18:00:00Z"),
+    Column("target", short=without_account, sample="111122223333/us-east-1"),
+    Column("outcome", sample="REMEDIATING"),
+    Column("reason", wraps=True, sample="GRANTS_CHANGED"),
+    Column("actor", wraps=True, sample="role/PlatformAdmin (jdoe)"),
+    Column("change", wraps=True, sample="NONE → key 1234abcd-12ab-34cd-56ef-1234567890ab"),
+    Column("exposure", sample="59m59s"),
+    Column("incident", short=without_account, sample="111122223333/us-east-1#7"),
 )
-@click.option("--actor", metavar="TEXT", help="Part of the actor's ARN or session, or a glob for the whole")
-@click.option("--rule", metavar="ID", help="Only this rule")
+PART = Column("part", wraps=True)
+"""Which part the actor of the filter has in the record."""
+
+CONCESSIONS = (
+    *(Shorten("incident"), Shorten("target"), LeaveOut("change"), Shorten("time")),
+    *(LeaveOut("target", into="incident"), LeaveOut("exposure"), LeaveOut("part"), LeaveOut("reason")),
+)
+
+
+@click.command("history", epilog="Example: xray-guard history --since 24h --outcome FAILED,DEFERRED")
+@filter_options
 @click.option("--limit", type=click.IntRange(1, 500), default=50, show_default=True, help="Records per page")
 @click.option("--next-token", metavar="TOKEN", help="Continue after the page that returned this token")
 @click.option("--follow", is_flag=True, help="Stream new records until Ctrl-C")
 @common_options
 @pass_operator
-def history_verb(
-    operator: Operator,
-    since: str | None,
-    until: str | None,
-    target: str | None,
-    account: str | None,
-    target_region: str | None,
-    outcomes: tuple[str, ...],
-    actor: str | None,
-    rule: str | None,
-    limit: int,
-    next_token: str | None,
-    follow: bool,
-) -> int:
+def history_verb(operator: Operator, /, limit: int, next_token: str | None, follow: bool, **filters: Any) -> int:
     """List records of the audit log, newest first.
 
     A page reads a bounded part of the log. If there is more, the last line on stderr (or `next_token` in JSON) has the
@@ -63,28 +58,18 @@ def history_verb(
     """
     from chalicelib.auditlog import history
 
-    if follow and (until or next_token):
+    if follow and (filters["until"] or next_token):
         raise click.UsageError("--follow cannot be used with --until or --next-token.")
-    now = operator.now()
-    wanted = filter_of(
-        target,
-        account,
-        target_region,
-        tuple(Outcome(outcome.upper()) for outcome in outcomes),
-        actor,
-        rule,
-        moment(since, now, "--since") if since else None,
-        moment(until, now, "--until") if until else None,
-    )
+    wanted = filter_of(operator.now(), **filters)
     operator.find_tables()
     if follow:
         return _follow(operator, wanted, limit)
     page = history.records(operator.store, wanted, operator.now(), limit, next_token)
-    emit(operator.output, page.to_json(), "records", lambda: _print_records(page.entries, wanted))
+    emit(operator.output, page.to_json(), "records", lambda: _print_records(operator.output, page.entries, wanted))
     _say_waiting(operator, page.entries)
     say_unreadable(page.unreadable)
     say_newer(page.entries)
-    if page.cursor and operator.output != "json":
+    if page.cursor and operator.output not in ("json", "yaml"):
         say(f"More records: add --next-token {page.cursor}")
     return 0
 
@@ -117,6 +102,7 @@ def _row(entry: Entry, wanted: Filter) -> list[str]:
         _actor(entry),
         _change(record),
         span_text(record.exposure_seconds),
+        record.incident_id or NOTHING,
         *([parts] if wanted.actor else ()),
     ]
 
@@ -140,9 +126,13 @@ def _actor(entry: Entry) -> str:
     return f"{name} (operator)" if by_hand else name
 
 
-def _print_records(entries: tuple[Entry, ...], wanted: Filter) -> None:
-    columns = (*HISTORY_COLUMNS, "part") if wanted.actor else HISTORY_COLUMNS
-    print_table(Table(columns, [_row(entry, wanted) for entry in entries], "No records match."))
+def _table(wanted: Filter, rows: Sequence[Sequence[str]] = ()) -> Table:
+    concessions = [each for each in CONCESSIONS if wanted.actor or each.column != PART.name]
+    return Table((*COLUMNS, PART) if wanted.actor else COLUMNS, rows, "No records match.", concessions)
+
+
+def _print_records(output: str, entries: tuple[Entry, ...], wanted: Filter) -> None:
+    print_table(output, _table(wanted, [_row(entry, wanted) for entry in entries]))
     say_reasons((entry.record.outcome, entry.record.reason) for entry in entries)
 
 
@@ -151,10 +141,19 @@ def _follow(operator: Operator, wanted: Filter, limit: int) -> int:
     from dataclasses import replace
 
     from chalicelib.auditlog import history
+    from chalicelib.operators.formatting import clean
 
     follower = history.Follower()
+    stream = Stream(_table(wanted), width_of(operator.output))
+
+    def print_new(entries: list[Entry]) -> None:
+        if operator.output in ("table", "wide"):
+            print_rows(*stream.fit([[clean(cell) for cell in _row(entry, wanted)] for entry in entries]))
+        else:
+            emit_stream(operator.output, (entry.to_json() for entry in entries))
+
     first = history.records(operator.store, wanted, operator.now(), limit)
-    _print_new(operator, follower.fresh(first.entries, operator.now()), wanted)
+    print_new(follower.fresh(first.entries, operator.now()))
     # Mark older records that the limit left out as seen, so that they are not printed as new.
     now = operator.now()
     follower.fresh(_all_since(operator, replace(wanted, since=follower.since(now)), now), now)
@@ -163,7 +162,7 @@ def _follow(operator: Operator, wanted: Filter, limit: int) -> int:
             operator.sleep(POLL_SECONDS)
             now = operator.now()
             seen = _all_since(operator, replace(wanted, since=follower.since(now)), now)
-            _print_new(operator, follower.fresh(seen, now), wanted)
+            print_new(follower.fresh(seen, now))
     except KeyboardInterrupt:
         return 0
 
@@ -179,13 +178,3 @@ def _all_since(operator: Operator, wanted: Filter, now: datetime) -> list[Entry]
         cursor = page.cursor
         if cursor is None:
             return found
-
-
-def _print_new(operator: Operator, entries: list[Entry], wanted: Filter) -> None:
-    if operator.output == "table":
-        from chalicelib.operators.formatting import clean
-
-        for entry in entries:
-            click.echo("  ".join(clean(cell) for cell in _row(entry, wanted)))
-    else:
-        emit_lines(entry.to_json() for entry in entries)

@@ -10,7 +10,8 @@ import click
 from chalicelib.cli.options import TARGET, common_options, pass_operator
 from chalicelib.domain.model import Target
 from chalicelib.operators.context import Operator
-from chalicelib.operators.output import Table, emit, print_table, say
+from chalicelib.operators.layout import Column, Table
+from chalicelib.operators.output import emit, print_table, say
 
 if TYPE_CHECKING:
     from chalicelib.domain.policy import Policy, Rule
@@ -28,8 +29,8 @@ def policy_group() -> None:
 def validate(operator: Operator, path: Path | None) -> int:
     """Check a policy document by schema and meaning.
 
-    The default PATH is the document of --policy, or the document of this project. Exits with 1 if the document is
-    not valid; `make package` refuses such a document.
+    The default PATH is the document of --policy, or the one that comes with this program. Exits with 1 if the
+    document is not valid; `make package` refuses such a document.
     """
     from chalicelib.operators import policy_check
 
@@ -56,7 +57,8 @@ def validate(operator: Operator, path: Path | None) -> int:
             for one in checked.findings
         ]
         if rows:
-            print_table(Table(("kind", "path", "value", "expected"), rows, ""))
+            columns = [Column(each, wraps=each != "kind") for each in ("kind", "path", "value", "expected")]
+            print_table(operator.output, Table(columns, rows, ""))
         click.echo(f"{file}: " + (f"valid, digest {checked.policy.digest}" if checked.policy else "NOT VALID"))
 
     emit(operator.output, document, None, table)

@@ -11,7 +11,8 @@ from chalicelib.domain.model import Target, Trigger, TriggerKind
 from chalicelib.domain.reasons import Outcome, Reason
 from chalicelib.operators.context import LEASE_SECONDS, Operator
 from chalicelib.operators.judgement import Judgement, judgement_of, verdict
-from chalicelib.operators.output import Progress, Table, emit, print_table, say
+from chalicelib.operators.layout import Column, LeaveOut, Shorten, Table, without_account
+from chalicelib.operators.output import Progress, emit, print_table, say
 
 if TYPE_CHECKING:
     from chalicelib.loop.guard import Guard
@@ -25,25 +26,38 @@ READERS_NOTE = (
 )
 
 
-def print_judgements(judgements: list[Judgement]) -> None:
+COLUMNS = (
+    Column("target", short=without_account),
+    Column("verdict", wraps=True),
+    Column("violations", wraps=True),
+    Column("setting", wraps=True),
+    Column("planned action", wraps=True),
+)
+
+
+def print_judgements(output: str, judgements: list[Judgement]) -> None:
     """Print one row per target."""
-    from chalicelib.operators.formatting import NOTHING, setting_text, step_text
+    from chalicelib.operators.formatting import NOTHING, clean, setting_text, step_text
 
     rows = []
     for judgement in judgements:
         steps = "; ".join(step_text(step, judgement.target) for step in judgement.plan)
-        stopped = f"{judgement.blocked.code}: {judgement.blocked.message}" if judgement.blocked else ""
-        planned = "; ".join(text for text in (steps, stopped or judgement.message or "") if text)
+        stopped = judgement.blocked.code if judgement.blocked else ""
         rows.append(
             [
                 str(judgement.target),
                 verdict(judgement),
                 " ".join(judgement.violations) or NOTHING,
                 setting_text(judgement.setting, str(judgement.target)),
-                planned or NOTHING,
+                "; ".join(text for text in (steps, stopped) if text) or NOTHING,
             ]
         )
-    print_table(Table(("target", "verdict", "violations", "setting", "planned action"), rows, "No targets."))
+    concessions = (Shorten("target"), LeaveOut("setting"), LeaveOut("planned action"))
+    print_table(output, Table(COLUMNS, rows, "No targets.", concessions))
+    for judgement in judgements:
+        # Whole, because it may have a command to copy.
+        if message := judgement.blocked.message if judgement.blocked else judgement.message:
+            say(clean(f"{judgement.target}: {message}"))
 
 
 @click.command(epilog="Example: xray-guard check --all-regions")
@@ -54,18 +68,19 @@ def print_judgements(judgements: list[Judgement]) -> None:
 def check(operator: Operator, target: Target | None, all_regions: bool) -> int:
     """Judge targets against the policy; change nothing.
 
-    The default TARGET is the account of the credentials and the configured Region. Lists the violations, the planned
-    actions, and the cost of new keys. Exits with 1 if a target is noncompliant or could not be judged.
+    The default TARGET is the account of the credentials and the Region of the AWS configuration. Judges as the hourly
+    sweep does, one target or all: a target that nobody uses may be ignored. Lists the violations, the planned actions,
+    and the cost of new keys. Exits with 1 if a target is noncompliant or could not be judged.
     """
     if target is not None and all_regions:
         raise click.UsageError("Give a TARGET or --all-regions, not both.")
     guard = operator.reading_guard()
-    targets, kind = _targets(operator, target, all_regions)
+    targets = _targets(operator, target, all_regions)
     progress = Progress()
     judgements = []
     for each in targets:
         progress(f"Checking {each}")
-        judgements.append(_judge(guard, each, kind, fail=len(targets) == 1))
+        judgements.append(_judge(guard, each, fail=len(targets) == 1))
     progress.done()
     new_keys = sum(judgement.new_keys for judgement in judgements)
     notes = _notes(operator, new_keys)
@@ -76,22 +91,21 @@ def check(operator: Operator, target: Target | None, all_regions: bool) -> int:
         "usd_per_month": new_keys * KEY_DOLLARS_A_MONTH,
         "notes": notes,
     }
-    emit(operator.output, document, "targets", lambda: print_judgements(judgements))
+    emit(operator.output, document, "targets", lambda: print_judgements(operator.output, judgements))
     for note in notes:
         say(note)
     return 1 if any(judgement.compliant is False for judgement in judgements) else 0
 
 
-def _targets(operator: Operator, target: Target | None, all_regions: bool) -> tuple[list[Target], TriggerKind]:
+def _targets(operator: Operator, target: Target | None, all_regions: bool) -> list[Target]:
     account = operator.identity.account
     if not all_regions:
-        own = target or Target(account, operator.region)
+        own = target or Target(account, operator.default_region)
         _check_account(operator, own)
-        return [own], TriggerKind.OPERATOR
+        return [own]
     from chalicelib.aws.regions import enabled_regions
 
-    # Judge as a sweep does, which ignores Regions that are not in use.
-    return [Target(account, region) for region in enabled_regions(operator.clients, operator.region)], TriggerKind.SWEEP
+    return [Target(account, region) for region in enabled_regions(operator.clients, operator.region)]
 
 
 def _check_account(operator: Operator, target: Target) -> None:
@@ -106,12 +120,13 @@ def _check_account(operator: Operator, target: Target) -> None:
         )
 
 
-def _judge(guard: Guard, target: Target, kind: TriggerKind, *, fail: bool) -> Judgement:
+def _judge(guard: Guard, target: Target, *, fail: bool) -> Judgement:
+    """Judge a target as a sweep does, which ignores one that is not in use."""
     from chalicelib.domain.errors import GuardError, denies_region
     from chalicelib.loop.dry_run import assess
 
     try:
-        return judgement_of(assess(guard, target, Trigger(kind)), guard.partition)
+        return judgement_of(assess(guard, target, Trigger(TriggerKind.SWEEP)), guard.partition)
     except GuardError as error:
         if fail:
             raise

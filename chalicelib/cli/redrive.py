@@ -8,7 +8,8 @@ import click
 
 from chalicelib.cli.options import common_options, pass_operator
 from chalicelib.operators.context import Operator
-from chalicelib.operators.output import Table, emit, print_table, say
+from chalicelib.operators.layout import Column, LeaveOut, Table
+from chalicelib.operators.output import emit, print_table, say
 
 if TYPE_CHECKING:
     from chalicelib.operators.dead_letters import DeadLetter
@@ -39,7 +40,9 @@ def redrive_verb(operator: Operator, yes: bool, limit: int, from_region: str | N
     for message in messages:
         fates[message.message_id] = _sent(queue, message) if yes else _kept(queue, message)
     document = {"letters": [{**message.to_json(), "fate": fates[message.message_id]} for message in messages]}
-    emit(operator.output, document, "letters", lambda: print_table(_table(messages, fates, queue.name)))
+    emit(
+        operator.output, document, "letters", lambda: print_table(operator.output, _table(messages, fates, queue.name))
+    )
     if messages and not yes:
         count = "1 dead-letter message" if len(messages) == 1 else f"{len(messages)} dead-letter messages"
         of_region = f" --from-region {from_region}" if from_region else ""
@@ -80,7 +83,12 @@ def _table(messages: list[DeadLetter], fates: dict[str, str], queue: str) -> Tab
         ]
         for message in messages
     ]
-    return Table(("time", "function", "reason", "event", "result"), rows, f"{queue} is empty.")
+    columns = (
+        Column("time"),
+        Column("function"),
+        *(Column(each, wraps=True) for each in ("reason", "event", "result")),
+    )
+    return Table(columns, rows, f"{queue} is empty.", (LeaveOut("reason"),))
 
 
 def _about(payload: str | None) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chalicelib.cli.options import common_options, pass_operator
+from chalicelib.cli.options import INCIDENT, common_options, pass_operator
 from chalicelib.cli.remarks import say_newer
 from chalicelib.operators.context import Operator
 from chalicelib.operators.output import emit, say
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 
 @click.command("show", epilog="Example: xray-guard show 111122223333/us-east-1#7")
-@click.argument("incident")
+@click.argument("incident", type=INCIDENT)
 @common_options
 @pass_operator
 def show_verb(operator: Operator, incident: str) -> int:
     """Show one incident, from detection to end.
 
     Shows everybody who had a part in it with what they changed, the settings before and after, each action of the
-    guard, and the exposure. INCIDENT is the incident's id, or the id of one of its records, as `history` and `status`
-    show them.
+    guard, and the exposure. INCIDENT is the incident's id, as `incidents`, `history` and `status` show it, or the id of
+    one of its records; without an account it is of the account of your credentials.
     """
     from chalicelib.auditlog import history
 
@@ -34,7 +34,7 @@ def show_verb(operator: Operator, incident: str) -> int:
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="INCIDENT") from error
     if view is None:
-        say(f"Incident {incident} does not exist. To list incident ids, run `xray-guard history --output json`.")
+        say(f"Incident {incident} does not exist. To list incidents, run `xray-guard incidents`.")
         return 1
     emit(operator.output, view.to_json(timeline=True), None, lambda: _print_incident(operator, view))
     say_newer(view.entries)

@@ -10,7 +10,8 @@ from chalicelib.cli.options import common_options, filter_of, pass_operator
 from chalicelib.cli.remarks import say_reasons, say_waiting
 from chalicelib.domain.reasons import Outcome
 from chalicelib.operators.context import Operator
-from chalicelib.operators.output import Table, emit, print_table, say
+from chalicelib.operators.layout import Column, LeaveOut, Shorten, Table, without_account, without_year
+from chalicelib.operators.output import emit, print_table, say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,6 +19,21 @@ if TYPE_CHECKING:
 
     from chalicelib.auditlog.views import TargetView
     from chalicelib.domain.stored import GuardState
+
+COLUMNS = (
+    Column("target", short=without_account),
+    Column("outcome"),
+    Column("reason", wraps=True),
+    Column("setting", wraps=True),
+    Column("exposed"),
+    Column("incident", short=without_account),
+    Column("last compliant", short=without_year),
+)
+CONCESSIONS = (
+    *(Shorten("incident"), Shorten("target"), LeaveOut("last compliant"), LeaveOut("setting")),
+    LeaveOut("target", into="incident"),
+)
+NO_TARGETS = "The guard has not seen any target yet. Its first sweep will find them."
 
 
 @click.command("status", epilog="Example: xray-guard status --output json")
@@ -32,7 +48,7 @@ def status_verb(operator: Operator, account: str | None, target_region: str | No
     from chalicelib.auditlog import history
 
     guard = operator.guard_state()
-    wanted = filter_of(None, account, target_region)
+    wanted = filter_of(account=account, target_region=target_region)
     views = history.targets(operator.store.states(), guard, operator.now(), wanted)
     histories = operator.read_histories([view.target for view in views])
     deaf = {name: each.deaf_since for name, each in sorted(histories.items()) if each.deaf_since}
@@ -55,8 +71,7 @@ def _print_status(operator: Operator, guard: GuardState, views: list[TargetView]
     now = operator.now()
     rows = [
         [
-            view.account,
-            view.region,
+            view.target,
             view.outcome.value if view.outcome else "unknown",
             view.reason or " ".join(view.violations) or NOTHING,
             setting_text(view.setting, view.target),
@@ -66,8 +81,7 @@ def _print_status(operator: Operator, guard: GuardState, views: list[TargetView]
         ]
         for view in views
     ]
-    columns = ("account", "region", "outcome", "reason", "setting", "exposed for", "incident", "last compliant")
-    print_table(Table(columns, rows, "The guard has not seen any target yet. Its first sweep will find them."))
+    print_table(operator.output, Table(COLUMNS, rows, NO_TARGETS, CONCESSIONS))
     say_reasons((view.outcome, view.reason) for view in views)
     for view in views:
         say_waiting(view.target, view.waiting)

@@ -48,6 +48,7 @@ class Operator:
         self.sleep = sleep
         self.output = "table"
         self.profile: str | None = None
+        self.home_region: str | None = None
         self.region_name: str | None = None
         self.policy_path: str | None = None
 
@@ -58,7 +59,7 @@ class Operator:
     def with_fresh_credentials(self) -> Operator:
         """A copy with the same options and new clients, which read the credentials again."""
         fresh = Operator(self.sleep)
-        for option in ("output", "profile", "region_name", "policy_path"):
+        for option in ("output", "profile", "home_region", "region_name", "policy_path"):
             fresh.set_option(option, getattr(self, option))
         return fresh
 
@@ -80,13 +81,33 @@ class Operator:
 
     @cached_property
     def region(self) -> str:
-        """The Region where the guard is deployed. Raises botocore's NoRegionError if none is configured."""
-        found = self.region_name or os.environ.get("AWS_REGION") or self.session.get_config_variable("region")
+        """The Region where the guard is deployed, its home. Raises botocore's NoRegionError if none is configured.
+
+        From --home-region, XRAY_GUARD_HOME_REGION, or `xray_guard_home_region` of the profile; else the Region of the
+        AWS configuration. `--region` names it for one more release.
+        """
+        found = (
+            self.home_region
+            or self.region_name
+            or os.environ.get("XRAY_GUARD_HOME_REGION")
+            or self.session.get_scoped_config().get("xray_guard_home_region")
+            or self._configured_region
+        )
         if not found:
             from botocore.exceptions import NoRegionError
 
             raise NoRegionError
         return str(found)
+
+    @property
+    def default_region(self) -> str:
+        """The Region of a target that is not named: that of the AWS configuration, else the guard's."""
+        return self.region_name or self._configured_region or self.region
+
+    @property
+    def _configured_region(self) -> str | None:
+        found: str | None = os.environ.get("AWS_REGION") or self.session.get_config_variable("region")
+        return found
 
     @cached_property
     def clock(self) -> AwsClock:
@@ -159,10 +180,10 @@ class Operator:
 
     @cached_property
     def policy_file(self) -> Path:
-        """The path of --policy's document, or of this project's."""
-        from chalicelib.wiring import POLICIES
+        """The path of --policy's document, or of the one that comes with this program."""
+        from chalicelib.operators.policy_check import DOCUMENTS
 
-        path = Path(self.policy_path) if self.policy_path else POLICIES
+        path = Path(self.policy_path) if self.policy_path else DOCUMENTS
         return path / "policy.json" if path.is_dir() else path
 
     @property
@@ -170,7 +191,7 @@ class Operator:
         """The policy to judge by.
 
         It is the document of --policy, else the one that the deployed guard enforces, from the audit log. Where no
-        guard has run yet, it is the document of this project.
+        guard has run yet, it is the document that comes with this program.
         """
         return self._chosen_policy[0]
 
@@ -182,12 +203,12 @@ class Operator:
     @cached_property
     def _chosen_policy(self) -> tuple[Policy, str]:
         """The policy to judge by, and what it is; says both on stderr."""
-        in_force = None if self.policy_path else self._policy_in_force()
+        in_force = None if self.policy_path else self.policy_in_force()
         policy, name = (in_force, "the policy in force") if in_force else (self.file_policy, str(self.policy_file))
         say(f"Judging by {name}, digest {policy.digest[:12]}.")
         return policy, name
 
-    def _policy_in_force(self) -> Policy | None:
+    def policy_in_force(self) -> Policy | None:
         """The policy that the deployed guard enforces; None if there are no tables, or no guard has run.
 
         Raises OperatorError if the log does not have its text.
@@ -240,7 +261,9 @@ class Operator:
         if checked.policy is None:
             findings = "\n".join(f"  {finding}" for finding in checked.errors)
             raise OperatorError(
-                f"{self.policy_file} is not a valid policy:\n{findings}", "Fix the policy, then retry", CONFIGURATION
+                f"{self.policy_file} is not a valid policy:\n{findings}",
+                f"correct it until this finds nothing: xray-guard policy validate {self.policy_file}",
+                CONFIGURATION,
             )
         return checked.policy
 

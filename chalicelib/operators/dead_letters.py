@@ -84,7 +84,7 @@ class Queue:
                 f"the queue {name} does not exist in {self._region or self._operator.region}",
                 f"deploy it: make forward REGIONS={self._region}"
                 if self._region
-                else "name the Region where the guard is deployed (--region), or set XRAY_GUARD_DLQ_URL",
+                else "name the guard's Region (--home-region), set XRAY_GUARD_DLQ_URL, or run `make deploy`",
                 CONFIGURATION,
             ) from error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cached_property, partial
 from typing import Any
 
@@ -13,11 +13,12 @@ from chalicelib.aws.paging import pages
 from chalicelib.aws.regions import enabled_regions
 from chalicelib.aws.tables import AUDIT_TABLE, TARGETS_TABLE
 from chalicelib.domain.errors import AwsError, denied_by_organization
+from chalicelib.domain.stored import TargetState
 from chalicelib.operators import protection
 from chalicelib.operators.context import Operator
 from chalicelib.operators.dead_letters import Queue
 from chalicelib.operators.errors import OperatorError, operator_error
-from chalicelib.operators.findings import BAD, DEPLOY, GOOD, LONGEST_WITHOUT_SWEEP, UNKNOWN, WARNING, Finding
+from chalicelib.operators.findings import BAD, DEPLOY, GOOD, LONGEST_WITHOUT_SWEEP, UNKNOWN, WARNING, Finding, logs_of
 from chalicelib.operators.formatting import time_text
 from chalicelib.operators.forwarding import Forwarding, invokes
 from chalicelib.operators.trails import logs_writes_of
@@ -27,6 +28,7 @@ RULES = tuple(f"xray-guard-{name}" for name in ("on_change", "on_key_change", "t
 LONGEST_UNREAD = timedelta(hours=3)
 LONGEST_OVERDUE = timedelta(minutes=10)
 KMS_SOURCE = "kms.amazonaws.com"
+FIRST_SWEEP = "the guard was deployed a short time ago: its first sweep runs within an hour"
 
 
 class Doctor:
@@ -79,13 +81,16 @@ class Doctor:
             yield (
                 BAD,
                 f"no trail logs management write events in {region}: the guard notices changes only at the next sweep",
-                "create a trail that logs management write events in every Region, KMS included, and start it",
+                "create a trail that logs management write events in every Region, KMS included, and start it: "
+                "aws cloudtrail create-trail --name NAME --s3-bucket-name BUCKET --is-multi-region-trail && "
+                "aws cloudtrail start-logging --name NAME",
             )
         elif not with_kms:
             yield (
                 BAD,
                 f"{', '.join(writes)} excludes KMS events: the guard notices changes to keys only at the next sweep",
-                f"remove {KMS_SOURCE} from the trail's excluded event sources",
+                f"remove {KMS_SOURCE} from the trail's excluded event sources: see "
+                f"aws cloudtrail get-event-selectors --trail-name {writes[0]}, then put-event-selectors",
             )
         elif not any(with_kms.values()) and (deaf := self._regions_without_trail()):
             yield (
@@ -183,7 +188,7 @@ class Doctor:
             yield (
                 WARNING,
                 "the guard was deployed with Rights=observe: it records drift and remediates nothing",
-                "to let it remediate, make deploy RIGHTS=enforce",
+                "to let it remediate: make deploy RIGHTS=enforce",
             )
         else:
             yield GOOD, "the guard's role may remediate"
@@ -219,11 +224,20 @@ class Doctor:
     # --- the guard's own state -------------------------------------------------------------------------------------
 
     def _policy(self) -> Iterator[tuple[str, ...]]:
-        digest = self._operator.file_policy.digest
         deployed = self._operator.guard_state().policy_digest
         if deployed is None:
-            yield BAD, "the guard has not run with a policy yet", f"{DEPLOY}, and wait for the first sweep"
-        elif deployed != digest:
+            if self._is_fresh:
+                yield GOOD, FIRST_SWEEP
+            else:
+                yield BAD, "the guard has not run with a policy yet", f"{DEPLOY}, and wait for the first sweep"
+            return
+        if self._operator.policy_path is None:
+            policy = self._operator.policy_in_force()
+            assert policy is not None, "a policy is in force"
+            yield GOOD, f"the guard enforces a policy that this release reads, digest {policy.digest[:12]}"
+            return
+        digest = self._operator.file_policy.digest
+        if deployed != digest:
             yield (
                 BAD,
                 f"the guard enforces {deployed[:12]}…, and {self._operator.policy_file} is {digest[:12]}…",
@@ -231,6 +245,17 @@ class Doctor:
             )
         else:
             yield GOOD, f"{self._operator.policy_file} is valid, and the guard enforces it"
+
+    @cached_property
+    def _is_fresh(self) -> bool:
+        """Whether the guard was deployed so short a time ago that its first sweep may be still to come."""
+        answer = call(
+            "lambda:GetFunctionConfiguration",
+            self._reading("lambda").get_function_configuration,
+            FunctionName="xray-guard-sweep",
+        )
+        modified = datetime.fromisoformat(answer["LastModified"])
+        return self._operator.now() - modified < LONGEST_WITHOUT_SWEEP
 
     def _sweep(self) -> Iterator[tuple[str, ...]]:
         state = self._operator.guard_state()
@@ -241,24 +266,29 @@ class Doctor:
                 "run `xray-guard resume` when the reason for the pause no longer applies",
             )
         if state.swept_at is None:
-            remedy = (
-                "wait: the first sweep runs within an hour of deploying. After that, check the logs of xray-guard-sweep"
-            )
-            yield BAD, "no sweep has run yet", remedy
+            if self._is_fresh:
+                yield GOOD, FIRST_SWEEP
+            else:
+                yield BAD, "no sweep has run yet, though the guard was deployed hours ago", logs_of("xray-guard-sweep")
         elif self._operator.now() - state.swept_at > LONGEST_WITHOUT_SWEEP:
             yield (
                 BAD,
                 f"the last sweep was at {time_text(state.swept_at)}, more than two hours ago",
-                "check the rule and the logs of xray-guard-sweep",
+                logs_of("xray-guard-sweep"),
             )
         else:
             yield GOOD, f"the last sweep was at {time_text(state.swept_at)}"
+
+    def _own_states(self) -> Iterator[TargetState]:
+        """The states of the targets that the guard covers: those of its account."""
+        account = f"{self._operator.identity.account}/"
+        return (state for state in self._operator.store.states() if state.target.startswith(account))
 
     def _targets(self) -> Iterator[tuple[str, ...]]:
         now, guard = self._operator.now(), self._operator.guard_state()
         seen = 0
         bad = False
-        for state in self._operator.store.states():
+        for state in self._own_states():
             seen += 1
             view = target_view(state, guard, now)
             for arn in view.orphan_keys:
@@ -266,31 +296,35 @@ class Doctor:
                 yield (
                     BAD,
                     f"the guard created {arn} and does not use it",
-                    "check that nothing else uses it, then schedule its deletion yourself: the guard deletes no keys",
+                    "check that nothing else uses it, then schedule its deletion yourself, the guard deletes no keys: "
+                    f"aws kms schedule-key-deletion --region {view.region} --key-id {arn}",
                 )
-            if view.due is not None and now - view.due > LONGEST_OVERDUE:
+            # Under a break-glass a target is due every minute, and no state is stored as long as nothing changes.
+            if view.due is not None and now - view.due > LONGEST_OVERDUE and not view.suppressions:
                 bad = True
                 yield (
                     BAD,
                     f"the check of {view.target} has been overdue since {time_text(view.due)}",
-                    "check the rule and the logs of xray-guard-tick",
+                    logs_of("xray-guard-tick", "1h"),
                 )
             if view.outcome is not None and view.outcome.value == "FAILED":
                 bad = True
+                incident = f"show {view.incident.id}" if view.incident else f"history --target {view.target}"
                 yield (
                     BAD,
                     f"the guard could not remediate {view.target}: {view.reason}",
-                    f"read the error with `xray-guard history --target {view.target}`",
+                    f"xray-guard {incident}",
                 )
+            for glass in view.suppressions:
+                until = time_text(glass.until)
+                yield GOOD, f"a break-glass suspends remediation of {view.target} until {until}: {glass.reason}"
         if not bad:
             targets = "1 target" if seen == 1 else f"{seen} targets"
             yield GOOD, f"{targets}: none overdue, none failed, no unused key"
 
     def _event_history(self) -> Iterator[tuple[str, ...]]:
         now = self._operator.now()
-        account = f"{self._operator.identity.account}/"  # the only one whose Event history the guard may read
-        states = self._operator.store.states()
-        first_seen = {state.target: state.first_seen for state in states if state.target.startswith(account)}
+        first_seen = {state.target: state.first_seen for state in self._own_states()}
         read = self._operator.read_histories(sorted(first_seen))
         bad = False
         for target, since in sorted(first_seen.items()):
@@ -301,15 +335,16 @@ class Doctor:
                 yield (
                     BAD,
                     f"the guard has received no event from {target} since {time_text(progress.deaf_since)}",
-                    "check the rules and functions above, and the forwarding of events from that Region",
+                    "check the rules and functions above, and the forwarding of events from that Region: "
+                    f"make forward REGIONS={target.partition('/')[2]}",
                 )
             if until is not None and now - until > LONGEST_UNREAD:
                 bad = True
                 yield (
                     BAD,
                     f"Event history of {target} was not read since {time_text(until)}",
-                    "check the logs of xray-guard-event_history, and that the guard's role may call "
-                    "cloudtrail:LookupEvents there",
+                    "check that the guard's role may call cloudtrail:LookupEvents there: "
+                    + logs_of("xray-guard-event_history", "6h"),
                 )
         if any(each.matched_otherwise for each in read.values()) and not any(
             each.matched_by_id for each in read.values()
@@ -319,7 +354,7 @@ class Doctor:
                 BAD,
                 "events have other ids in Event history than on EventBridge, so an event that arrives more than 20 "
                 "minutes late may be recorded twice",
-                "report it to the guard's maintainers: docs/aws-assumptions.md has the assumption",
+                "report it to the guard's maintainers with the output of `xray-guard history --target guard -o json`",
             )
         if not bad:
             targets = "1 target" if len(read) == 1 else f"{len(read)} targets"

@@ -104,7 +104,7 @@ def _misconfigured(code: str, message: str) -> OperatorError:
     if code == "ProfileNotFound":
         return OperatorError(message, "list your profiles with `aws configure list-profiles`", CONFIGURATION)
     if code == "NoRegionError":
-        remedy = "name the Region where the guard is deployed: --region REGION, or set AWS_REGION"
+        remedy = "name the Region where the guard is deployed: --home-region REGION, or set AWS_REGION"
         return OperatorError("no Region is configured", remedy, CONFIGURATION)
     if code in UNREACHED:
         endpoint = os.environ.get("AWS_ENDPOINT_URL")
@@ -133,7 +133,7 @@ def _refused(error: AwsError) -> OperatorError:
         )
         return OperatorError(
             "the guard's tables do not exist in this account and Region",
-            f"name the Region where the guard is deployed (--region), check --profile, or set {tables}",
+            f"name the Region where the guard is deployed (--home-region), check --profile, or set {tables}",
             CONFIGURATION,
         )
     if error.code in THROTTLED:

@@ -9,7 +9,12 @@ GOOD, WARNING, BAD, UNKNOWN = "good", "warning", "bad", "unknown"
 """A warning is a choice of the deployment that costs protection: the check passes, and says what is missing."""
 
 LONGEST_WITHOUT_SWEEP = timedelta(hours=2)
-DEPLOY = "deploy the template again (docs/deploy.md)"
+DEPLOY = "make deploy BUCKET=your-bucket (docs/deploy.md)"
+
+
+def logs_of(function: str, since: str = "3h") -> str:
+    """The command that shows what a function logged."""
+    return f"aws logs tail /aws/lambda/{function} --since {since}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from chalicelib.domain.model import Actor, EncryptionType, Setting, Subject, Target, arn_part, key_id_of
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\ufff9-\ufffb]")
 UNSAFE_BUT_LINES = re.compile(UNSAFE.pattern.replace("\x00-\x1f", "\x00-\x08\x0b-\x1f"))
 NOTHING = "-"
+UNITS = {"week": 604800, "day": 86400, "hour": 3600, "minute": 60, "second": 1}
 SUBJECTS: Mapping[Subject, str] = {
     Subject.SETTING: "the setting",
     Subject.KEY_STATE: "the state of",
@@ -71,6 +72,16 @@ def span_text(seconds: float | None) -> str:
         return f"{hours}h{minutes:02d}m"
     days, hours = divmod(hours, 24)
     return f"{days}d{hours:02d}h"
+
+
+def duration_text(span: timedelta) -> str:
+    """Format a duration in words, without rounding: `1 week`, `1 day 12 hours`, `1 minute 30 seconds`."""
+    rest, parts = int(span.total_seconds()), []
+    for name, unit in UNITS.items():
+        number, rest = divmod(rest, unit)
+        if number:
+            parts.append(f"{number} {name}{'' if number == 1 else 's'}")
+    return " ".join(parts) or "0 seconds"
 
 
 def key_text(arn: str, target: str = "") -> str:

@@ -17,7 +17,11 @@ from chalicelib.operators.policy_findings import Finding
 from chalicelib.operators.policy_meaning import meaning_findings
 from chalicelib.operators.policy_schema import form_findings
 
-SCHEMA_PATH = Path(__file__).resolve().parents[2] / "policies" / SCHEMA_NAME
+_INSTALLED = Path(__file__).resolve().parents[1] / "policies"
+DOCUMENTS = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).resolve().parents[2] / "policies"
+"""The folder of the policy and its schema: within the package where it is installed, beside it in a checkout."""
+
+SCHEMA_PATH = DOCUMENTS / SCHEMA_NAME
 """The schema of this version. A schema next to the document is not used."""
 
 

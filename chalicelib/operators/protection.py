@@ -10,10 +10,13 @@ from chalicelib.aws.clients import call
 from chalicelib.aws.paging import pages
 from chalicelib.aws.s3_anchors import PREFIX
 from chalicelib.domain.errors import AwsError
-from chalicelib.operators.findings import BAD, DEPLOY, GOOD, LONGEST_WITHOUT_SWEEP, WARNING
+from chalicelib.operators.findings import BAD, DEPLOY, GOOD, LONGEST_WITHOUT_SWEEP, WARNING, logs_of
 from chalicelib.operators.formatting import time_text
 
-CREATE_BUCKET = "docs/deploy.md, section 'A bucket for the anchors', says how to create it"
+CREATE_BUCKET = (
+    "aws s3api create-bucket --bucket NAME --object-lock-enabled-for-bucket; docs/deploy.md, section "
+    "'A bucket for the anchors'"
+)
 
 
 def table(client: Any, name: str) -> Iterator[tuple[str, ...]]:
@@ -86,7 +89,7 @@ def anchors(client: Any, bucket: str | None, now: Callable[[], datetime]) -> Ite
     latest = _latest(client, bucket, now())
     if latest is None or now() - latest > LONGEST_WITHOUT_SWEEP:
         age = f"is of {time_text(latest)}" if latest else "is more than a day old, or there is none"
-        yield BAD, f"the latest anchor in {bucket} {age}", "check the logs of xray-guard-sweep for s3:PutObject"
+        yield BAD, f"the latest anchor in {bucket} {age}", f"look for s3:PutObject: {logs_of('xray-guard-sweep')}"
     else:
         yield GOOD, f"the latest anchor is of {time_text(latest)}"
 

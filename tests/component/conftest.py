@@ -16,7 +16,8 @@ def shell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A shell with credentials and a Region, and no settings of the person who runs the tests."""
     for name in [name for name in os.environ if name.startswith(("AWS_", "XRAY_GUARD_"))]:
         monkeypatch.delenv(name)
-    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name in ("NO_COLOR", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))

@@ -71,7 +71,7 @@ TOLD = [
     ("UnrecognizedClientException", 400, 253, "which credentials"),
     ("InvalidClientTokenId", 403, 253, "which credentials"),
     ("InvalidSignatureException", 400, 253, "which credentials"),
-    ("ResourceNotFoundException", 400, 253, "--region"),
+    ("ResourceNotFoundException", 400, 253, "--home-region"),
     ("AccessDeniedException", 400, 254, "these credentials need"),
     ("SomethingNew", 400, 254, "SomethingNew"),
 ]
@@ -79,6 +79,7 @@ VERBS = [
     ("check", HERE),
     ("reconcile", HERE, "--yes"),
     ("history",),
+    ("incidents",),
     ("status",),
     ("show", f"{HERE}#1"),
     ("audit", "verify"),
@@ -127,17 +128,17 @@ class TestShell:
     def test_without_a_region_it_says_how_to_name_one(self) -> None:
         answer = typed("history")
         assert answer.code == 253
-        assert "--region" in answer.err
+        assert "--home-region" in answer.err
 
     def test_with_a_profile_that_does_not_exist_it_says_where_they_are_listed(self) -> None:
-        answer = typed("history", "--profile", "nobody", "--region", "us-east-1")
+        answer = typed("history", "--profile", "nobody", "--home-region", "us-east-1")
         assert answer.code == 253
         assert "nobody" in answer.err
         assert "list-profiles" in answer.err
 
     def test_with_a_configuration_that_cannot_be_read_it_says_so(self, tmp_path: Path) -> None:
         (tmp_path / "config").write_text("[profile", "utf-8")
-        answer = typed("history", "--region", "us-east-1")
+        answer = typed("history", "--home-region", "us-east-1")
         assert answer.code == 253
         assert "configuration" in answer.err
 
@@ -163,8 +164,39 @@ class TestShell:
         monkeypatch.setenv("AWS_REGION", "us-west-2")
         assert Operator().region == "us-west-2"
         named = Operator()
-        named.set_option("region_name", "ap-south-1")
+        named.set_option("home_region", "ap-south-1")
         assert named.region == "ap-south-1"
+
+    def test_the_guards_home_has_a_variable_and_a_setting_of_its_own_and_is_no_target(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        from chalicelib.operators.context import Operator
+
+        def regions(**options: str) -> tuple[str, str]:
+            operator = Operator()
+            for name, value in options.items():
+                operator.set_option(name, value)
+            return operator.region, operator.default_region
+
+        (tmp_path / "config").write_text("[default]\nregion = eu-west-1\n", "utf-8")
+        assert regions() == ("eu-west-1", "eu-west-1")
+        (tmp_path / "config").write_text("[default]\nregion = eu-west-1\nxray_guard_home_region = us-east-1\n", "utf-8")
+        assert regions() == ("us-east-1", "eu-west-1")
+        monkeypatch.setenv("XRAY_GUARD_HOME_REGION", "us-east-2")
+        assert regions() == ("us-east-2", "eu-west-1")
+        assert regions(home_region="us-west-2") == ("us-west-2", "eu-west-1")
+        assert regions(region_name="us-west-1") == ("us-west-1", "us-west-1"), "its former meaning"
+
+    def test_the_former_option_works_with_a_warning_and_not_beside_the_new_one(self, refusing: Refusing) -> None:
+        refusing("ThrottlingException", 400)
+        former, new = typed("status", "--region", "us-east-1"), typed("status", "--home-region", "us-east-1")
+        assert "write --home-region" in former.err
+        assert "--home-region" not in new.err
+        both = typed("status", "--region", "us-east-1", "--home-region", "us-east-1")
+        assert (both.code, both.out) == (2, "")
+        assert "--region" not in typed("status", "--help").out.replace("--home-region", "").replace(
+            "--target-region", ""
+        )
 
     def test_when_the_reader_of_a_pipe_goes_away_nothing_is_complained_of(self) -> None:
         program = "from chalicelib.cli import main; main()"

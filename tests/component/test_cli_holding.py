@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from chalicelib.domain.model import Target, Trigger, TriggerKind
 from chalicelib.domain.reasons import Outcome
 from chalicelib.loop.reconcile import reconcile
-from tests.component.operated import ACCOUNT, HERE, PROJECT, client, delivered, event, guard, typed, world
+from tests.component.operated import ACCOUNT, HERE, PROJECT, Answer, client, delivered, event, guard, typed, world
 
 BREAK_GLASS_ROLE = "SecurityBreakGlass"
 
@@ -112,10 +113,95 @@ def test_nobody_else_can_open_one_not_even_the_administrator(guarded: None) -> N
     assert "xray-guard-break-glass" not in tags()
 
 
-def test_a_break_glass_longer_than_the_rules_cap_is_announced_as_shorter(break_glass_administrator: None) -> None:
-    opened = typed("break-glass", "open", HERE, "--for", "3d", "--reason", "INC-1")
+@pytest.mark.parametrize(("span", "words"), [("3d", "3 days"), ("1w", "1 week"), ("721m", "12 hours 1 minute")])
+def test_a_break_glass_longer_than_the_rules_cap_is_refused(
+    span: str, words: str, break_glass_administrator: None
+) -> None:
+    opened = typed("break-glass", "open", HERE, "--for", span, "--reason", "INC-1")
+    assert (opened.code, opened.out) == (2, "")
+    assert f"{span} is {words}, and the rule allows at most 12 hours" in opened.err
+    assert "xray-guard-break-glass" not in tags()
+
+
+def test_a_break_glass_is_announced_as_it_is_set(break_glass_administrator: None) -> None:
+    opened = typed("break-glass", "open", "us-east-1", "--for", "90m", "--reason", "INC-1", "--output", "json")
     assert opened.code == 0
-    assert "limits a break-glass to 12 hours" in opened.err
+    assert f"No remediation for 1 hour 30 minutes, until {opened.json['until']}" in opened.err
+    end = datetime.strptime(opened.json["value"].split()[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    assert opened.json["until"] == f"{end:%Y-%m-%dT%H:%M:%SZ}"
+    assert tags()["xray-guard-break-glass"] == opened.json["value"]
+
+
+def read_all() -> None:
+    """Let the guard read everything about the target, as at an event of the key."""
+    reconcile(guard(), Target.parse(HERE), Trigger(TriggerKind.KEY))
+
+
+def waited(*words: str, after: int = 2, then: Callable[[], object] = lambda: read_all()) -> tuple[Answer, int]:
+    """Type a command; in the pause number `after` something happens. Returns the number of pauses, too."""
+    pauses = 0
+
+    def sleep(seconds: float) -> None:
+        nonlocal pauses
+        pauses += 1
+        if pauses == after:
+            then()
+
+    return typed(*words, sleep=sleep), pauses
+
+
+OPEN = ("break-glass", "open", HERE, "--for", "2h", "--reason", "INC-1", "--wait", "--output", "json")
+CLOSE = ("break-glass", "close", HERE, "--wait", "--output", "json")
+
+
+def test_p14_open_and_close_wait_until_the_guard_has_seen_the_tag(break_glass_administrator: None) -> None:
+    opened, pauses = waited(*OPEN)
+    assert (opened.code, opened.json["status"], pauses) == (0, "open", 2)
+    assert "the break-glass is in force" in opened.err
+    (listed,) = typed("break-glass", "list", "--output", "json").json["break_glass"]
+    assert listed["status"] == "open"
+    closed, pauses = waited(*CLOSE)
+    assert (closed.code, closed.json["status"], pauses) == (0, "closed", 2)
+    assert typed("break-glass", "list", "--output", "json").json["break_glass"] == []
+    again, pauses = waited(*CLOSE)
+    assert (again.code, pauses) == (0, 0), "nothing is in force"
+
+
+def test_p14_open_says_why_the_guard_refuses_the_tag(break_glass_administrator: None) -> None:
+    def without_deny() -> None:
+        kms = client("kms")
+        policy = json.loads(kms.get_key_policy(KeyId=managed_key(), PolicyName="default")["Policy"])
+        policy["Statement"] = [each for each in policy["Statement"] if each["Effect"] != "Deny"]
+        kms.put_key_policy(KeyId=managed_key(), PolicyName="default", Policy=json.dumps(policy))
+        read_all()
+
+    opened, pauses = waited(*OPEN, then=without_deny)
+    assert (opened.code, opened.json["status"], pauses) == (1, "refused: DENY_MISSING", 2)
+    assert "does not accept the tag: the key policy did not deny the tag to others" in opened.err
+    assert typed("break-glass", "list", "--output", "json").json["break_glass"] == []
+    (refused,) = typed("break-glass", "list", "--all", "--output", "json").json["break_glass"]
+    assert refused["status"] == "refused: DENY_MISSING"
+
+
+def test_p14_open_gives_up_after_five_minutes_and_says_what_is_known(break_glass_administrator: None) -> None:
+    opened, pauses = waited(*OPEN, then=lambda: None)
+    assert (opened.code, opened.json["status"], pauses) == (1, None, 150)
+    assert "The guard has not seen the change within 5 minutes." in opened.err
+    assert "xray-guard doctor" in opened.err
+    assert f"xray-guard break-glass close {HERE}" in opened.err
+    assert tags()["xray-guard-break-glass"] == opened.json["value"]
+    read_all()
+    closed, pauses = waited(*CLOSE, then=lambda: None)
+    assert (closed.code, closed.json["status"], pauses) == (1, None, 150)
+    assert "It reads an open break-glass every minute" in closed.err
+
+
+def test_every_reason_against_a_tag_has_its_words() -> None:
+    from chalicelib.cli.break_glass import WHY_NOT
+    from chalicelib.domain.breakglass import RESUMABLE, Closing
+    from chalicelib.domain.tagvalue import Refusal
+
+    assert set(WHY_NOT) == {*Refusal, *(set(Closing) - RESUMABLE)}
 
 
 @pytest.mark.parametrize(

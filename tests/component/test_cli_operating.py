@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from moto.awslambda.models import lambda_backends
 
 from chalicelib.domain.lookups import Progress
 from chalicelib.operators.dead_letters import FORWARD_QUEUE_NAME, QUEUE_NAME, read_message
@@ -117,12 +119,23 @@ def forwarded() -> None:
         client("sqs", region).create_queue(QueueName=FORWARD_QUEUE_NAME)
 
 
+COMMAND = re.compile(r"(aws [a-z0-9]+ [a-z-]+|make [a-z]+|xray-guard [a-z]+)")
+"""A remedy names the command that mends what is wrong, or that shows why."""
+
+
+def findings() -> list[dict[str, Any]]:
+    """Every finding."""
+    found: list[dict[str, Any]] = typed("doctor", "--output", "json").json["findings"]
+    return found
+
+
 def bad(*options: str) -> dict[str, str]:
     """What is not good, by check, with its remedy."""
     answer = typed("doctor", "--output", "json", *options)
     result = answer.json
     found = [one for one in result["findings"] if one["status"] != "good"]
     assert (answer.code, result["healthy"]) == ((1, False) if found else (0, True))
+    assert all(COMMAND.search(one["remedy"]) for one in found if one["status"] == "bad"), found
     assert all(one["remedy"] for one in found)
     return {one["check"]: f"{one['message']} | {one['remedy']}" for one in found}
 
@@ -240,8 +253,56 @@ class TestDoctor:
         (warned,) = [one for one in answer.json["findings"] if one["status"] != "good"]
         assert (warned["check"], warned["status"]) == (check, "warning")
         assert result in f"{warned['message']} | {warned['remedy']}"
-        assert f"WARNING: {warned['message']}" in answer.err
+        assert f"WARNING: {warned['message']}" in typed("doctor").err
         assert "all checks passed, 1 with a warning" in answer.err
+
+    def test_p14_an_open_break_glass_is_no_alarm_however_long_it_is_open(self, deployed: None) -> None:
+        now = datetime.now(UTC)
+        glass = {
+            "carrier": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/k",
+            "value": "INC-7",
+            "reason": "INC-7",
+            "first_seen": (now - timedelta(hours=2)).isoformat(),
+            "end": (now + timedelta(hours=2)).isoformat(),
+            "until": (now + timedelta(hours=2)).isoformat(),
+        }
+        at = glass["first_seen"]
+        incident = {"id": f"{HERE}#5", "opened_at": at, "before": None, "phase": "open", "due": at}
+        why = {"outcome": "SUPPRESSED", "reason": "BREAK_GLASS"}
+        seen = {"watch": at, "suppressions": [glass], "incident": incident, **why}
+        change_state(HERE, lambda state: {**state, **seen})
+        assert bad() == {}
+        (told,) = [one for one in findings() if "break-glass" in one["message"]]
+        assert (told["check"], told["status"]) == ("targets", "good")
+        assert f"suspends remediation of {HERE} until" in told["message"]
+
+    def test_a_target_of_another_account_is_not_the_guards(self, deployed: None) -> None:
+        item = client("dynamodb").get_item(TableName="xray-guard-targets", Key={"target": {"S": HERE}})["Item"]
+        text = item["state"]["S"].replace(ACCOUNT, "999988887777")
+        other = {**item, "target": {"S": f"999988887777/{REGION}"}, "state": {"S": text}}
+        client("dynamodb").put_item(TableName="xray-guard-targets", Item=other)
+        neglected = {"look": "2026-01-01T00:00:00Z", "first_seen": "2026-01-01T00:00:00Z", "outcome": "FAILED"}
+        change_state(f"999988887777/{REGION}", lambda state: {**state, **neglected})
+        assert bad() == {}
+
+    def test_a_guard_that_was_deployed_a_moment_ago_waits_for_its_first_sweep(self, deployed: None) -> None:
+        change_state("guard", lambda state: {**state, "swept_at": None, "policy_digest": None})
+        assert bad() == {}
+        messages = {one["check"]: one["message"] for one in findings()}
+        assert "its first sweep runs within an hour" in messages["sweep"]
+        assert "its first sweep runs within an hour" in messages["policy"]
+        deployed_at = f"{datetime.now(UTC) - timedelta(hours=3):%Y-%m-%dT%H:%M:%S.000+0000}"
+        lambda_backends[ACCOUNT][REGION].get_function("xray-guard-sweep").last_modified = deployed_at
+        assert set(bad()) == {"sweep", "policy"}
+
+    def test_the_remedy_of_what_is_wrong_is_said_whole_on_a_narrow_terminal(
+        self, deployed: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("COLUMNS", "80")
+        client("events").disable_rule(Name=RULES[0])
+        answer = typed("doctor")
+        assert max(map(len, answer.out.splitlines())) <= 80
+        assert f"What to do: aws events enable-rule --name {RULES[0]}\n" in answer.err
 
     def test_finds_a_sweep_that_is_late_and_a_pause(self, deployed: None) -> None:
         change_state("guard", lambda state: {**state, "swept_at": "2026-01-01T00:00:00Z"})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -10,13 +12,17 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
 
+import click
 import pytest
+import yaml
+from click.testing import CliRunner
 
 from chalicelib.domain.lookups import Progress
 from chalicelib.domain.model import Actor
 from chalicelib.domain.reasons import Outcome
 from chalicelib.operators.context import Identity, Operator
-from chalicelib.operators.output import Table, print_table
+from chalicelib.operators.layout import Column, Table, fit
+from chalicelib.operators.output import print_rows
 from sandbox.knobs import DEFAULT_REGIONS
 from tests.component.operated import (
     ACCOUNT,
@@ -48,6 +54,15 @@ def empty() -> Iterator[None]:
 
 
 @pytest.fixture
+def everywhere(tmp_path: Path) -> str:
+    """The policy that ships, but for every Region, used or not."""
+    policy = json.loads((PROJECT / "policies" / "policy.json").read_text("utf-8"))
+    policy["rules"][0]["when"] = "always"
+    (tmp_path / "always.json").write_text(json.dumps(policy), "utf-8")
+    return str(tmp_path / "always.json")
+
+
+@pytest.fixture
 def remediated(empty: None) -> None:
     """The guard remediated after root set X-Ray to NONE."""
     delivered(event())
@@ -73,9 +88,11 @@ def state_of_the_world() -> Any:
 
 
 class TestCheck:
-    def test_says_what_is_wrong_what_would_be_done_and_what_it_costs_and_changes_nothing(self, empty: None) -> None:
+    def test_says_what_is_wrong_what_would_be_done_and_what_it_costs_and_changes_nothing(
+        self, empty: None, everywhere: str
+    ) -> None:
         before = state_of_the_world()
-        answer = typed("check", HERE)
+        answer = typed("check", HERE, "--policy", everywhere)
         assert answer.code == 1
         assert "NONCOMPLIANT" in answer.out
         assert "PLANNED ACTION" in answer.out
@@ -85,6 +102,15 @@ class TestCheck:
         assert "kms:Decrypt" in answer.err
         assert state_of_the_world() == before
 
+    def test_of_a_target_that_nobody_uses_says_the_same_alone_and_among_all_regions(self, empty: None) -> None:
+        alone = typed("check", HERE, "--output", "json")
+        among = typed("check", "--all-regions", "--output", "json")
+        (one,) = alone.json["targets"]
+        assert one in among.json["targets"]
+        assert (alone.code, among.code) == (0, 0)
+        assert (one["outcome"], one["reason"], one["compliant"]) == ("IGNORED", "IDLE", None)
+        assert "never encrypted, and no traces in six hours" in typed("check", "us-east-1").err
+
     def test_of_a_compliant_target_is_good(self, remediated: None) -> None:
         answer = typed("check", HERE)
         said = f"Judging by the policy in force, digest {guard().policy.digest[:12]}.\n"
@@ -92,9 +118,13 @@ class TestCheck:
         assert "COMPLIANT" in answer.out
         assert "NONCOMPLIANT" not in answer.out
 
-    def test_without_a_target_looks_at_the_configured_region_of_the_callers_account(self, empty: None) -> None:
-        document = typed("check", "--output", "json", "--region", "eu-west-1").json
-        # The guard's tables are not there, so it is judged without them.
+    def test_without_a_target_looks_at_the_configured_region_of_the_callers_account(
+        self, empty: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        document = typed("check", "--output", "json").json
+        assert [one["target"] for one in document["targets"]] == [HERE]
+        monkeypatch.setenv("AWS_REGION", "eu-west-1")
+        document = typed("check", "--output", "json", "--home-region", "us-east-1").json
         assert [one["target"] for one in document["targets"]] == [target("eu-west-1")]
 
     def test_of_all_regions_leaves_alone_what_nobody_uses_as_the_sweep_would(self, remediated: None) -> None:
@@ -135,10 +165,10 @@ class TestCheck:
     def test_before_anything_is_deployed_judges_without_the_guards_memory_and_says_so(self) -> None:
         with world(tables=False):
             answer = typed("check", HERE)
-        assert answer.code == 1
+        assert answer.code == 0
         assert "tables do not exist" in answer.err
 
-    @pytest.mark.parametrize("wrong", ["us-east-1", "123/us-east-1", f"{ACCOUNT}/", f"{ACCOUNT}/nowhere", "\x1b[2J/x"])
+    @pytest.mark.parametrize("wrong", ["us-east", "123/us-east-1", f"{ACCOUNT}/", f"{ACCOUNT}/nowhere", "\x1b[2J/x"])
     def test_of_what_is_no_target_says_how_one_is_written(self, wrong: str) -> None:
         answer = typed("check", wrong)
         assert answer.code == 2
@@ -226,7 +256,8 @@ class TestHistory:
     def test_as_a_table_has_a_row_a_record_newest_first(self, remediated: None) -> None:
         answer = typed("history", "--target", HERE)
         header, newest, *_, oldest = answer.out.splitlines()
-        assert header.split() == ["TIME", "TARGET", "OUTCOME", "REASON", "ACTOR", "CHANGE", "EXPOSURE"]
+        assert header.split() == ["TIME", "TARGET", "OUTCOME", "REASON", "ACTOR", "CHANGE", "EXPOSURE", "INCIDENT"]
+        assert newest.endswith(f"{HERE}#1")
         assert ("REMEDIATED" in newest, "REMEDIATING" in oldest) == (True, True)
         assert "root" in newest
         assert "NONE → key" in newest
@@ -252,6 +283,8 @@ class TestHistory:
             ("--actor", "mallory"): 0,
             ("--rule", "baseline"): 4,
             ("--outcome", "REMEDIATED", "--outcome", "IGNORED"): 4,
+            ("--outcome", "remediated,Ignored"): 4,
+            ("--target", "us-east-1"): 4,
         }.items():
             assert len(typed("history", "--output", "jsonl", *options).lines) == count, options
 
@@ -283,7 +316,8 @@ class TestHistory:
             (("--account", "12"), "twelve digits"),
             (("--target-region", "Virginia"), "us-east-1"),
             (("--target", "nowhere"), "111122223333/us-east-1"),
-            (("--outcome", "GONE"), "remediated"),
+            (("--outcome", "GONE"), "REMEDIATED"),
+            (("--outcome", "FAILED,GONE"), "'GONE' is not one of"),
             (("--limit", "0"), "1<=x<=500"),
             (("--follow", "--until", "1h"), "--follow"),
         ],
@@ -318,6 +352,24 @@ class TestHistory:
         assert answer.code == 0
         assert document[:5] == [f"{HERE}#1", f"{HERE}#2", f"{HERE}#3", f"{HERE}#4", "guard#1"]
         assert document[5:] == [f"{HERE}#5"]
+
+    def test_followed_as_a_table_has_one_header_over_aligned_columns(self, remediated: None) -> None:
+        polls = 0
+
+        def meanwhile(seconds: float) -> None:
+            nonlocal polls
+            polls += 1
+            if polls == 2:
+                delivered({**event(), "detail": {**event()["detail"], "eventID": "second"}})
+            if polls == 4:
+                raise KeyboardInterrupt
+
+        header, *rows = typed("history", "--follow", sleep=meanwhile).out.splitlines()
+        assert header.split()[:3] == ["TIME", "TARGET", "OUTCOME"]
+        assert len(rows) == 6
+        for name in ("TARGET", "OUTCOME", "REASON", "ACTOR"):
+            start = header.index(name)
+            assert all(row[start - 1] == " " and row[start] != " " for row in rows), name
 
     def test_shows_hostile_text_as_text(self, empty: None) -> None:
         document = event("30_success_none_iamuser_mfa_console_with_path")
@@ -418,7 +470,7 @@ class TestStatus:
         answer = typed("status")
         assert answer.code == 0
         rows = [line.split() for line in answer.out.splitlines()[1:]]
-        assert [(row[0], row[1]) for row in rows] == [(ACCOUNT, "eu-west-1"), (ACCOUNT, "us-east-1")]
+        assert [row[0] for row in rows] == [target("eu-west-1"), target("us-east-1")]
         assert "1 of 2 targets compliant, 1 ignored" in answer.err
 
     def test_in_json_has_the_targets_and_the_guards_own_state(self, swept_twice: None) -> None:
@@ -549,6 +601,29 @@ class TestAudit:
             assert kinds.count("record") == report["records"]
         else:
             assert text.startswith("kind,target,seq,")
+
+    @pytest.mark.parametrize("form", ["jsonl", "csv"])
+    def test_export_to_a_file_writes_what_it_prints_and_says_the_digest(
+        self, remediated: None, tmp_path: Path, form: str
+    ) -> None:
+        file = tmp_path / "log"
+        answer = typed("audit", "export", "--format", form, "--file", str(file))
+        assert (answer.code, answer.out) == (0, "")
+        assert file.read_text("utf-8") == typed("audit", "export", "--format", form).out
+        assert hashlib.sha256(file.read_bytes()).hexdigest() in answer.err
+        again = typed("audit", "export", "--file", str(file))
+        assert (again.code, "exists, and is not replaced" in again.err) == (2, True)
+        assert sorted(tmp_path.iterdir()) == [file]
+
+    def test_export_into_a_folder_that_does_not_exist_is_a_usage_error(self, remediated: None, tmp_path: Path) -> None:
+        answer = typed("audit", "export", "--file", str(tmp_path / "none" / "log"))
+        assert (answer.code, "cannot write" in answer.err) == (2, True)
+
+    @pytest.mark.parametrize("output", ["log.csv", "./log", "json", "yaml", "wide"])
+    def test_export_takes_no_output_and_says_how_a_file_is_written(self, empty: None, output: str) -> None:
+        answer = typed("audit", "export", "-o", output)
+        assert (answer.code, answer.out) == (2, "")
+        assert "--file" in answer.err
 
     def test_export_of_an_empty_log_is_empty(self, empty: None) -> None:
         assert typed("audit", "export").out == ""
@@ -750,15 +825,34 @@ class TestForms:
         assert answer.code == 253
         assert "elsewhere" in answer.err
 
-    def test_a_drawn_table_has_the_same_words_as_a_plain_one(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_a_coloured_table_has_the_same_words_as_a_plain_one(self) -> None:
         rows = [[outcome.value, "[bold]not markup[/bold]"] for outcome in Outcome]
-        print_table(Table(("outcome", "why"), rows, ""), rich=True)
-        drawn = capsys.readouterr().out
-        print_table(Table(("outcome", "why"), rows, ""), rich=False)
-        plain = capsys.readouterr().out
-        assert "\x1b[" in drawn
-        assert "\x1b" not in plain
-        for outcome in Outcome:
-            assert outcome.value in drawn
-            assert outcome.value in plain
-        assert drawn.count("[bold]not markup[/bold]") == len(Outcome)
+
+        @click.command()
+        def shown() -> None:
+            print_rows(fit(Table((Column("outcome"), Column("why")), rows, ""), None), True, colour=True)
+
+        coloured, plain = (CliRunner().invoke(shown, color=wanted).stdout for wanted in (True, False))
+        assert "\x1b[1m" in coloured
+        assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == plain
+        assert plain.splitlines()[1:] == [f"{outcome.value:<11}  [bold]not markup[/bold]" for outcome in Outcome]
+
+    def test_yaml_has_what_json_has(self, remediated: None) -> None:
+        for command in (("history",), ("show", f"{HERE}#1"), ("status",), ("incidents",), ("check", HERE)):
+            written = typed(*command, "-o", "json").json
+            read = yaml.safe_load(typed(*command, "-o", "yaml").out)
+            if command[0] == "status":  # an exposure and a waiting grow with the time
+                assert [each["target"] for each in read["targets"]] == [each["target"] for each in written["targets"]]
+            else:
+                assert read == written
+        answer = typed("history", "--limit", "1", "-o", "yaml")
+        assert yaml.safe_load(answer.out)["next_token"] is not None
+        assert "--next-token" not in answer.err
+
+    def test_wide_has_whole_ids_whatever_the_terminal(self, remediated: None, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("COLUMNS", "80")
+        narrow, wide = typed("history"), typed("history", "-o", "wide")
+        key_id = key_arn().rpartition("/")[2]
+        assert (key_id in narrow.out, key_id in wide.out) == (False, True)
+        assert "To see every column, add -o wide." in narrow.err
+        assert "add -o wide" not in wide.err

@@ -23,7 +23,8 @@ from chalicelib.aws.clients import Clients, call
 from chalicelib.domain.errors import AwsError
 from chalicelib.domain.model import Target
 from chalicelib.domain.policy import parse
-from chalicelib.operators.output import Table, print_table
+from chalicelib.operators.layout import Column, Table
+from chalicelib.operators.output import print_table
 from tests.contract.assumptions import CHECKS, RUN_TAG, SHORTEST_WINDOW_DAYS, Check, Live, Settled, Verdict
 from tests.contract.places import Place
 
@@ -147,7 +148,8 @@ def _lost_key(live: Live) -> str | None:
 
 def _tell(live: Live, settled: Sequence[Settled], remaining: Sequence[str]) -> None:
     rows = [(each.assumption, each.verdict.value, each.answer, each.meaning) for each in settled]
-    print_table(Table(("Assumption", "Holds", "Answer", "What it means"), rows, "Nothing was settled."))
+    columns = [Column(each, wraps=True) for each in ("Assumption", "Holds", "Answer", "What it means")]
+    print_table("table", Table(columns, rows, "Nothing was settled."))
     for line in remaining:
         print(line, file=sys.stderr)
     for key in live.place.keys if not remaining else ():

@@ -17,7 +17,9 @@ def pinned(text: str) -> dict[str, str]:
     return dict(re.findall(r"^([a-z0-9._-]+)==(\S+)", text, re.MULTILINE))
 
 
-@pytest.mark.parametrize("command", ["demo", "test", "sandbox", "check", "package", "deploy", "bench", "help"])
+@pytest.mark.parametrize(
+    "command", ["demo", "test", "sandbox", "check", "package", "release", "deploy", "bench", "help"]
+)
 def test_every_promised_command_exists(command: str, project: Path) -> None:
     answer = subprocess.run(
         ["make", "--dry-run", "--always-make", command], cwd=project, capture_output=True, text=True, check=False
@@ -27,7 +29,7 @@ def test_every_promised_command_exists(command: str, project: Path) -> None:
 
 def test_help_lists_the_commands(project: Path) -> None:
     answer = subprocess.run(["make", "help"], cwd=project, capture_output=True, text=True, check=True)
-    for command in ("demo", "test", "sandbox", "check", "package", "deploy", "bench"):
+    for command in ("demo", "test", "sandbox", "check", "package", "release", "deploy", "bench"):
         assert f"make {command} " in answer.stdout
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from chalicelib.auditlog.views import target_view
 from chalicelib.auditlog.waits import Waiting, waiting
 from chalicelib.domain.lanes import Lane
 from chalicelib.domain.model import Actor
@@ -122,7 +123,16 @@ def test_a_break_glass_says_until_when_and_who_opened_it() -> None:
     text = "no attempt before 10:04:52: a break-glass opened by role/ci-deploy is in force"
     assert told(suppressed) == (text, SOON)
     assert told(suppressed, PAUSED) == (text, SOON)
-    assert told(replace(suppressed, suppressions=())) == ("next check within a minute, a break-glass is in force", None)
+    ended = ("next check within a minute, the break-glass has ended", None)
+    assert told(replace(suppressed, suppressions=())) == ended
+
+
+def test_a_break_glass_past_its_end_is_not_in_force_though_the_guard_has_not_noted_the_end() -> None:
+    past = state(Outcome.SUPPRESSED, Reason.BREAK_GLASS, suppressions=(replace(GLASS, until=NOW),))
+    assert told(past) == ("next check within a minute, the break-glass has ended", None)
+    assert not target_view(past, GuardState(), NOW).suppressions
+    still = state(Outcome.SUPPRESSED, Reason.BREAK_GLASS, suppressions=(replace(GLASS, until=NOW + SECOND),))
+    assert len(target_view(still, GuardState(), NOW).suppressions) == 1
 
 
 def test_a_sweep_that_reached_its_limit_waits_for_the_next_one() -> None:
