@@ -416,7 +416,7 @@ def main(arguments: list[str]) -> int:
     past.mishap(own[0], now - timedelta(hours=5), "policy-stripped", PLATFORM)
     past.is_stuck(own[2], now - timedelta(hours=3))
     past.suppresses(own[1], now - timedelta(hours=1), now + timedelta(hours=7), "INC-2231 trace export", TAG, PLATFORM)
-    # Event history has the calls of the past, whose events the guard above received: they are not to be found missing.
+    # The guard was here for a month, so it has read Event history until now.
     histories = make_history_store(past.clients_of(home, None), region, AwsClock())
     for target in own:
         histories.keep(str(target), Progress(until=now))
