@@ -24,6 +24,17 @@ class Lane(StrEnum):
 HARM = frozenset({Lane.SETTING, Lane.KEY})
 """The lanes of violations by which X-Ray loses traces, or stores them under a key that the rule forbids."""
 
+EXPOSED_ELSEWHERE = frozenset(
+    {
+        Violation.SPANS_NOT_KMS,
+        Violation.SPANS_KEY_NOT_ALLOWED,
+        Violation.SPANS_KEY_UNUSABLE,
+        Violation.SPANS_FORBIDDEN,
+        Violation.TRACES_COPIED,
+    }
+)
+"""The violations by which spans or traces lie elsewhere as the rule forbids, however safe X-Ray itself is."""
+
 OF_STEPS = (Lane.SETTING, Lane.KEY, Lane.SPANS, Lane.UPKEEP)
 """The lanes of mutations, in the order in which they are remediated."""
 

@@ -15,8 +15,8 @@ from msgspec.structs import replace
 from chalicelib.domain import attribution, floods, incidents, lastseen, waiting
 from chalicelib.domain.breakglass import Weighed
 from chalicelib.domain.echo import MOST_REQUESTS, MOST_WINDOWS
-from chalicelib.domain.judge import OF_THE_KEY, lanes_of
-from chalicelib.domain.lanes import HARM
+from chalicelib.domain.judge import OF_THE_KEY, judge, lanes_of
+from chalicelib.domain.lanes import EXPOSED_ELSEWHERE, HARM
 from chalicelib.domain.model import EncryptionStatus, EncryptionType, KeyEvent, Setting, Trigger, TriggerKind
 from chalicelib.domain.observation import Observation
 from chalicelib.domain.reasons import Outcome, Problem, Reason, Violation
@@ -201,10 +201,15 @@ class SettlementDraft:
         return replace(incident, attributions=found, earlier=earlier, makers=makers), is_new
 
     def with_safety(self, incident: Incident, seen: Observation) -> Incident:
-        """Return the incident with the time since when X-Ray is safe, None if it is not."""
+        """Return the incident with the time since when nothing is exposed, None if something is."""
         assert self.run.rule is not None
         lanes = lanes_of(self.run.target, self.run.rule, self.state, seen)
-        safe = HARM.isdisjoint(lanes.values()) and seen.setting.status is EncryptionStatus.ACTIVE
+        found = judge(self.run.target, self.run.rule, self.state, seen)
+        safe = (
+            HARM.isdisjoint(lanes.values())
+            and EXPOSED_ELSEWHERE.isdisjoint(found)
+            and seen.setting.status is EncryptionStatus.ACTIVE
+        )
         return replace(incident, safe_at=incident.safe_at or self.now) if safe else replace(incident, safe_at=None)
 
     def joined(self, incident: Incident) -> Incident:

@@ -209,7 +209,7 @@ class Incident(Struct, frozen=True):
     `unended`: the latest attempt has no end on the record yet, or only APPLIED. Until `settles_until`, a failure in the
     lane `settles_in` may only mean that AWS is slow. `planned` are the latest attempt's steps. `mutated`: a call was
     sent that may have taken effect, so the end is REMEDIATED. `attributions` are of the present violations, `earlier`
-    of former ones; `makers` say which events made them, also late events. Since `safe_at` X-Ray was seen to be safe.
+    of former ones; `makers` say which events made them, also late events. Since `safe_at` nothing was seen exposed.
     """
 
     id: str

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from chalicelib.domain.incidents import exposed_since, exposure, past_exposure
 from chalicelib.domain.keypolicy.judge import judge_for_logs
 from chalicelib.domain.model import Actor, EncryptionType
 from chalicelib.domain.observation import Observation
@@ -205,6 +206,21 @@ def test_a_rule_that_forbids_spans_in_logs_alarms_and_touches_nothing_and_x_ray_
     assert scene.tables.state(HOME).outcome is Outcome.REMEDIATED or scene.witness.settled(), scene.witness.story()
     assert "AssociateKmsKey" not in [each.name for each in scene.world.mutations]
     scene.witness.check_whole()
+
+
+def test_p4_spans_where_the_rule_forbids_them_count_as_exposed_for_as_long_as_they_go_there() -> None:
+    scene = settled_stage_under(ruled(spans="forbid"))
+    scene.lambdas.schedule()
+    scene.world.user_sends_spans(HOME)
+    scene.world.run(2 * 3600)
+    incident = scene.tables.state(HOME).incident
+    assert incident is not None
+    assert exposure(incident, scene.world.clock) > 7000
+    scene.world.user_sends_spans(HOME, "XRay")
+    scene.world.run(3600)
+    assert scene.tables.state(HOME).incident is None
+    (past,) = [each for each in scene.tables.state(HOME).past if each.id == incident.id]
+    assert past_exposure(past, exposed_since(incident)) > 7000
 
 
 def test_a_link_to_another_account_alarms_and_is_left_and_its_removal_is_seen() -> None:
