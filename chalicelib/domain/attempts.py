@@ -125,6 +125,7 @@ def _stopped_short(draft: SettlementDraft, attempted: Attempted, problem: Proble
     if passing and until is not None and now < until:
         outcome, reason = Outcome.DEFERRED, Reason.SETTLING
     due = waiting.after_attempt(state, attempted.lane, outcome, draft.at, draft.run.setup.limits)
+    due = waiting.sooner(due, waiting.free_at(state, attempted.held), now)
     # If every call was refused, the guard did not end the incident.
     incident = draft.with_safety(replace(incident, mutated=attempted.mutated), attempted.seen)
     draft.set(

@@ -64,7 +64,8 @@ def decide(run: Run, known: Known, seen: Observation, suppression: Suppression |
             return suppressed
         # A principal's tag covers the setting that it made, and not where spans are stored.
         acts = _decided(run, known, seen, violations, lanes, frozenset(OF_STEPS) - {Lane.SPANS}, now)
-        return replace(acts, suppression=suppression) if acts.outcome is Outcome.REMEDIATING else suppressed
+        is_about_spans = acts.outcome is Outcome.REMEDIATING or (acts.lane is Lane.SPANS and acts.blocked is not None)
+        return replace(acts, suppression=suppression) if is_about_spans else suppressed
     return _decided(run, known, seen, violations, lanes, frozenset(), now)
 
 
@@ -103,7 +104,7 @@ def _decided(
             Reason.KEY_CREATION_UNCERTAIN,
             f"the response to CreateKey was lost, so a key may exist; known at {state.intent.due:%H:%M:%SZ}",
         )
-        return _stopped(violations, Blocked(uncertain, lane=steps[0].lane))
+        return _stopped(violations, Blocked(uncertain, lane=steps[0].lane), free_at(state, held))
     if steps:
         stops = blocked.problem if blocked else None
         return Decision(Outcome.REMEDIATING, violations, steps=steps, blocked=stops, held=held)
@@ -114,7 +115,7 @@ def _decided(
     if blocked.left:
         problem = blocked.problem
         return Decision(Outcome.OBSERVED, violations, problem.code, problem.message, blocked=problem)
-    return _stopped(violations, blocked)
+    return _stopped(violations, blocked, free_at(state, held))
 
 
 def _held_back(
@@ -125,12 +126,13 @@ def _held_back(
     return Decision(Outcome.DEFERRED, violations, Reason.BACKOFF, message, due=due or until, held=held)
 
 
-def _stopped(violations: tuple[Violation, ...], blocked: Blocked) -> Decision:
-    """Return DEFERRED if the problem passes by itself, else FAILED: a person must act."""
+def _stopped(violations: tuple[Violation, ...], blocked: Blocked, due: datetime | None) -> Decision:
+    """Return DEFERRED if the problem passes by itself, else FAILED: a person must act. `due`: a held lane is free."""
     problem, lane = blocked.problem, blocked.lane
+    outcome, reason = Outcome.FAILED, problem.code
     if problem.code in SETTLING_CODES:
-        return Decision(Outcome.DEFERRED, violations, Reason.SETTLING, problem.message, blocked=problem, lane=lane)
-    return Decision(Outcome.FAILED, violations, problem.code, problem.message, blocked=problem, lane=lane)
+        outcome, reason = Outcome.DEFERRED, Reason.SETTLING
+    return Decision(outcome, violations, reason, problem.message, blocked=problem, lane=lane, due=due)
 
 
 def is_idle(rule: Rule, state: TargetState, seen: Observation, trigger: TriggerKind) -> bool:

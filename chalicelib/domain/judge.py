@@ -59,7 +59,7 @@ def judge(target: Target, rule: Rule, state: TargetState, seen: Observation) -> 
     if recorded and alias in seen.aliases and seen.aliases[alias] != recorded:
         found.append(Violation.ALIAS_MOVED)
     candidate = managed_key(state, seen, rule)
-    if rule.managed_key.ensure and candidate != seen.setting.key_arn:
+    if serves_otherwise(rule, seen, candidate) and candidate != seen.setting.key_arn:
         key = seen.keys.get(candidate) if candidate else None
         found += _judge_key(key, rule, target, ours=True) if key else [Violation.KEY_NOT_FOUND]
         if candidate and alias in seen.aliases and seen.aliases[alias] != candidate:
@@ -68,6 +68,13 @@ def judge(target: Target, rule: Rule, state: TargetState, seen: Observation) -> 
     if forbidden_links(rule, state, seen):
         found.append(Violation.TRACES_COPIED)
     return tuple(dict.fromkeys(found))
+
+
+def serves_otherwise(rule: Rule, seen: Observation, managed_key: str | None) -> bool:
+    """Whether the managed key must be whole even if X-Ray uses another one: the rule says so, or it encrypts spans."""
+    group = seen.spans.group
+    encrypts_spans = group is not None and group.key_arn == managed_key and rule.require.spans is SpansRule.ENCRYPT
+    return rule.managed_key.ensure or (managed_key is not None and encrypts_spans)
 
 
 def lanes_of(target: Target, rule: Rule, state: TargetState, seen: Observation) -> dict[Violation, Lane]:

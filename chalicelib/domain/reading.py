@@ -152,7 +152,7 @@ def _is_as_before(state: TargetState, first: Glance, kind: TriggerKind, now: dat
 def _are_links_due(state: TargetState, kind: TriggerKind, now: datetime) -> bool:
     """Whether a deep observation lists the links: once a day, and with each sweep while one is forbidden."""
     known = state.links
-    if known is None or now - known.at >= LINKS_EVERY:
+    if known is None or known.problem is not None or now - known.at >= LINKS_EVERY:
         return True
     return kind in (TriggerKind.SWEEP, TriggerKind.OPERATOR) and Violation.TRACES_COPIED in state.violations
 

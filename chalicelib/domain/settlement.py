@@ -119,7 +119,8 @@ class SettlementDraft:
         """The keys and nonces that the run relies on."""
         if seen is not None:
             spans = seen.spans if seen.spans != Spans() else None  # a Region that offers no destination
-            self.set(spans=spans, links=seen.links or self.state.links)
+            links = seen.links.after(self.state.links) if seen.links else self.state.links
+            self.set(spans=spans, links=links)
         self._note_edits()
         self._note_found_key()
         if self.must_audit and run.event is not None:
@@ -290,10 +291,16 @@ class SettlementDraft:
         )
 
     def clear_recheck(self, seen: Observation) -> None:
-        """Clear the recheck if the observation is deep and was made after it was due: earlier reads may be stale."""
+        """Clear the recheck if the observation is deep and was made after it was due: earlier reads may be stale.
+
+        What is not known of spans, for a reason that passes, or changes just now, is read again then.
+        """
         recheck_at = self.state.recheck_at
         if recheck_at is not None and seen.deep and recheck_at <= seen.at:
-            self.set(recheck_at=None)
+            recheck_at = None
+        if seen.spans.will_be_known:
+            recheck_at = recheck_at or waiting.recheck_after(None, self.now)
+        self.set(recheck_at=recheck_at)
 
     def settled(
         self,

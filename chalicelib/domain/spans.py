@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from chalicelib.domain.reasons import Problem
 
@@ -53,6 +54,11 @@ class Spans(Struct, frozen=True):
         """Whether X-Ray's encryption setting covers the spans, for certain."""
         return self.problem is None and not self.are_in_logs
 
+    @property
+    def will_be_known(self) -> bool:
+        """Whether another reading is likely to say more: this one failed for a reason that passes, or X-Ray changes."""
+        return self.status == "PENDING" if self.problem is None else self.problem.retryable
+
     def same_place(self, other: Spans | None) -> bool:
         """Whether both are stored in the same place under the same key, as far as known. None: with the traces."""
         return self._place == (other or Spans())._place
@@ -88,6 +94,10 @@ class Links(Struct, frozen=True):
     at: datetime
     found: tuple[Link, ...] = ()
     problem: Problem | None = None
+
+    def after(self, known: Links | None) -> Links:
+        """Return what is known after this reading: if it failed, the links and the time of the one before."""
+        return replace(known, problem=self.problem) if self.problem is not None and known is not None else self
 
     @property
     def accounts(self) -> tuple[str, ...]:

@@ -18,7 +18,14 @@ from enum import StrEnum
 from msgspec import Struct
 from msgspec.structs import replace
 
-from chalicelib.domain.judge import forbidden_links, judge, lanes_of, policy_verdict, rotates_slowly
+from chalicelib.domain.judge import (
+    forbidden_links,
+    judge,
+    lanes_of,
+    policy_verdict,
+    rotates_slowly,
+    serves_otherwise,
+)
 from chalicelib.domain.keychoice import managed_key
 from chalicelib.domain.keypolicy.document import UnreadablePolicy
 from chalicelib.domain.keypolicy.judge import judge_for_logs
@@ -110,6 +117,8 @@ def next_step(
                 step = _usable(target, rule, state, seen, partition) or _moved(target, rule, state, seen)
             case Lane.KEY:
                 step = _usable(target, rule, state, seen, partition)
+            case Lane.SPANS if Lane.KEY in held and Lane.KEY in found.values():
+                step = None  # a fight about the key is held back for spans, too
             case Lane.SPANS:
                 step = _spans_encrypted(target, rule, state, seen, partition)
                 if isinstance(step, Blocked):
@@ -201,12 +210,12 @@ def _kept_up(
         return None
     arn = managed_key(state, seen, rule)
     in_use = arn is not None and arn == seen.setting.key_arn
-    if rule.managed_key.ensure and not in_use:
+    if serves_otherwise(rule, seen, arn) and not in_use:
         step = _usable(target, rule, state, seen, partition)
         if step:
             return step
     key = seen.keys.get(arn or "")
-    if key is not None and (in_use or rule.managed_key.ensure):
+    if key is not None and (in_use or serves_otherwise(rule, seen, arn)):
         step = _completed(key, state, rule, target)
         if step:
             return step
@@ -228,10 +237,12 @@ def _completed(key: Key, state: TargetState, rule: Rule, target: Target) -> Step
     if rule.require.rotation and (key.rotation is False or rotates_slowly(key, rule)):
         if key.origin != "AWS_KMS" or key.is_replica:
             what = "is a replica, which its primary key rotates" if key.is_replica else f"has origin {key.origin}"
-            return Blocked(Problem(Reason.KEY_NOT_ROTATABLE, f"{key.arn} {what}, so KMS cannot rotate it here"))
+            problem = Problem(Reason.KEY_NOT_ROTATABLE, f"{key.arn} {what}, so KMS cannot rotate it here")
+            return Blocked(problem, left=key.rotation is True)
         before = f"{key.rotation_days} days" if key.rotation else "off"
         step = Step(StepName.ENABLE_ROTATION, key.arn, before, f"{rule.managed_key.rotation_days} days")
-        return _if_ours(key, state, step, f"rotate it every {step.after} or sooner")
+        rotated = _if_ours(key, state, step, f"rotate it every {step.after} or sooner")
+        return replace(rotated, left=key.rotation is True) if isinstance(rotated, Blocked) else rotated
     return None
 
 

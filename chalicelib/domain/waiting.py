@@ -139,9 +139,10 @@ def after_decision(
     """
     backoffs = state.backoffs
     if outcome is Outcome.FAILED:
-        return after_failure(backoffs, lane, at, limits) if tried else Wait(incident_due(state) or at.now, backoffs)
+        wait = after_failure(backoffs, lane, at, limits) if tried else Wait(incident_due(state) or at.now, backoffs)
+        return Wait(sooner(wait.due or at.now, held_until, at.now), wait.backoffs)
     if reason == Reason.SETTLING:
-        return Wait(at.now + SETTLING_PAUSE, backoffs)
+        return Wait(sooner(at.now + SETTLING_PAUSE, held_until, at.now), backoffs)
     if outcome is Outcome.DEFERRED:
         return Wait(held_until or (at.now if reason == Reason.PAUSED else None), backoffs)
     return Wait(at.now if outcome is Outcome.SUPPRESSED else held_until, backoffs)
@@ -215,6 +216,11 @@ def settles_anew(state: TargetState, held: frozenset[Lane]) -> datetime | None:
     """
     fights = any(not _is_free(state, lane) for lane in OF_STEPS if lane not in held)
     return state.incident.settles_until if fights and state.incident else None
+
+
+def sooner(due: datetime, free: datetime | None, now: datetime) -> datetime:
+    """Return when to go on: at `due`, or before if another lane is free before that."""
+    return min(due, free) if free is not None and free > now else due
 
 
 def later(one: datetime | None, other: datetime) -> datetime:

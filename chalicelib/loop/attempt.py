@@ -169,7 +169,7 @@ class Attempt:
             case StepName.ASSOCIATE_KEY:
                 self._note_adopted(arn)
                 self._mutate(step, lambda: self.reach.logs.associate(arn))
-                return replace(seen, spans=self._until_associated(arn))
+                return replace(seen, spans=self._until_associated(step))
 
     def _note_planned(self, step: Step) -> None:
         """A step that was not foreseen is stored before it is taken, so that its event is recognized."""
@@ -287,14 +287,15 @@ class Attempt:
                 self.guard.sleep(pause)
         return key
 
-    def _until_associated(self, arn: str) -> Spans:
+    def _until_associated(self, step: Step) -> Spans:
         """Read where spans are stored until CloudWatch Logs shows the key, for ten seconds at most."""
         for pause in (*_pauses(), None):
             spans = read_spans(self.reach)
-            if pause is None or spans.group is None or spans.group.key_arn == arn:
-                break
-            self.guard.sleep(pause)
-        return spans
+            if spans.group is not None and spans.group.key_arn == step.key_arn:
+                return spans
+            if pause is not None:
+                self.guard.sleep(pause)
+        raise GuardError(Problem(Reason.NOT_YET_TAKEN, f"AWS accepted {step.name} and does not show it yet"))
 
     def _confirm(self, seen: Observation) -> tuple[Problem | None, Observation]:
         """Read X-Ray's setting until it is ACTIVE, for ten seconds at most."""

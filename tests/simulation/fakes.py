@@ -97,8 +97,9 @@ class FakeLogs:
 
     def group(self) -> LogGroup | None:
         def effect() -> LogGroup | None:
-            group = self._run.of(self._target).told_group = self._world.place(self._target).group
-            return group
+            place = self._world.place(self._target)
+            group = self._run.of(self._target).told_group = place.group
+            return None if place.hides_encrypted_group and group and group.key_arn else group
 
         return self._world.call(self._run, "DescribeLogGroups", effect, self._target)
 

@@ -106,6 +106,7 @@ class Place:
     destination: str = "XRay"
     group: LogGroup | None = None
     encrypts_spans_at: float = 0.0
+    hides_encrypted_group: bool = False
     links: tuple[Link, ...] = ()
     times: list[float] = field(default_factory=lambda: [float("-inf")])
     history: list[Kms] = field(default_factory=lambda: [Kms()])
