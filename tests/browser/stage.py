@@ -70,6 +70,8 @@ def tell(document: bytes, now: datetime, *, hostile: bool) -> dict[str, Any]:
 
     past.is_stuck(stuck, now - timedelta(hours=5))
     note("failed", stuck)
+    for minutes in range(10, 50, 5):
+        past.ticks(now - timedelta(hours=5) + timedelta(minutes=minutes))
     past.changes_setting(observed, PLATFORM, now - timedelta(hours=4), None)
     note("observed", observed)
     began, ends = now - timedelta(hours=3), now + timedelta(hours=6)

@@ -224,6 +224,17 @@ def test_a_failed_incident_says_what_to_do(look: Looker, stage: Stage) -> None:
     assert "so far" in look.text
 
 
+def test_equal_failures_are_one_line_with_their_number_and_the_first_and_last_time(look: Looker, stage: Stage) -> None:
+    look.incident(stage["failed"])
+    lines = look.texts(".timeline > li")
+    assert len(lines) <= 3
+    (line,) = [text for text in lines if re.search(r"\b[0-9]+ times\b", text)]
+    assert re.search(r"\b[89] times\b", line)
+    first, last = re.findall(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:]{8}", line)[:2]
+    assert first < last
+    assert line.count("hand the key over") == 1
+
+
 def test_a_suppressed_incident_shows_the_break_glass_that_holds_it(look: Looker, stage: Stage) -> None:
     look.incident(stage["suppressed"])
     section = look.one("section[aria-labelledby=suppression-title]").text
@@ -238,6 +249,11 @@ def test_records_lead_to_the_very_bytes_that_were_hashed(look: Looker, stage: St
         "[0-9a-f]{64}", dict(zip(look.texts(".facts dt"), look.texts(".facts dd"), strict=True))["Hash"].split()[0]
     )
     assert '"outcome": "REMEDIATED"' in look.one("pre").text
+
+
+def test_the_list_of_records_fits_a_screen(look: Looker) -> None:
+    look.goes_to("/records")
+    assert look.run("const t = document.querySelector('.table'); return t.scrollWidth <= t.clientWidth")
 
 
 def test_every_outcome_has_one_label_which_is_its_code_in_badge_and_filter(look: Looker) -> None:

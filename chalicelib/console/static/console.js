@@ -63,6 +63,15 @@
 
   // --- following ----------------------------------------------------------------------------------------------------
   const linkOf = (link) => link.getAttribute("href");
+  const linksIn = (place) => [...place.querySelectorAll("a[href]")];
+
+  // A link by its address, and by which of several to this address it is.
+  const nameOf = (link) => [linkOf(link), linksIn(main).filter((each) => linkOf(each) === linkOf(link)).indexOf(link)];
+  const named = ([href, at]) => {
+    const same = linksIn(main).filter((each) => linkOf(each) === href);
+    return same[at] || same[0];
+  };
+
   const detailsIn = (place) => [...place.querySelectorAll("details")];
   const scrollers = (place) => [...place.querySelectorAll("[tabindex='0']")];
 
@@ -75,11 +84,12 @@
   }
 
   function replace(fresh) {
-    const links = [...main.querySelectorAll("a[href]")];
-    const seen = links.find((link) => link.getBoundingClientRect().top >= 0);
+    const scrolled = scrollY;
+    const seen = linksIn(main).find((link) => link.getBoundingClientRect().top >= 0);
     const top = seen?.getBoundingClientRect().top;
+    const seenName = seen && nameOf(seen);
     const focused = main.contains(document.activeElement) ? document.activeElement : null;
-    const focusedLink = focused?.getAttribute("href");
+    const focusedName = focused?.matches("a[href]") && nameOf(focused);
     const focusable = "a[href], button, summary, [tabindex='0']";
     const focusedAt = focused ? [...main.querySelectorAll(focusable)].indexOf(focused) : -1;
     const open = detailsIn(main).map((each) => each.open);
@@ -89,12 +99,12 @@
     showTimes();
     detailsIn(main).forEach((each, at) => { if (at in open) each.open = open[at]; });
     scrollers(main).forEach((each, at) => { if (at in places) [each.scrollLeft, each.scrollTop] = places[at]; });
-    const now = [...main.querySelectorAll("a[href]")];
     if (focused) {
-      const same = focusedLink && now.find((link) => linkOf(link) === focusedLink);
-      (same || main.querySelectorAll(focusable)[focusedAt] || main).focus({ preventScroll: true });
+      const same = focusedName ? named(focusedName) : main.querySelectorAll(focusable)[focusedAt];
+      (same || main).focus({ preventScroll: true });
     }
-    const again = seen && scrollY > 0 && now.find((link) => linkOf(link) === linkOf(seen));
+    root.scrollTop = scrolled;
+    const again = scrolled > 0 && seenName && named(seenName);
     if (again) root.scrollTop += again.getBoundingClientRect().top - top;
   }
 
