@@ -20,7 +20,9 @@ from chalicelib.operators.errors import OperatorError, operator_error
 from chalicelib.operators.findings import LONGEST_WITHOUT_SWEEP
 from chalicelib.operators.formatting import time_text
 
-RECORDS_SEARCHED = 100
+RECORDS_SEARCHED = (20, 100)
+"""How many of the newest records are searched for one of an event: few at first, because one is usually among them."""
+
 LONGEST_OVERDUE = timedelta(minutes=5)
 
 
@@ -63,9 +65,7 @@ class Vitals:
 
 def vitals(operator: Operator, guard: GuardState, targets: Sequence[TargetView], now: datetime) -> Vitals:
     """Read the signs of life. What AWS denies is unknown; any other error of the log's reads is raised."""
-    latest = history.records(operator.store, Filter(), now, RECORDS_SEARCHED, most_items=RECORDS_SEARCHED)
-    kinds = (TriggerKind.CHANGE, TriggerKind.KEY)
-    events = [entry.record.at for entry in latest.entries if entry.record.trigger.kind in kinds]
+    event_at, searched = _last_event(operator, now)
     # The guard checks a suppressed target every minute without changing its due time.
     waits = [view for view in targets if view.due and view.outcome is not Outcome.SUPPRESSED]
     oldest = min(waits, key=lambda view: view.due or now, default=None)
@@ -74,14 +74,26 @@ def vitals(operator: Operator, guard: GuardState, targets: Sequence[TargetView],
     return Vitals(
         swept_at=guard.swept_at,
         sweep_is_stale=guard.swept_at is None or now - guard.swept_at > LONGEST_WITHOUT_SWEEP,
-        event_at=events[0] if events else None,
-        searched=len(latest.entries),
+        event_at=event_at,
+        searched=searched,
         oldest_due=oldest,
         is_overdue=oldest is not None and oldest.due is not None and now - oldest.due > LONGEST_OVERDUE,
         deaf={name: each.deaf_since for name, each in sorted(histories.items()) if each.deaf_since},
         dead_letters=dead_letters,
         problem=problem,
     )
+
+
+def _last_event(operator: Operator, now: datetime) -> tuple[datetime | None, int]:
+    """When the newest record of an event was written, and how many records were searched for it."""
+    searched = 0
+    for most in RECORDS_SEARCHED:
+        latest = history.records(operator.store, Filter(), now, most).entries
+        for entry in latest:
+            if entry.record.trigger.kind in (TriggerKind.CHANGE, TriggerKind.KEY):
+                return entry.record.at, len(latest)
+        searched = len(latest)
+    return None, searched
 
 
 def _time(at: datetime | None) -> str | None:
