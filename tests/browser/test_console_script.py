@@ -161,6 +161,7 @@ def test_clear_stays_inside_the_filter(look: Looker, width: int) -> None:
     look.goes_to("/incidents?account=111122223333")
     form, clear = look.one("form.filters").rect, look.one("form.filters a.quiet-button").rect
     assert clear["x"] + clear["width"] <= form["x"] + form["width"]
+    assert clear["y"] == look.one("form.filters button").rect["y"]
     assert look.run("return document.documentElement.scrollWidth") == width
 
 
