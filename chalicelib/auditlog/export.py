@@ -76,11 +76,11 @@ def as_json_lines(exported: Iterable[Line]) -> Iterator[str]:
 
 def as_csv(exported: Iterable[Line]) -> Iterator[str]:
     """A header, and one row per line: the fields of JSON Lines, and some fields of the body for people."""
-    yield _row(COLUMNS)
+    yield csv_row(COLUMNS)
     for line in exported:
         fields = _fields_of(line.body)
         readable = {name: _for_spreadsheets(fields.get(name)) for name in COLUMNS}
-        yield _row({**readable, **line.to_json()}[name] for name in COLUMNS)
+        yield csv_row({**readable, **line.to_json()}[name] for name in COLUMNS)
 
 
 def _fields_of(body: str) -> dict[str, Any]:
@@ -106,7 +106,8 @@ def _for_spreadsheets(value: Any) -> str:
     return f"'{text}" if text.startswith(FORMULA) else text
 
 
-def _row(cells: Iterable[object]) -> str:
+def csv_row(cells: Iterable[object]) -> str:
+    """One line of CSV. A cell that a spreadsheet would take for a formula begins with an apostrophe."""
     written = io.StringIO()
     csv.writer(written, lineterminator="\n").writerow(cells)
     return written.getvalue()

@@ -16,7 +16,7 @@ from chalicelib.domain.incidents import exposed_since
 from chalicelib.domain.model import Actor, Setting
 from chalicelib.domain.reasons import NOT_JUDGED, NOTES, Outcome, Problem, Violation
 from chalicelib.domain.spans import Links, Spans
-from chalicelib.domain.stored import Cause, GuardState, Incident, Record, Suppression, TargetState
+from chalicelib.domain.stored import Cause, Change, GuardState, Incident, Record, Suppression, TargetState
 from chalicelib.domain.times import seconds
 
 OF_THE_PRESENT = ("exposed_until", "waiting")
@@ -95,6 +95,18 @@ class IncidentView:
     entries: tuple[Entry, ...] = ()
     exposed_until: datetime | None = None
     waiting: Waiting | None = None
+
+    @property
+    def changed(self) -> Change | None:
+        """What the change made that began the incident; None if no record has it.
+
+        Without a cause, the change of the latest event that made a violation.
+        """
+        attributions = [each for entry in self.entries for each in entry.record.attributions]
+        makers = [event.event_id for each in attributions for event in each.events]
+        wanted = self.cause.event_id if self.cause else next(reversed(makers), None)
+        changes = (entry.record.change for entry in self.entries if entry.record.trigger.event_id == wanted)
+        return next((change for change in changes if wanted and change and change.subject), None)
 
     def exposed_seconds(self, now: datetime) -> float:
         """How long an open incident has been exposed."""

@@ -7,6 +7,8 @@ version, so all versions are read. https://docs.aws.amazon.com/AmazonS3/latest/u
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -74,6 +76,18 @@ def read_anchors(clients: Clients, region: str, bucket: str) -> tuple[Heads, lis
             else:
                 heads += read
     return heads, findings
+
+
+def anchor_times(clients: Clients, region: str, bucket: str) -> list[datetime]:
+    """When each anchor in the bucket was written, by its name, oldest first; a name of another form is left out.
+
+    Raises AwsError if the bucket cannot be listed.
+    """
+    times = set()
+    for key, _ in _versions(clients.reading("s3", region), bucket):
+        with suppress(ValueError):
+            times.add(datetime.strptime(key.rpartition("-")[0], f"{PREFIX}%Y/%m/%d/%H%M%S").replace(tzinfo=UTC))
+    return sorted(times)
 
 
 def _versions(client: Any, bucket: str) -> Iterator[tuple[str, str]]:

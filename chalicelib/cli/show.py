@@ -135,7 +135,7 @@ def _details(record: Record) -> list[tuple[str, str]]:
 
 def _print_action(action: Any, target: str) -> None:
     from chalicelib.domain.keypolicy.document import difference
-    from chalicelib.operators.formatting import clean, key_text
+    from chalicelib.operators.formatting import action_change_text, clean, key_text
 
     subject = key_text(action.key_arn, target) if action.key_arn else ""
     text = f"    {action.name} {subject}"
@@ -145,6 +145,6 @@ def _print_action(action: Any, target: str) -> None:
         for each in difference(action.before or "", action.after or "").splitlines():
             click.echo(f"        {clean(each)}")
         return
-    if action.name != "CreateKey" and (action.before or action.after):
-        text += f": {action.before or 'none'} → {action.after or 'none'}"
+    if action.name != "CreateKey" and (changed := action_change_text(action, target)):
+        text += f": {changed}"
     click.echo(clean(text + (f" failed: {action.error}" if action.error else "")))

@@ -32,6 +32,11 @@ class Query:
         """Whether any field is set."""
         return bool(self.written)
 
+    @property
+    def as_options(self) -> dict[str, str]:
+        """The fields as options of the command line, with the token of the page."""
+        return {**self.written, **({"next-token": self.cursor} if self.cursor else {})}
+
 
 def read(arguments: Mapping[str, str], now: datetime) -> Query:
     """Parse the filter in an address's arguments. Unknown arguments are ignored: a browser may add its own."""

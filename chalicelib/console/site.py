@@ -1,31 +1,36 @@
 """The console as a WSGI application: it authorizes requests, routes them to pages, and sets headers.
 
 It answers only GET requests to its own host names, from its own pages or from a typed address. It rejects requests from
-other sites, and to other names that resolve to 127.0.0.1, before it reads anything. The pages have no script, and their
-Content-Security-Policy allows none.
+other sites, and to other names that resolve to 127.0.0.1, before it reads anything. The pages have one script of their
+own, which their Content-Security-Policy allows by its hash, and no other. Without it everything can be read, too.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlencode
 
 import click
 from botocore.exceptions import BotoCoreError
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from werkzeug.routing import Map, MapAdapter, Rule
 from werkzeug.wrappers import Request, Response
 
 from chalicelib.auditlog.cursors import BadCursor
-from chalicelib.console import pages, words
+from chalicelib.console import forms, links, pages, words
 from chalicelib.console.pages import ItemNotFound, Page
 from chalicelib.domain import meanings, outcome_meanings
 from chalicelib.domain.errors import GuardError
 from chalicelib.domain.policy import PolicyError
-from chalicelib.operators import errors, formatting
+from chalicelib.operators import errors, formatting, remedies
 from chalicelib.operators.context import Operator
 
 if TYPE_CHECKING:
@@ -33,10 +38,15 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 STATIC = {"console.css": "text/css; charset=utf-8", "mark.svg": "image/svg+xml"}
+SCRIPT = (HERE / "static" / "console.js").read_text("utf-8")
+"""Stands in each page, because browsers allow a script by its hash only there."""
+
+SCRIPT_HASH = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+FOLLOW_SECONDS = 10
 HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; "
-        "base-uri 'none'"
+        f"default-src 'none'; script-src 'sha256-{SCRIPT_HASH}'; connect-src 'self'; style-src 'self'; "
+        "img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
     ),
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -50,6 +60,7 @@ ADDRESSES = Map(
         Rule("/", endpoint="overview"),
         Rule("/incidents", endpoint="incidents"),
         Rule("/incidents/<account>/<region>/<int(max=999999999999):seq>", endpoint="incident"),
+        Rule("/incidents/<name>", endpoint="incident"),
         Rule("/records", endpoint="records"),
         Rule("/records/guard/<int(max=999999999999):seq>", endpoint="guard_record"),
         Rule("/records/<account>/<region>/<int(max=999999999999):seq>", endpoint="record"),
@@ -59,6 +70,36 @@ ADDRESSES = Map(
         Rule("/static/<name>", endpoint="static"),
     ]
 )
+
+
+FORMS = {"json": "application/json", "csv": "text/csv"}
+
+
+class Asked(NamedTuple):
+    """What a request asks for: the path of the page, the form in which to send it, and the arguments."""
+
+    path: str
+    form: str
+    arguments: Mapping[str, str]
+
+    @classmethod
+    def of(cls, request: Request) -> Asked:
+        """Read a request. The overview's other forms are at /overview.json and /overview.csv."""
+        path, dot, form = request.path.rpartition(".")
+        if not dot or form not in FORMS:
+            return cls(request.path, "", request.args)
+        return cls("/" if path == "/overview" else path, form, request.args)
+
+    def address(self, form: str = "", **changes: str | None) -> str:
+        """The address of the same page in a form, with changed arguments; None leaves one out."""
+        arguments = {name: value for name, value in {**self.arguments, **changes}.items() if value is not None}
+        path = f"{'/overview' if self.path == '/' else self.path}.{form}" if form else self.path
+        return f"{path}?{urlencode(arguments)}" if arguments else path
+
+    @property
+    def follows(self) -> bool:
+        """Whether the page is to be read again and again."""
+        return bool(self.arguments.get("follow"))
 
 
 class Site:
@@ -93,40 +134,43 @@ class Site:
         return None
 
     def _respond(self, request: Request) -> Response:
-        adapter = ADDRESSES.bind_to_environ(request.environ)
+        adapter, asked = ADDRESSES.bind_to_environ(request.environ), Asked.of(request)
         try:
-            endpoint, values = adapter.match()
+            endpoint, values = adapter.match(asked.path)
             if request.method not in ("GET", "HEAD"):
                 raise MethodNotAllowed(["GET", "HEAD"])
             if endpoint == "static":
                 return _static(request, values["name"])
-            return self._page(adapter, endpoint, values, request.args)
+            return self._page(adapter, asked, endpoint, values)
         except NotFound:
-            return self._error_page(adapter, 404, "Page not found", "Choose a page from the menu above.")
+            return self._error_page(adapter, asked, 404, "Page not found", "Choose a page from the menu above.")
         except HTTPException as error:
             return _plain(error.code or 500, error.name)
         except Exception:
             self._report(traceback.format_exc())
             return self._error_page(
                 adapter,
+                asked,
                 500,
                 "Internal error of the console",
                 "The console changed nothing: it only reads.",
                 "Read the error in the terminal where you started the console, and report it.",
             )
 
-    def _page(
-        self, adapter: MapAdapter, endpoint: str, values: Mapping[str, Any], arguments: Mapping[str, str]
-    ) -> Response:
+    def _page(self, adapter: MapAdapter, asked: Asked, endpoint: str, values: Mapping[str, Any]) -> Response:
         try:
             operator = self._operator = self._operator or self._open_operator()
             around = pages.frame(operator)
-            page = _page_of(operator, around, endpoint, values, arguments)
+            page = _page_of(operator, around, endpoint, values, asked.arguments)
+            line = forms.with_options(page.command, operator)
+            if asked.form:
+                return _in_form(asked, page)
         except ItemNotFound as error:
-            return self._error_page(adapter, 404, "Not found", str(error))
+            return self._error_page(adapter, asked, 404, "Not found", str(error))
         except BadCursor as error:
             return self._error_page(
                 adapter,
+                asked,
                 400,
                 "Invalid page token",
                 str(error),
@@ -135,20 +179,26 @@ class Site:
         except (BotoCoreError, GuardError, PolicyError, click.ClickException) as error:
             # The next request reads the credentials again, so that a reload works after signing in.
             self._operator = None
-            return self._failure(adapter, error)
-        return self._render(adapter, page, frame=around, endpoint=endpoint, arguments=arguments)
+            return self._failure(adapter, asked, error)
+        return self._render(adapter, asked, page, frame=around, endpoint=endpoint, command=line)
 
-    def _failure(self, adapter: MapAdapter, error: Exception) -> Response:
+    def _failure(self, adapter: MapAdapter, asked: Asked, error: Exception) -> Response:
         known = error if isinstance(error, errors.OperatorError) else errors.operator_error(error)
         title = "Configuration error" if known.exit_code == errors.CONFIGURATION else "AWS error"
+        if isinstance(known, errors.Unreached):
+            title = "AWS cannot be reached"
         remedy = (known.remedy or "").replace("repeat the command", "reload this page")
-        return self._error_page(adapter, 502, title, known.message, remedy)
+        return self._error_page(adapter, asked, 502, title, known.message, remedy)
 
-    def _error_page(self, adapter: MapAdapter, status: int, title: str, message: str, remedy: str = "") -> Response:
-        page = Page("wrong.html", {"title": title, "message": message, "remedy": remedy}, status)
-        return self._render(adapter, page, frame=None, endpoint="", arguments={})
+    def _error_page(
+        self, adapter: MapAdapter, asked: Asked, status: int, title: str, message: str, remedy: str = ""
+    ) -> Response:
+        values = {"title": title, "message": message, "remedy": remedy}
+        if asked.form:
+            return _json({"error": values}, status)
+        return self._render(adapter, asked, Page("wrong.html", values, status), frame=None, endpoint="", command="")
 
-    def _render(self, adapter: MapAdapter, page: Page, **around: Any) -> Response:
+    def _render(self, adapter: MapAdapter, asked: Asked, page: Page, **around: Any) -> Response:
         def url(endpoint: str, **values: Any) -> str:
             return adapter.build(endpoint, {name: value for name, value in values.items() if value not in (None, "")})
 
@@ -160,8 +210,10 @@ class Site:
                 return url("guard_record", seq=seq) if seq else url("records", target=account)
             return url(kind, account=account, region=region, seq=seq)
 
-        text = self._templates.get_template(page.template).render(page.values, url=url, at=at, **around)
-        response = Response(text, page.status, mimetype="text/html")
+        template = self._templates.get_template(page.template)
+        values = {**page.values, **around, "page": page, "asked": asked, "url": url, "at": at}
+        written = (part.encode() for part in template.generate(values)) if page.runs else template.render(values)
+        response = Response(written, page.status, mimetype="text/html")
         response.headers["Cache-Control"] = "no-store"
         return response
 
@@ -175,7 +227,7 @@ def _page_of(
         case "incidents":
             return pages.incidents(operator, around, arguments)
         case "incident":
-            return pages.incident(operator, around, **values)
+            return pages.incident(operator, around, values.get("name") or "{account}/{region}#{seq}".format(**values))
         case "records":
             return pages.records(operator, around, arguments)
         case "record":
@@ -187,7 +239,27 @@ def _page_of(
         case "policy":
             return pages.policy(operator)
         case _:
-            return pages.audit_state(operator, around, arguments)
+            return pages.audit_state(operator, arguments)
+
+
+def _in_form(asked: Asked, page: Page) -> Response:
+    """The page as JSON, or one of its tables as CSV: the one that the argument `table` names, else the first."""
+    if asked.form == "json":
+        return _json(page.document(), page.status)
+    name = asked.arguments.get("table") or next(iter(page.tables), "")
+    if name not in page.tables:
+        raise ItemNotFound(f"This page has no table {name}." if name else "This page has no table.")
+    response = Response(page.tables[name]().text(), page.status, content_type="text/csv; charset=utf-8")
+    response.headers["Content-Disposition"] = f'attachment; filename="xray-guard-{name}.csv"'
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def _json(document: Mapping[str, Any], status: int) -> Response:
+    text = json.dumps(document, indent=2, ensure_ascii=False, default=str)
+    response = Response(text + "\n", status, content_type=FORMS["json"])
+    response.headers["Cache-Control"] = "no-store"
+    return response
 
 
 def _static(request: Request, name: str) -> Response:
@@ -220,6 +292,12 @@ def _templates() -> Environment:
         "violation_meanings": outcome_meanings.VIOLATIONS,
         "difference": words.difference,
         "ago": words.ago,
+        "zone": words.ZONE,
+        "links": links,
+        "remedy_of": remedies.remedy_of,
+        "action_change": formatting.action_change_text,
+        "script": Markup(SCRIPT),
+        "follow_seconds": FOLLOW_SECONDS,
     }
     made.filters |= {
         "time": words.time_tag,
@@ -236,6 +314,9 @@ def _templates() -> Environment:
         "as_json": words.as_json,
         "marked_up": words.marked_up,
         "next_day": words.next_day,
+        "with_times": words.with_times,
+        "changed": words.changed_word,
+        "value": words.value_word,
     }
     made.tests |= {"long": words.is_long}
     return made

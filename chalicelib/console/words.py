@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -12,9 +13,9 @@ from markupsafe import Markup, escape
 from chalicelib.auditlog.parts import Participant, Person
 from chalicelib.domain import meanings, outcome_meanings
 from chalicelib.domain.keypolicy import document
-from chalicelib.domain.model import Actor, Setting, arn_part, key_id_of
+from chalicelib.domain.model import Actor, Setting, Subject, arn_part, key_id_of
 from chalicelib.domain.reasons import Outcome, Reason, Violation
-from chalicelib.domain.stored import Action, Attribution
+from chalicelib.domain.stored import Action, Attribution, Change
 from chalicelib.operators import formatting
 from chalicelib.operators.formatting import clean
 
@@ -95,6 +96,24 @@ def time_tag(at: datetime | None) -> Markup | str:
     return Markup('<time datetime="{}">{}</time>').format(f"{at:%Y-%m-%dT%H:%M:%SZ}", f"{at:%Y-%m-%d %H:%M:%S}")
 
 
+ZONE = Markup('<span class="zone">UTC</span>')
+"""The name of the zone in which the page shows times. The script changes it, together with the times."""
+
+CLOCK = re.compile(r"(?:([0-9]{4}-[0-9]{2}-[0-9]{2}) )?([0-9]{2}:[0-9]{2}:[0-9]{2})")
+
+
+def with_times(text: str, now: datetime) -> Markup:
+    """Mark up the times in a text of `waits`, up to the first colon: after it, somebody else may have written."""
+    own, colon, rest = re.split(r"(: |$)", text, maxsplit=1)
+    parts: list[Markup | str] = []
+    last = 0
+    for found in CLOCK.finditer(own):
+        day = found[1] or f"{now.astimezone(UTC):%Y-%m-%d}"
+        parts += [escape(own[last : found.start()]), time_tag(datetime.fromisoformat(f"{day}T{found[2]}+00:00"))]
+        last = found.end()
+    return Markup("").join([*parts, escape(own[last:]), escape(colon + rest)])
+
+
 def ago(at: datetime | None, now: datetime) -> str:
     """Format the distance to now in one unit: `3 h ago` or `in 3 h`."""
     if at is None:
@@ -123,6 +142,36 @@ def setting_word(setting: Setting | None) -> str:
     if setting is None:
         return "unknown"
     return "NONE" if setting.type == "NONE" else short_key(setting.key_arn)
+
+
+def value_word(change: Change, value: str | None) -> str:
+    """Format a value of a change in full, but a text of many lines by its length."""
+    if not value:
+        return "unknown"
+    if is_long(value):
+        return f"a key policy of {len(value)} characters" if change.subject is Subject.KEY_POLICY else f"{value[:100]}…"
+    return value
+
+
+def changed_word(change: Change | None, setting: Setting | None = None) -> str:
+    """Format in a few words what changed, with short key ids; without a change, the setting that was found."""
+    if change is None:
+        return f"unknown → {setting_word(setting)}"
+    if change.subject is Subject.KEY_POLICY:
+        return f"key policy of {short_key(change.resource)}"
+    before, after = (_short(value) for value in (change.before, change.after))
+    name = ""
+    if change.subject is not Subject.SETTING:
+        resource = change.resource or ""
+        name = f"{short_key(resource) if resource.startswith('arn:') else resource or 'spans'}: "
+    return f"{name}{before} → {after}"
+
+
+def _short(value: str | None) -> str:
+    if not value:
+        return "unknown"
+    arn = value.rpartition(" ")[2]
+    return short_key(arn) if arn.startswith("arn:") else value[:60]
 
 
 def actor_word(actor: Actor | None, target: str = "") -> str:

@@ -74,6 +74,10 @@ class OperatorError(click.ClickException):
             click.echo(f"  What to do: {clean(self.remedy)}", file=file, err=file is None)
 
 
+class Unreached(OperatorError):
+    """No response from AWS: it refused nothing."""
+
+
 def operator_error(error: Exception) -> OperatorError:
     """Convert any exception."""
     if isinstance(error, AwsError):
@@ -113,7 +117,7 @@ def _misconfigured(code: str, message: str) -> OperatorError:
             if endpoint
             else "check the network and the Region's name"
         )
-        return OperatorError(f"cannot reach AWS: {message}", remedy, REFUSED)
+        return Unreached(f"cannot reach AWS: {message}", remedy, REFUSED)
     return OperatorError(f"{code}: {message}", "check the AWS configuration: profile, Region, endpoint", CONFIGURATION)
 
 

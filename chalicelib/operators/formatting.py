@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from chalicelib.domain.reasons import Violation
     from chalicelib.domain.spans import Links, Spans
     from chalicelib.domain.steps import Step
-    from chalicelib.domain.stored import Attribution, Change
+    from chalicelib.domain.stored import Action, Attribution, Change
 
 UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\ufff9-\ufffb]")
 UNSAFE_BUT_LINES = re.compile(UNSAFE.pattern.replace("\x00-\x1f", "\x00-\x08\x0b-\x1f"))
@@ -150,6 +150,14 @@ def _value_text(change: Change | PersonsChange, value: str | None, target: str) 
     if change.subject is Subject.KEY_POLICY and value.startswith("sha256:"):
         return f"policy {value[: len('sha256:') + DIGEST_DIGITS]}"
     return value if len(value) <= LONGEST_VALUE else f"{value[:LONGEST_VALUE]}…"
+
+
+def action_change_text(action: Action, target: str = "") -> str:
+    """Format what an action of the guard changed; of an alias, its old key and its new one. May be empty."""
+    if action.name in ("CreateAlias", "UpdateAlias"):
+        before, after = (key_text(arn, target) if arn else "no key" for arn in (action.before, action.key_arn))
+        return clean(f"{action.after}: {before} → {after}")
+    return clean(f"{action.before or 'none'} → {action.after or 'none'}") if action.before or action.after else ""
 
 
 def _code(violation: Violation) -> str:

@@ -31,10 +31,11 @@ from chalicelib.console.server import ConsoleServer
 from chalicelib.domain.model import Target
 from chalicelib.domain.policy import parse
 from chalicelib.operators.context import Operator
+from chalicelib.operators.dead_letters import QUEUE_NAME
 from chalicelib.wiring import make_log_store
 from sandbox.past import BREAK_GLASS, PEOPLE, PLATFORM, SSO, TAG, Past, Person, clients_by_account
 from tests.component.operated import ACCOUNT as ACCOUNT
-from tests.component.operated import CREDENTIALS, PROJECT, REGION, world
+from tests.component.operated import CREDENTIALS, PROJECT, REGION, client, world
 
 INCIDENTS = 215
 OTHERS = ("111122223333", "444455556666")
@@ -70,6 +71,8 @@ def tell(document: bytes, now: datetime, *, hostile: bool) -> dict[str, Any]:
 
     past.is_stuck(stuck, now - timedelta(hours=5))
     note("failed", stuck)
+    for minutes in range(10, 50, 5):
+        past.ticks(now - timedelta(hours=5) + timedelta(minutes=minutes))
     past.changes_setting(observed, PLATFORM, now - timedelta(hours=4), None)
     note("observed", observed)
     began, ends = now - timedelta(hours=3), now + timedelta(hours=6)
@@ -146,6 +149,7 @@ def main(arguments: list[str]) -> int:
 
     hurry_moto()
     with world():
+        client("sqs").create_queue(QueueName=QUEUE_NAME)
         names = tell(document, datetime.now(UTC), hostile="plain" not in arguments)
         with ConsoleServer(operator, 0) as console:
             unfinished = facts.with_suffix(".part")

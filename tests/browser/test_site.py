@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import http.client
 import re
 import urllib.error
@@ -14,7 +16,7 @@ import pytest
 from werkzeug.test import Client, TestResponse
 
 from chalicelib.console.server import ConsoleServer
-from chalicelib.console.site import Site
+from chalicelib.console.site import SCRIPT_HASH, Site
 from chalicelib.domain.errors import AwsError
 from chalicelib.domain.lookups import Progress
 from chalicelib.domain.stored import GuardState
@@ -99,12 +101,16 @@ def test_nothing_but_reading_is_answered(method: str) -> None:
     assert site(never).open("/", method=method, headers={"Host": HOST}).status_code == 405
 
 
-def test_every_answer_forbids_scripts_frames_and_foreign_sources(watched: None) -> None:
+def test_every_answer_allows_its_own_script_by_its_hash_and_forbids_others_frames_and_foreign_sources(
+    watched: None,
+) -> None:
     for path in (*PAGES, "/nothing", "/static/console.css"):
         answer = fetched(path)
         policy = dict(each.split(" ", 1) for each in answer.headers["Content-Security-Policy"].split("; "))
         assert policy == {
             "default-src": "'none'",
+            "script-src": f"'sha256-{SCRIPT_HASH}'",
+            "connect-src": "'self'",
             "style-src": "'self'",
             "img-src": "'self'",
             "form-action": "'self'",
@@ -118,7 +124,9 @@ def test_every_answer_forbids_scripts_frames_and_foreign_sources(watched: None) 
         if path in PAGES:
             assert answer.headers["Cache-Control"] == "no-store"
             assert "style=" not in answer.text
-            assert "<script" not in answer.text
+            (script,) = re.findall("<script>(.*?)</script>", answer.text, re.DOTALL)
+            assert base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() == SCRIPT_HASH
+            assert answer.text.count("<script") == 1
 
 
 def test_only_known_files_are_handed_out() -> None:

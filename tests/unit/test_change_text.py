@@ -9,8 +9,14 @@ import pytest
 from chalicelib.auditlog.views import Entry
 from chalicelib.domain.model import Actor, Subject, Trigger, TriggerKind
 from chalicelib.domain.reasons import Outcome, Violation
-from chalicelib.domain.stored import ZERO_HASH, Attribution, Cause, Change, Record
-from chalicelib.operators.formatting import LONGEST_VALUE, SUBJECTS, attribution_text, event_change_text
+from chalicelib.domain.stored import ZERO_HASH, Action, Attribution, Cause, Change, Record
+from chalicelib.operators.formatting import (
+    LONGEST_VALUE,
+    SUBJECTS,
+    action_change_text,
+    attribution_text,
+    event_change_text,
+)
 
 HERE = "111122223333/us-east-1"
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -76,6 +82,19 @@ def test_a_long_value_is_cut() -> None:
 )
 def test_a_violation_says_who_made_it(attribution: Attribution, text: str) -> None:
     assert attribution_text(attribution, HERE) == text
+
+
+@pytest.mark.parametrize(
+    ("action", "text"),
+    [
+        (Action("UpdateAlias", NOON, KEY, f"{KEY[:-4]}9999", "alias/xray"), "alias/xray: key 9999 → key 1234"),
+        (Action("CreateAlias", NOON, KEY, None, "alias/xray"), "alias/xray: no key → key 1234"),
+        (Action("PutEncryptionConfig", NOON, KEY, "NONE", KEY), f"NONE → {KEY}"),
+        (Action("EnableKey", NOON, KEY), ""),
+    ],
+)
+def test_an_action_says_what_it_changed(action: Action, text: str) -> None:
+    assert action_change_text(action, HERE) == text
 
 
 def test_every_subject_has_its_words() -> None:
