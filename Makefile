@@ -4,6 +4,7 @@
 STAGE ?= dev
 STACK ?= xray-guard
 PORT ?= 4566
+API_PORT ?= 4567
 CONSOLE_PORT ?= 8710
 # Not from the command line: what is not a virtual environment there is removed.
 override VENV := .venv
@@ -34,8 +35,8 @@ demo: $(VENV)/ready build/dev/package/sam.json ## show every feature on a simula
 test: $(VENV)/ready build/dev/package/sam.json ## run every test, those of the packaged functions included
 	$(VENV)/bin/python -m pytest -n 2
 
-sandbox: $(VENV)/ready build/dev/package/sam.json ## run a simulated AWS with the guard and the console, until Ctrl-C [PORT=4566]
-	@$(VENV)/bin/python -m sandbox --port $(PORT) --package build/dev/package --console $(CONSOLE_PORT)
+sandbox: $(VENV)/ready build/dev/package/sam.json ## run a simulated AWS with the guard and the console, until Ctrl-C [PORT=4566] [API_PORT=4567] [CONSOLE_PORT=8710]
+	@$(VENV)/bin/python -m sandbox --port $(PORT) --api-port $(API_PORT) --console $(CONSOLE_PORT) --package build/dev/package
 
 check: $(VENV)/ready ## check lint, format, types and the direction of imports
 	$(VENV)/bin/python -m ruff check .
