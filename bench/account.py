@@ -15,6 +15,7 @@ import msgspec
 from bench.world import (
     TARGET,
     WANTED,
+    WITH_TRACES,
     Loopback,
     Request,
     Scene,
@@ -84,6 +85,8 @@ class Account(Loopback):
         match request.operation:
             case "GetEncryptionConfig":
                 return {"EncryptionConfig": {**WANTED, "KeyId": key_arn(target)}}
+            case "GetTraceSegmentDestination":
+                return WITH_TRACES
             case "DescribeKey":
                 return {"KeyMetadata": key_metadata(target, self._description, self._now)}
             case "TransactWriteItems":

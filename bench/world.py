@@ -32,6 +32,7 @@ from chalicelib.domain.model import (
 )
 from chalicelib.domain.policy import Policy
 from chalicelib.domain.reasons import Outcome
+from chalicelib.domain.spans import Links, Spans
 from chalicelib.domain.stored import GUARD_CHAIN, Cause, GuardState, PastIncident, TargetState
 
 TARGET = Target("111122223333", "us-east-1")
@@ -44,7 +45,13 @@ ECHO_REQUEST_ID = "0a37c2f6-7c41-4f0e-8a3e-2d0f0a5f4b11"
 
 NOTHING = {"Type": "NONE", "Status": "ACTIVE"}
 SERVICES = {"DynamoDB_20120810": "dynamodb", "TrentService": "kms"}
-XRAY_PATHS = {"/EncryptionConfig": "GetEncryptionConfig", "/PutEncryptionConfig": "PutEncryptionConfig"}
+XRAY_PATHS = {
+    "/EncryptionConfig": "GetEncryptionConfig",
+    "/PutEncryptionConfig": "PutEncryptionConfig",
+    "/GetTraceSegmentDestination": "GetTraceSegmentDestination",
+}
+WITH_TRACES = {"Destination": "XRay", "Status": "ACTIVE"}
+"""Spans are stored with the traces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +179,7 @@ def _answers(policy: Policy) -> dict[str, bytes]:
     answers = {
         "BatchGetItem": {"Responses": {TARGETS_TABLE: items, AUDIT_TABLE: []}, "UnprocessedKeys": {}},
         "TransactWriteItems": {},
+        "GetTraceSegmentDestination": WITH_TRACES,
         "DescribeKey": {"KeyMetadata": key_metadata(TARGET, rule.managed_key.description, now)},
         "GetKeyPolicy": {"Policy": initial_policy(rule, TARGET, "aws"), "PolicyName": "default"},
         "GetKeyRotationStatus": {
@@ -248,4 +256,6 @@ def kept_state(target: Target, rule: str, digest: str, now: datetime) -> TargetS
         requests=(ECHO_REQUEST_ID,),
         managed_key=arn,
         keys_made=(arn,),
+        spans=Spans(WITH_TRACES["Destination"], WITH_TRACES["Status"]),
+        links=Links(at=now),
     )

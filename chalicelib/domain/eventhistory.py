@@ -177,10 +177,12 @@ def _is_same_call(event: ChangeEvent, record: Recorded) -> bool:
 
 
 def agree(record: Recorded, event: ChangeEvent | KeyEvent) -> bool:
-    """Whether record and event have the same name, time and actor."""
-    known, found = record.trigger, event.trigger
-    said = (found.event_name, found.event_time, arn_of(found.actor))
-    return (known.event_name, known.event_time, arn_of(known.actor)) == said
+    """Whether record and event have the same name, time and actor, and are about the same."""
+    known, found, change, effect = record.trigger, event.trigger, record.change, event.effect
+    about = (effect.subject, effect.resource) if effect else (None, None)
+    said = (found.event_name, found.event_time, arn_of(found.actor), about)
+    known_about = (change.subject, change.resource) if change else about
+    return (known.event_name, known.event_time, arn_of(known.actor), known_about) == said
 
 
 def arn_of(actor: Actor | None) -> str | None:

@@ -59,10 +59,14 @@ class Recorded(Struct, frozen=True):
 
 
 class Unconfirmed(Struct, frozen=True):
-    """A record of an event that Event history did not show, and the break-glass values that the event opened."""
+    """A record of an event that Event history did not show, and the break-glass values that the event opened.
+
+    `lookups` counts those by id that decided nothing.
+    """
 
     record: Recorded
     opened: frozenset[tuple[str, str]] = frozenset()
+    lookups: int = 0
 
 
 class Look(Struct, frozen=True):

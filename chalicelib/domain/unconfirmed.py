@@ -20,7 +20,7 @@ from chalicelib.domain.stored import Suppression, TargetState
 LONGEST_WAIT = timedelta(hours=24)
 """A record that found no turn for its lookup by id in this time stays unchecked."""
 
-MOST_WAITING = 200
+MOST_WAITING = 100
 """Of the records that wait for a lookup by id, so many are stored."""
 
 _AWS_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -57,15 +57,20 @@ def unconfirmed(
         if place is _Place.OF_ANOTHER_RUN:
             continue
         is_call = record.trigger.event_name in {CHANGE_EVENT, *KEY_EVENTS, *SOURCES}
-        if strict and is_call and (shown is not None or not _AWS_ID.fullmatch(record.trigger.event_id or "")):
+        if strict and is_call and (shown is not None or not has_aws_id(found)):
             refuted.append(found)
         elif record.trigger.event_name == CHANGE_EVENT and place is _Place.READ:
             alone = OnRecord([record])
             if strict or not any(alone.match(event, ids_are_equal=False) for event in changes):
                 refuted.append(found)
-        elif strict and is_call:
+        elif is_call:
             doubtful.append(found)
     return refuted, doubtful
+
+
+def has_aws_id(found: Unconfirmed) -> bool:
+    """Whether the event's id is a UUID, as all ids of CloudTrail are."""
+    return _AWS_ID.fullmatch(found.record.trigger.event_id or "") is not None
 
 
 class _Place(Enum):
@@ -87,24 +92,37 @@ def _place(at: datetime | None, look: Look, rest: Look | None) -> _Place:
 def to_look_up(
     progress: Progress, doubtful: Sequence[Unconfirmed], records: Sequence[Recorded]
 ) -> tuple[Unconfirmed, ...]:
-    """Return the records to look up by id, those first that may suppress remediation.
+    """Return the records to look up by id: those first that were looked up least, then those that may suppress.
 
     So nobody can hide one behind many others.
     """
     noted = _noted(records)
     waiting = {each.record.trigger.event_id: each for each in (*progress.to_look_up, *doubtful)}
     left = [each for event_id, each in waiting.items() if event_id not in noted]
-    return tuple(sorted(left, key=lambda each: (not each.opened, not _is_about_tags(each.record))))
+    return tuple(sorted(left, key=lambda each: (each.lookups, not each.opened, not _is_about_tags(each.record))))
 
 
 def still_waiting(unchecked: Iterable[Unconfirmed], now: datetime) -> tuple[Unconfirmed, ...]:
     """Return the records that a later run looks up; the others stay unchecked."""
     young = (each for each in unchecked if now - each.record.at <= LONGEST_WAIT)
-    return tuple(replace(each, record=replace(each.record, actions=())) for each in young)[:MOST_WAITING]
+    return tuple(replace(each, record=_in_short(each.record)) for each in young)[:MOST_WAITING]
+
+
+def _in_short(record: Recorded) -> Recorded:
+    """Keep what a lookup is compared with; a key policy alone may have 32,768 characters."""
+    change = replace(record.change, before=None, after=None) if record.change else None
+    trigger = replace(record.trigger, user_agent=None, source_ip=None)
+    return Recorded(record.record_id, record.at, trigger, change=change)
 
 
 def confirms(target: Target, record: Recorded, event: HistoryEvent) -> bool:
-    """Whether the event, found by the record's id, has its name, time and actor. One that cannot be read confirms."""
+    """Whether the event, found by the record's id, has its name, time, actor and object.
+
+    One of that name that cannot be read confirms.
+    """
+    delivered = as_delivered(target, event, "")["detail"]
+    if isinstance(delivered, dict) and delivered.get("eventName") != record.trigger.event_name:
+        return False
     if record.trigger.event_name == CHANGE_EVENT:
         read: ChangeEvent | KeyEvent | Rejected = read_change(as_delivered(target, event, "aws.xray"))
     else:

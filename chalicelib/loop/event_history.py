@@ -14,7 +14,6 @@ from functools import cache
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from chalicelib.auditlog.draft import Draft
 from chalicelib.domain.echo import is_own
 from chalicelib.domain.errors import AwsError, GuardError
 from chalicelib.domain.eventhistory import (
@@ -45,11 +44,18 @@ from chalicelib.domain.lookups import (
 )
 from chalicelib.domain.model import ChangeEvent, KeyEvent, Rejected, Target, Trigger, TriggerKind
 from chalicelib.domain.reasons import Outcome, Problem, Reason
-from chalicelib.domain.unconfirmed import confirms, still_waiting, to_look_up, unconfirmed, without_trust
-from chalicelib.domain.unexplained import read_found, searches
+from chalicelib.domain.unconfirmed import (
+    confirms,
+    has_aws_id,
+    still_waiting,
+    to_look_up,
+    unconfirmed,
+)
+from chalicelib.domain.unexplained import Search, read_found, searches
 from chalicelib.loop.batch import SECONDS_FOR_ONE
 from chalicelib.loop.commit import record_in_guard_chain
 from chalicelib.loop.guard import Guard
+from chalicelib.loop.history_notes import add_note, reject
 from chalicelib.loop.reconcile import reconcile
 
 SECONDS_BETWEEN_LOOKUPS = 1.0
@@ -58,8 +64,11 @@ SECONDS_BETWEEN_LOOKUPS = 1.0
 SECONDS_TO_RECORD = 100.0
 """A run requests no further page if fewer seconds are left: it must still record what it missed."""
 
-MOST_SINGLE_LOOKUPS = 20
-"""A run, of all Regions: by id, and for what no event explains."""
+MOST_LOOKUPS_BY_ID = 12
+"""A run, of all Regions."""
+
+MOST_SEARCHES = 8
+"""Requests of a run, of all Regions, for what no event explains."""
 
 BEHIND = timedelta(hours=3)
 """A Region that was not read for so long is behind."""
@@ -71,9 +80,9 @@ class HistoryReport(Struct):
     """The result of a run. `refused` maps a target to the code of AWS's refusal; `unreached` to why its run failed.
 
     `unchecked` are records that wait for their lookup by id, because too many were needed or AWS refused one;
-    `never_checked` are those that waited for a day. `behind` are targets
-    that were not read for three hours; not those whose reading is denied, except in the guard's own Region. `bugs` are
-    unexpected exceptions.
+    `never_checked` are those that waited for a day; `unsearched`, requests for what no event explains, beyond the most.
+    `behind` are targets that were not read for three hours; not those whose reading is denied, except in the guard's
+    own Region. `bugs` are unexpected exceptions.
     """
 
     targets: int = 0
@@ -82,6 +91,7 @@ class HistoryReport(Struct):
     unconfirmed: int = 0
     unchecked: int = 0
     never_checked: int = 0
+    unsearched: int = 0
     lookups: int = 0
     deaf: list[str] = field(default_factory=list)
     unfinished: list[str] = field(default_factory=list)
@@ -120,7 +130,7 @@ def event_history(
         "refused": {**report.refused, **{name: problem.code for name, problem in report.unreached.items()}},
         "unfinished": report.unfinished,
     }
-    detail |= {name: count for name in ("unchecked", "never_checked") if (count := getattr(report, name))}
+    detail |= {name: count for name in ("unchecked", "never_checked", "unsearched") if (count := getattr(report, name))}
     record_in_guard_chain(guard, Outcome.IGNORED, TRIGGER, reason=Reason.EVENT_HISTORY, detail=detail)
     return report
 
@@ -146,7 +156,7 @@ class _Run:
         self._store = store
         self._seconds_left = seconds_left
         self._home_region = home_region
-        self._lookups_left = MOST_SINGLE_LOOKUPS
+        self._by_id_left, self._searches_left = MOST_LOOKUPS_BY_ID, MOST_SEARCHES
         self.report = HistoryReport()
 
     def read(self, target: Target, progress: Progress) -> None:
@@ -194,12 +204,15 @@ class _Run:
             return former
         if reason := news_of_delivery(progress, records, was_deaf=former.deaf_since is not None):
             since = progress.deaf_since
-            _note(guard, target, TRIGGER, reason, {"since": f"{since:%Y-%m-%dT%H:%M:%SZ}"} if since else {})
+            add_note(guard, target, TRIGGER, reason, {"since": f"{since:%Y-%m-%dT%H:%M:%SZ}"} if since else {})
         refuted, doubtful = unconfirmed(progress, look, rest, events, records)
-        left = self._look_up(target, to_look_up(progress, doubtful, records), refuted, look.until)
-        self._note_unconfirmed(target, refuted)
+        progress = self._look_up(target, progress, to_look_up(progress, doubtful, records), refuted, look.until)
+        if not self._note_unconfirmed(target, refuted):  # the next run finds again what this one has not noted
+            self.report.unfinished.append(name)
+            self._store.keep(name, replace(former, tried_at=guard.clock.now()))
+            return former
         progress = finished(progress, look) if rest is None else replace(progress, look=rest)
-        progress = replace(progress, to_look_up=left, tried_at=guard.clock.now())
+        progress = replace(progress, tried_at=guard.clock.now())
         self._store.keep(name, progress)
         return progress
 
@@ -247,7 +260,7 @@ class _Run:
         audited = self._audited(target, [event for event in events if isinstance(event, ChangeEvent)], known)
         for event in events:
             if isinstance(event, Rejected):
-                _reject(guard, event)
+                reject(guard, event)
                 continue
             match = known.match(event, ids_are_equal=progress.matched_by_id > 0)
             if match is not None:
@@ -268,11 +281,10 @@ class _Run:
             if not is_known:
                 reconcile(guard, target, event.trigger, event)
                 self.report.missed += 1
-            elif event.addendum_id:  # its original is on the record, which does not show that the addendum was received
+                if could_be_received(event, state().first_seen):
+                    progress = judged(progress, event, received=False, by_id=None, expected=expected)
+            elif event.addendum_id:  # its original is on the record
                 reconcile(guard, target, event.trigger, event)
-                continue
-            if is_known or could_be_received(event, state().first_seen):
-                progress = judged(progress, event, received=is_known, by_id=None, expected=expected)
         return progress
 
     def _audited(self, target: Target, changes: Sequence[ChangeEvent], known: OnRecord) -> Set[str]:
@@ -293,10 +305,7 @@ class _Run:
         """Record the missed events of the calls that made what no event explains."""
         guard = self._guard
         for search in searches(guard.store.load(str(target)).state, guard.clock.now()):
-            if not self._may_look_up():
-                return
-            page = self._lookup(target, ("EventName", search.event_name), search.since, search.until)
-            events = read_found(target, search, page.events)
+            events = read_found(target, search, self._found(target, search))
             recorded = self._store.audited(str(target), [each.trigger.event_id or "" for each in events])
             for event in events:
                 if event.trigger.event_id in recorded:
@@ -307,80 +316,65 @@ class _Run:
                     result = reconcile(guard, target, event.trigger, event)
                     self.report.missed += result.reason != Reason.NOT_OURS
 
-    def _may_look_up(self) -> bool:
-        """Whether there is time for a lookup beyond those of the look, and one is left; it is taken."""
-        if self._lookups_left == 0 or self._seconds_left() < SECONDS_FOR_ONE:
-            return False
-        self._lookups_left -= 1
-        return True
+    def _found(self, target: Target, search: Search) -> list[HistoryEvent]:
+        """The events of a search, newest first, as far as requests are left for them."""
+        found: list[HistoryEvent] = []
+        token: str | None = None
+        while self._searches_left and self._seconds_left() >= SECONDS_FOR_ONE:
+            self._searches_left -= 1
+            page = self._lookup(target, ("EventName", search.event_name), search.since, search.until, token)
+            found += page.events
+            token = page.token
+            if token is None:
+                return found
+        self.report.unsearched += 1
+        return found
 
     # --- unconfirmed events ----------------------------------------------------------------------------------------
 
     def _look_up(
-        self, target: Target, waiting: Sequence[Unconfirmed], refuted: list[Unconfirmed], until: datetime
-    ) -> tuple[Unconfirmed, ...]:
-        """Look records up by id, and add to `refuted` those whose event there is not. Return those left for later."""
+        self,
+        target: Target,
+        progress: Progress,
+        waiting: Sequence[Unconfirmed],
+        refuted: list[Unconfirmed],
+        until: datetime,
+    ) -> Progress:
+        """Look records up by id, and add to `refuted` those whose event there is not.
+
+        Before any id was seen to be equal on both ways, that shows nothing. Return the progress with those left.
+        """
         unchecked = []
         for each in waiting:
-            if not self._may_look_up():
+            if not has_aws_id(each) or self._by_id_left == 0 or self._seconds_left() < SECONDS_FOR_ONE:
                 unchecked.append(each)
                 continue
+            self._by_id_left -= 1
             attribute = ("EventId", each.record.trigger.event_id or "")
             try:
                 shown = self._lookup(target, attribute, until - OLDEST, until).events
             except AwsError:
-                unchecked.append(each)
+                unchecked.append(replace(each, lookups=each.lookups + 1))
                 continue
-            if not any(confirms(target, each.record, event) for event in shown):
+            if any(confirms(target, each.record, event) for event in shown):
+                progress = replace(progress, matched_by_id=progress.matched_by_id + 1)
+            elif progress.matched_by_id > 0:
                 refuted.append(each)
+            else:
+                unchecked.append(replace(each, lookups=each.lookups + 1))
         left = still_waiting(unchecked, self._guard.clock.now())
         self.report.unchecked += len(left)
         self.report.never_checked += len(unchecked) - len(left)
-        return left
+        return replace(progress, to_look_up=left)
 
-    def _note_unconfirmed(self, target: Target, refuted: Iterable[Unconfirmed]) -> None:
-        """Note each record of an event that Event history does not have."""
+    def _note_unconfirmed(self, target: Target, refuted: Iterable[Unconfirmed]) -> bool:
+        """Note each record of an event that Event history does not have. Return whether there was time for all."""
         for each in refuted:
+            if self._seconds_left() < SECONDS_FOR_ONE:
+                return False
             self.report.unconfirmed += 1
             record = each.record
             detail: dict[str, object] = {"record_id": record.record_id, "event_id": record.trigger.event_id}
             trigger = replace(record.trigger, kind=TriggerKind.HISTORY)
-            _note(self._guard, target, trigger, Reason.UNCONFIRMED, detail, each)
-
-
-def _note(
-    guard: Guard,
-    target: Target,
-    trigger: Trigger,
-    reason: Reason,
-    detail: dict[str, object],
-    found: Unconfirmed | None = None,
-) -> None:
-    """Append a note to the target's chain. Of an unconfirmed event, also end the suppressions that rest on it."""
-
-    def store() -> None:
-        state = guard.store.load(str(target)).state
-        now = guard.clock.now()
-        after, closed = without_trust(state, found, now) if found else (state, [])
-        draft = Draft(state, replace(after, version=state.version + 1))
-        policy = guard.policy.digest
-        draft.add(now, Outcome.IGNORED, trigger, reason=reason, detail=detail, policy_digest=policy)
-        for each in closed:
-            ended = Reason.BREAK_GLASS_ENDED
-            draft.add(now, Outcome.IGNORED, trigger, reason=ended, suppression=each, policy_digest=policy)
-        guard.store.commit(draft.before, draft.after, draft.records)
-        for record, _, _ in draft.records:
-            guard.emit(record)
-
-    guard.until_stored(store, f"{target}: a note about Event history")
-
-
-def _reject(guard: Guard, rejected: Rejected) -> None:
-    """Record an event that cannot be acted on in the guard's own chain, once."""
-    record_in_guard_chain(
-        guard,
-        Outcome.FAILED,
-        Trigger(TriggerKind.HISTORY, event_id=rejected.event_id),
-        reason=rejected.reason,
-        error=Problem(rejected.reason, rejected.detail, retryable=False),
-    )
+            add_note(self._guard, target, trigger, Reason.UNCONFIRMED, detail, each)
+        return True

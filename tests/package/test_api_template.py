@@ -121,6 +121,8 @@ def test_the_other_functions_start_without_the_api(project: Path) -> None:
         "clock",
         "iam",
         "kms",
+        "logs",
+        "oam",
         "paging",
         "store",
         "tables",

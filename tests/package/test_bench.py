@@ -28,7 +28,7 @@ def test_the_packaged_function_ends_each_scene_in_the_calls_that_its_path_may_ma
     assert drift.count("xray:PutEncryptionConfig") == 1
 
 
-def test_the_sweep_makes_three_calls_a_target_and_seven_more(tmp_path: Path) -> None:
+def test_the_sweep_makes_four_calls_a_target_and_seven_more(tmp_path: Path) -> None:
     with Bench(PACKAGE, (), tmp_path) as bench, bench.warm(bench.sweep, SWEEP) as warm:
         bench.account.received.clear()
         ((_, seconds),) = warm.timed(1)
@@ -38,6 +38,7 @@ def test_the_sweep_makes_three_calls_a_target_and_seven_more(tmp_path: Path) -> 
         "DescribeRegions": 1,
         "BatchGetItem": 2 + 17 + 2 + 1,
         "GetEncryptionConfig": 17,
+        "GetTraceSegmentDestination": 17,
         "DescribeKey": 17,
         "TransactWriteItems": 1,
     }
