@@ -58,7 +58,7 @@ deploy: $(VENV)/ready ## package, print the AWS CLI commands and run them [STAGE
 forward: $(PACKAGE)/sam.json ## forward the events of other Regions to the guard; `make deploy` does it, too [STAGE=dev] [STACK=] [REGIONS=name,name]
 	@$(VENV)/bin/python -m shipping.regions --stage '$(STAGE)' --stack '$(STACK)' --regions '$(REGIONS)'
 
-bench: $(VENV)/ready build/dev/package/sam.json ## measure cold start and warm cost against a bare boto3 handler
+bench: $(VENV)/ready build/dev/package/sam.json ## measure cold start and warm cost against a bare boto3 handler, and the waits of people
 	@$(VENV)/bin/python -m bench
 
 bench-history: $(VENV)/ready ## measure queries on a log with a million records against a thousand

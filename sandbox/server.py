@@ -233,7 +233,6 @@ class Sandbox:
         copies, KNOBS.event_copies = KNOBS.event_copies, 0
         where = (self.package, self.account, self.region, self.client, self.folder, self.say)
         Stack(*where, file="tables.json", name="xray-guard-tables").deploy()
-        self.later.idle(5)  # the events of the tables' key are of a time before there were rules
         for definition in Stack(*where, parameters=self.parameters).deploy():
             self.functions.add(Function(definition, self.url, self.folder, self.say))
         for region in self.forwarding:
