@@ -1,16 +1,24 @@
-# The commands of this project. They need make and Python 3.11 or newer with venv, and install the rest on demand.
+# The commands of this project. They need make and Python 3.11 or newer with venv and ensurepip, and install the rest on
+# demand, into .venv only.
 
 STAGE ?= dev
 STACK ?= xray-guard
 PORT ?= 4566
+API_PORT ?= 4567
 CONSOLE_PORT ?= 8710
-VENV := .venv
+# Not from the command line: what is not a virtual environment there is removed.
+override VENV := .venv
 PACKAGE := build/$(STAGE)/package
 CODE := app.py bench chalicelib sandbox shipping tests
 
 # The first Python on the path that is new enough; PYTHON=... on the command line overrides it.
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
-	$$name -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
+	$$name -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
+
+# "yes" if .venv is a virtual environment with pip, of a Python that is new enough, and its set-up was not interrupted. Debian
+# leaves one without pip if ensurepip is missing; in a link to the system's Python, pip would install into the system.
+SOUND := $(shell test ! -e $(VENV)/unfinished && $(VENV)/bin/python -I -c 'import pip, sys; \
+	sys.exit(sys.prefix == sys.base_prefix or sys.version_info < (3, 11))' 2>/dev/null && echo yes)
 
 SHIPPED := app.py requirements.txt $(wildcard .chalice/*.json policies/*.json shipping/*.py) \
 	$(shell find chalicelib -type f -not -name "*.pyc")
@@ -27,8 +35,8 @@ demo: $(VENV)/ready build/dev/package/sam.json ## show every feature on a simula
 test: $(VENV)/ready build/dev/package/sam.json ## run every test, those of the packaged functions included
 	$(VENV)/bin/python -m pytest -n 2
 
-sandbox: $(VENV)/ready build/dev/package/sam.json ## run a simulated AWS with the guard and the console, until Ctrl-C [PORT=4566]
-	@$(VENV)/bin/python -m sandbox --port $(PORT) --package build/dev/package --console $(CONSOLE_PORT)
+sandbox: $(VENV)/ready build/dev/package/sam.json ## run a simulated AWS with the guard and the console, until Ctrl-C [PORT=4566] [API_PORT=4567] [CONSOLE_PORT=8710]
+	@$(VENV)/bin/python -m sandbox --port $(PORT) --api-port $(API_PORT) --console $(CONSOLE_PORT) --package build/dev/package
 
 check: $(VENV)/ready ## check lint, format, types and the direction of imports
 	$(VENV)/bin/python -m ruff check .
@@ -50,7 +58,7 @@ deploy: $(VENV)/ready ## package, print the AWS CLI commands and run them [STAGE
 forward: $(PACKAGE)/sam.json ## forward the events of other Regions to the guard; `make deploy` does it, too [STAGE=dev] [STACK=] [REGIONS=name,name]
 	@$(VENV)/bin/python -m shipping.regions --stage '$(STAGE)' --stack '$(STACK)' --regions '$(REGIONS)'
 
-bench: $(VENV)/ready build/dev/package/sam.json ## measure cold start and warm cost against a bare boto3 handler
+bench: $(VENV)/ready build/dev/package/sam.json ## measure cold start and warm cost against a bare boto3 handler, and the waits of people
 	@$(VENV)/bin/python -m bench
 
 bench-history: $(VENV)/ready ## measure queries on a log with a million records against a thousand
@@ -83,10 +91,15 @@ clean: ## remove build results; the virtual environment stays
 build/%/package/sam.json: $(SHIPPED) | $(VENV)/ready
 	@$(VENV)/bin/python -m shipping $*
 
+ifneq ($(SOUND),yes)
+.PHONY: $(VENV)/ready
+endif
 $(VENV)/ready: requirements-dev.txt
-	@test -n "$(PYTHON)" || { echo "This needs Python 3.11 or newer with venv; none was found. Name one: make PYTHON=/path/to/python3" >&2; exit 2; }
+	@test -n "$(PYTHON)" || { echo "This needs Python 3.11 or newer with venv and ensurepip; none was found." \
+		"On Debian and Ubuntu: apt install python3-venv. Or name one: make PYTHON=/path/to/python3" >&2; exit 2; }
 	@echo "Setting up $(VENV) with $$($(PYTHON) --version): $$(grep -c '==' requirements-dev.txt) pinned packages, checked by hash. Once only."
-	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@test -n "$(SOUND)" || { rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); }
+	@rm -f $@ && touch $(VENV)/unfinished
 	$(VENV)/bin/python -m pip install --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	$(VENV)/bin/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation --no-index -e .
-	@touch $@
+	@mv $(VENV)/unfinished $@ && touch $@

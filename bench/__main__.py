@@ -25,6 +25,7 @@ from bench.account import CALL_SECONDS, LEAST_SECONDS, REGIONS, SWEEP
 from bench.imports import shares
 from bench.measure import Bench, Cold, Subject, WrongAnswer
 from bench.sandboxed import seconds_in_sandbox
+from bench.starts import RECORDS, measure_starts
 from bench.world import Scene, scenes
 
 PROJECT = Path(__file__).parent.parent
@@ -38,7 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--cold-starts", type=int, default=21, help="per handler, scene and kind")
     parser.add_argument("--rounds", type=int, default=30, help="rounds of warm invocations, alternating the handlers")
     parser.add_argument("--invocations", type=int, default=15, help="warm invocations per handler and round")
-    parser.add_argument("--no-sandbox", action="store_true", help="skip the run against the whole sandbox")
+    parser.add_argument("--no-sandbox", action="store_true", help="skip the runs against the whole sandbox")
+    parser.add_argument("--starts", type=int, default=11, help="starts of each command and reads of each page")
     parser.add_argument("--output", type=Path, default=PROJECT / "build" / "bench.json")
     parser.add_argument("--sweeps", type=int, default=40, help="warm sweeps")
     options = parser.parse_args(arguments)
@@ -60,6 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
     if not options.no_sandbox:
         say("against the whole sandbox, once")
         figures["sandbox_seconds"] = seconds_in_sandbox(options.package)
+        say(f"starts of the command line, and the console's pages: {options.starts} of each")
+        figures["starts"] = measure_starts(options.package, options.starts)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
     print(report(figures))
@@ -272,6 +276,12 @@ def report(figures: dict[str, Any]) -> str:
             "Against the whole sandbox, from the user's PutEncryptionConfig to KMS and ACTIVE (wall, X-Ray settling in "
             f"0.2 s): {in_sandbox['cold']:.2f} s with a cold function, {in_sandbox['warm']:.2f} s with a warm one",
         ]
+    if "starts" in figures:
+        lines += ["", f"What people wait for, on the sandbox with {RECORDS:,} records (wall)"]
+        lines += table(
+            ("", "seconds", "best", "aim"),
+            [(row["name"], *(f"{row[key]:.3f}" for key in ("seconds", "best", "aim"))) for row in figures["starts"]],
+        )
     return "\n".join(lines)
 
 

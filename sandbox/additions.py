@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import moto.cloudformation.urls
+import moto.dynamodb.models
 import moto.ec2.urls
 import moto.kms.urls
 import moto.logs.urls
@@ -16,6 +17,7 @@ from moto.ec2.responses import EC2Response
 from sandbox.keys import KeyResponse
 from sandbox.knobs import KNOBS
 from sandbox.spans import LogGroupsResponse
+from sandbox.tables import PartitionedTable
 from sandbox.tracing import ADDED_PATHS, TracingResponse
 
 
@@ -39,6 +41,8 @@ class EnabledRegions(EC2Response):
 
 
 moto.ec2.urls.url_paths = {"{0}/": EnabledRegions.dispatch}
+
+moto.dynamodb.models.Table = PartitionedTable  # type: ignore[attr-defined]
 
 for _path in list(moto.kms.urls.url_paths):
     moto.kms.urls.url_paths[_path] = KeyResponse.dispatch

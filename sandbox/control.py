@@ -6,7 +6,7 @@ GET  calls      ?service=&action=       the AWS calls so far, oldest first; DELE
 GET  records                            what CloudTrail recorded; POST adds a call of the past
 POST events     {...}                   deliver an event on the bus as if AWS had sent it
 POST schedules  {"name": "tick"}        run a schedule now
-POST clock      {"seconds": 3600}       move AWS's clock forward
+POST clock      {"seconds": 3600}       move AWS's clock forward; the response has its time
 GET  logs       ?function=on_change     the log of a function
 POST services   {"names": ["shop"]}     add services to X-Ray's service graph (account, region optional)
 POST keys       {"arn", "state"}        set the state of a key; the state Deleted removes it
@@ -21,6 +21,8 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
+
+from sandbox.knobs import aws_now
 
 if TYPE_CHECKING:
     from sandbox.server import Sandbox
@@ -42,7 +44,7 @@ class Control:
             ("POST", "records"): sandbox.trail.records.append,
             ("POST", "events"): lambda request: {"targets": sandbox.deliver(request)},
             ("POST", "schedules"): lambda request: {"fired": sandbox.run_schedule(request["name"])},
-            ("POST", "clock"): lambda request: sandbox.let_go_by(float(request["seconds"])),
+            ("POST", "clock"): self._clock,
             ("GET", "logs"): lambda request: {"log": sandbox.log(request["function"])},
             ("POST", "services"): self._services,
             ("POST", "keys"): self._keys,
@@ -60,12 +62,16 @@ class Control:
         try:
             request = json.loads(body) if body else dict(parse_qsl(environ.get("QUERY_STRING", "")))
             return _json(200, route(request))
-        except (KeyError, LookupError, TypeError, ValueError) as error:
+        except (KeyError, LookupError, RuntimeError, TypeError, ValueError) as error:
             return _json(400, {"error": f"{type(error).__name__}: {error}"})
 
     def _knobs(self, request: dict[str, Any]) -> Any:
         self._sandbox.turn(**request)
         return self._sandbox.state()["knobs"]
+
+    def _clock(self, request: dict[str, Any]) -> dict[str, str]:
+        self._sandbox.let_go_by(float(request["seconds"]))
+        return {"now": f"{aws_now():%Y-%m-%dT%H:%M:%SZ}"}
 
     def _calls(self, request: dict[str, Any]) -> list[dict[str, Any]]:
         lines = [call.line() for call in list(self._sandbox.calls)]

@@ -19,10 +19,11 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
+from werkzeug.serving import WSGIRequestHandler
 
 from sandbox.bus import new_id
 from sandbox.identity import Principal, principal_of
+from sandbox.listening import listening
 from sandbox.server import Sandbox
 
 SIGNATURE = re.compile(
@@ -56,7 +57,7 @@ class _Quiet(WSGIRequestHandler):
 class Gateway:
     """The REST API of the package that the sandbox runs. A context manager; `url` includes the stage.
 
-    If the port is in use, it takes another one.
+    If the port is in use, it takes another one, and says so.
     """
 
     def __init__(self, sandbox: Sandbox, port: int = 0) -> None:
@@ -84,16 +85,13 @@ class Gateway:
 
     def __enter__(self) -> Gateway:
         try:
-            self._server = self._listening(self._port)
-        except (OSError, SystemExit):
-            # werkzeug exits if the port is in use.
-            self._server = self._listening(0)
+            self._server = listening(self._port, self._serve, _Quiet)
+        except OSError:
+            self.sandbox.say(f"The REST API cannot listen on port {self._port}, which is in use; it takes another one.")
+            self._server = listening(0, self._serve, _Quiet)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/{self.stage}"
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         return self
-
-    def _listening(self, port: int) -> BaseWSGIServer:
-        return make_server("127.0.0.1", port, self._serve, threaded=True, request_handler=_Quiet)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

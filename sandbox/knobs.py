@@ -29,8 +29,8 @@ class Knobs:
     how many of the next. Event history keeps every event, and shows it after `history_delay_seconds`. `retry_seconds`:
     Lambda's waits before an asynchronous invocation's first and second retry (one and two minutes in AWS). `schedules`:
     whether schedules run by themselves. `clock_behind_seconds`: how far AWS's clock (the `Date` of its responses,
-    CloudTrail's times) is behind the host's, so that a demo can skip hours; other delays, schedules and X-Ray's
-    UPDATING still take real time.
+    CloudTrail's times) is behind the host's, or ahead of it if negative, so that hours can be skipped; other delays,
+    schedules and X-Ray's UPDATING still take real time.
 
     `regions` are those that the account has enabled; in `denied_regions` the organization denies all calls to X-Ray,
     KMS, CloudWatch Logs and Observability Access Manager. `updates_while_updating`: whether X-Ray accepts a change
@@ -71,7 +71,9 @@ class Knobs:
                 if not isinstance(value, bool):
                     raise ValueError(f"{name} must be true or false, not {value!r}")
                 wanted[name] = value
-            elif isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+            elif isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise ValueError(f"{name} must be a number, not {value!r}")
+            elif value < 0 and name != "clock_behind_seconds":
                 raise ValueError(f"{name} must be a number and not negative, not {value!r}")
             else:
                 wanted[name] = type(now)(value)

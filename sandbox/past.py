@@ -13,6 +13,7 @@ import sys
 import time
 import urllib.request
 import uuid
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -38,7 +39,7 @@ from chalicelib.domain.ports import Reach
 from chalicelib.loop.guard import Guard
 from chalicelib.loop.reconcile import reconcile
 from chalicelib.loop.sweep import sweep
-from chalicelib.wiring import POLICIES, make_guard, make_history_store
+from chalicelib.wiring import make_guard, make_history_store
 
 AWS_CLI = "aws-cli/2.31.4 md/awscrt#0.27.6 ua/2.1 os/linux#6.8 md/arch#x86_64 lang/python#3.13.7 md/command#"
 TERRAFORM = "APN/1.0 HashiCorp/1.0 Terraform/1.13.3 (+https://www.terraform.io) terraform-provider-aws/6.14.1"
@@ -399,13 +400,15 @@ def put_into_event_history(record: dict[str, Any]) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m sandbox.past ACCOUNT REGION MISHAPS NOW`: a month in other Regions and in another account.
+    """`python -m sandbox.past ACCOUNT REGION MISHAPS NOW PACKAGE`: a month in other Regions and in another account.
 
-    The Region itself stays unchanged, so that users can start there.
+    It is judged by the package's policy. The Region itself stays unchanged, so that users can start there. Prints what
+    this policy does not allow of it.
     """
-    home, region, mishaps, until = arguments
+    home, region, mishaps, until, package = arguments
     now = datetime.fromisoformat(until)
-    policy = parse((Path(POLICIES) / "policy.json").read_bytes())
+    with zipfile.ZipFile(Path(package) / "deployment.zip") as shipped:
+        policy = parse(shipped.read("policies/policy.json"))
     past = Past(home, region, policy, clients_by_account(), now, seed=11, waits=True, knows=put_into_event_history)
     elsewhere = [name for name in ("us-east-2", "us-west-2", "eu-central-1", "eu-west-1") if name != region]
     own = [Target(home, name) for name in elsewhere]
@@ -415,7 +418,11 @@ def main(arguments: list[str]) -> int:
         past.mishap(target, now - timedelta(hours=6), "none", ALICE)
     past.mishap(own[0], now - timedelta(hours=5), "policy-stripped", PLATFORM)
     past.is_stuck(own[2], now - timedelta(hours=3))
-    past.suppresses(own[1], now - timedelta(hours=1), now + timedelta(hours=7), "INC-2231 trace export", TAG, PLATFORM)
+    if past.managed_key(own[1]) is None:
+        print("None has a break-glass: it is a tag on the managed key, and in observe mode the guard makes no key.")
+    else:
+        ends = now + timedelta(hours=7)
+        past.suppresses(own[1], now - timedelta(hours=1), ends, "INC-2231 trace export", TAG, PLATFORM)
     # The guard was here for a month, so it has read Event history until now.
     histories = make_history_store(past.clients_of(home, None), region, AwsClock())
     for target in own:

@@ -29,7 +29,7 @@ from moto.moto_api._internal.models import moto_api_backend
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from moto.utilities.utils import get_partition
 from moto.xray.models import xray_backends
-from werkzeug.serving import BaseWSGIServer, make_server
+from werkzeug.serving import BaseWSGIServer
 
 import sandbox.additions  # noqa: F401 - its import is what adds
 from sandbox import keys, links, spans, tracing
@@ -47,6 +47,7 @@ from sandbox.functions import (
 from sandbox.identity import Principal, principal_of
 from sandbox.knobs import DEFAULT_ACCOUNT, DEFAULT_REGION, KNOBS, aws_now
 from sandbox.later import Later
+from sandbox.listening import listening
 from sandbox.lookups import LookupRefused, Lookups
 from sandbox.stack import Stack
 from sandbox.trail import Trail
@@ -143,7 +144,10 @@ class Sandbox:
     # Life
 
     def start(self) -> Sandbox:
-        """Listen, deploy, and warm the functions in the background. Raises RuntimeError for a second sandbox."""
+        """Listen, deploy, and warm the functions in the background.
+
+        Raises RuntimeError for a second sandbox, and OSError if the port is in use.
+        """
         if not Sandbox._in_use.acquire(blocking=False):
             raise RuntimeError("this process has a sandbox already, and moto's state is the process's")
         self._started = True
@@ -157,9 +161,7 @@ class Sandbox:
             trail = Trail(self.later, self._deliver, self._silent_session)
             self.trail, self.lookups = trail, Lookups(trail.records)
             self.control = Control(self)
-            self._server: BaseWSGIServer = make_server(
-                "127.0.0.1", self._port, self._serve, threaded=True, request_handler=_Handler
-            )
+            self._server: BaseWSGIServer = listening(self._port, self._serve, _Handler)
             self.port = int(self._server.server_address[1])
             self.url = f"http://127.0.0.1:{self.port}"
             threading.Thread(
@@ -227,13 +229,15 @@ class Sandbox:
         if self.package is None:
             return
         build_runtime_folder(self.folder / "runtime")
+        # A rule may exist before its function, and the event of the topic's key would become a dead letter.
+        copies, KNOBS.event_copies = KNOBS.event_copies, 0
         where = (self.package, self.account, self.region, self.client, self.folder, self.say)
         Stack(*where, file="tables.json", name="xray-guard-tables").deploy()
-        self.later.idle(5)  # the events of the tables' key are of a time before there were rules
         for definition in Stack(*where, parameters=self.parameters).deploy():
             self.functions.add(Function(definition, self.url, self.folder, self.say))
         for region in self.forwarding:
             self._deploy_forwarding(self.package, region)
+        KNOBS.event_copies = copies
         self.calls.clear()
         if self._warm:
             for function in self.functions:
@@ -313,10 +317,12 @@ class Sandbox:
         KNOBS.turn(knobs)
 
     def let_go_by(self, seconds: float) -> None:
-        """Advance AWS's clock, up to the host's time. Raises ValueError for more than that.
+        """Advance AWS's clock. Raises ValueError for a negative number.
 
         Running functions complete first, and new processes replace them: Lambda does not keep a process for hours.
         """
+        if seconds < 0:
+            raise ValueError("AWS's clock cannot go back")
         if not self.idle():
             raise RuntimeError("time cannot go by while functions are at work")
         self.turn(clock_behind_seconds=KNOBS.clock_behind_seconds - seconds)

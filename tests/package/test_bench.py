@@ -10,6 +10,7 @@ import pytest
 from bench.account import LEAST_SECONDS, SWEEP
 from bench.imports import shares
 from bench.measure import Bench, WrongAnswer
+from bench.starts import measure_starts
 from bench.world import NOTHING, Scene, scenes
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -71,3 +72,15 @@ import time:       400 |        400 | uuid
         "msgspec": 1.2,
         "handler": 0.4,
     }
+
+
+def test_starts_and_pages_are_measured_on_a_log_that_they_show() -> None:
+    rows = measure_starts(PACKAGE, 1, records=200)
+
+    assert [row["name"] for row in rows] == [
+        "xray-guard --help",
+        "xray-guard history",
+        *(f"console /{page}" for page in ("", "incidents", "records", "policy", "audit")),
+        *(f"console /{page}/…" for page in ("incidents", "records", "targets")),
+    ]
+    assert all(0 < row["best"] <= row["seconds"] for row in rows)
