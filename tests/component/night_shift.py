@@ -79,7 +79,7 @@ class NightShift:
         surroundings = {
             name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "XRAY_GUARD"))
         }
-        surroundings |= self.sandbox.environment()
+        surroundings |= self.sandbox.environment() | {"COLUMNS": "160"}
         words = step.command.replace(INCIDENT, self.incident)
         if " --profile break-glass" in words:
             words = words.replace(" --profile break-glass", "")

@@ -17,7 +17,7 @@ from tests.component.guarded import records_of
 from tests.component.night_shift import PAGE, NightShift, Played, play, steps
 
 SAID = {
-    1: r"us-east-1#9 .*\bNOT_KMS +role/ci-deploy \(build\) (.*\n)*.*#9: next attempt [0-9:]+, backing off after 3",
+    1: r"us-east-1#[0-9]+ .*\bNOT_KMS +role/ci-deploy \(build\) (.*\n)*.*: next attempt [0-9:]+, backing off after 3",
     2: r"us-east-1 +DEFERRED +BACKOFF(.*\n)*BACKOFF: Another principal keeps undoing",
     3: r"against: arn:aws:iam::[0-9]+:role/ci-deploy;",
     4: r"^Paused: the guard changes nothing until `xray-guard resume`",
