@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from html import unescape
 from typing import Any
 
 import pytest
@@ -41,7 +42,10 @@ def stored() -> TargetState:
 
 
 def console(path: str) -> str:
-    return Client(Site(Operator, [HOST])).get(path, headers={"Host": HOST}).get_data(as_text=True)
+    """The text of a page. A page has the date before each time."""
+    page = Client(Site(Operator, [HOST])).get(path, headers={"Host": HOST}).get_data(as_text=True)
+    text = unescape(re.sub(r"<[^>]*>", "", page))
+    return re.sub(r"\d{4}-\d\d-\d\d\s(\d\d:)", r"\1", text)
 
 
 def api(operation: str, path: dict[str, str]) -> Any:
@@ -65,7 +69,7 @@ def said_everywhere(pattern: str) -> None:
         str(api("incident", {"id": incident.id})["waiting"]["text"]),
         str(api("target", {"account": account, "region": region})["waiting"]["text"]),
         str(api("targets", {})["targets"][0]["waiting"]["text"]),
-        *[re.sub(r"&#39;|&#34;", "'", console(path)) for path in ("/", f"/targets/{HERE}", f"/incidents/{HERE}/{seq}")],
+        *[console(path).replace('"', "'") for path in ("/", f"/targets/{HERE}", f"/incidents/{HERE}/{seq}")],
     ]
     found = [re.search(pattern, text) for text in texts]
     assert all(found), [text for text, match in zip(texts, found, strict=True) if not match]

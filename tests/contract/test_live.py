@@ -37,6 +37,12 @@ class Clock:
         self.now += seconds
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal in which nothing wraps, whatever the tests run in."""
+    monkeypatch.setenv("COLUMNS", "400")
+
+
 def run(cloud: Sandbox, account: str | None = None, checks: Sequence[Check] = CHECKS, **how: Any) -> int:
     clock = Clock()
     arguments = ["--account", cloud.account if account is None else account, "--region", cloud.region]
