@@ -131,8 +131,9 @@ def main(arguments: list[str] | None = None) -> int:
                 return 2
             log_calls(sandbox)
             gateway = running.enter_context(Gateway(sandbox, options.api_port)) if package else None
-            asked = options.console is not None
-            beside = running.enter_context(Beside(sandbox, options.console, say)) if asked else None
+            beside = None
+            if options.console is not None:
+                beside = running.enter_context(Beside(sandbox, options.console, say))
             names = ", ".join(each.definition.name for each in sandbox.functions) or "none"
             print(
                 HOW_TO.format(

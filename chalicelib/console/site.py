@@ -75,7 +75,7 @@ ADDRESSES = Map(
 FORMS = {"json": "application/json", "csv": "text/csv"}
 
 
-class Asked(NamedTuple):
+class PageRequest(NamedTuple):
     """What a request asks for: the path of the page, the form in which to send it, and the arguments."""
 
     path: str
@@ -83,7 +83,7 @@ class Asked(NamedTuple):
     arguments: Mapping[str, str]
 
     @classmethod
-    def of(cls, request: Request) -> Asked:
+    def of(cls, request: Request) -> PageRequest:
         """Read a request. The overview's other forms are at /overview.json and /overview.csv."""
         path, dot, form = request.path.rpartition(".")
         if not dot or form not in FORMS:
@@ -134,43 +134,43 @@ class Site:
         return None
 
     def _respond(self, request: Request) -> Response:
-        adapter, asked = ADDRESSES.bind_to_environ(request.environ), Asked.of(request)
+        adapter, wanted = ADDRESSES.bind_to_environ(request.environ), PageRequest.of(request)
         try:
-            endpoint, values = adapter.match(asked.path)
+            endpoint, values = adapter.match(wanted.path)
             if request.method not in ("GET", "HEAD"):
                 raise MethodNotAllowed(["GET", "HEAD"])
             if endpoint == "static":
                 return _static(request, values["name"])
-            return self._page(adapter, asked, endpoint, values)
+            return self._page(adapter, wanted, endpoint, values)
         except NotFound:
-            return self._error_page(adapter, asked, 404, "Page not found", "Choose a page from the menu above.")
+            return self._error_page(adapter, wanted, 404, "Page not found", "Choose a page from the menu above.")
         except HTTPException as error:
             return _plain(error.code or 500, error.name)
         except Exception:
             self._report(traceback.format_exc())
             return self._error_page(
                 adapter,
-                asked,
+                wanted,
                 500,
                 "Internal error of the console",
                 "The console changed nothing: it only reads.",
                 "Read the error in the terminal where you started the console, and report it.",
             )
 
-    def _page(self, adapter: MapAdapter, asked: Asked, endpoint: str, values: Mapping[str, Any]) -> Response:
+    def _page(self, adapter: MapAdapter, wanted: PageRequest, endpoint: str, values: Mapping[str, Any]) -> Response:
         try:
             operator = self._operator = self._operator or self._open_operator()
             around = pages.frame(operator)
-            page = _page_of(operator, around, endpoint, values, asked.arguments)
+            page = _page_of(operator, around, endpoint, values, wanted.arguments)
             line = forms.with_options(page.command, operator)
-            if asked.form:
-                return _in_form(asked, page)
+            if wanted.form:
+                return _in_form(wanted, page)
         except ItemNotFound as error:
-            return self._error_page(adapter, asked, 404, "Not found", str(error))
+            return self._error_page(adapter, wanted, 404, "Not found", str(error))
         except BadCursor as error:
             return self._error_page(
                 adapter,
-                asked,
+                wanted,
                 400,
                 "Invalid page token",
                 str(error),
@@ -179,26 +179,26 @@ class Site:
         except (BotoCoreError, GuardError, PolicyError, click.ClickException) as error:
             # The next request reads the credentials again, so that a reload works after signing in.
             self._operator = None
-            return self._failure(adapter, asked, error)
-        return self._render(adapter, asked, page, frame=around, endpoint=endpoint, command=line)
+            return self._failure(adapter, wanted, error)
+        return self._render(adapter, wanted, page, frame=around, endpoint=endpoint, command=line)
 
-    def _failure(self, adapter: MapAdapter, asked: Asked, error: Exception) -> Response:
+    def _failure(self, adapter: MapAdapter, wanted: PageRequest, error: Exception) -> Response:
         known = error if isinstance(error, errors.OperatorError) else errors.operator_error(error)
         title = "Configuration error" if known.exit_code == errors.CONFIGURATION else "AWS error"
         if isinstance(known, errors.Unreached):
             title = "AWS cannot be reached"
         remedy = (known.remedy or "").replace("repeat the command", "reload this page")
-        return self._error_page(adapter, asked, 502, title, known.message, remedy)
+        return self._error_page(adapter, wanted, 502, title, known.message, remedy)
 
     def _error_page(
-        self, adapter: MapAdapter, asked: Asked, status: int, title: str, message: str, remedy: str = ""
+        self, adapter: MapAdapter, wanted: PageRequest, status: int, title: str, message: str, remedy: str = ""
     ) -> Response:
         values = {"title": title, "message": message, "remedy": remedy}
-        if asked.form:
+        if wanted.form:
             return _json({"error": values}, status)
-        return self._render(adapter, asked, Page("wrong.html", values, status), frame=None, endpoint="", command="")
+        return self._render(adapter, wanted, Page("wrong.html", values, status), frame=None, endpoint="", command="")
 
-    def _render(self, adapter: MapAdapter, asked: Asked, page: Page, **around: Any) -> Response:
+    def _render(self, adapter: MapAdapter, wanted: PageRequest, page: Page, **around: Any) -> Response:
         def url(endpoint: str, **values: Any) -> str:
             return adapter.build(endpoint, {name: value for name, value in values.items() if value not in (None, "")})
 
@@ -211,7 +211,7 @@ class Site:
             return url(kind, account=account, region=region, seq=seq)
 
         template = self._templates.get_template(page.template)
-        values = {**page.values, **around, "page": page, "asked": asked, "url": url, "at": at}
+        values = {**page.values, **around, "page": page, "wanted": wanted, "url": url, "at": at}
         written = (part.encode() for part in template.generate(values)) if page.runs else template.render(values)
         response = Response(written, page.status, mimetype="text/html")
         response.headers["Cache-Control"] = "no-store"
@@ -242,11 +242,11 @@ def _page_of(
             return pages.audit_state(operator, arguments)
 
 
-def _in_form(asked: Asked, page: Page) -> Response:
+def _in_form(wanted: PageRequest, page: Page) -> Response:
     """The page as JSON, or one of its tables as CSV: the one that the argument `table` names, else the first."""
-    if asked.form == "json":
+    if wanted.form == "json":
         return _json(page.document(), page.status)
-    name = asked.arguments.get("table") or next(iter(page.tables), "")
+    name = wanted.arguments.get("table") or next(iter(page.tables), "")
     if name not in page.tables:
         raise ItemNotFound(f"This page has no table {name}." if name else "This page has no table.")
     response = Response(page.tables[name]().text(), page.status, content_type="text/csv; charset=utf-8")

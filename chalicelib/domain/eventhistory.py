@@ -1,8 +1,7 @@
 """Compare CloudTrail's Event history with a target's records: pure.
 
-An event of Event history that is not on the record was missed: EventBridge, a rule or a function lost it. A recorded
-event that Event history does not have is unconfirmed: AWS did not send it. Two events missed in a row, in a Region that
-should receive events, mean that the target is deaf.
+An event of Event history that is not on the record was missed: EventBridge, a rule or a function lost it. Two
+events missed in a row, in a Region that should receive events, mean that the target is deaf.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ DEAF_AFTER = 2
 
 
 class Match(Struct, frozen=True):
-    """The record of an event. `by_id`: it has the event's id, name, time and actor. `own`: the guard made the call."""
+    """The record of an event. `by_id`: id, name, time, actor and object agree. `own`: the guard made the call."""
 
     record: Recorded
     by_id: bool

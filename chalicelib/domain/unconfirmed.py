@@ -37,7 +37,7 @@ def unconfirmed(
 
     `events` are those that one run read: all of the look, except for the rest of it. A record is compared with the
     events of its time, by the run that read them. Where the ids are known to be equal on both ways, only an event with
-    the record's id, name, time and actor confirms. An addendum confirms its original, and may correct it.
+    the record's id, name, time, actor and object confirms. An addendum confirms its original, and may correct it.
     """
     changes = [event for event in events if isinstance(event, ChangeEvent)]
     strict = progress.matched_by_id > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -128,3 +129,11 @@ def dead_letters(sandbox: Sandbox) -> list[dict[str, Any]]:
         json.loads(message["Body"])
         for message in sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", [])
     ]
+
+
+def took(look: Callable[[], bool]) -> float:
+    """Seconds until there is something to see; half a minute at most."""
+    began = time.monotonic()
+    while not look() and time.monotonic() - began < 30:
+        time.sleep(0.05)
+    return time.monotonic() - began

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from botocore.exceptions import ClientError
 
 from chalicelib.operators.dead_letters import FORWARD_QUEUE_NAME
 from sandbox.server import Sandbox
-from tests.component.guarded import GUARD_ACCOUNT, guarded, records_of, setting_of
+from tests.component.guarded import GUARD_ACCOUNT, guarded, records_of, setting_of, took
 from tests.component.operated import typed
 
 HOME, THERE, ELSEWHERE, WITHOUT = "us-east-1", "eu-west-1", "us-west-2", "eu-central-1"
@@ -55,14 +54,6 @@ def account(_account: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
             function.warm()  # a cold start is not what the tests measure
     yield _account
     _account.reset()
-
-
-def took(look: Callable[[], bool]) -> float:
-    """Seconds until there is something to see; half a minute at most."""
-    began = time.monotonic()
-    while not look() and time.monotonic() - began < 30:
-        time.sleep(0.05)
-    return time.monotonic() - began
 
 
 def findings(sandbox: Sandbox) -> list[dict[str, str]]:

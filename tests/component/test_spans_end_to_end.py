@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,6 +17,7 @@ from tests.component.guarded import (
     guarded,
     records_of,
     setting_of,
+    took,
     undelivered,
 )
 from tests.component.test_sandbox_spans import key_for, logs_statement, search_on
@@ -42,14 +42,6 @@ def account(_account: Sandbox) -> Iterator[Sandbox]:
     assert setting_of(_account)["KeyId"] == aliased_key(_account)
     yield _account
     _account.reset()
-
-
-def took(look: Callable[[], bool]) -> float:
-    """Seconds until there is something to see; half a minute at most."""
-    began = time.monotonic()
-    while not look() and time.monotonic() - began < 30:
-        time.sleep(0.05)
-    return time.monotonic() - began
 
 
 def has_the_managed_key(account: Sandbox) -> bool:
